@@ -1,0 +1,1 @@
+"""Prices in, checked panels and windows out."""

@@ -1,0 +1,211 @@
+"""Panel: many items' OHLCV bars in one checked frame.
+
+Only whole rows are kept (masked rows are counted and left out, never repaired); each row knows
+its session, the index of its bar in the item's calendar, so that a missing bar is seen as a gap
+and never silently becomes the next one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from foresweep.errors import DataError, UnknownName
+
+Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+COLUMNS = ("open", "high", "low", "close", "volume")
+OPEN, HIGH, LOW, CLOSE, VOLUME = range(5)
+LIVE_SHARE = 0.8
+"""A timestamp can be an origin when this share of the live items has a bar there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """The whole rows of one item, oldest first."""
+
+    values: Array  # [n, 5] in the order of COLUMNS; read-only
+    sessions: IntArray  # [n] rising: index of each row in the item's calendar
+    num_masked: int  # rows left out because one of their numbers is missing or was masked
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """Many items on one timeline. Build it with `load_panel` or `panel_from_frame`."""
+
+    items: tuple[str, ...]
+    timeline: NDArray[np.datetime64]  # [T] rising: every time at which some item has a bar
+    calendars: tuple[IntArray, ...]  # per calendar (exchange hours, 24/7): its times in `timeline`
+    calendar_of: tuple[int, ...]  # [I] the calendar each item keeps
+    bars: tuple[Bars, ...]  # [I]
+    source: str = "frame"  # what it was read from, for people
+
+    @property
+    def num_items(self) -> int:
+        return len(self.items)
+
+    @property
+    def num_rows(self) -> int:
+        return sum(len(b.values) for b in self.bars)
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 of names, times and whole rows: equal content, equal hash."""
+        digest = hashlib.sha256("\n".join(self.items).encode())
+        for i, bars in enumerate(self.bars):
+            digest.update(self.timestamps_of(i).astype("int64").tobytes())
+            digest.update(np.ascontiguousarray(bars.values).tobytes())
+        return digest.hexdigest()
+
+    def index(self, item_id: str) -> int:
+        """Position of an item. Raises UnknownName."""
+        if item_id not in self.items:
+            raise UnknownName("item", item_id, self.items)
+        return self.items.index(item_id)
+
+    def timeline_of(self, item: int) -> IntArray:
+        """[n] position in `timeline` of each whole row of an item."""
+        calendar: IntArray = self.calendars[self.calendar_of[item]]
+        return calendar[self.bars[item].sessions]
+
+    def timestamps_of(self, item: int) -> NDArray[np.datetime64]:
+        """[n] time of each whole row of an item."""
+        return self.timeline[self.timeline_of(item)]
+
+    def session_at(self, item: int, positions: IntArray) -> IntArray:
+        """Session of the item's calendar at each timeline position, -1 where it has none."""
+        calendar = self.calendars[self.calendar_of[item]]
+        at = np.searchsorted(calendar, positions)
+        found = calendar[np.minimum(at, len(calendar) - 1)] == positions
+        return np.where(found, at, -1)
+
+    def sessions_after(self, item: int, session: int, count: int) -> NDArray[np.datetime64]:
+        """[count] times of the sessions after `session`; beyond the panel they are continued at
+        the item's own rhythm (weekdays stay weekdays; holidays are not known here)."""
+        calendar = self.timeline[self.calendars[self.calendar_of[item]]]
+        known = calendar[session + 1 : session + 1 + count]
+        if len(known) == count:
+            return known
+        return np.concatenate([known, _continue(calendar, count - len(known))])
+
+    @cached_property
+    def eligible(self) -> IntArray:
+        """[E] timeline positions that can be origins: LIVE_SHARE of the live items have a bar."""
+        live = np.zeros(len(self.timeline) + 1, dtype=np.int64)
+        here = np.zeros(len(self.timeline), dtype=np.int64)
+        for i in range(self.num_items):
+            positions = self.timeline_of(i)
+            live[positions[0]] += 1
+            live[positions[-1] + 1] -= 1
+            here[positions] += 1
+        return np.flatnonzero(here >= LIVE_SHARE * np.maximum(np.cumsum(live)[:-1], 1))
+
+    def select(self, items: Sequence[str]) -> Panel:
+        """The panel of these items alone. Raises UnknownName."""
+        chosen = [self.index(i) for i in items]
+        return panel_from_frame(
+            self.to_frame().filter(pl.col("item_id").is_in([self.items[i] for i in chosen])),
+            source=self.source,
+        )
+
+    def to_frame(self) -> pl.DataFrame:
+        """Long frame item_id, timestamp, open, high, low, close, volume of the whole rows."""
+        parts = [
+            pl.DataFrame(
+                {"item_id": [name] * len(bars.values), "timestamp": self.timestamps_of(i)}
+                | {c: bars.values[:, k] for k, c in enumerate(COLUMNS)}
+            )
+            for i, (name, bars) in enumerate(zip(self.items, self.bars, strict=True))
+        ]
+        return pl.concat(parts)
+
+
+def panel_from_frame(frame: pl.DataFrame, *, source: str = "frame") -> Panel:
+    """Panel of a long frame with item_id, timestamp, open, high, low, close and, optionally, volume.
+
+    Rows with a missing or NaN price are masked: they stay in the calendar and leave the data.
+    Raises DataError on missing columns, no rows, or two rows of one item at one time.
+    """
+    missing = {"item_id", "timestamp", *COLUMNS[:4]} - set(frame.columns)
+    if missing:
+        raise DataError(f"{source}: missing column {', '.join(sorted(missing))}")
+    if "volume" not in frame.columns:
+        frame = frame.with_columns(volume=pl.lit(0.0))
+    frame = frame.select(
+        pl.col("item_id").cast(pl.String),
+        pl.col("timestamp").cast(pl.Datetime("ns")),
+        *[pl.col(c).cast(pl.Float64) for c in COLUMNS],
+    ).sort("item_id", "timestamp")
+    if frame.is_empty():
+        raise DataError(f"{source}: no rows")
+    twice = frame.filter(pl.struct("item_id", "timestamp").is_duplicated())
+    if len(twice):
+        raise DataError(f"{source}: {twice['item_id'][0]} has two rows at {twice['timestamp'][0]}")
+    return _assemble(frame, source)
+
+
+def _assemble(frame: pl.DataFrame, source: str) -> Panel:
+    timeline = frame["timestamp"].unique().sort().to_numpy()
+    names, bars_in, positions = [], [], []
+    for (name,), part in frame.group_by("item_id", maintain_order=True):
+        names.append(str(name))
+        bars_in.append(part.select(COLUMNS).to_numpy())
+        positions.append(np.searchsorted(timeline, part["timestamp"].to_numpy()))
+    kinds = [_keeps_weekends(timeline[p]) for p in positions]
+    calendars = {
+        kind: np.unique(
+            np.concatenate([p for p, k in zip(positions, kinds, strict=True) if k == kind])
+        )
+        for kind in sorted(set(kinds))
+    }
+    order = list(calendars)
+    bars = []
+    for name, values, at, kind in zip(names, bars_in, positions, kinds, strict=True):
+        whole = np.isfinite(values).all(axis=1)
+        if not whole.any():
+            raise DataError(f"{source}: {name} has no whole row")
+        kept = np.ascontiguousarray(values[whole])
+        kept.setflags(write=False)
+        sessions = np.searchsorted(calendars[kind], at[whole])
+        bars.append(Bars(kept, sessions, int((~whole).sum())))
+    return Panel(
+        items=tuple(names),
+        timeline=timeline,
+        calendars=tuple(calendars[k] for k in order),
+        calendar_of=tuple(order.index(k) for k in kinds),
+        bars=tuple(bars),
+        source=source,
+    )
+
+
+def _keeps_weekends(times: NDArray[np.datetime64]) -> bool:
+    """Does an item trade on weekends (24/7) rather than in exchange hours?"""
+    weekday = (times.astype("datetime64[D]").astype(np.int64) + 3) % 7  # Monday is 0
+    return bool((weekday >= 5).mean() > 0.1)
+
+
+def _continue(calendar: NDArray[np.datetime64], count: int) -> NDArray[np.datetime64]:
+    """`count` times after the last, at the calendar's rhythm: the usual step, or, across nights
+    and weekends, the times of day and weekdays seen before."""
+    step = np.median(np.diff(calendar[-500:]).astype(np.int64)).astype(np.int64)
+    day = np.int64(86_400_000_000_000)
+    if step >= 5 * day:  # weekly or slower: no weekday pattern to keep
+        ahead: NDArray[np.datetime64] = calendar[-1] + (np.arange(1, count + 1) * step).astype(
+            "timedelta64[ns]"
+        )
+        return ahead
+    recent = calendar[-2000:].astype("int64")
+    seen = np.unique(recent % (7 * day))  # slots of the week that have bars
+    out: list[int] = []
+    week = recent[-1] // (7 * day)
+    while len(out) < count:
+        out += [t for t in week * 7 * day + seen if t > recent[-1]]
+        week += 1
+    return np.array(out[:count], dtype="int64").astype("datetime64[ns]")

@@ -1,0 +1,1 @@
+"""The one engine that scores models and baselines on the same windows."""

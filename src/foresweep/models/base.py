@@ -1,0 +1,167 @@
+"""The door every model goes through: train, load, predict, and nothing more.
+
+Shape letters of the whole house: N windows, C context bars, F columns, H bars ahead, Q quantile
+levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foresweep.data.windows import Context, TrainWindows
+from foresweep.errors import ForecastError
+
+Array: TypeAlias = NDArray[np.float64]
+Levels: TypeAlias = tuple[float, ...]
+
+DEFAULT_LEVELS: Levels = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+class TrialPruned(Exception):  # noqa: N818 - a signal, not an error
+    """Raised by `report` when the search has seen enough of a trial."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Price quantiles of the close after each origin."""
+
+    values: Array  # [N, H, Q] prices, rising in Q
+    levels: Levels  # [Q] rising, holds 0.5
+
+    @property
+    def median(self) -> Array:
+        """[N, H]"""
+        return self.values[..., self.levels.index(0.5)]
+
+    def checked(self, num_windows: int, horizon: int) -> Forecast:
+        """This forecast, or ForecastError where its shape is wrong or a price is not finite."""
+        wanted = (num_windows, horizon, len(self.levels))
+        if self.values.shape != wanted:
+            raise ForecastError(f"forecast has shape {self.values.shape}, asked for {wanted}")
+        bad = int((~np.isfinite(self.values)).any(axis=(1, 2)).sum())
+        if bad:
+            raise ForecastError(f"{bad} of {num_windows} forecasts are not finite")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a run may use. May change results by rounding and dropout draws only, so it is no part
+    of the config and of no hash."""
+
+    device: str = "cpu"  # a torch device: cpu, cuda, cuda:1, mps
+    threads: int = 1  # torch threads of this process
+    micro_batch: int | None = None  # windows per backward pass; None: the whole batch at once
+    inference_batch: int = 64  # windows per forecast call
+    gradient_checkpointing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A folder of weights with its config and card."""
+
+    path: Path
+    model: str
+    config: Mapping[str, Any]  # resolved
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What evaluation found on tune: scores by full name, losses [origins, items] by metric."""
+
+    scores: Mapping[str, float]  # e.g. {"tune_pct_mae": 1.73, "tune_pinball": 0.61}
+    losses: Mapping[str, Array]
+
+
+class Predictor(Protocol):
+    """A trained model, ready to forecast. Training hands one to `score`, too."""
+
+    @property
+    def context_length(self) -> int:
+        """Bars it wants to see; it must accept fewer (masked on the left)."""
+        ...
+
+    def predict(self, context: Context, *, horizon: int, levels: Levels, seed: int) -> Forecast:
+        """Price quantiles of the close, [N, H, Q]. Random draws are a function of (seed, item,
+        origin) alone, so that no batch size and no order of windows changes a forecast."""
+        ...
+
+
+Scorer: TypeAlias = Callable[[Predictor], Scored]
+"""evaluation's one engine on tune, given to training; models never score themselves."""
+
+
+class Reporter(Protocol):
+    """Training's way to talk: progress at any step; scores and losses at evaluation steps.
+
+    Raises TrialPruned when the search has seen enough.
+    """
+
+    def __call__(
+        self,
+        step: int,
+        scores: Mapping[str, float],
+        losses: Mapping[str, Array] | None = None,
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a sweep fixes before any config is drawn, for `resolve` to check configs against."""
+
+    horizon: int
+    max_context: int
+    train_bars: int  # whole rows of all items in train: what an epoch is measured by
+    step_cap: int | None = None  # the sweep's --max-steps; None: the config's own steps
+
+
+class ForecastModel(Protocol):
+    """One model family. Families know no tracker and no search."""
+
+    name: ClassVar[str]
+    Config: ClassVar[type[Any]]  # a pydantic dataclass built with `hyper` fields (models/config.py)
+
+    def resolve(self, config: Any, facts: Facts) -> Any:
+        """The config with every None filled in: architecture from its size (or from the
+        pretrained weights), steps from epochs, capped. This is what is hashed, stored and trained.
+
+        Raises ConfigError for contradictions: a context beyond `max_context`, an architecture
+        field beside pretrained weights, a value that would have no effect.
+        """
+        ...
+
+    def weights_hash(self, config: Any) -> str:
+        """sha256 of the pretrained weights a config starts from, "" from scratch.
+
+        Raises WeightsNotFound, naming both ways out."""
+        ...
+
+    def train(
+        self,
+        train: TrainWindows,
+        config: Any,
+        resources: Resources,
+        *,
+        seed: int,
+        horizon: int,
+        score: Scorer,
+        report: Reporter,
+        out: Path,
+        resume: Path | None = None,
+    ) -> Checkpoint:
+        """Fit on `train`, keep the best step by tune pinball, write a checkpoint folder to `out`.
+
+        Raises TrainingDiverged, NotEnoughData, WeightsNotFound; lets TrialPruned pass.
+        """
+        ...
+
+    def load(self, checkpoint: Checkpoint, resources: Resources) -> Predictor:
+        """The predictor of a checkpoint that `checkpoint.read_checkpoint` has verified."""
+        ...

@@ -1,0 +1,1 @@
+"""Which configs are tried, in what order, and in which process."""

@@ -1,0 +1,1 @@
+"""Statistics that decide whether a lead is more than luck."""

@@ -2,7 +2,7 @@
 
 ForesweepError                   exit 1: base of all; the command line prints these in one line
 ├── UsageError                   exit 2: the words of the call are wrong; nothing has run
-│   ├── UnknownName              no such model, metric, mode, hyperparameter, item ... (with the nearest)
+│   ├── UnknownName              no such model, metric, mode, key ... (with the nearest)
 │   ├── ConfigError              a hyperparameter is out of bounds, contradictory or without effect
 │   └── SpaceError               a search space or a sweep file cannot be read
 ├── MissingExtra                 an optional package is not installed (names the extra)

@@ -128,7 +128,7 @@ class Panel:
 
 
 def panel_from_frame(frame: pl.DataFrame, *, source: str = "frame") -> Panel:
-    """Panel of a long frame with item_id, timestamp, open, high, low, close and, optionally, volume.
+    """Panel of a long frame: item_id, timestamp, open, high, low, close and, optionally, volume.
 
     Rows with a missing or NaN price are masked: they stay in the calendar and leave the data.
     Raises DataError on missing columns, no rows, or two rows of one item at one time.

@@ -275,7 +275,7 @@ class TrainWindows:
             longest = int(self._ends.max(initial=0))
             raise NotEnoughData(
                 f"no item has {context} + {labels} consecutive bars in {self.part.name!r} "
-                f"(the longest has {longest}); use a shorter context_length or horizon, or more data"
+                f"(the longest has {longest}); use a shorter context or horizon, or more data"
             )
         return item, row
 

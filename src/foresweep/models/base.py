@@ -23,7 +23,7 @@ Levels: TypeAlias = tuple[float, ...]
 DEFAULT_LEVELS: Levels = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
-class TrialPruned(Exception):  # noqa: N818 - a signal, not an error
+class TrialPruned(Exception):
     """Raised by `report` when the search has seen enough of a trial."""
 
 

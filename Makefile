@@ -1,0 +1,55 @@
+# Two commands matter: `make demo` and `make test`. Each builds its own environment when needed.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.installed
+# One thread a process: on few cores two spinning OpenMP teams are many times slower than one.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.DEFAULT_GOAL := help
+.PHONY: help demo install check test test-fast soak fmt bench clean
+
+help:  ## show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "foresweep needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(READY)
+
+install: $(READY)  ## make .venv and install everything from constraints.txt
+
+demo: $(READY)  ## sweep all three models on real prices, then name, export and use the best
+	$(BIN)/foresweep sweep --model all --mode demo --data demo
+	$(BIN)/foresweep best --export-path
+	$(BIN)/foresweep predict
+	$(BIN)/foresweep report -o report.md
+
+check: $(READY)  ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: $(READY)  ## every test (what CI runs)
+	$(BIN)/pip check
+	$(BIN)/pytest -n 2 --dist loadgroup -m 'not soak'
+
+test-fast: $(READY)  ## the tests that train nothing
+	$(BIN)/pytest -n 2 --dist loadgroup -m 'not slow and not soak'
+
+soak: $(READY)  ## the long campaigns
+	$(BIN)/pytest -m soak
+
+fmt: $(READY)  ## format and sort imports
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)  ## the benchmarks, peers beside us
+	for file in benchmarks/*.py; do $(BIN)/python $$file; done
+
+clean:  ## remove caches and builds (never runs or databases)
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist src/*.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,194 @@
+"""Search spaces: the set of configs a sweep may draw from, and the files they are written in.
+
+A space file (TOML) holds named entries (`priority`, `quick`, `demo`), a grid (`full`) and ranges
+(`space`). Each entry says where it comes from. What holds only from scratch (architecture,
+learning rates of untrained networks) or only with pretrained weights stands apart, so that one
+file serves both starts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from foresweep.errors import SpaceError
+
+Start = Literal["scratch", "pretrained"]
+
+
+@dataclass(frozen=True, slots=True)
+class Float:
+    """A real number in [low, high], drawn evenly, or evenly in its logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def sample(self, rng: np.random.Generator) -> float:
+        if self.log:
+            return float(math.exp(rng.uniform(math.log(self.low), math.log(self.high))))
+        return float(rng.uniform(self.low, self.high))
+
+
+@dataclass(frozen=True, slots=True)
+class Int:
+    """A whole number low, low + step, ... up to high."""
+
+    low: int
+    high: int
+    step: int = 1
+    log: bool = False
+
+    def sample(self, rng: np.random.Generator) -> int:
+        if self.log:
+            drawn = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
+            return self.low + self.step * round((drawn - self.low) / self.step)
+        return int(self.low + self.step * rng.integers((self.high - self.low) // self.step + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of these values."""
+
+    values: tuple[Any, ...]
+
+    def sample(self, rng: np.random.Generator) -> Any:
+        return self.values[int(rng.integers(len(self.values)))]
+
+
+Dimension: TypeAlias = Float | Int | Choice
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSpace:
+    """Named dimensions; `when` says under which values of others a dimension is there at all.
+
+    >>> space = SearchSpace({"loss": Choice(("huber", "mse")), "delta": Choice((0.1, 0.5))},
+    ...                     {"delta": {"loss": "huber"}})
+    >>> space.size, [c.get("delta") for c in space.grid()]
+    (3, [0.1, 0.5, None])
+    """
+
+    dimensions: Mapping[str, Dimension]
+    when: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def sample(self, rng: np.random.Generator) -> dict[str, Any]:
+        """One config. Every dimension is drawn, so that a condition moves no other draw."""
+        drawn = {name: d.sample(rng) for name, d in self.dimensions.items()}
+        return self._present(drawn)
+
+    def grid(self) -> Iterator[dict[str, Any]]:
+        """Every distinct config, in the order of the file. Raises SpaceError for ranges."""
+        values = []
+        for name, dimension in self.dimensions.items():
+            if not isinstance(dimension, Choice):
+                raise SpaceError(f"{name!r} is a range; a grid needs choices")
+            values.append(dimension.values)
+        seen = set()
+        for point in itertools.product(*values):
+            config = self._present(dict(zip(self.dimensions, point, strict=True)))
+            key = repr(sorted(config.items()))
+            if key not in seen:
+                seen.add(key)
+                yield config
+
+    @property
+    def size(self) -> int:
+        """Number of distinct configs of the grid."""
+        return sum(1 for _ in self.grid())
+
+    def _present(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in config.items()
+            if all(config.get(k) == v for k, v in self.when.get(name, {}).items())
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One research-backed config: its name, why it is there, its values."""
+
+    name: str
+    source: str
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceFile:
+    """What one model's file offers, for one start."""
+
+    model: str
+    entries: Mapping[str, tuple[Entry, ...]]  # by mode: priority, quick, demo
+    full: SearchSpace
+    space: SearchSpace
+
+
+SECTIONS = {"full", "space"}
+STARTS: tuple[Start, ...] = ("scratch", "pretrained")
+
+
+def parse_space_file(text: str, start: Start, *, where: str = "space file") -> SpaceFile:
+    """Read a space file for training from scratch or from pretrained weights.
+
+    Raises SpaceError naming the place.
+    """
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SpaceError(f"{where}: not valid TOML: {error}") from error
+    if not isinstance(raw.get("model"), str):
+        raise SpaceError(f'{where}: needs model = "NAME"')
+    tables = {f"{s}{tail}" for s in SECTIONS for tail in ("", "_scratch", "_pretrained")}
+    entries = {
+        mode: tuple(_entry(e, start, f"{where}: {mode}") for e in found)
+        for mode, found in raw.items()
+        if mode != "model" and mode not in tables
+    }
+    return SpaceFile(
+        model=raw["model"],
+        entries=entries,
+        full=_space(raw, "full", start, where),
+        space=_space(raw, "space", start, where),
+    )
+
+
+def _entry(raw: Any, start: Start, where: str) -> Entry:
+    known = {"name", "source", "config", *STARTS}
+    if not isinstance(raw, dict) or not {"name", "source"} <= set(raw) or set(raw) - known:
+        raise SpaceError(f"{where}: an entry needs name and source, and may have config, {STARTS}")
+    return Entry(raw["name"], raw["source"], {**raw.get("config", {}), **raw.get(start, {})})
+
+
+def _space(raw: Mapping[str, Any], section: str, start: Start, where: str) -> SearchSpace:
+    found = {**raw.get(section, {}), **raw.get(f"{section}_{start}", {})}
+    dimensions, when = {}, {}
+    for name, spec in found.items():
+        if not isinstance(spec, dict):
+            raise SpaceError(f"{where}: {section}.{name} must be a table, not {spec!r}")
+        rest = dict(spec)
+        if "when" in rest:
+            when[name] = rest.pop("when")
+        dimensions[name] = _dimension(rest, f"{where}: {section}.{name}")
+    return SearchSpace(dimensions, when)
+
+
+def _dimension(spec: Mapping[str, Any], where: str) -> Dimension:
+    if set(spec) == {"choices"}:
+        return Choice(tuple(spec["choices"]))
+    if not {"low", "high"} <= set(spec) or set(spec) - {"low", "high", "log", "step"}:
+        raise SpaceError(f"{where}: needs choices, or low and high (and log, step)")
+    low, high, log = spec["low"], spec["high"], bool(spec.get("log", False))
+    if not low < high or (log and low <= 0):
+        raise SpaceError(f"{where}: {low} to {high} is no range{' in logs' if log else ''}")
+    if isinstance(low, int) and isinstance(high, int):
+        return Int(low, high, int(spec.get("step", 1)), log)
+    if "step" in spec:
+        raise SpaceError(f"{where}: step is for whole numbers")
+    return Float(float(low), float(high), log)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -57,12 +59,45 @@ class Panel:
 
     @cached_property
     def hash(self) -> str:
-        """sha256 of names, times and whole rows: equal content, equal hash."""
+        """sha256 of names, times, sessions and whole rows: equal content, equal hash.
+
+        Sessions count, because they say where a bar is missing: the same rows with another gap
+        make other windows.
+        """
         digest = hashlib.sha256("\n".join(self.items).encode())
         for i, bars in enumerate(self.bars):
             digest.update(self.timestamps_of(i).astype("int64").tobytes())
+            digest.update(bars.sessions.astype("int64").tobytes())
             digest.update(np.ascontiguousarray(bars.values).tobytes())
         return digest.hexdigest()
+
+    @cached_property
+    def offsets(self) -> IntArray:
+        """[I + 1] where each item's whole rows begin in `stacked` and `stacked_times`."""
+        return np.concatenate([[0], np.cumsum([len(b.values) for b in self.bars])])
+
+    @cached_property
+    def stacked(self) -> Array:
+        """[R, 5] the whole rows of all items end to end, so that a batch is one gather. Shares
+        memory with `bars` where the panel was built here."""
+        return _stack([b.values for b in self.bars])
+
+    @cached_property
+    def stacked_times(self) -> NDArray[np.datetime64]:
+        """[R] time of each row of `stacked`."""
+        times: NDArray[np.datetime64] = self.timeline[self._positions]
+        return times
+
+    @cached_property
+    def stacked_sessions(self) -> IntArray:
+        """[R] session of each row of `stacked`, in its item's calendar."""
+        return np.concatenate([b.sessions for b in self.bars])
+
+    @cached_property
+    def _positions(self) -> IntArray:
+        """[R] timeline position of each row of `stacked`."""
+        pairs = zip(self.calendar_of, self.bars, strict=True)
+        return np.concatenate([self.calendars[k][b.sessions] for k, b in pairs])
 
     def index(self, item_id: str) -> int:
         """Position of an item. Raises UnknownName."""
@@ -72,12 +107,14 @@ class Panel:
 
     def timeline_of(self, item: int) -> IntArray:
         """[n] position in `timeline` of each whole row of an item."""
-        calendar: IntArray = self.calendars[self.calendar_of[item]]
-        return calendar[self.bars[item].sessions]
+        return self._positions[self.offsets[item] : self.offsets[item + 1]]
 
     def timestamps_of(self, item: int) -> NDArray[np.datetime64]:
         """[n] time of each whole row of an item."""
-        return self.timeline[self.timeline_of(item)]
+        times: NDArray[np.datetime64] = self.stacked_times[
+            self.offsets[item] : self.offsets[item + 1]
+        ]
+        return times
 
     def session_at(self, item: int, positions: IntArray) -> IntArray:
         """Session of the item's calendar at each timeline position, -1 where it has none."""
@@ -87,13 +124,28 @@ class Panel:
         return np.where(found, at, -1)
 
     def sessions_after(self, item: int, session: int, count: int) -> NDArray[np.datetime64]:
-        """[count] times of the sessions after `session`; beyond the panel they are continued at
-        the item's own rhythm (weekdays stay weekdays; holidays are not known here)."""
-        calendar = self.timeline[self.calendars[self.calendar_of[item]]]
-        known = calendar[session + 1 : session + 1 + count]
-        if len(known) == count:
-            return known
-        return np.concatenate([known, _continue(calendar, count - len(known))])
+        """[count] times of the sessions after `session`: see `sessions_ahead`."""
+        return self.sessions_ahead(np.array([item]), np.array([session]), count)[0]
+
+    def sessions_ahead(
+        self, item: IntArray, session: IntArray, count: int
+    ) -> NDArray[np.datetime64]:
+        """[N, count] times of the `count` sessions after session [N] of item [N].
+
+        Beyond the panel they are continued at the calendar's own rhythm: weekdays stay weekdays;
+        holidays are not known here.
+        """
+        out = np.empty((len(item), count), dtype="datetime64[ns]")
+        kinds = np.asarray(self.calendar_of)[item]
+        for kind in np.unique(kinds):
+            here = kinds == kind
+            wanted = session[here][:, None] + np.arange(1, count + 1)
+            times = self.timeline[self.calendars[kind]]
+            beyond = int(wanted.max()) + 1 - len(times)
+            if beyond > 0:
+                times = np.concatenate([times, _continue(times, beyond)])
+            out[here] = times[wanted]
+        return out
 
     @cached_property
     def eligible(self) -> IntArray:
@@ -108,11 +160,14 @@ class Panel:
         return np.flatnonzero(here >= LIVE_SHARE * np.maximum(np.cumsum(live)[:-1], 1))
 
     def select(self, items: Sequence[str]) -> Panel:
-        """The panel of these items alone. Raises UnknownName."""
-        chosen = [self.index(i) for i in items]
-        return panel_from_frame(
-            self.to_frame().filter(pl.col("item_id").is_in([self.items[i] for i in chosen])),
-            source=self.source,
+        """The panel of these items alone, in the panel's order, on the same calendars (a bar that
+        only others have stays a gap). Raises UnknownName."""
+        chosen = sorted({self.index(i) for i in items})
+        return replace(
+            self,
+            items=tuple(self.items[i] for i in chosen),
+            calendar_of=tuple(self.calendar_of[i] for i in chosen),
+            bars=tuple(self.bars[i] for i in chosen),
         )
 
     def to_frame(self) -> pl.DataFrame:
@@ -152,29 +207,35 @@ def panel_from_frame(frame: pl.DataFrame, *, source: str = "frame") -> Panel:
 
 
 def _assemble(frame: pl.DataFrame, source: str) -> Panel:
-    timeline = frame["timestamp"].unique().sort().to_numpy()
-    names, bars_in, positions = [], [], []
-    for (name,), part in frame.group_by("item_id", maintain_order=True):
-        names.append(str(name))
-        bars_in.append(part.select(COLUMNS).to_numpy())
-        positions.append(np.searchsorted(timeline, part["timestamp"].to_numpy()))
-    kinds = [_keeps_weekends(timeline[p]) for p in positions]
+    """Panel of a checked frame, sorted by item and time."""
+    times = frame["timestamp"].to_numpy()
+    timeline, where = np.unique(times, return_inverse=True)
+    values = frame.select(COLUMNS).to_numpy()
+    lengths = frame.group_by("item_id", maintain_order=True).len()
+    names = lengths["item_id"].to_list()
+    edges = np.concatenate([[0], np.cumsum(lengths["len"].to_numpy())]).astype(np.int64)
+    spans = [slice(a, b) for a, b in pairwise(edges)]
+    kinds = [_keeps_weekends(times[s]) for s in spans]
     calendars = {
         kind: np.unique(
-            np.concatenate([p for p, k in zip(positions, kinds, strict=True) if k == kind])
+            np.concatenate([where[s] for s, k in zip(spans, kinds, strict=True) if k == kind])
         )
         for kind in sorted(set(kinds))
     }
-    order = list(calendars)
+    whole = np.isfinite(values).all(axis=1)
+    kept = np.ascontiguousarray(values[whole])
+    ends = np.cumsum(whole)
     bars = []
-    for name, values, at, kind in zip(names, bars_in, positions, kinds, strict=True):
-        whole = np.isfinite(values).all(axis=1)
-        if not whole.any():
+    for name, span, kind in zip(names, spans, kinds, strict=True):
+        good = whole[span]
+        if not good.any():
             raise DataError(f"{source}: {name} has no whole row")
-        kept = np.ascontiguousarray(values[whole])
-        kept.setflags(write=False)
-        sessions = np.searchsorted(calendars[kind], at[whole])
-        bars.append(Bars(kept, sessions, int((~whole).sum())))
+        stop = ends[span.stop - 1]
+        sessions = np.searchsorted(calendars[kind], where[span][good])
+        bars.append(
+            Bars(_frozen(kept)[stop - good.sum() : stop], _frozen(sessions), int((~good).sum()))
+        )
+    order = list(calendars)
     return Panel(
         items=tuple(names),
         timeline=timeline,
@@ -183,6 +244,26 @@ def _assemble(frame: pl.DataFrame, source: str) -> Panel:
         bars=tuple(bars),
         source=source,
     )
+
+
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
+    array.setflags(write=False)
+    return array
+
+
+def _stack(parts: Sequence[Array]) -> Array:
+    """The parts end to end: the array they are consecutive slices of, else a copy."""
+    base = parts[0].base
+    whole = isinstance(base, np.ndarray) and base.shape == (sum(map(len, parts)), len(COLUMNS))
+    if isinstance(base, np.ndarray) and whole and all(p.base is base for p in parts):
+        starts = np.cumsum([0, *map(len, parts)])
+        if all(_address(p) == _address(base[a:]) for p, a in zip(parts, starts, strict=False)):
+            return base
+    return np.concatenate(parts)
+
+
+def _address(array: Array) -> int:
+    return int(array.__array_interface__["data"][0])
 
 
 def _keeps_weekends(times: NDArray[np.datetime64]) -> bool:
@@ -202,10 +283,19 @@ def _continue(calendar: NDArray[np.datetime64], count: int) -> NDArray[np.dateti
         )
         return ahead
     recent = calendar[-2000:].astype("int64")
-    seen = np.unique(recent % (7 * day))  # slots of the week that have bars
     out: list[int] = []
+    seen = _slots_of_the_week(recent, int(day))
     week = recent[-1] // (7 * day)
     while len(out) < count:
         out += [t for t in week * 7 * day + seen if t > recent[-1]]
         week += 1
     return np.array(out[:count], dtype="int64").astype("datetime64[ns]")
+
+
+def _slots_of_the_week(recent: IntArray, day: int) -> IntArray:
+    """Nanoseconds into the week that have bars now: in at least two of the last four weeks (an
+    earlier clock, before daylight saving, or a stray bar, is not continued)."""
+    last_weeks = recent[recent > recent[-1] - 28 * day]
+    slots, counts = np.unique(last_weeks % (7 * day), return_counts=True)
+    usual: IntArray = slots[counts >= min(2, counts.max())]
+    return usual

@@ -81,8 +81,11 @@ def make_split(
     part would hold more than `max_windows` windows, its stride grows down to 60 origins, then a
     seeded subset of items is scored. Raises NotEnoughData, ConfigError.
     """
-    if horizon < 1 or (stride is not None and stride < 1):
-        raise ConfigError(f"horizon {horizon} and stride {stride} must be at least 1")
+    sizes = {"horizon": horizon, "stride": stride, "max_context": max_context}
+    sizes |= {"min_context": min_context, "max_windows": max_windows}
+    for name, value in sizes.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"{name}={value} must be at least 1")
     if len(shares) != 4 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-9:
         raise ConfigError(f"shares {shares} must be four positive numbers that add to 1")
     bars = panel.eligible
@@ -130,8 +133,8 @@ def _cut(
     else:
         step = _grown(step, num - horizon, panel.num_items, max_windows)
         origins = bars[first - 1 : end - horizon : step]
-    stop = int(bars[end - 1]) + 1
-    return Part(name, int(bars[first]), stop, num, step, origins)
+    start = int(bars[first - 1]) + 1 if first else int(bars[0])
+    return Part(name, start, int(bars[end - 1]) + 1, num, step, origins)
 
 
 def _grown(step: int, room: int, num_items: int, max_windows: int) -> int:

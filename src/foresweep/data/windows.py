@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from foresweep.data.panel import CLOSE, COLUMNS, Array, IntArray, Panel
@@ -80,19 +79,13 @@ class Context:
 
 def make_context(panel: Panel, item: IntArray, row: IntArray, length: int, horizon: int) -> Context:
     """Contexts of `length` bars ending at whole row `row` [N] of item `item` [N]."""
-    values = np.full((len(item), length, len(COLUMNS)), np.nan)
-    mask = np.zeros((len(item), length), dtype=bool)
-    past = np.full((len(item), length), np.datetime64("NaT"), dtype="datetime64[ns]")
-    future = np.empty((len(item), horizon), dtype="datetime64[ns]")
-    for i in np.unique(item):
-        bars, stamps = panel.bars[i], panel.timestamps_of(i)
-        for n in np.flatnonzero(item == i):
-            seen = min(length, int(row[n]) + 1)
-            span = slice(int(row[n]) + 1 - seen, int(row[n]) + 1)
-            values[n, length - seen :] = bars.values[span]
-            past[n, length - seen :] = stamps[span]
-            mask[n, length - seen :] = True
-            future[n] = panel.sessions_after(i, int(bars.sessions[row[n]]), horizon)
+    back = np.arange(1 - length, 1)
+    mask = row[:, None] + back >= 0
+    gather = np.where(mask, (panel.offsets[item] + row)[:, None] + back, 0)
+    values, past = panel.stacked[gather], panel.stacked_times[gather]
+    values[~mask], past[~mask] = np.nan, np.datetime64("NaT")
+    session = panel.stacked_sessions[panel.offsets[item] + row]
+    future = panel.sessions_ahead(item, session, horizon)
     ids = tuple(panel.items[i] for i in item)
     return Context(values, COLUMNS, ids, past, future, mask)
 
@@ -122,7 +115,7 @@ class Windows:
     def _cells(self) -> tuple[IntArray, IntArray, IntArray]:
         origin, item, row = [], [], []
         for column, i in enumerate(self.split.items):
-            rows = _rows_with_labels(self.panel, i, self.part.origins, self.horizon)
+            rows = _rows_with_labels(self.panel, i, self.part, self.horizon)
             good = np.flatnonzero(rows >= self.split.min_context - 1)
             origin.append(good)
             item.append(np.full(len(good), column))
@@ -151,18 +144,21 @@ class Windows:
         """[N] the origin's row among its item's whole rows."""
         return self._cells[2]
 
+    @property
+    def _at(self) -> IntArray:
+        """[N] the origin's row in `panel.stacked`."""
+        at: IntArray = self.panel.offsets[self.item] + self.row
+        return at
+
     def __len__(self) -> int:
         return len(self.row)
 
     @cached_property
     def label_bars(self) -> Array:
         """[N, H, F] the bars after each origin. Never given to a model."""
-        out = np.empty((len(self), self.horizon, len(COLUMNS)))
-        for i in np.unique(self.item):
-            at = self.item == i
-            views = sliding_window_view(self.panel.bars[i].values, self.horizon, axis=0)
-            out[at] = views[self.row[at] + 1].transpose(0, 2, 1)
-        return out
+        ahead = np.arange(1, self.horizon + 1)
+        bars: Array = self.panel.stacked[self._at[:, None] + ahead]
+        return bars
 
     @property
     def labels(self) -> Array:
@@ -172,9 +168,8 @@ class Windows:
     @cached_property
     def last_close(self) -> Array:
         """[N] close at each origin."""
-        return np.array(
-            [self.panel.bars[i].values[r, CLOSE] for i, r in zip(self.item, self.row, strict=True)]
-        )
+        closes: Array = self.panel.stacked[self._at, CLOSE]
+        return closes
 
     def context(self, length: int, select: slice | IntArray = slice(None)) -> Context:
         """Contexts of `length` bars for the selected windows."""
@@ -209,16 +204,18 @@ class Windows:
         return digest.hexdigest()
 
 
-def _rows_with_labels(panel: Panel, item: int, origins: IntArray, horizon: int) -> IntArray:
-    """[O] the origin's row, or -1 where the origin or one of its H labels is not a whole row."""
-    sessions = panel.bars[item].sessions
-    wanted = panel.session_at(item, origins)  # -1 where the item's calendar has no such session
+def _rows_with_labels(panel: Panel, item: int, part: Part, horizon: int) -> IntArray:
+    """[O] the origin's row, or -1 where the origin or one of its H labels is not a whole row, or
+    a label lies outside the part (an item with a calendar of its own may reach further)."""
+    sessions, times = panel.bars[item].sessions, panel.timeline_of(item)
+    wanted = panel.session_at(item, part.origins)  # -1 where its calendar has no such session
     row = np.searchsorted(sessions, wanted)
     inside = (wanted >= 0) & (row + horizon < len(sessions))
     safe = np.where(inside, row, 0)
-    ends = np.minimum(safe + horizon, len(sessions) - 1)
-    whole = inside & (sessions[safe] == wanted) & (sessions[ends] == wanted + horizon)
-    return np.where(whole, row, -1)
+    first, last = np.minimum([safe + 1, safe + horizon], len(sessions) - 1)
+    whole = (sessions[safe] == wanted) & (sessions[last] == wanted + horizon)
+    within = (times[first] >= part.start) & (times[last] < part.stop)
+    return np.where(inside & whole & within, row, -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,10 +279,11 @@ class TrainWindows:
     def cut(
         self, item: IntArray, row: IntArray, length: int
     ) -> tuple[Array, NDArray[np.datetime64]]:
-        """[B, length, F] bars and [B, length] times, from row `row` [B] of item `item` [B]."""
-        values = np.empty((len(item), length, len(COLUMNS)))
-        times = np.empty((len(item), length), dtype="datetime64[ns]")
-        for n, (i, r) in enumerate(zip(item, row, strict=True)):
-            values[n] = self.values(i)[r : r + length]
-            times[n] = self.timestamps(i)[r : r + length]
-        return values, times
+        """[B, length, F] bars and [B, length] times, from row `row` [B] of item `item` [B].
+
+        Raises IndexError where a window would leave the part.
+        """
+        if len(row) and (np.min(row) < 0 or np.any(row + length > self._ends[item])):
+            raise IndexError(f"a window of {length} rows leaves {self.part.name!r}")
+        gather = (self.panel.offsets[item] + row)[:, None] + np.arange(length)
+        return self.panel.stacked[gather], self.panel.stacked_times[gather]

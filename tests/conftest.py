@@ -1,0 +1,14 @@
+"""What every test shares: one hypothesis profile, one torch thread, no network."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("POLARS_MAX_THREADS", "1")
+
+settings.register_profile("house", deadline=None, derandomize=True, max_examples=40, database=None)
+settings.load_profile("house")

@@ -1,0 +1,241 @@
+"""Checkpoints: a folder of safetensors, config and card, written whole or not at all.
+
+    model.safetensors   weights (absent for models that have none)
+    config.json         {"model": name, "config": resolved config}
+    card.json           what is told about it, versions, and the sha256 of the other files
+
+No pickle is ever written or loaded. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foresweep.errors import CheckpointError, WeightsNotFound
+from foresweep.models.base import Checkpoint
+
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.json"
+PACKAGES = (
+    "foresweep",
+    "numpy",
+    "torch",
+    "transformers",
+    "timecopilot-toto",
+    "kronos-finance",
+    "chronos-forecasting",
+)
+
+Weights = Mapping[str, NDArray[Any]]
+
+
+def write_checkpoint(
+    path: Path,
+    *,
+    model: str,
+    config: Mapping[str, Any],
+    weights: Weights | None = None,
+    card: Mapping[str, Any] | None = None,
+) -> Checkpoint:
+    """Write a new checkpoint folder and return it.
+
+    It is built under a temporary name, fsynced and renamed: a reader sees all of it or nothing.
+    Raises CheckpointError where `path` is taken or cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        files = _fill(temporary, model, config, weights)
+        full = {**(card or {}), "versions": versions(), "files": files}
+        _write(temporary / CARD, _json(full))
+        os.rename(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(
+            f"cannot write checkpoint {path}: {error.strerror or error}; "
+            f"choose a folder that is writable and new"
+        ) from error
+    return Checkpoint(path, model, dict(config), json.loads(_json(full)))
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint in a folder, every file checked against its hash.
+
+    Raises CheckpointError naming the file that is missing, unreadable or altered.
+    """
+    card = _read_json(path / CARD)
+    files = card.get("files")
+    if not isinstance(files, dict) or CONFIG not in files:
+        raise CheckpointError(f"{path / CARD} lists no files; it is not a checkpoint of foresweep")
+    for name, wanted in files.items():
+        file = path / Path(name).name
+        if not file.is_file():
+            raise CheckpointError(f"{file} is missing; the checkpoint is incomplete")
+        if sha256_of(file) != wanted:
+            raise CheckpointError(f"{file} was altered after it was written (its sha256 differs)")
+    config = _read_json(path / CONFIG)
+    if not isinstance(config.get("model"), str) or not isinstance(config.get("config"), dict):
+        raise CheckpointError(f"{path / CONFIG} names no model and config")
+    return Checkpoint(path, config["model"], config["config"], card)
+
+
+def read_weights(checkpoint: Checkpoint) -> dict[str, NDArray[Any]]:
+    """Weights by name, {} for models that have none. Raises CheckpointError."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    file = checkpoint.path / WEIGHTS
+    if WEIGHTS not in checkpoint.card.get("files", {}):
+        return {}
+    try:
+        loaded: dict[str, NDArray[Any]] = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
+    return loaded
+
+
+def update_card(checkpoint: Checkpoint, extra: Mapping[str, Any]) -> Checkpoint:
+    """The same checkpoint with `extra` in its card; files and versions stay. Atomic."""
+    kept = {k: checkpoint.card[k] for k in ("versions", "files") if k in checkpoint.card}
+    text = _json({**checkpoint.card, **extra, **kept})
+    temporary = checkpoint.path / f".{CARD}.{os.getpid()}.tmp"
+    try:
+        _write(temporary, text)
+        os.replace(temporary, checkpoint.path / CARD)
+        _sync_folder(checkpoint.path)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {checkpoint.path / CARD}: {error.strerror}") from error
+    return Checkpoint(checkpoint.path, checkpoint.model, checkpoint.config, json.loads(text))
+
+
+def find_weights(pretrained: str, *, published: str, files: tuple[str, ...]) -> Path:
+    """The folder that holds pretrained weights: `published`, a Hugging Face id or a local folder.
+
+    A local folder is taken as it is, then the local cache, then the hub. Raises WeightsNotFound,
+    which names both ways out.
+    """
+    folder = Path(pretrained).expanduser()
+    if folder.is_dir():
+        absent = [f for f in files if not (folder / f).is_file()]
+        if absent:
+            raise WeightsNotFound(f"{folder} has no {' and no '.join(absent)}")
+        return folder
+    return _from_hub(published if pretrained == "published" else pretrained, files)
+
+
+def _from_hub(repo: str, files: tuple[str, ...]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
+
+    unreachable = (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError)
+    for local in (True, False):
+        try:
+            found = Path(
+                snapshot_download(repo, allow_patterns=list(files), local_files_only=local)
+            )
+        except (*unreachable, OfflineModeIsEnabled):
+            continue
+        if all((found / f).is_file() for f in files):
+            return found
+    raise WeightsNotFound(
+        f"weights {repo!r} are neither a folder here, nor cached, nor reachable on the hub; either "
+        f"run once where huggingface.co can be reached, or give --pretrained a folder that holds "
+        f"{' and '.join(files)}"
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a forecast depends on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def sha256_of(file: Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _fill(
+    folder: Path, model: str, config: Mapping[str, Any], weights: Weights | None
+) -> dict[str, str]:
+    """Write weights and config; their hashes by name."""
+    _write(folder / CONFIG, _json({"model": model, "config": dict(config)}))
+    names = [CONFIG]
+    if weights is not None:
+        from safetensors.numpy import save
+
+        plain = {k: np.ascontiguousarray(v) for k, v in weights.items()}
+        _write(folder / WEIGHTS, save(plain))
+        names.append(WEIGHTS)
+    return {name: sha256_of(folder / name) for name in names}
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(_plain(value), indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def _plain(value: Any) -> Any:
+    """JSON's own types; numbers that JSON has no word for become null."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{file} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{file} is not a JSON object")
+    return value
+
+
+def _write(file: Path, data: bytes) -> None:
+    with file.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable (POSIX; elsewhere folders cannot be opened, and need not be)."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

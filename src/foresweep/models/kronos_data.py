@@ -1,0 +1,112 @@
+"""What Kronos sees of a window: six features, normalised by the context alone, and time stamps.
+
+Features in the authors' order: open, high, low, close, volume, amount (volume times the mean of
+the four prices). Prices enter as z-scored levels, as the authors' weights were trained
+(`price`), or as log ratios to the previous close in percent (`return`); the first bar of a window,
+whose previous close is not seen, is measured from its own open.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foresweep.data.panel import CLOSE, OPEN, VOLUME, Array, IntArray
+from foresweep.data.windows import TrainWindows
+from foresweep.models.representation import LARGEST_MOVE
+
+Target = Literal["return", "price"]
+CLIP = 5.0
+"""Normalised inputs are cut here, as the authors do."""
+EPSILON = 1e-5
+"""Added to every standard deviation, as the authors do."""
+NUM_FEATURES = 6
+DAY_NS = 86_400_000_000_000
+MINUTE_NS = 60_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Normal:
+    """Normalised windows and the way back."""
+
+    x: Array  # [N, T, 6] clipped at +-CLIP
+    mean: Array  # [N, 6] of the context
+    scale: Array  # [N, 6] standard deviation of the context, plus EPSILON
+    base: Array  # [N] close of the origin
+    target: Target
+
+    def closes(self, close: Array) -> Array:
+        """Prices [N, S, H] of normalised closes [N, S, H] that follow the origin."""
+        value = close * self.scale[:, CLOSE, None, None] + self.mean[:, CLOSE, None, None]
+        base = self.base[:, None, None]
+        if self.target == "price":
+            return base * value / 100
+        moves = np.clip(np.cumsum(value, axis=-1), -LARGEST_MOVE, LARGEST_MOVE)
+        return base * np.exp(moves / 100)
+
+
+def normalise(bars: Array, num_context: int, target: Target) -> Normal:
+    """Windows `bars` [N, T, 5] of open, high, low, close, volume, whose first `num_context` bars
+    are the context: mean and standard deviation are theirs, bars after the origin add nothing."""
+    base = bars[:, num_context - 1, CLOSE]
+    features = _features(bars, base, target)
+    context = features[:, :num_context]
+    mean, scale = context.mean(axis=1), context.std(axis=1) + EPSILON
+    x = (features - mean[:, None]) / scale[:, None]
+    return Normal(np.clip(x, -CLIP, CLIP), mean, scale, base, target)
+
+
+def _features(bars: Array, base: Array, target: Target) -> Array:
+    """[N, T, 6], prices in percent: of the previous close (log) or of the origin's close."""
+    prices, volume = bars[..., :VOLUME], bars[..., VOLUME]
+    out = np.empty((*bars.shape[:2], NUM_FEATURES))
+    if target == "return":
+        before = np.concatenate([bars[:, :1, OPEN], bars[:, :-1, CLOSE]], axis=1)
+        out[..., :VOLUME] = 100 * np.log(prices / before[..., None])
+    else:
+        out[..., :VOLUME] = 100 * prices / base[:, None, None]
+    out[..., VOLUME] = volume
+    out[..., VOLUME + 1] = volume * prices.mean(axis=-1)
+    return out
+
+
+def time_stamps(times: NDArray[np.datetime64]) -> IntArray:
+    """[..., 5] minute, hour, weekday (Monday is 0), day of month, month of each time."""
+    ns = times.astype("datetime64[ns]").astype(np.int64)
+    day = ns // DAY_NS
+    minute = ns % DAY_NS // MINUTE_NS
+    dates = day.astype("datetime64[D]")
+    months = dates.astype("datetime64[M]")
+    return np.stack(
+        [
+            minute % 60,
+            minute // 60,
+            (day + 3) % 7,
+            (dates - months.astype("datetime64[D]")).astype(np.int64) + 1,
+            months.astype(np.int64) % 12 + 1,
+        ],
+        axis=-1,
+    )
+
+
+class TrainingBars:
+    """Draws normalised training windows of context and labels."""
+
+    def __init__(self, train: TrainWindows, num_context: int, num_labels: int, target: Target):
+        """Raises NotEnoughData when no item has `num_context` + `num_labels` bars."""
+        item, row = train.starts(num_context, num_labels)
+        every = range(len(train.items))
+        offsets = np.cumsum([0, *(len(train.values(i)) for i in every)])
+        self.bars = np.concatenate([train.values(i) for i in every])
+        self.stamps = time_stamps(np.concatenate([train.timestamps(i) for i in every]))
+        self.start = offsets[item] + row  # [M] first bar of every window
+        self.num_context, self.length, self.target = num_context, num_context + num_labels, target
+
+    def draw(self, rng: np.random.Generator, size: int) -> tuple[Array, IntArray]:
+        """`size` windows: x [size, T, 6] and time stamps [size, T, 5]."""
+        first = self.start[rng.integers(len(self.start), size=size)]
+        at = first[:, None] + np.arange(self.length)
+        return normalise(self.bars[at], self.num_context, self.target).x, self.stamps[at]

@@ -110,7 +110,7 @@ class Representation:
             own: Array = paths[:, :, np.arange(len(leads)), leads - 1]
             return own
         if self.target == "return":
-            return np.cumsum(paths[:, :, 0, : self.horizon], axis=-1)
+            return np.cumsum(paths[:, :, 0, : self.horizon], axis=-1, dtype=np.float64)
         return paths[:, :, 0, : self.horizon] * scale[:, None, None]
 
     def moves_of_quantiles(self, quantiles: Array, scale: Array, levels: Levels) -> Array:

@@ -127,8 +127,9 @@ class Representation:
             return one * scale[:, None, None]
         middle = one[..., levels.index(0.5), None]
         away = one - middle
-        spread = np.sqrt((away**2).cumsum(axis=1))
-        return middle.cumsum(axis=1) + np.sign(np.array(levels) - 0.5) * spread
+        spread = np.sqrt(np.cumsum(away**2, axis=1))
+        summed: Array = np.cumsum(middle, axis=1) + np.sign(np.array(levels) - 0.5) * spread
+        return summed
 
     def forecast(self, moves: Array, last_close: Array, horizon: int, levels: Levels) -> Forecast:
         """Price quantiles [N, H, Q] of move quantiles [N, L, Q] at `leads`.

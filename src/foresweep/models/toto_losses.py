@@ -41,7 +41,7 @@ def make_loss(loss_type: LossType, nll_weight: float, huber_delta: float | None)
     second = _pinball if loss_type == "quantile" else _huber(huber_delta or 1.0)
 
     def loss(mixture: Any, labels: Tensor) -> Tensor:
-        nll = -mixture.log_prob(labels)
+        nll: Tensor = -mixture.log_prob(labels)
         return nll_weight * nll + (1 - nll_weight) * second(mixture, labels)
 
     return loss

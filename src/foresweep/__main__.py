@@ -1,0 +1,5 @@
+"""`python -m foresweep` is `foresweep`."""
+
+from foresweep.cli.main import main
+
+main()

@@ -1,0 +1,207 @@
+"""The live view of a sweep: progress bars in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from foresweep.cli.tables import (
+    config_name,
+    console,
+    leaderboard_table,
+    number,
+    percent,
+    seconds,
+    verdict_line,
+)
+from foresweep.search import events
+
+if TYPE_CHECKING:
+    from foresweep.records import Run, Sweep
+    from foresweep.search.sweep import SweepPlan
+    from foresweep.tracker.tracker import Tracker
+
+
+class _Field(ProgressColumn):
+    """One reported number of the running trial."""
+
+    def __init__(self, label: str, key: str) -> None:
+        super().__init__()
+        self.label, self.key = label, key
+
+    def render(self, task: Task) -> Text:
+        value = task.fields.get(self.key)
+        return Text(f"{self.label} {value}" if value else "", style="cyan")
+
+
+class LiveView:
+    """Listens to a sweep and draws it."""
+
+    def __init__(self, tracker: Tracker, plan: SweepPlan) -> None:
+        self.tracker, self.plan = tracker, plan
+        self.console: Console = console()
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=18),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            _Field("loss", "loss"),
+            _Field("tune pct_mae", "pct_mae"),
+            _Field("skill", "skill"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.whole: TaskID | None = None
+        self.running: TaskID | None = None
+
+    def __enter__(self) -> LiveView:
+        self._say_start()
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bars.stop()
+
+    def say(self, text: str, style: str = "") -> None:
+        self.console.print(text, style=style, soft_wrap=True)
+
+    def _say_start(self) -> None:
+        if self.plan.pretrained:
+            self.say(f"Fine-tuning weights: {self.plan.pretrained}.")
+        elif self.plan.size:
+            self.say(
+                f"Training {self.plan.size} models from scratch; nothing is downloaded "
+                f"(--pretrained published fine-tunes the authors' weights instead)."
+            )
+
+    def on_event(self, event: events.Event) -> None:
+        """What `run_sweep` calls."""
+        match event:
+            case events.DataReady():
+                self._data_ready(event)
+            case events.Planned():
+                self._planned(event)
+            case events.LeakTested():
+                self.say(f"leak test: {event.model} passed ({event.seconds:.1f} s)", "dim")
+            case events.TrialStarted():
+                self._started(event)
+            case events.TrialProgressed():
+                self._progressed(event)
+            case events.TrialFinished():
+                self._finished(event.run)
+            case events.TrialSkipped():
+                self.say(
+                    f"{event.prepared.proposal.model} ({event.prepared.proposal.source}): trained "
+                    f"before as {event.earlier.run_id}; --again trains it once more",
+                    "dim",
+                )
+                self._advance_whole()
+            case events.SweepFinished():
+                pass
+
+    def _data_ready(self, event: events.DataReady) -> None:
+        panel, split = event.panel, event.split
+        first, last = (str(t.astype("datetime64[D]")) for t in panel.timeline[[0, -1]])
+        self.say(
+            f"Data: {panel.source}: {panel.num_items} items, {len(panel.timeline):,} bars, "
+            f"{first} to {last}."
+        )
+        for line in event.report.summary_lines():
+            self.say(line, "yellow")
+        scored = ", ".join(
+            f"{p.name} {len(p.origins)} origins "
+            f"({p.effective_origins(split.horizon):.0f} effective)"
+            for p in split.parts
+            if p.name not in ("train", "test")
+        )
+        self.say(
+            f"Horizon {split.horizon} bars; {scored}; test is sealed; contexts of at most "
+            f"{split.max_context} bars."
+        )
+
+    def _planned(self, event: events.Planned) -> None:
+        for refused in event.refused:
+            self.say(f"left out: {refused.proposal.source}: {refused.refused}", "yellow")
+        total = len(event.trials)
+        self.say(f"Sweep {event.sweep.sweep_id}: {total} runs, baselines included.")
+        self.whole = self.bars.add_task("sweep", total=total)
+
+    def _started(self, event: events.TrialStarted) -> None:
+        name = f"{event.run.model_name} {config_name(event.run)}".strip()
+        self.running = self.bars.add_task(name, total=max(event.steps, 1))
+
+    def _progressed(self, event: events.TrialProgressed) -> None:
+        if self.running is None:
+            return
+        scores = event.scores
+        shown = {
+            "loss": number(scores["train_loss"]) if "train_loss" in scores else None,
+            "pct_mae": number(scores["tune_pct_mae"]) if "tune_pct_mae" in scores else None,
+            "skill": percent(scores["tune_skill"]) if "tune_skill" in scores else None,
+        }
+        self.bars.update(
+            self.running, completed=event.step, **{k: v for k, v in shown.items() if v}
+        )
+
+    def _finished(self, run: Run) -> None:
+        if self.running is not None:
+            self.bars.remove_task(self.running)
+            self.running = None
+        self._advance_whole()
+        name = f"{run.model_name} {config_name(run)}".strip()
+        if run.state == "complete":
+            self.say(
+                f"{name}: tune pct_mae {number(run.score('tune_pct_mae'))} "
+                f"(skill {percent(run.score('tune_skill'))}), "
+                f"trained in {seconds(run.training_time_seconds)}"
+            )
+        else:
+            cause = (run.error or "").strip().splitlines()
+            self.say(f"{name}: {run.state} - {cause[-1] if cause else 'no cause on record'}", "red")
+
+    def _advance_whole(self) -> None:
+        if self.whole is not None:
+            self.bars.advance(self.whole)
+
+    def say_stopped(self) -> None:
+        self.bars.stop()
+        self.say(
+            "Stopped. The running trial is on record as cancelled; finished ones are kept, and the "
+            "same command goes on where this one stopped.",
+            "yellow",
+        )
+
+    def conclude(self, sweep: Sweep) -> None:
+        """The leaderboard, the best, and what to do next."""
+        from foresweep.selection.leaderboard import leaderboard
+
+        self.bars.stop()
+        metric = f"val_{sweep.objective}"
+        runs = self.tracker.get_runs(fingerprint=sweep.fingerprints["val"], sweep_id=None)
+        board = leaderboard(runs, metric=metric)
+        self.console.print(leaderboard_table(board))
+        self.say(verdict_line(board), "bold")
+        self.say(
+            "Next: `foresweep best --export-path` hands over the best checkpoint, "
+            "`foresweep predict` forecasts with it, `foresweep report -o report.md` writes it all "
+            "down."
+        )

@@ -1,0 +1,55 @@
+"""The command `foresweep`: its groups, and how errors end (one line, the right exit code)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from foresweep import __version__
+from foresweep.cli import data, doctor, look, predict, spaces, sweep
+from foresweep.errors import ForesweepError
+
+app = typer.Typer(
+    name="foresweep",
+    help="Sweep, track and judge fine-tuned time-series foundation models on market data.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+app.command()(sweep.sweep)
+app.command()(sweep.train)
+app.command()(look.best)
+app.command()(look.runs)
+app.command()(look.show)
+app.command()(look.logs)
+app.command()(look.report)
+app.command()(predict.predict)
+app.command()(doctor.doctor)
+app.add_typer(data.app, name="data")
+app.add_typer(spaces.app, name="spaces")
+
+
+@app.callback(invoke_without_command=True)
+def top(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"foresweep {__version__}")
+        raise typer.Exit
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line. Ends in SystemExit: 0, 1 (error), 2 (bad usage), 130 (Ctrl-C)."""
+    try:
+        app(args=None if args is None else list(args), prog_name="foresweep")
+    except ForesweepError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from error
+    except BrokenPipeError:
+        # the reader of a pipe (head, less) has enough; say nothing, as other tools do
+        sys.stderr.close()
+        raise SystemExit(0) from None

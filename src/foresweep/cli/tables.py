@@ -1,0 +1,117 @@
+"""Tables and sentences that people read in the terminal."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from foresweep.metrics import METRICS, split_name
+
+if TYPE_CHECKING:
+    from foresweep.records import Run
+    from foresweep.selection.leaderboard import Leaderboard, Row
+
+
+def plain_table(*headings: str, title: str | None = None) -> Table:
+    """A table without heavy frames: reads well in a log file too."""
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    for heading in headings:
+        right = heading.startswith(">")
+        table.add_column(
+            heading.removeprefix(">"), justify="right" if right else "left", overflow="fold"
+        )
+    return table
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share with its sign: skill reads as +1.2 %."""
+    return "-" if value is None or math.isnan(value) else f"{100 * value:+.{digits}f} %"
+
+
+def seconds(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1f} s" if value < 100 else f"{value / 60:.0f} min"
+
+
+def config_name(run: Run) -> str:
+    """What the config was called where it was proposed: `demo: short` -> `short`."""
+    return "" if run.is_baseline else run.source.partition(": ")[2] or run.source
+
+
+def leaderboard_table(board: Leaderboard, *, limit: int | None = None) -> Table:
+    """Rank, score, skill against last-value, coverage, time and state of each run."""
+    part, bare = split_name(board.metric)
+    unit = METRICS[bare].unit
+    table = plain_table(
+        ">#", "model", "config", f">{board.metric} ({unit})", ">skill vs naive",
+        ">pinball", ">80 % band", ">training", "state", "run",
+    )  # fmt: skip
+    for row in board.rows[:limit]:
+        run = row.run
+        beaten = row.skill is not None and row.skill > 0
+        style = "dim" if run.is_baseline else ("green" if beaten else "")
+        table.add_row(
+            str(row.place or ""),
+            run.model_name,
+            config_name(run) or "baseline",
+            number(row.score),
+            percent(row.skill, 2),
+            number(run.score(f"{part}_pinball")),
+            number(run.score(f"{part}_coverage_80"), 2),
+            seconds(run.training_time_seconds),
+            row.note or run.state.value,
+            run.run_id,
+            style=style,
+        )
+    return table
+
+
+def verdict_line(board: Leaderboard, row: Row | None = None) -> str:
+    """One honest sentence about a run (default: the best trained) against the naive forecast."""
+    best = row or board.best
+    if best is None:
+        return "No trained run has a score: see the causes with `foresweep runs --state failed`."
+    named = f"{best.run.model_name} ({config_name(best.run)})"
+    if best.skill is None:
+        return f"Best trained run by {board.metric}: {named}, {number(best.score, 4)}."
+    if best.skill <= 0:
+        return (
+            f"Nothing beats naive: the best trained run, {named}, has {board.metric} "
+            f"{number(best.score)}, {_worse(best)} than last-value on the same windows."
+        )
+    return (
+        f"Best trained run: {named}, {board.metric} {number(best.score)}, "
+        f"{100 * best.skill:.2f} % better than last-value on the same windows{_doubt(best, board)}"
+    )
+
+
+def _worse(row: Row) -> str:
+    assert row.skill is not None
+    return f"{-100 * row.skill:.2f} % worse" if row.skill < 0 else "no better"
+
+
+def _doubt(row: Row, board: Leaderboard) -> str:
+    """How much of the lead could be luck, said beside the lead."""
+    part, _ = split_name(board.metric)
+    p = row.run.score(f"{part}_dm_pvalue_vs_naive")
+    trials = sum(1 for r in board.rows if not r.run.is_baseline and r.place)
+    if p is None:
+        return "."
+    luck = "it may well be luck" if p * max(trials, 1) > 0.05 else "unlikely to be luck alone"
+    return (
+        f". One-sided Diebold-Mariano p = {p:.3f} for this run alone; it is the best of {trials}, "
+        f"so {luck} (a lead counts below p = {0.05 / max(trials, 1):.4f})."
+    )
+
+
+def console() -> Console:
+    return Console(highlight=False)

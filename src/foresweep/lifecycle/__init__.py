@@ -1,0 +1,1 @@
+"""From a chosen checkpoint to a forecast in use."""

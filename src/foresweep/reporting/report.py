@@ -1,0 +1,257 @@
+"""The report of a sweep in Markdown: models side by side, best runs, hyperparameters, failures."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from foresweep.metrics import METRICS, split_name
+from foresweep.records import Run, RunState, Sweep
+from foresweep.reporting.impact import Impact, impacts
+from foresweep.selection.leaderboard import Leaderboard, Row, leaderboard
+
+TOP = 15
+FEW_RUNS = 8
+
+
+def markdown_report(runs: Sequence[Run], *, metric: str, sweep: Sweep | None = None) -> str:
+    """The report over runs of one fingerprint (or of none: logged by hand).
+
+    No test score is in it. Raises UnknownName for the metric.
+    """
+    board = leaderboard(runs, metric=metric)
+    parts = [
+        ["# Sweep report", ""],
+        _in_short(board),
+        _question(sweep) if sweep else [],
+        _models(board),
+        _best(board),
+        _impact_section(board),
+        _failures(runs),
+        _how_to_read(board),
+    ]
+    return "\n".join(line for part in parts for line in part).rstrip() + "\n"
+
+
+def md_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A Markdown table; a heading that begins with '>' is a column of numbers."""
+    bars = ["---:" if h.startswith(">") else "---" for h in headings]
+    lines = [[h.removeprefix(">") for h in headings], bars, *rows]
+    return ["| " + " | ".join(_cell(c) for c in line) + " |" for line in lines] + [""]
+
+
+def _cell(text: str) -> str:
+    return " ".join(str(text).split()).replace("|", "\\|")
+
+
+def _num(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _pct(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{100 * value:+.2f} %"
+
+
+def _in_short(board: Leaderboard) -> list[str]:
+    best, leader = board.best, board.leader
+    trained = [r for r in board.rows if r.place and not r.run.is_baseline]
+    if best is None:
+        return ["No trained run has a score yet; see the failures below.", ""]
+    lines = [
+        f"{len(trained)} trained runs were scored on the same validation windows as the baselines. "
+        f"The best by `{board.metric}` is **{best.run.model_name}** "
+        f"(run `{best.run.run_id}`): {_num(best.score)} {_unit(board)}."
+    ]
+    if best.skill is None:
+        lines.append("There is no last-value forecast of the same windows to compare it with.")
+    elif best.skill <= 0:
+        lines.append(
+            f"**Nothing beats naive**: that is {_pct(best.skill)} against last-value "
+            f"(tomorrow is today) on the same windows."
+        )
+    else:
+        lines.append(
+            f"Against last-value on the same windows its skill is {_pct(best.skill)}. It is the "
+            f"best of {len(trained)}: a lead this size counts only if its p-value is below "
+            f"{0.05 / len(trained):.4f}, and it is {_num(_p(best.run, board))}."
+        )
+    if leader is not None and leader.run.is_baseline:
+        lines.append(f"First of all, baselines included, is `{leader.run.model_name}`.")
+    return [*lines, ""]
+
+
+def _unit(board: Leaderboard) -> str:
+    return METRICS[split_name(board.metric)[1]].unit
+
+
+def _p(run: Run, board: Leaderboard) -> float | None:
+    return run.score(f"{split_name(board.metric)[0]}_dm_pvalue_vs_naive")
+
+
+def _question(sweep: Sweep) -> list[str]:
+    """What was asked, and how time was cut."""
+    plan: Mapping[str, Any] = sweep.plan
+    start = plan.get("pretrained") or f"from scratch, size {plan.get('size')}"
+    lines = [
+        "## The question",
+        "",
+        f"Sweep `{sweep.sweep_id}` ({sweep.state}): models {', '.join(sweep.models)}, mode "
+        f"{sweep.mode}, horizon {sweep.horizon} bars, objective `{sweep.objective}` on tune, "
+        f"{start}, seed {sweep.seed}, data {plan.get('data')}.",
+        "",
+    ]
+    cut = plan.get("parts")
+    if not cut:
+        return lines
+    rows = [
+        (n, p["from"][:10], p["to"][:10], str(p["bars"]), str(p["origins"] or "-"),
+         str(p["effective_origins"]) if p["origins"] else "-", _used_for(n))
+        for n, p in cut.items()
+    ]  # fmt: skip
+    return lines + md_table(
+        ("part", "from", "to", ">bars", ">origins", ">effective origins", "used to"), rows
+    )
+
+
+def _used_for(part: str) -> str:
+    uses = {"train": "learn", "tune": "steer", "val": "rank", "test": "confirm (sealed)"}
+    return uses[part]
+
+
+def _models(board: Leaderboard) -> list[str]:
+    """All models compared: each family and baseline by its best and its median run."""
+    rows = []
+    for name in dict.fromkeys(r.run.model_name for r in board.rows):
+        mine = [r for r in board.rows if r.run.model_name == name]
+        scored = [r for r in mine if r.place and r.score is not None]
+        best = scored[0] if scored else None
+        rows.append(
+            (
+                name + (" (baseline)" if mine[0].run.is_baseline else ""),
+                str(len(mine)),
+                str(sum(r.run.state == RunState.FAILED for r in mine)),
+                _num(best.score if best else None),
+                _num(statistics.median(r.score for r in scored) if scored else None),  # type: ignore[type-var]
+                _pct(best.skill if best else None),
+                _time(best.run) if best else "-",
+            )
+        )
+    headings = (
+        "model",
+        ">runs",
+        ">failed",
+        f">best {board.metric}",
+        ">median",
+        ">skill",
+        ">training",
+    )
+    return ["## All models compared", "", *md_table(headings, rows)]
+
+
+def _time(run: Run) -> str:
+    seconds = run.training_time_seconds
+    return "-" if seconds is None else f"{seconds:.1f} s"
+
+
+def _best(board: Leaderboard) -> list[str]:
+    part, _ = split_name(board.metric)
+    headings = (
+        ">#", "model", "config", f">{board.metric}", ">skill", ">p against naive", ">pinball",
+        ">80 % band holds", ">r2", "run",
+    )  # fmt: skip
+    rows = [_best_row(r, part, board) for r in board.rows if r.place][:TOP]
+    return ["## Best runs", "", *md_table(headings, rows)]
+
+
+def _best_row(row: Row, part: str, board: Leaderboard) -> tuple[str, ...]:
+    run = row.run
+    return (
+        str(row.place),
+        run.model_name,
+        run.source,
+        _num(row.score),
+        _pct(row.skill),
+        _num(_p(run, board), 3),
+        _num(run.score(f"{part}_pinball")),
+        _num(run.score(f"{part}_coverage_80"), 2),
+        _num(run.score(f"{part}_r2"), 3),
+        f"`{run.run_id}`",
+    )
+
+
+def _impact_section(board: Leaderboard) -> list[str]:
+    """What each hyperparameter did to the score, model by model."""
+    lines = ["## Impact of each hyperparameter", ""]
+    for name in dict.fromkeys(r.run.model_name for r in board.rows if not r.run.is_baseline):
+        scored = [r for r in board.rows if r.run.model_name == name and r.score is not None]
+        found = impacts(scored)
+        lines += [f"### {name} ({len(scored)} scored runs)", ""]
+        if not found:
+            lines += ["Nothing varied between the scored runs of this model.", ""]
+            continue
+        if len(scored) < FEW_RUNS:
+            lines += [
+                f"With {len(scored)} runs these are observations, not effects: hyperparameters "
+                f"moved together.",
+                "",
+            ]
+        headings = (
+            "hyperparameter",
+            "value",
+            ">runs",
+            f">mean {board.metric}",
+            ">best",
+            ">rank corr.",
+        )
+        lines += md_table(headings, [r for i in found for r in _impact_rows(i)])
+    return lines
+
+
+def _impact_rows(impact: Impact) -> list[tuple[str, ...]]:
+    return [
+        (
+            impact.name if k == 0 else "",
+            str(value.value),
+            str(value.count),
+            _num(value.mean),
+            _num(value.best),
+            _num(impact.rank_correlation, 2) if k == 0 else "",
+        )
+        for k, value in enumerate(impact.values)
+    ]
+
+
+def _failures(runs: Sequence[Run]) -> list[str]:
+    """Runs that did not complete, with their cause."""
+    bad = [
+        r for r in runs if r.state not in (RunState.COMPLETE, RunState.RUNNING, RunState.WAITING)
+    ]
+    if not bad:
+        return []
+    rows = [(f"`{r.run_id}`", r.model_name, r.source, r.state.value, _cause(r)) for r in bad]
+    return [
+        "## Runs that did not complete",
+        "",
+        *md_table(("run", "model", "config", "state", "cause"), rows),
+    ]
+
+
+def _cause(run: Run) -> str:
+    lines = (run.error or "no cause on record").strip().splitlines()
+    return lines[-1][:300]
+
+
+def _how_to_read(board: Leaderboard) -> list[str]:
+    part, bare = split_name(board.metric)
+    used = dict.fromkeys((bare, "skill", "pinball", "coverage_80", "r2", "dm_pvalue_vs_naive"))
+    return [
+        "## How to read this",
+        "",
+        f"All scores are of part `{part}`, on equal windows (fingerprint "
+        f"`{board.fingerprint[:12] or 'none: logged by hand'}`). The sealed test part is in no "
+        f"table.",
+        "",
+        *[f"- `{m}` ({METRICS[m].unit}): {METRICS[m].formula}" for m in used],
+    ]

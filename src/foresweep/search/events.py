@@ -1,0 +1,85 @@
+"""What a sweep says while it runs. The search emits these; whoever listens draws them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from foresweep.data.panel import Panel
+from foresweep.data.quality import QualityReport
+from foresweep.data.splits import Split
+from foresweep.records import Run, Sweep
+from foresweep.search.trial import Prepared
+
+
+@dataclass(frozen=True, slots=True)
+class DataReady:
+    """The gate has let the panel pass and the parts are cut."""
+
+    panel: Panel
+    split: Split
+    report: QualityReport
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The sweep is open: what will be tried, and what was refused and why."""
+
+    sweep: Sweep
+    trials: tuple[Prepared, ...]
+    refused: tuple[Prepared, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeakTested:
+    """A model's forecasts did not move when only the future was changed."""
+
+    model: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrialStarted:
+    run: Run
+    steps: int  # optimiser steps it will take; 0 for a baseline
+
+
+@dataclass(frozen=True, slots=True)
+class TrialProgressed:
+    run: Run
+    step: int
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialFinished:
+    """Complete, pruned or failed: the run says which."""
+
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSkipped:
+    """An equal config was trained before, on the same panel, task and seed."""
+
+    prepared: Prepared
+    earlier: Run
+
+
+@dataclass(frozen=True, slots=True)
+class SweepFinished:
+    sweep: Sweep
+
+
+Event: TypeAlias = (
+    DataReady
+    | Planned
+    | LeakTested
+    | TrialStarted
+    | TrialProgressed
+    | TrialFinished
+    | TrialSkipped
+    | SweepFinished
+)
+Listener: TypeAlias = Callable[[Event], None]

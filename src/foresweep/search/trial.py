@@ -1,0 +1,213 @@
+"""One trial, the same for every engine: train, keep the best step, score once on every part.
+
+The one room that joins data, models and evaluation; it knows no database. Everything here runs in
+a worker process and comes back as plain values.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from foresweep.data.panel import Panel
+from foresweep.data.splits import SHARES, Split, make_split
+from foresweep.data.tables import read_panel
+from foresweep.data.windows import TrainWindows
+from foresweep.errors import ForesweepError
+from foresweep.evaluation.backtest import evaluate, make_scorer
+from foresweep.evaluation.leaks import check_no_leak
+from foresweep.models.base import Facts, ForecastModel, Resources
+from foresweep.models.checkpoint import read_checkpoint, update_card
+from foresweep.models.config import as_dict, config_hash, make_config
+from foresweep.models.devices import on_device
+from foresweep.models.registry import get_model
+from foresweep.search.channel import PipeChannel
+from foresweep.search.proposals import Proposal
+
+LEAK_STEPS = 2
+"""A model that looks ahead does so from its first step: the leak test trains no longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What all trials of a sweep stand on: the panel's file and how it is cut."""
+
+    panel_path: Path
+    horizon: int
+    stride: int | None = None
+    max_context: int | None = None
+    max_windows: int = 100_000
+    shares: tuple[float, float, float, float] = SHARES
+    seed: int = 0
+
+    def cut(self, panel: Panel) -> Split:
+        return make_split(
+            panel,
+            self.horizon,
+            shares=self.shares,
+            stride=self.stride,
+            max_context=self.max_context,
+            max_windows=self.max_windows,
+            seed=self.seed,
+        )
+
+    def load(self) -> tuple[Panel, Split]:
+        panel = read_panel(self.panel_path)
+        return panel, self.cut(panel)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A proposal made ready, or the reason why it cannot be tried."""
+
+    proposal: Proposal
+    config: Mapping[str, Any]  # resolved; empty when refused
+    config_hash: str
+    train_hash: str
+    refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Task: resolve and hash proposals. Done in a worker, so that the head imports no torch."""
+
+    ground: Ground
+    proposals: tuple[Proposal, ...]
+    step_cap: int | None
+
+    def __call__(self, channel: PipeChannel) -> tuple[Prepared, ...]:
+        panel, split = self.ground.load()
+        train = TrainWindows(panel, split, split.part("train"))
+        bars = sum(len(train.values(i)) for i in range(panel.num_items))
+        facts = Facts(split.horizon, split.max_context, bars, self.step_cap)
+        return tuple(prepare(p, facts) for p in self.proposals)
+
+
+def prepare(proposal: Proposal, facts: Facts) -> Prepared:
+    """Resolve one proposal. A refusal is an answer, not an error: the sweep goes on without it."""
+    try:
+        model = get_model(proposal.model)
+        config = make_config(model.Config, proposal.config, model=proposal.model)
+        config = model.resolve(config, facts)
+        weights = model.weights_hash(config)
+    except ForesweepError as error:
+        return Prepared(proposal, {}, "", "", refused=str(error))
+    named = {"model": proposal.model, "weights_hash": weights}
+    return Prepared(
+        proposal,
+        as_dict(config),
+        config_hash(config, **named),
+        config_hash(config, **named, inference=False),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LeakTest:
+    """Task: train one config for a moment and see whether its forecasts move with the future."""
+
+    ground: Ground
+    model: str
+    config: Mapping[str, Any]
+    resources: Resources
+    seed: int
+    out: Path
+
+    def __call__(self, channel: PipeChannel) -> None:
+        panel, split = self.ground.load()
+        model = get_model(self.model)
+        config = make_config(model.Config, self.config, model=self.model)
+        if getattr(config, "max_steps", None):
+            config = replace(config, max_steps=LEAK_STEPS)
+        checkpoint = _train(model, config, panel, split, self, channel)
+        predictor = model.load(checkpoint, on_device(self.resources))
+        check_no_leak(predictor, panel, split, seed=self.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """What a finished trial hands to the head."""
+
+    scores: Mapping[str, float]  # tune_*, val_* and, to be sealed, test_*
+    checkpoint_path: Path
+    training_time_s: float
+    scoring_time_s: float
+    peak_memory_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Task: one config, trained, scored, written to `out`."""
+
+    ground: Ground
+    model: str
+    config: Mapping[str, Any]  # resolved
+    resources: Resources
+    seed: int
+    out: Path
+    run_id: str
+    fingerprints: Mapping[str, str]
+
+    def __call__(self, channel: PipeChannel) -> TrialResult:
+        panel, split = self.ground.load()
+        model = get_model(self.model)
+        config = make_config(model.Config, self.config, model=self.model)
+        started = time.perf_counter()
+        checkpoint = _train(model, config, panel, split, self, channel)
+        trained = time.perf_counter()
+        predictor = model.load(checkpoint, on_device(self.resources))
+        scores = evaluate(predictor, panel, split, seed=self.seed, out=self.out)
+        update_card(checkpoint, self._card(panel, split, scores))
+        return TrialResult(
+            scores=scores,
+            checkpoint_path=checkpoint.path,
+            training_time_s=trained - started,
+            scoring_time_s=time.perf_counter() - trained,
+            peak_memory_mb=_peak_memory_mb(),
+        )
+
+    def _card(self, panel: Panel, split: Split, scores: Mapping[str, float]) -> dict[str, Any]:
+        last = panel.timeline[split.part("tune").stop - 1]
+        return {
+            "run_id": self.run_id,
+            "seed": self.seed,
+            "horizon": split.horizon,
+            "panel_hash": split.cut_hash(panel),
+            "fingerprints": dict(self.fingerprints),
+            "items": list(panel.items),
+            "scores": {k: v for k, v in scores.items() if not k.startswith("test_")},
+            "beats_naive": bool(scores["val_skill"] > 0),
+            "tuned_until": str(last.astype("datetime64[s]")),
+        }
+
+
+def _train(
+    model: ForecastModel,
+    config: Any,
+    panel: Panel,
+    split: Split,
+    task: Trial | LeakTest,
+    channel: PipeChannel,
+) -> Any:
+    """Train, and read back what was written: what is scored is what can be loaded again."""
+    checkpoint = model.train(
+        TrainWindows(panel, split, split.part("train")),
+        config,
+        on_device(task.resources),
+        seed=task.seed,
+        horizon=split.horizon,
+        score=make_scorer(panel, split, seed=task.seed),
+        report=channel,
+        out=task.out / "checkpoint",
+    )
+    return read_checkpoint(checkpoint.path)
+
+
+def _peak_memory_mb() -> float:
+    """Largest resident size of this process so far, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

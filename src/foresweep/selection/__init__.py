@@ -1,0 +1,1 @@
+"""Which run is best, and by how much."""

@@ -1,0 +1,341 @@
+"""The contract every model keeps, as a pytest suite that a model's own tests inherit.
+
+    class TestMyModel(ModelContract):
+        def make(self): return MyModel()
+        def config(self): return {"context_length": 32, "max_steps": 4}
+
+Give a config that trains in about a second. Everything runs on a tiny made-up panel, on CPU.
+Needs pytest; nothing but tests imports this file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from foresweep.data.panel import Bars, Panel
+from foresweep.data.splits import Split, make_split
+from foresweep.data.windows import Context, TrainWindows, Windows
+from foresweep.errors import ConfigError, UnknownName
+from foresweep.evaluation.backtest import make_scorer
+from foresweep.evaluation.leaks import check_no_leak, check_training_is_blind, falling_scorer
+from foresweep.models.base import (
+    DEFAULT_LEVELS,
+    Array,
+    Checkpoint,
+    Facts,
+    Forecast,
+    ForecastModel,
+    Levels,
+    Predictor,
+    Resources,
+    Scorer,
+)
+from foresweep.models.checkpoint import read_checkpoint, read_weights
+from foresweep.models.config import Hyperparameter, hyperparameters, make_config
+
+HORIZON = 3
+MAX_CONTEXT = 256
+
+
+def contract_panel(num_bars: int = 600, seed: int = 7) -> Panel:
+    """Three walks at price levels 8, 90 and 1,400; the last begins 250 bars late."""
+    rng = np.random.default_rng(seed)
+    first = np.datetime64("2015-01-05", "D")
+    timeline = np.busday_offset(first, np.arange(num_bars)).astype("datetime64[ns]")
+    starts, levels = (0, 0, 250), (8.0, 90.0, 1400.0)
+    bars = tuple(_walk(rng, s, num_bars, x) for s, x in zip(starts, levels, strict=True))
+    calendar = np.arange(num_bars)
+    return Panel(("LOW", "MID", "LATE"), timeline, (calendar,), (0, 0, 0), bars, "contract")
+
+
+def _walk(rng: np.random.Generator, start: int, stop: int, level: float) -> Bars:
+    n = stop - start
+    sigma = 0.012 * np.exp(0.5 * np.sin(np.arange(n) / 20))
+    close = level * np.exp(np.cumsum(sigma * rng.standard_t(5, n)))
+    before = np.concatenate([[level], close[:-1]])
+    opened = before * np.exp(0.3 * sigma * rng.standard_normal(n))
+    high = np.maximum(opened, close) * np.exp(0.3 * sigma * np.abs(rng.standard_normal(n)))
+    low = np.minimum(opened, close) * np.exp(-0.3 * sigma * np.abs(rng.standard_normal(n)))
+    volume = np.round(1e5 * np.exp(0.4 * rng.standard_normal(n)))
+    values = np.stack([opened, high, low, close, volume], axis=1)
+    values.setflags(write=False)
+    return Bars(values, np.arange(start, stop), 0)
+
+
+def contract_split(panel: Panel) -> Split:
+    """About ten origins a part."""
+    return make_split(panel, HORIZON, stride=2 * HORIZON, max_context=MAX_CONTEXT)
+
+
+def shortened(context: Context, rows: int) -> Context:
+    """The context as it would be for items with only `rows` bars: masked on the left."""
+    mask = context.mask.copy()
+    mask[:, :-rows] = False
+    return dataclasses.replace(
+        context,
+        mask=mask,
+        values=np.where(mask[:, :, None], context.values, np.nan),
+        timestamps=np.where(mask, context.timestamps, np.datetime64("NaT", "ns")),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One short training."""
+
+    checkpoint: Checkpoint
+    predictor: Predictor
+    context: Context  # of some tune windows
+    forecast: Array  # [N, H, Q] of them
+    told: tuple[Mapping[str, float], ...]  # every score that training reported
+
+    def weights(self) -> dict[str, Any]:
+        return read_weights(self.checkpoint)
+
+
+class Bench:
+    """Trains short trials of one model in one folder, each only once."""
+
+    def __init__(self, model: ForecastModel, folder: Path) -> None:
+        self.model, self.folder = model, folder
+        self.panel = contract_panel()
+        self.split = contract_split(self.panel)
+        self._trials: dict[str, Trial] = {}
+
+    def facts(self) -> Facts:
+        rows = sum(len(self.train_windows(self.panel).values(i)) for i in range(3))
+        return Facts(horizon=HORIZON, max_context=self.split.max_context, train_bars=rows)
+
+    def train_windows(self, panel: Panel) -> TrainWindows:
+        return TrainWindows(panel, self.split, self.split.part("train"))
+
+    def resolve(self, values: Mapping[str, Any]) -> Any:
+        """The resolved config. Raises ConfigError, UnknownName."""
+        config = make_config(self.model.Config, values, model=self.model.name)
+        return self.model.resolve(config, self.facts())
+
+    def fit(
+        self, panel: Panel, scorer: Scorer, values: Mapping[str, Any], seed: int = 0
+    ) -> tuple[Checkpoint, list[Mapping[str, float]]]:
+        """A fresh training and what it reported at its evaluations."""
+        told: list[Mapping[str, float]] = []
+
+        def report(
+            step: int, scores: Mapping[str, float], losses: Mapping[str, Array] | None = None
+        ) -> None:
+            if losses is not None:
+                told.append({k: v for k, v in scores.items() if k.startswith("tune_")})
+
+        out = self.folder / f"trial-{len(list(self.folder.iterdir()))}"
+        checkpoint = self.model.train(
+            self.train_windows(panel),
+            self.resolve(values),
+            Resources(),
+            seed=seed,
+            horizon=HORIZON,
+            score=scorer,
+            report=report,
+            out=out,
+        )
+        return checkpoint, told
+
+    def trial(self, values: Mapping[str, Any], *, seed: int = 0, steered: bool = True) -> Trial:
+        """The trial of these values; `steered` by tune, or keeping its last step."""
+        key = json.dumps([dict(values), seed, steered], sort_keys=True)
+        if key not in self._trials:
+            self._trials[key] = self.fresh(values, seed=seed, steered=steered)
+        return self._trials[key]
+
+    def fresh(self, values: Mapping[str, Any], *, seed: int = 0, steered: bool = True) -> Trial:
+        """The same, never from memory."""
+        scorer = make_scorer(self.panel, self.split) if steered else falling_scorer()
+        checkpoint, told = self.fit(self.panel, scorer, values, seed)
+        predictor = self.model.load(read_checkpoint(checkpoint.path), Resources())
+        context = self.contexts(predictor)
+        forecast = ask(predictor, context).values
+        return Trial(checkpoint, predictor, context, forecast, tuple(told))
+
+    def contexts(self, predictor: Predictor) -> Context:
+        """Nine windows of tune: three origins of three items."""
+        windows = Windows(self.panel, self.split, self.split.part("tune"))
+        length = min(predictor.context_length, self.split.max_context)
+        return windows.context(length, np.arange(9))
+
+
+def ask(predictor: Predictor, context: Context, levels: Levels = DEFAULT_LEVELS) -> Forecast:
+    """A forecast over the contract's horizon with seed 0."""
+    return predictor.predict(context, horizon=HORIZON, levels=levels, seed=0)
+
+
+class ModelContract:
+    """Inherit, say what to test, and every promise of the models' door is checked."""
+
+    random = True
+    """Whether another seed gives another outcome."""
+    tolerance = 1e-5
+    """Relative difference allowed between batch sizes, and after rescaling prices: rounding."""
+    unprobed: tuple[str, ...] = ("pretrained",)
+    """Hyperparameters whose effect the model's own tests show, because it needs files."""
+
+    def make(self) -> ForecastModel:
+        """A new model."""
+        raise NotImplementedError
+
+    def config(self) -> Mapping[str, Any]:
+        """Values of a config that trains in about a second."""
+        raise NotImplementedError
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def bench(cls, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+        """One bench a class, so that each trial is trained once."""
+        return Bench(cls().make(), tmp_path_factory.mktemp("contract"))
+
+    @pytest.fixture
+    def trial(self, bench: Bench) -> Trial:
+        return bench.trial(self.config())
+
+    def test_a_forecast_has_the_shape_and_levels_asked_for(self, trial: Trial) -> None:
+        for levels in (DEFAULT_LEVELS, (0.05, 0.5, 0.95)):
+            forecast = ask(trial.predictor, trial.context, levels)
+            assert forecast.levels == levels
+            forecast.checked(len(trial.context), HORIZON)
+        longer = trial.predictor.predict(
+            trial.context, horizon=2 * HORIZON + 1, levels=DEFAULT_LEVELS, seed=0
+        )
+        longer.checked(len(trial.context), 2 * HORIZON + 1)
+
+    def test_quantiles_rise_and_hold_prices_of_the_right_size(self, trial: Trial) -> None:
+        assert (np.diff(trial.forecast, axis=2) >= 0).all()
+        ratio = trial.forecast / trial.context.last_close[:, None, None]
+        assert ((ratio > 0.2) & (ratio < 5)).all()
+
+    def test_the_same_context_gives_the_same_forecast(self, trial: Trial) -> None:
+        np.testing.assert_array_equal(ask(trial.predictor, trial.context).values, trial.forecast)
+
+    def test_batch_size_and_order_change_no_forecast(self, trial: Trial) -> None:
+        reverse = np.arange(len(trial.context))[::-1]
+        turned = ask(trial.predictor, trial.context.take(reverse)).values[reverse]
+        alone = [
+            ask(trial.predictor, trial.context.take(np.array([n]))).values
+            for n in range(len(trial.context))
+        ]
+        np.testing.assert_allclose(turned, trial.forecast, rtol=self.tolerance)
+        np.testing.assert_allclose(np.concatenate(alone), trial.forecast, rtol=self.tolerance)
+
+    def test_a_short_context_is_what_a_young_item_has(self, trial: Trial) -> None:
+        rows = trial.context.values.shape[1] * 5 // 8
+        short = shortened(trial.context, rows)
+        masked = ask(trial.predictor, short).checked(len(short), HORIZON).values
+        cut = ask(trial.predictor, trial.context.last(rows)).values
+        np.testing.assert_allclose(masked, cut, rtol=self.tolerance)
+        assert (np.diff(masked, axis=2) >= 0).all()
+
+    def test_rescaled_prices_give_rescaled_forecasts(self, trial: Trial) -> None:
+        factor = np.array([8.0, 8.0, 8.0, 8.0, 1.0])  # a power of two: prices keep every digit
+        scaled = dataclasses.replace(trial.context, values=trial.context.values * factor)
+        forecast = ask(trial.predictor, scaled).values / 8.0
+        np.testing.assert_allclose(forecast, trial.forecast, rtol=self.tolerance)
+
+    def test_no_forecast_moves_when_only_the_future_is_changed(
+        self, bench: Bench, trial: Trial
+    ) -> None:
+        found = check_no_leak(trial.predictor, bench.panel, bench.split)
+        assert found.num_forecasts >= 50
+        assert found.moved_by_last_bar > 0.5, "forecasts do not see the last bar of their context"
+
+    def test_training_is_blind_to_every_bar_after_train(self, bench: Bench) -> None:
+        def train(panel: Panel, scorer: Scorer) -> dict[str, Any]:
+            checkpoint, _ = bench.fit(panel, scorer, self.config())
+            windows = Windows(bench.panel, bench.split, bench.split.part("val"))
+            predictor = bench.model.load(read_checkpoint(checkpoint.path), Resources())
+            context = windows.context(predictor.context_length, np.arange(3))
+            forecast = ask(predictor, context).values  # catches what is kept beside the weights
+            return {**read_weights(checkpoint), "forecast": forecast}
+
+        check_training_is_blind(train, bench.panel, bench.split)
+
+    def test_the_same_seed_gives_the_same_weights_and_scores(self, bench: Bench) -> None:
+        first, second = bench.trial(self.config()), bench.fresh(self.config())
+        np.testing.assert_equal(second.weights(), first.weights())
+        np.testing.assert_array_equal(second.forecast, first.forecast)
+        assert first.told, "training reported no tune score"
+        np.testing.assert_equal(second.told, first.told)
+
+    def test_another_seed_gives_another_outcome(self, bench: Bench) -> None:
+        first, second = bench.trial(self.config()), bench.trial(self.config(), seed=1)
+        differs = not np.array_equal(first.forecast, second.forecast)
+        assert differs == self.random
+
+    def test_a_reloaded_checkpoint_gives_the_same_forecast(
+        self, bench: Bench, trial: Trial, tmp_path: Path
+    ) -> None:
+        again = bench.model.load(read_checkpoint(trial.checkpoint.path), Resources())
+        np.testing.assert_allclose(ask(again, trial.context).values, trial.forecast, rtol=1e-6)
+        elsewhere = forecast_in_new_process(bench.model, trial.checkpoint.path, tmp_path / "f.npy")
+        np.testing.assert_allclose(elsewhere, trial.forecast, rtol=1e-6)
+
+    def test_every_hyperparameter_changes_the_outcome_or_is_refused(self, bench: Bench) -> None:
+        fields = [h for h in hyperparameters(bench.model.Config) if h.name not in self.unprobed]
+        dead = [h.name for h in fields if not self._bites(bench, h)]
+        assert not dead, f"hyperparameters without effect: {', '.join(dead)}"
+
+    def _bites(self, bench: Bench, field: Hyperparameter) -> bool:
+        """Do the two values of a field's probe lead to two forecasts, or one to a refusal?"""
+        probe, found = field.probe, []
+        for value in (probe.first, probe.second):
+            values = {**self.config(), **probe.setting, field.name: value}
+            try:
+                found.append(bench.trial(values, steered=False).forecast)
+            except ConfigError:
+                continue
+        assert found, f"both values of {field.name} are refused: its probe shows nothing"
+        return len(found) == 1 or not np.array_equal(found[0], found[1])
+
+    def test_an_unknown_hyperparameter_is_refused_with_the_nearest_name(self, bench: Bench) -> None:
+        for field in hyperparameters(bench.model.Config):
+            with pytest.raises(UnknownName, match=f"did you mean '{field.name}'"):
+                make_config(bench.model.Config, {f"{field.name}x": 1}, model=bench.model.name)
+
+    def test_a_context_beyond_the_sweep_s_is_refused(self, bench: Bench) -> None:
+        with pytest.raises(ConfigError, match=str(bench.split.max_context)):
+            bench.resolve({**self.config(), "context_length": bench.split.max_context + 1})
+
+
+def forecast_in_new_process(model: ForecastModel, checkpoint: Path, out: Path) -> Array:
+    """The contract's forecast of a checkpoint, from a process that knows nothing else."""
+    kind = type(model)
+    code = "import sys; from foresweep.evaluation.contract import main; main(*sys.argv[1:])"
+    arguments = [kind.__module__, kind.__qualname__, str(checkpoint), str(out)]
+    paths = os.pathsep.join(p for p in sys.path if p)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    loaded: Array = np.load(out)
+    return loaded
+
+
+def main(module: str, name: str, checkpoint: str, out: str) -> None:
+    """What `forecast_in_new_process` runs."""
+    model: ForecastModel = getattr(importlib.import_module(module), name)()
+    bench = Bench(model, Path(checkpoint).parent)
+    predictor = model.load(read_checkpoint(Path(checkpoint)), Resources())
+    np.save(out, ask(predictor, bench.contexts(predictor)).values)

@@ -2,4 +2,56 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from foresweep.compat import HyperparamTracker
+    from foresweep.data.sources import load_panel
+    from foresweep.errors import ForesweepError
+    from foresweep.lifecycle.predict import predict_panel
+    from foresweep.models.checkpoint import read_checkpoint as load_checkpoint
+    from foresweep.records import Run, Sweep, Trial
+    from foresweep.search.start import sweep, train
+    from foresweep.search.sweep import SweepPlan
+    from foresweep.tracker.tracker import Tracker
+
+__all__ = [
+    "ForesweepError",
+    "HyperparamTracker",
+    "Run",
+    "Sweep",
+    "SweepPlan",
+    "Tracker",
+    "Trial",
+    "load_checkpoint",
+    "load_panel",
+    "predict_panel",
+    "sweep",
+    "train",
+]
+
+_HOMES = {
+    "ForesweepError": "foresweep.errors",
+    "HyperparamTracker": "foresweep.compat",
+    "Run": "foresweep.records",
+    "Sweep": "foresweep.records",
+    "SweepPlan": "foresweep.search.sweep",
+    "Tracker": "foresweep.tracker.tracker",
+    "Trial": "foresweep.records",
+    "load_checkpoint": "foresweep.models.checkpoint",
+    "load_panel": "foresweep.data.sources",
+    "predict_panel": "foresweep.lifecycle.predict",
+    "sweep": "foresweep.search.start",
+    "train": "foresweep.search.start",
+}
+_NAMES_THERE = {"load_checkpoint": "read_checkpoint"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of the face when it is first used: `import foresweep` stays light."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'foresweep' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), _NAMES_THERE.get(name, name))

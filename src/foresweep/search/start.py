@@ -1,0 +1,59 @@
+"""The Python face of the search: one call from a script or a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from foresweep.records import Run, Sweep
+from foresweep.search.events import Event, Listener, TrialFinished
+from foresweep.search.sweep import SweepPlan, by_hand, run_sweep
+from foresweep.settings import load_settings
+from foresweep.tracker.tracker import Tracker
+
+
+def sweep(
+    plan: SweepPlan,
+    *,
+    db: str | Path | None = None,
+    runs: str | Path | None = None,
+    listen: Listener | None = None,
+) -> Sweep:
+    """Run a sweep and give back its record.
+
+    `db` and `runs` say where results live (default: as the command line does); `listen` is called
+    with every event (search/events.py). Raises what `run_sweep` raises.
+    """
+    places = load_settings(database=db, runs_dir=runs)
+    with Tracker(places.database, synchronous=places.synchronous) as tracker:
+        return run_sweep(
+            plan, tracker=tracker, runs_dir=places.runs_dir, listen=listen or _nobody_listens
+        )
+
+
+def train(
+    plan: SweepPlan,
+    hyperparams: Mapping[str, Any],
+    *,
+    db: str | Path | None = None,
+    runs: str | Path | None = None,
+) -> Run:
+    """Train one config of the plan's one model, tracked like any other; the run that came of it.
+
+    Where an equal config was trained before, that run. Raises what `run_sweep` raises.
+    """
+    found: list[Run] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, TrialFinished) and not event.run.is_baseline:
+            found.append(event.run)
+        elif hasattr(event, "earlier") and not event.earlier.is_baseline:
+            found.append(event.earlier)
+
+    sweep(by_hand(plan, hyperparams), db=db, runs=runs, listen=listen)
+    return found[-1]
+
+
+def _nobody_listens(event: Event) -> None:
+    """The null listener."""

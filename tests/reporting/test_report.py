@@ -1,0 +1,57 @@
+"""The report: says what came, failures and all."""
+
+from __future__ import annotations
+
+import pytest
+
+from foresweep.records import RunState
+from foresweep.reporting.impact import impacts
+from foresweep.reporting.report import markdown_report, md_table
+from foresweep.selection.leaderboard import leaderboard
+from runs import make_run
+
+RUNS = [
+    make_run("last-value", 0, 2.0, skill=0.0),
+    make_run("toto", 1, 2.2, skill=-0.1, hyperparams={"lr": 1e-3, "loss_type": "huber"}),
+    make_run("toto", 2, 2.1, skill=-0.05, hyperparams={"lr": 1e-4, "loss_type": "huber"}),
+    make_run("toto", 3, 2.4, skill=-0.2, hyperparams={"lr": 1e-2, "loss_type": "huber"}),
+    make_run("kronos", 4, None, state=RunState.FAILED, error="Traceback\nValueError: loss is nan"),
+]
+
+
+def test_the_report_says_that_nothing_beats_naive() -> None:
+    text = markdown_report(RUNS, metric="val_pct_mae")
+    assert "Nothing beats naive" in text
+    assert "-5.00 %" in text
+
+
+def test_a_lead_is_shown_with_its_p_value_and_the_number_of_trials() -> None:
+    lucky = make_run("toto", 5, 1.9, skill=0.05)
+    text = markdown_report([*RUNS, lucky], metric="val_pct_mae")
+    assert "+5.00 %" in text
+    assert "best of 4" in text
+    assert "Nothing beats naive" not in text
+
+
+def test_failed_runs_are_listed_with_their_cause() -> None:
+    assert "ValueError: loss is nan" in markdown_report(RUNS, metric="val_pct_mae")
+
+
+def test_no_test_score_can_be_in_a_report() -> None:
+    assert "test_" not in markdown_report(RUNS, metric="val_pct_mae")
+
+
+def test_impact_groups_scores_by_value_and_ranks_numbers() -> None:
+    rows = [r for r in leaderboard(RUNS, metric="val_pct_mae").rows if r.run.model_name == "toto"]
+    (lr,) = impacts(rows)
+    assert lr.name == "lr"
+    assert [(v.value, v.count, v.best) for v in lr.values] == [
+        (1e-4, 1, 2.1),
+        (1e-3, 1, 2.2),
+        (1e-2, 1, 2.4),
+    ]
+    assert lr.rank_correlation == pytest.approx(1.0)
+
+
+def test_a_pipe_in_a_cell_does_not_break_the_table() -> None:
+    assert md_table(["a"], [["x|y"]])[2] == "| x\\|y |"

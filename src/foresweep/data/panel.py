@@ -125,7 +125,8 @@ class Panel:
 
     def sessions_after(self, item: int, session: int, count: int) -> NDArray[np.datetime64]:
         """[count] times of the sessions after `session`: see `sessions_ahead`."""
-        return self.sessions_ahead(np.array([item]), np.array([session]), count)[0]
+        ahead = self.sessions_ahead(np.array([item]), np.array([session]), count)
+        return ahead.reshape(count)
 
     def sessions_ahead(
         self, item: IntArray, session: IntArray, count: int
@@ -215,7 +216,7 @@ def _assemble(frame: pl.DataFrame, source: str) -> Panel:
     names = lengths["item_id"].to_list()
     edges = np.concatenate([[0], np.cumsum(lengths["len"].to_numpy())]).astype(np.int64)
     spans = [slice(a, b) for a, b in pairwise(edges)]
-    kinds = [_keeps_weekends(times[s]) for s in spans]
+    kinds = [keeps_weekends(times[s]) for s in spans]
     calendars = {
         kind: np.unique(
             np.concatenate([where[s] for s, k in zip(spans, kinds, strict=True) if k == kind])
@@ -266,7 +267,7 @@ def _address(array: Array) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-def _keeps_weekends(times: NDArray[np.datetime64]) -> bool:
+def keeps_weekends(times: NDArray[np.datetime64]) -> bool:
     """Does an item trade on weekends (24/7) rather than in exchange hours?"""
     weekday = (times.astype("datetime64[D]").astype(np.int64) + 3) % 7  # Monday is 0
     return bool((weekday >= 5).mean() > 0.1)

@@ -1,0 +1,148 @@
+"""The data gate: findings that name file, row and rule; bad rows are masked, bad items dropped.
+
+Nothing is repaired, filled or clipped. The gate's way:
+
+    raw items -> order -> rows -> adjustment -> flips -> splits -> item rules -> panel rules
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+from foresweep.errors import DataError
+
+Severity = Literal["error", "warning", "note"]
+GATE_VERSION = 1
+"""Part of every cache key: raise it when a rule changes."""
+
+_ERRORS = {
+    "unreadable": "The file is no table that can be read (or cannot be opened).",
+    "encoding": "The text is not UTF-8, for example UTF-16: save the file as UTF-8.",
+    "empty_file": "The file holds no rows.",
+    "missing_column": "A required column (a timestamp, open, high, low, close) is not there.",
+    "ambiguous_column": "Two columns have one name, for example Close and close.",
+    "ambiguous_item": "Two files of one folder give the same item.",
+    "nameless_item": "Rows of a long table have no item.",
+    "unsorted": "Timestamps go forward and backward.",
+    "contradictory_timestamps": "Two different rows have the same timestamp.",
+    "too_many_bad_rows": "More than 1 % of the rows (and more than one) are bad.",
+    "too_short": "Fewer than 64 whole rows.",
+    "stale": "The close stands still for more than 20 bars: a dead feed.",
+    "mixed_frequency": "The rhythm of the bars changes, or is not that of the other items.",
+    "split_jump": "A jump near a split ratio that lasts, with no adjusted close and no entry in "
+    "an actions file (ratio 1 says that the move was real).",
+    "action_contradicted": "The actions file names a split that the prices do not show: they are "
+    "adjusted already, or the date is wrong.",
+}
+_WARNINGS = {
+    "bad_timestamp": "The timestamp cannot be read: the row is left out.",
+    "not_a_number": "Text in a number's place: the row is masked.",
+    "missing_price": "A price is missing or infinite: the row is masked.",
+    "non_positive_price": "A price is zero or negative: the row is masked.",
+    "high_below_low": "High is below low: the row is masked.",
+    "open_close_outside": "Open or close lies outside [low, high] by more than 0.1 % of the price: "
+    "the row is masked.",
+    "missing_adjusted": "The adjusted close is missing or not positive: the row is masked.",
+    "missing_volume": "The volume is missing or negative: the row is masked.",
+    "patchy_volume": "More than 1 % of the volumes are missing: the item's volume is not used.",
+    "price_flip": "A price jumps and comes back within three bars: the rows are masked.",
+    "duplicate_row": "The row repeats another word for word: one of them is left out.",
+    "lonely_bar": "A bar where next to no other item has one (a holiday, a weekend): left out.",
+    "large_jump": "A jump near a split ratio in adjusted or round-the-clock prices: kept as real.",
+    "synthetic": "The series does not look like market prices.",
+    "missing_session": "Sessions of the exchange's calendar have no bar.",
+    "unused_action": "The actions file names an item or a date that is not used.",
+}
+_NOTES = {
+    "newest_first": "The file runs from newest to oldest: it is read backwards.",
+    "joined": "Files of a train folder and its test folder were joined item by item; the parts "
+    "are cut by time.",
+    "only_in_test": "The item is only in the test folder: it is not used.",
+    "survivorship": "No item ends before the others: such a panel holds only survivors, and "
+    "results on it are too good.",
+}
+RULES: Mapping[str, str] = MappingProxyType(_ERRORS | _WARNINGS | _NOTES)
+"""Every rule of the gate and what it says."""
+
+
+def severity_of(rule: str) -> Severity:
+    """error: the item or file is dropped; warning: rows are masked or doubt is raised; note."""
+    return "error" if rule in _ERRORS else "warning" if rule in _WARNINGS else "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that the gate saw."""
+
+    file: str
+    item: str | None
+    row: int | None  # line of a CSV file (the header is line 1), row of other tables from 1
+    rule: str
+    severity: Severity
+    message: str
+
+    def __str__(self) -> str:
+        place = self.file if self.row is None else f"{self.file}:{self.row}"
+        return f"{place}: {self.rule}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class QualityReport:
+    """What the gate saw and what it let through."""
+
+    source: str
+    findings: tuple[Finding, ...]
+    items: tuple[str, ...]  # let through
+    dropped: tuple[str, ...]  # items (files, where no item could be read) that were left out
+    num_rows: int  # rows let through, masked ones included
+    num_masked: int
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        return tuple(f for f in self.findings if f.severity == "error")
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        return tuple(f for f in self.findings if f.severity == "warning")
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Findings by rule, most frequent first."""
+        return dict(Counter(f.rule for f in self.findings).most_common())
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able: what a sweep stores."""
+        return asdict(self) | {"counts": self.counts}
+
+
+def report_from_dict(stored: Mapping[str, Any]) -> QualityReport:
+    """The report of an `as_dict`. Raises DataError where it is none."""
+    try:
+        return QualityReport(
+            source=stored["source"],
+            findings=tuple(Finding(**f) for f in stored["findings"]),
+            items=tuple(stored["items"]),
+            dropped=tuple(stored["dropped"]),
+            num_rows=stored["num_rows"],
+            num_masked=stored["num_masked"],
+        )
+    except (KeyError, TypeError) as error:
+        raise DataError(f"not a quality report: {error!r}") from error
+
+
+def found(
+    rule: str, message: str, *, file: str, item: str | None, row: int | None = None
+) -> Finding:
+    """A finding with its rule's severity."""
+    return Finding(file, item, row, rule, severity_of(rule), message)
+
+
+def first_lines(findings: Sequence[Finding], count: int = 3) -> str:
+    """The first findings in one line, errors first, and how many more there are."""
+    order = sorted(findings, key=lambda f: ("error", "warning", "note").index(f.severity))
+    more = f"; and {len(order) - count} more findings" if len(order) > count else ""
+    return "; ".join(str(f) for f in order[:count]) + more

@@ -1,0 +1,186 @@
+"""Tables, JSON and panels in and out of files, for everybody; every write is atomic."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import zipfile
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import polars as pl
+
+from foresweep.data.panel import Bars, IntArray, Panel
+from foresweep.errors import DataError
+
+PANEL_FORMAT = 1
+"""Raise it when the layout of a written panel changes."""
+CSV_ENDINGS = (".csv", ".csv.gz")
+PARQUET_ENDINGS = (".parquet", ".pq")
+TABLE_ENDINGS = CSV_ENDINGS + PARQUET_ENDINGS
+
+
+def is_table(path: Path) -> bool:
+    """Does the name end like a table (CSV, gzipped CSV, Parquet)?"""
+    return path.name.lower().endswith(TABLE_ENDINGS)
+
+
+def stem(path: Path) -> str:
+    """The file's name without its table ending: `data/AAPL.csv.gz` -> `AAPL`."""
+    endings = sorted(TABLE_ENDINGS, key=len, reverse=True)
+    found = [e for e in endings if path.name.lower().endswith(e)]
+    return path.name[: -len(found[0])] if found else path.stem
+
+
+def write_bytes_atomic(path: Path | str, content: bytes) -> None:
+    """Write a file whole or not at all: temporary name, fsync, rename. Makes the folder."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid4().hex[:8]}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable, where the system can open a folder (not on Windows)."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json_atomic(path: Path | str, value: Any) -> None:
+    """Write JSON (UTF-8, two spaces). Raises ValueError for NaN and infinity, which are no JSON:
+    say null."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    write_bytes_atomic(path, (text + "\n").encode())
+
+
+def read_json(path: Path | str) -> Any:
+    """What a JSON file holds. Raises DataError where it is missing or no JSON."""
+    try:
+        return json.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON: {_short(error)}") from error
+
+
+def parse_table(content: bytes, name: str) -> pl.DataFrame:
+    """Frame of a file's bytes: CSV columns stay text (row k is line k + 2), Parquet's are typed.
+
+    A leading byte-order mark is dropped. Raises DataError with the reader's own first line.
+    """
+    try:
+        if name.lower().endswith(PARQUET_ENDINGS):
+            return pl.read_parquet(io.BytesIO(content))
+        return pl.read_csv(content, infer_schema=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{name}: {_short(error)}") from error
+
+
+def table_bytes(path: Path) -> bytes:
+    """A table file's content, gunzipped where the name ends in .gz. Raises DataError."""
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if path.name.lower().endswith(".gz") else content
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read: {_short(error)}") from error
+
+
+def read_table(path: Path | str) -> pl.DataFrame:
+    """Frame of a CSV or Parquet file (see `parse_table`). Raises DataError."""
+    return parse_table(table_bytes(Path(path)), str(path))
+
+
+def write_table(path: Path | str, frame: pl.DataFrame) -> None:
+    """Write a frame as CSV or Parquet, by the name's ending. Raises DataError for others."""
+    target, buffer = Path(path), io.BytesIO()
+    if target.name.lower().endswith(PARQUET_ENDINGS):
+        frame.write_parquet(buffer)
+    elif target.name.lower().endswith(".csv"):
+        frame.write_csv(buffer)
+    else:
+        raise DataError(
+            f"{path}: cannot write this kind of table; end the name in .csv or .parquet"
+        )
+    write_bytes_atomic(target, buffer.getvalue())
+
+
+def write_panel(path: Path | str, panel: Panel) -> None:
+    """Write a panel so that `read_panel` gives it back exactly: calendars, sessions, masked rows
+    counted, equal hash. An uncompressed .npz without pickle."""
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        format=np.array(PANEL_FORMAT),
+        source=np.array(panel.source),
+        items=np.array(panel.items),
+        timeline=panel.timeline.astype("datetime64[ns]").view("int64"),
+        calendars=np.concatenate(panel.calendars),
+        calendar_lengths=np.array([len(c) for c in panel.calendars]),
+        calendar_of=np.array(panel.calendar_of),
+        values=panel.stacked,
+        sessions=panel.stacked_sessions,
+        lengths=np.array([len(b.values) for b in panel.bars]),
+        num_masked=np.array([b.num_masked for b in panel.bars]),
+    )
+    write_bytes_atomic(path, buffer.getvalue())
+
+
+def read_panel(path: Path | str) -> Panel:
+    """The panel that `write_panel` wrote. Raises DataError where it is missing, cut short or of
+    another version."""
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            found = {name: kept[name] for name in kept.files}
+        if int(found["format"]) != PANEL_FORMAT:
+            raise DataError(f"{path}: written by another version of foresweep; load the data again")
+        return _panel_of(found)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a whole panel file: {_short(error)}") from error
+
+
+def _panel_of(found: dict[str, Any]) -> Panel:
+    values, sessions = found["values"], found["sessions"]
+    for array in (values, sessions):
+        array.setflags(write=False)
+    pieces = zip(
+        _slices(values, found["lengths"]),
+        _slices(sessions, found["lengths"]),
+        found["num_masked"],
+        strict=True,
+    )
+    return Panel(
+        items=tuple(str(i) for i in found["items"]),
+        timeline=found["timeline"].view("datetime64[ns]"),
+        calendars=tuple(_slices(found["calendars"], found["calendar_lengths"])),
+        calendar_of=tuple(int(k) for k in found["calendar_of"]),
+        bars=tuple(Bars(v, s, int(m)) for v, s, m in pieces),
+        source=str(found["source"]),
+    )
+
+
+def _slices(array: Any, lengths: IntArray) -> list[Any]:
+    """Views of consecutive pieces."""
+    edges = np.concatenate([[0], np.cumsum(lengths)])
+    return [array[a:b] for a, b in pairwise(edges)]
+
+
+def _short(error: Exception) -> str:
+    """The first line of what a library said."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__

@@ -1,0 +1,263 @@
+"""Revision 0001: datasets, sweeps, trials, runs, scores, curves, looks and notes."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "curve_points",
+        sa.Column("run_id", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("step", sa.BigInteger(), nullable=False),
+        sa.Column("value", sa.Float()),
+        sa.Column("logged_at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("run_id", "name", "step"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "curves",
+        sa.Column("run_id", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("num_points", sa.BigInteger(), nullable=False),
+        sa.Column("last_step", sa.BigInteger(), nullable=False),
+        sa.Column("last", sa.Float()),
+        sa.Column("lowest", sa.Float()),
+        sa.Column("lowest_step", sa.BigInteger()),
+        sa.Column("highest", sa.Float()),
+        sa.Column("highest_step", sa.BigInteger()),
+        sa.PrimaryKeyConstraint("run_id", "name"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "datasets",
+        sa.Column("dataset_id", sa.Text(), nullable=False),
+        sa.Column("panel_hash", sa.Text(), nullable=False),
+        sa.Column("source", sa.Text(), nullable=False),
+        sa.Column("num_items", sa.Integer(), nullable=False),
+        sa.Column("num_rows", sa.BigInteger(), nullable=False),
+        sa.Column("starts_at", sa.Text(), nullable=False),
+        sa.Column("ends_at", sa.Text(), nullable=False),
+        sa.Column("findings", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("dataset_id"),
+    )
+    op.create_table(
+        "environments",
+        sa.Column("environment_id", sa.Text(), nullable=False),
+        sa.Column("content", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("environment_id"),
+    )
+    op.create_table(
+        "imports",
+        sa.Column("content_hash", sa.Text(), nullable=False),
+        sa.Column("path", sa.Text(), nullable=False),
+        sa.Column("num_runs", sa.Integer(), nullable=False),
+        sa.Column("imported_at", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("content_hash"),
+    )
+    op.create_table(
+        "leases",
+        sa.Column("sweep_id", sa.Text(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("taken_at", sa.Text(), nullable=False),
+        sa.Column("host", sa.Text()),
+        sa.Column("machine", sa.Text()),
+        sa.Column("pid", sa.Integer()),
+        sa.Column("pid_start", sa.Text()),
+        sa.Column("heartbeat_at", sa.Text()),
+        sa.PrimaryKeyConstraint("sweep_id", "number"),
+    )
+    op.create_table(
+        "sweeps",
+        sa.Column("sweep_id", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text()),
+        sa.Column("models", sa.Text(), nullable=False),
+        sa.Column("mode", sa.Text(), nullable=False),
+        sa.Column("objective", sa.Text(), nullable=False),
+        sa.Column("horizon", sa.Integer(), nullable=False),
+        sa.Column("seed", sa.BigInteger(), nullable=False),
+        sa.Column("panel_hash", sa.Text(), nullable=False),
+        sa.Column("task_hash", sa.Text(), nullable=False),
+        sa.Column("fingerprints", sa.Text(), nullable=False),
+        sa.Column("plan", sa.Text(), nullable=False),
+        sa.Column("dataset_id", sa.Text()),
+        sa.Column("environment_id", sa.Text()),
+        sa.Column("num_trials", sa.Integer(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("started_at", sa.Text(), nullable=False),
+        sa.Column("finished_at", sa.Text()),
+        sa.Column("host", sa.Text()),
+        sa.Column("machine", sa.Text()),
+        sa.Column("pid", sa.Integer()),
+        sa.Column("pid_start", sa.Text()),
+        sa.Column("heartbeat_at", sa.Text()),
+        sa.ForeignKeyConstraint(
+            ["dataset_id"],
+            ["datasets.dataset_id"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["environment_id"],
+            ["environments.environment_id"],
+        ),
+        sa.PrimaryKeyConstraint("sweep_id"),
+    )
+    op.create_index("ix_sweeps_started", "sweeps", ["started_at"], unique=False)
+    op.create_index("ix_sweeps_state", "sweeps", ["state"], unique=False)
+    op.create_table(
+        "runs",
+        sa.Column("run_id", sa.Text(), nullable=False),
+        sa.Column("model_name", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.Text(), nullable=False),
+        sa.Column("hyperparams", sa.Text(), nullable=False),
+        sa.Column("metrics", sa.Text(), nullable=False),
+        sa.Column("checkpoint_path", sa.Text()),
+        sa.Column("training_time_seconds", sa.Float()),
+        sa.Column("duration_seconds", sa.Float()),
+        sa.Column("notes", sa.Text()),
+        sa.Column("git_commit", sa.Text()),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("is_baseline", sa.Boolean(), nullable=False),
+        sa.Column("sweep_id", sa.Text()),
+        sa.Column("trial_number", sa.Integer()),
+        sa.Column("seed", sa.BigInteger()),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("config_hash", sa.Text(), nullable=False),
+        sa.Column("train_hash", sa.Text(), nullable=False),
+        sa.Column("panel_hash", sa.Text(), nullable=False),
+        sa.Column("task_hash", sa.Text(), nullable=False),
+        sa.Column("fingerprints", sa.Text(), nullable=False),
+        sa.Column("fingerprint", sa.Text(), nullable=False),
+        sa.Column("objective_score", sa.Float()),
+        sa.Column("started_at", sa.Text()),
+        sa.Column("finished_at", sa.Text()),
+        sa.Column("error", sa.Text()),
+        sa.Column("tags", sa.Text(), nullable=False),
+        sa.Column("resources", sa.Text(), nullable=False),
+        sa.Column("source", sa.Text(), nullable=False),
+        sa.Column("forecasts_path", sa.Text()),
+        sa.Column("peak_memory_mb", sa.Float()),
+        sa.Column("environment_id", sa.Text()),
+        sa.Column("host", sa.Text()),
+        sa.Column("machine", sa.Text()),
+        sa.Column("pid", sa.Integer()),
+        sa.Column("pid_start", sa.Text()),
+        sa.Column("heartbeat_at", sa.Text()),
+        sa.Column("worker_pid", sa.Integer()),
+        sa.ForeignKeyConstraint(
+            ["environment_id"],
+            ["environments.environment_id"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["sweep_id"],
+            ["sweeps.sweep_id"],
+        ),
+        sa.PrimaryKeyConstraint("run_id"),
+    )
+    op.create_index("ix_runs_created", "runs", ["created_at"], unique=False)
+    op.create_index("ix_runs_model", "runs", ["model_name", "created_at"], unique=False)
+    op.create_index("ix_runs_state", "runs", ["state"], unique=False)
+    op.create_index(
+        "ix_runs_sweep", "runs", ["sweep_id", "model_name", "trial_number"], unique=False
+    )
+    op.create_index("ix_runs_trained", "runs", ["train_hash", "seed"], unique=False)
+    op.create_table(
+        "trials",
+        sa.Column("sweep_id", sa.Text(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("model_name", sa.Text(), nullable=False),
+        sa.Column("config", sa.Text(), nullable=False),
+        sa.Column("config_hash", sa.Text(), nullable=False),
+        sa.Column("train_hash", sa.Text(), nullable=False),
+        sa.Column("source", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["sweep_id"],
+            ["sweeps.sweep_id"],
+        ),
+        sa.PrimaryKeyConstraint("sweep_id", "number"),
+    )
+    op.create_table(
+        "notes",
+        sa.Column("note_id", sa.Integer(), nullable=False),
+        sa.Column("run_id", sa.Text(), nullable=False),
+        sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("who", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["run_id"],
+            ["runs.run_id"],
+        ),
+        sa.PrimaryKeyConstraint("note_id"),
+    )
+    op.create_index("ix_notes_run", "notes", ["run_id"], unique=False)
+    op.create_table(
+        "scores",
+        sa.Column("run_id", sa.Text(), nullable=False),
+        sa.Column("part", sa.Text(), nullable=False),
+        sa.Column("metric", sa.Text(), nullable=False),
+        sa.Column("value", sa.Float()),
+        sa.Column("model_name", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("is_baseline", sa.Boolean(), nullable=False),
+        sa.Column("has_checkpoint", sa.Boolean(), nullable=False),
+        sa.Column("fingerprint", sa.Text(), nullable=False),
+        sa.Column("sweep_id", sa.Text()),
+        sa.ForeignKeyConstraint(
+            ["run_id"],
+            ["runs.run_id"],
+        ),
+        sa.PrimaryKeyConstraint("run_id", "part", "metric"),
+    )
+    op.create_index(
+        "ix_scores_all",
+        "scores",
+        [
+            "metric",
+            "part",
+            "fingerprint",
+            "state",
+            "is_baseline",
+            "has_checkpoint",
+            "value",
+            "run_id",
+        ],
+        unique=False,
+    )
+    op.create_index(
+        "ix_scores_model",
+        "scores",
+        [
+            "metric",
+            "part",
+            "fingerprint",
+            "model_name",
+            "state",
+            "is_baseline",
+            "has_checkpoint",
+            "value",
+            "run_id",
+        ],
+        unique=False,
+    )
+    op.create_table(
+        "test_looks",
+        sa.Column("look_id", sa.Integer(), nullable=False),
+        sa.Column("run_id", sa.Text(), nullable=False),
+        sa.Column("fingerprint", sa.Text(), nullable=False),
+        sa.Column("panel_hash", sa.Text(), nullable=False),
+        sa.Column("who", sa.Text(), nullable=False),
+        sa.Column("why", sa.Text(), nullable=False),
+        sa.Column("looked_at", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["run_id"],
+            ["runs.run_id"],
+        ),
+        sa.PrimaryKeyConstraint("look_id"),
+    )
+    op.create_index("ix_test_looks_fingerprint", "test_looks", ["fingerprint"], unique=False)

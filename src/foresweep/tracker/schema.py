@@ -1,0 +1,299 @@
+"""The tables, as SQLAlchemy Core; `migrations/` builds them, a test holds the two together.
+
+Score rows repeat what a ranking asks of their run (model, state, checkpoint, fingerprint), so
+that the best of a rare model among many runs is one probe of an index. Rows of part `test` are
+sealed: no read hands them out but the one that records the look.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+from foresweep.errors import ConfigError
+
+HEAD = "0001"
+"""The newest migration. Revisions are counted, so that a newer database is known by its number."""
+VERSION_TABLE = "foresweep_version"
+
+
+class Json(TypeDecorator[Any]):
+    """A JSON value as text; numbers come back to the last bit, tuples come back as lists."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        return None if value is None else json.dumps(value, allow_nan=False)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        return None if value is None else json.loads(value)
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware time as ISO text in UTC to the microsecond, which sorts as it reads."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:
+        return None if value is None else value.astimezone(UTC).isoformat(timespec="microseconds")
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else datetime.fromisoformat(value)
+
+
+metadata = MetaData()
+
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("dataset_id", Text, primary_key=True),
+    Column("panel_hash", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("num_items", Integer, nullable=False),
+    Column("num_rows", BigInteger, nullable=False),
+    Column("starts_at", Text, nullable=False),
+    Column("ends_at", Text, nullable=False),
+    Column("findings", Json, nullable=False),
+    Column("created_at", Instant, nullable=False),
+)
+
+environments = Table(
+    "environments",
+    metadata,
+    Column("environment_id", Text, primary_key=True),  # sha256 of the content
+    Column("content", Json, nullable=False),
+)
+
+
+def _owner() -> list[Column[Any]]:
+    """The process that writes for a row: how others know whether it still lives."""
+    return [
+        Column("host", Text),
+        Column("machine", Text),
+        Column("pid", Integer),
+        Column("pid_start", Text),
+        Column("heartbeat_at", Instant),
+    ]
+
+
+sweeps = Table(
+    "sweeps",
+    metadata,
+    Column("sweep_id", Text, primary_key=True),
+    Column("name", Text),
+    Column("models", Json, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("objective", Text, nullable=False),
+    Column("horizon", Integer, nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("panel_hash", Text, nullable=False),
+    Column("task_hash", Text, nullable=False),
+    Column("fingerprints", Json, nullable=False),
+    Column("plan", Json, nullable=False),
+    Column("dataset_id", Text, ForeignKey("datasets.dataset_id")),
+    Column("environment_id", Text, ForeignKey("environments.environment_id")),
+    Column("num_trials", Integer, nullable=False, default=0),
+    Column("state", Text, nullable=False),
+    Column("started_at", Instant, nullable=False),
+    Column("finished_at", Instant),
+    *_owner(),
+    Index("ix_sweeps_started", "started_at"),
+    Index("ix_sweeps_state", "state"),
+)
+
+trials = Table(
+    "trials",
+    metadata,
+    Column("sweep_id", Text, ForeignKey("sweeps.sweep_id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("model_name", Text, nullable=False),
+    Column("config", Json, nullable=False),
+    Column("config_hash", Text, nullable=False),
+    Column("train_hash", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("sweep_id", Text, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("taken_at", Instant, nullable=False),
+    *_owner(),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("model_name", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("hyperparams", Json, nullable=False),
+    Column("metrics", Json, nullable=False),  # the open scores, as the record shows them
+    Column("checkpoint_path", Text),
+    Column("training_time_seconds", Float),
+    Column("duration_seconds", Float),
+    Column("notes", Text),
+    Column("git_commit", Text),
+    Column("state", Text, nullable=False),
+    Column("is_baseline", Boolean, nullable=False),
+    Column("sweep_id", Text, ForeignKey("sweeps.sweep_id")),
+    Column("trial_number", Integer),
+    Column("seed", BigInteger),
+    Column("attempt", Integer, nullable=False),
+    Column("config_hash", Text, nullable=False),
+    Column("train_hash", Text, nullable=False),
+    Column("panel_hash", Text, nullable=False),
+    Column("task_hash", Text, nullable=False),
+    Column("fingerprints", Json, nullable=False),
+    Column("fingerprint", Text, nullable=False),  # of val; "": of no sweep
+    Column("objective_score", Float),
+    Column("started_at", Instant),
+    Column("finished_at", Instant),
+    Column("error", Text),
+    Column("tags", Json, nullable=False),
+    Column("resources", Json, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("forecasts_path", Text),
+    Column("peak_memory_mb", Float),
+    Column("environment_id", Text, ForeignKey("environments.environment_id")),
+    *_owner(),
+    Column("worker_pid", Integer),
+    Index("ix_runs_created", "created_at"),
+    Index("ix_runs_model", "model_name", "created_at"),
+    Index("ix_runs_sweep", "sweep_id", "model_name", "trial_number"),
+    Index("ix_runs_state", "state"),
+    Index("ix_runs_trained", "train_hash", "seed"),
+)
+
+scores = Table(
+    "scores",
+    metadata,
+    Column("run_id", Text, ForeignKey("runs.run_id"), primary_key=True),
+    Column("part", Text, primary_key=True),
+    Column("metric", Text, primary_key=True),
+    Column("value", Float),  # NULL: failed to score
+    Column("model_name", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("is_baseline", Boolean, nullable=False),
+    Column("has_checkpoint", Boolean, nullable=False),
+    Column("fingerprint", Text, nullable=False),  # "": of no sweep
+    Column("sweep_id", Text),
+    Index(
+        "ix_scores_model",
+        *("metric", "part", "fingerprint", "model_name", "state", "is_baseline"),
+        *("has_checkpoint", "value", "run_id"),
+    ),
+    Index(
+        "ix_scores_all",
+        *("metric", "part", "fingerprint", "state", "is_baseline"),
+        *("has_checkpoint", "value", "run_id"),
+    ),
+)
+
+curve_points = Table(
+    "curve_points",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("step", BigInteger, primary_key=True),
+    Column("value", Float),  # NULL: was no number
+    Column("logged_at", Float, nullable=False),  # seconds since 1970: one small number a point
+    sqlite_with_rowid=False,
+)
+
+curves = Table(
+    "curves",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("num_points", BigInteger, nullable=False),
+    Column("last_step", BigInteger, nullable=False),
+    Column("last", Float),
+    Column("lowest", Float),
+    Column("lowest_step", BigInteger),
+    Column("highest", Float),
+    Column("highest_step", BigInteger),
+    sqlite_with_rowid=False,
+)
+
+test_looks = Table(
+    "test_looks",
+    metadata,
+    Column("look_id", Integer, primary_key=True),
+    Column("run_id", Text, ForeignKey("runs.run_id"), nullable=False),
+    Column("fingerprint", Text, nullable=False),  # of the test part
+    Column("panel_hash", Text, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("looked_at", Instant, nullable=False),
+    Index("ix_test_looks_fingerprint", "fingerprint"),
+)
+
+notes = Table(
+    "notes",
+    metadata,
+    Column("note_id", Integer, primary_key=True),
+    Column("run_id", Text, ForeignKey("runs.run_id"), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Index("ix_notes_run", "run_id"),
+)
+
+imports = Table(
+    "imports",
+    metadata,
+    Column("content_hash", Text, primary_key=True),
+    Column("path", Text, nullable=False),
+    Column("num_runs", Integer, nullable=False),
+    Column("imported_at", Instant, nullable=False),
+)
+
+
+def jsonable(value: Any, name: str) -> Any:
+    """`value` in JSON's own types: numpy scalars become numbers, tuples lists.
+
+    Raises ConfigError naming what cannot be stored: NaN, infinities, keys that are no texts,
+    anything that is no number, text, truth value, list or mapping.
+    """
+    if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
+        value = value.item()
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ConfigError(f"{name} is {value}: it cannot be stored; use a number or None")
+        return float(value)
+    if isinstance(value, Mapping):
+        return {_key(k, name): jsonable(v, f"{name}[{k!r}]") for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(v, f"{name}[{i}]") for i, v in enumerate(value)]
+    raise ConfigError(f"{name} is a {type(value).__name__}: it cannot be stored as JSON")
+
+
+def _key(key: Any, name: str) -> str:
+    if not isinstance(key, str):
+        raise ConfigError(f"{name} has the key {key!r}: keys must be texts")
+    return key

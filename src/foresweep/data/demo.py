@@ -45,7 +45,7 @@ def demo_panel() -> Panel:
 def _demo_item(item: str, table: pl.DataFrame, form: str) -> RawItem:
     table = table.with_columns(pl.col("Date").str.to_date(form))
     window = pl.col("Date").is_between(pl.lit(START).str.to_date(), pl.lit(END).str.to_date())
-    columns = canonical(table.columns) | {}
+    columns = canonical(table.columns)
     (raw,) = raw_items(table.filter(window), columns, file=f"demo/{item}", item=item, first_line=1)
     return raw
 

@@ -105,6 +105,10 @@ class Panel:
             raise UnknownName("item", item_id, self.items)
         return self.items.index(item_id)
 
+    def always_open(self, item: int) -> bool:
+        """Does the item keep a calendar with weekends (24/7)?"""
+        return keeps_weekends(self.timestamps_of(item))
+
     def timeline_of(self, item: int) -> IntArray:
         """[n] position in `timeline` of each whole row of an item."""
         return self._positions[self.offsets[item] : self.offsets[item + 1]]

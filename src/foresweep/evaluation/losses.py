@@ -7,6 +7,7 @@ that a few wild months do not drown the rest (a predictable weight, Giacomini an
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import zipfile
@@ -183,14 +184,15 @@ def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise DataError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def read_npz(path: Path) -> dict[str, Any]:
     """Every array of a file, by name. Raises DataError where it is missing or broken."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             return dict(stored)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"cannot read {path}: {error}") from error

@@ -1,0 +1,214 @@
+"""Metrics against definitions written out again, other packages, and what must always hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foresweep.errors import UnknownName
+from foresweep.metrics import (
+    METRICS,
+    PANEL_LOSSES,
+    Outcome,
+    get_metric,
+    pinball_loss,
+    score,
+    split_name,
+)
+
+LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+def outcome_of(seed: int = 0, num: int = 150, horizon: int = 4) -> Outcome:
+    rng = np.random.default_rng(seed)
+    last = rng.uniform(5, 500, num)
+    labels = last[:, None] * np.exp(0.03 * rng.standard_normal((num, horizon)))
+    moves = np.sort(0.03 * rng.standard_normal((num, horizon, len(LEVELS))), axis=2)
+    return Outcome(labels, last[:, None, None] * np.exp(moves), LEVELS, last)
+
+
+def last_value_of(outcome: Outcome) -> Outcome:
+    flat = np.broadcast_to(outcome.last_close[:, None, None], outcome.quantiles.shape)
+    return Outcome(outcome.labels, flat, LEVELS, outcome.last_close)
+
+
+def point(labels, median, last) -> Outcome:
+    """One window whose quantiles are all its median."""
+    median = np.asarray(median, dtype=float)
+    spread = np.repeat(median[None, :, None], len(LEVELS), axis=2)
+    return Outcome(np.asarray([labels], dtype=float), spread, LEVELS, np.array([float(last)]))
+
+
+def value(name: str, outcome: Outcome, naive: Outcome | None = None) -> float:
+    return METRICS[name].compute(outcome, naive or last_value_of(outcome))
+
+
+def test_pct_mae_is_in_percent_of_the_last_close():
+    found = point(labels=[110, 90], median=[105, 100], last=100)
+    assert value("pct_mae", found) == pytest.approx((5 + 10) / 2)
+    assert value("naive_pct_mae", found) == pytest.approx(10)
+    assert value("skill", found) == pytest.approx(0.25)
+    assert value("price_mae", found) == pytest.approx(7.5)
+
+
+def test_r2_is_that_of_scikit_style_r2_on_percentage_moves():
+    o = outcome_of()
+    true, made = (x / o.last_close[:, None] - 1 for x in (o.labels, o.median))
+    expected = 1 - ((true - made) ** 2).sum() / ((true - true.mean()) ** 2).sum()
+    assert value("r2", o) == pytest.approx(expected)
+    against_naive = 1 - ((true - made) ** 2).sum() / (true**2).sum()
+    assert value("r2_vs_naive", o) == pytest.approx(against_naive)
+    assert value("rmse_pct", o) == pytest.approx(100 * np.sqrt(((true - made) ** 2).mean()))
+
+
+def test_pinball_is_the_textbook_loss_of_returns():
+    o = outcome_of(1)
+    true = o.labels / o.last_close[:, None] - 1
+    made = o.quantiles / o.last_close[:, None, None] - 1
+    losses = [
+        np.maximum(tau * (true - made[..., k]), (tau - 1) * (true - made[..., k]))
+        for k, tau in enumerate(LEVELS)
+    ]
+    np.testing.assert_allclose(pinball_loss(o), 100 * np.mean(losses, axis=0))
+
+
+def test_pinball_equals_scoringrules():
+    scoringrules = pytest.importorskip("scoringrules")
+    o = outcome_of(2)
+    expected = [
+        scoringrules.quantile_score(o.labels, o.quantiles[..., k], tau)
+        for k, tau in enumerate(LEVELS)
+    ]
+    np.testing.assert_allclose(
+        pinball_loss(o), 100 * np.mean(expected, axis=0) / o.last_close[:, None]
+    )
+
+
+def test_pinball_of_a_point_forecast_is_half_its_pct_mae():
+    o = last_value_of(outcome_of(3))
+    assert value("pinball", o) == pytest.approx(value("pct_mae", o) / 2)
+
+
+def test_smape_equals_utilsforecast():
+    pd = pytest.importorskip("pandas")
+    losses = pytest.importorskip("utilsforecast.losses")
+    o = outcome_of(4, num=1, horizon=30)
+    frame = pd.DataFrame({"unique_id": "A", "y": o.labels[0], "m": o.median[0]})
+    expected = losses.smape(frame, models=["m"])["m"][0]  # utilsforecast has it in 0..1
+    assert value("smape", o) == pytest.approx(200 * expected)
+
+
+def test_coverage_counts_the_borders_and_is_best_near_its_target():
+    o = outcome_of(5)
+    labels = o.labels.copy()
+    labels[:, 0] = o.quantiles[:, 0, 8]
+    labels[:, 1] = o.quantiles[:, 1, 0]
+    labels[:, 2] = 1.001 * o.quantiles[:, 2, 8]
+    labels[:, 3] = o.median[:, 3]
+    assert value("coverage_80", Outcome(labels, o.quantiles, LEVELS, o.last_close)) == 0.75
+    badness = METRICS["coverage_80"].badness
+    assert badness(0.8) == 0
+    assert badness(0.7) == pytest.approx(badness(0.9))
+    assert badness(0.7) > badness(0.85)
+
+
+def test_direction_leaves_out_closes_that_came_back_and_gives_half_for_naming_none():
+    found = point(labels=[101, 99, 100, 102], median=[103, 104, 99, 100], last=100)
+    assert value("directional_accuracy", found) == pytest.approx((1 + 0 + 0.5) / 3)
+    assert value("directional_accuracy", point([100, 100], [90, 110], 100)) == 0.5
+
+
+def test_last_value_against_itself_is_worth_exactly_nothing():
+    naive = last_value_of(outcome_of(6))
+    found = score(naive, naive)
+    zero = [found[k] for k in ("skill", "pinball_skill", "r2_vs_naive")]
+    assert zero == [0.0, 0.0, 0.0]
+    assert found["directional_accuracy"] == 0.5
+    assert found["pct_mae"] == found["naive_pct_mae"]
+
+
+def test_skill_where_the_price_did_not_move():
+    still = point([100, 100], [100, 100], 100)
+    assert value("skill", still) == 0.0
+    assert value("skill", point([100, 100], [101, 101], 100)) == -np.inf
+
+
+@given(st.integers(0, 10_000), st.sampled_from([1e-3, 0.5, 7.0, 1e4]))
+def test_no_metric_but_price_mae_knows_the_price_level(seed, factor):
+    o = outcome_of(seed, num=20)
+    scale = np.random.default_rng(seed).uniform(0.5, 2, len(o.last_close)) * factor
+    scaled = Outcome(
+        o.labels * scale[:, None],
+        o.quantiles * scale[:, None, None],
+        LEVELS,
+        o.last_close * scale,
+    )
+    before, after = score(o, last_value_of(o)), score(scaled, last_value_of(scaled))
+    for name in before:
+        if name != "price_mae":
+            assert after[name] == pytest.approx(before[name], rel=1e-9, abs=1e-12), name
+
+
+@given(st.integers(0, 10_000))
+def test_a_perfect_forecast_is_best_by_every_metric_with_a_direction(seed):
+    o = outcome_of(seed, num=20)
+    exact = Outcome(
+        o.labels, np.repeat(o.labels[..., None], len(LEVELS), axis=2), LEVELS, o.last_close
+    )
+    naive = last_value_of(o)
+    for name, metric in METRICS.items():
+        if metric.compute and metric.target is None:
+            best, ours = metric.compute(exact, naive), metric.compute(o, naive)
+            assert metric.badness(best) <= metric.badness(ours), name
+
+
+@pytest.mark.parametrize("name", [m.name for m in METRICS.values() if m.loss])
+def test_a_score_is_the_mean_of_its_loss(name):
+    o = outcome_of(8)
+    loss = METRICS[name].loss(o)
+    assert loss.shape == o.labels.shape
+    assert value(name, o) == pytest.approx(loss.mean())
+
+
+def test_chunks_change_nothing():
+    o = outcome_of(9, num=200)
+    one = Outcome(o.labels[77:78], o.quantiles[77:78], LEVELS, o.last_close[77:78])
+    np.testing.assert_allclose(pinball_loss(o)[77:78], pinball_loss(one), rtol=1e-13)
+
+
+def test_every_metric_says_what_it_is():
+    for name, metric in METRICS.items():
+        assert name == metric.name
+        assert metric.unit
+        assert metric.formula
+        assert metric.source
+        assert "_" not in metric.name or metric.name.split("_")[0] not in ("tune", "val", "test")
+    assert set(PANEL_LOSSES) <= {m.name for m in METRICS.values() if m.loss}
+
+
+@pytest.mark.parametrize("part", ["train", "tune", "val", "test"])
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_full_name_is_part_and_metric(part, metric):
+    assert split_name(f"{part}_{metric}") == (part, metric)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("val_pct_mea", "val_pct_mae"), ("vla_pinball", "val_pinball")]
+)
+def test_an_unknown_score_is_refused_with_the_nearest(name, near):
+    with pytest.raises(UnknownName, match=f"did you mean '{near}'"):
+        split_name(name)
+
+
+@pytest.mark.parametrize("name", ["pct_mae", "naive_pct_mae", "val_", "", "train_loss"])
+def test_a_name_without_part_or_metric_is_no_score(name):
+    with pytest.raises(UnknownName):
+        split_name(name)
+
+
+def test_an_unknown_metric_is_refused_with_the_nearest():
+    with pytest.raises(UnknownName, match="did you mean 'pinball'"):
+        get_metric("pinbal")
+    assert get_metric("pinball").unit == "percent"

@@ -93,9 +93,8 @@ class Kronos:
         from foresweep.models.training import fit, seeded
         from foresweep.models.training_state import clear_states
 
-        bars = TrainingBars(
-            train, config.context_length, config.prediction_length or horizon, config.target
-        )
+        labels = config.prediction_length or horizon
+        bars = TrainingBars(train, config.context_length, labels, config.target or "return")
         with seeded(seed, resources):
             architecture, nets = _start(config)
         nets.to(resources.device)
@@ -125,8 +124,11 @@ class Kronos:
 
     def load(self, checkpoint: Checkpoint, resources: Resources) -> KronosPredictor:
         """See ForecastModel. Raises CheckpointError where the weights do not fit."""
+        import torch
+
         config = make_config(KronosConfig, checkpoint.config, model=self.name)
-        nets = load_state(build(card_architecture(checkpoint)), checkpoint)
+        with torch.random.fork_rng(devices=[]):  # random weights are drawn before the true ones
+            nets = load_state(build(card_architecture(checkpoint)), checkpoint)
         return KronosPredictor(nets.to(resources.device).eval(), config, resources)
 
 
@@ -166,7 +168,7 @@ class KronosPredictor:
 
         config = self._config
         how = Sampling(config.num_samples, config.temperature, config.top_p)
-        normal = normalise(context.values, context.values.shape[1], config.target)
+        normal = normalise(context.values, context.values.shape[1], config.target or "return")
         drawn = uniforms(context, seed=seed, shape=(config.num_samples, horizon, 2))
         ahead = context.future_timestamps[:, :horizon]
         with _evaluating(self.nets):

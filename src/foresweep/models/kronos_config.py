@@ -29,9 +29,10 @@ CROSS_HEADS = 4
 class KronosConfig(TrainingConfig):
     """Hyperparameters of Kronos. None: by size, by the weights or by the sweep."""
 
-    target: Literal["return", "price"] = hyper(
-        "return",
-        "prices as log ratios to the previous close in percent, or as z-scored levels",
+    target: Literal["return", "price"] | None = hyper(
+        None,
+        "prices as log ratios to the previous close in percent, or as z-scored levels; "
+        "none: return from scratch, price with weights, which were trained on levels",
         probe=("return", "price"),
     )
     prediction_length: int | None = hyper(
@@ -63,7 +64,7 @@ class KronosConfig(TrainingConfig):
     dropout: float | None = hyper(
         None,
         "of feed-forward and residual paths of the predictor; none: by size or by the weights",
-        probe=(0.0, 0.5),
+        probe=(0.0, 0.5, {"lr": 1e-2}),
         ge=0,
         lt=1,
     )
@@ -215,6 +216,7 @@ def resolve_scratch(config: KronosConfig, facts: Facts) -> KronosConfig:
     config = changed(
         config,
         **filled,
+        target=config.target or "return",
         freeze_tokenizer=False,
         tokenizer_lr=config.tokenizer_lr or config.lr,
         dropout=size.dropout if config.dropout is None else config.dropout,
@@ -246,6 +248,7 @@ def resolve_pretrained(
     config = changed(
         config,
         **fixed,
+        target=config.target or "price",
         freeze_tokenizer=frozen,
         tokenizer_lr=None if frozen else config.tokenizer_lr or 2e-4,
         dropout=drop if config.dropout is None else config.dropout,

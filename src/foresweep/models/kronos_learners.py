@@ -78,27 +78,36 @@ def encode(tokenizer: Any, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def token_loss(nets: Nets, x: Tensor, stamps: Tensor) -> float:
-    """The predictor's own loss on fixed windows: deterministic, and blind to the future.
+    """The predictor's own loss on fixed windows `x` [B, T, 6], `stamps` [B, T, 5].
 
-    The package's validation loss is neither: in eval mode the cross attention of its `dep_layer`
-    is not causal, so that a bar's fine token sees the bars after it, and the coarse token it is
-    conditioned on is sampled. Here the cross attention alone stays in train mode (it has no
-    dropout), where it is causal, and the coarse token is the true one.
+    Deterministic and blind to the future, which the package's validation loss is not: see
+    `token_logits`.
     """
-    predictor, was_training = nets.predictor, nets.predictor.training
+    with torch.inference_mode(False), torch.no_grad():
+        coarse, fine = encode(nets.tokenizer, x)
+        logits = token_logits(nets.predictor, coarse, fine, stamps)
+        return float(nets.predictor.head.compute_loss(*logits, coarse[:, 1:], fine[:, 1:])[0])
+
+
+def token_logits(
+    predictor: Any, coarse: Tensor, fine: Tensor, stamps: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Logits [B, T - 1, V] of every next coarse and fine token, each bar seeing the past alone.
+
+    In eval mode the cross attention of the package's `dep_layer` is not causal, so that a bar's
+    fine token would see the bars after it, and the coarse token it is conditioned on is sampled.
+    Here that attention alone is in train mode (it has no dropout), where it is causal, and the
+    coarse token is the true one. No inference mode: rotary tables are kept for training.
+    """
+    was_training = predictor.training
     predictor.eval()
     predictor.dep_layer.cross_attn.train()
     try:
-        # rotary tables are kept between calls: they must not become inference tensors
         with torch.inference_mode(False), torch.no_grad():
-            coarse, fine = encode(nets.tokenizer, x)
-            logits = predictor(
-                coarse[:, :-1],
-                fine[:, :-1],
-                stamps[:, :-1],
-                use_teacher_forcing=True,
-                s1_targets=coarse[:, 1:],
+            seen = coarse[:, :-1], fine[:, :-1], stamps[:, :-1]
+            logits: tuple[Tensor, Tensor] = predictor(
+                *seen, use_teacher_forcing=True, s1_targets=coarse[:, 1:]
             )
-            return float(predictor.head.compute_loss(*logits, coarse[:, 1:], fine[:, 1:])[0])
+        return logits
     finally:
         predictor.train(was_training)

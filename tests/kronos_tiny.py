@@ -1,0 +1,96 @@
+"""The smallest Kronos worth testing, and how tests train it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foresweep.data.panel import Panel
+from foresweep.data.splits import PartName, make_split
+from foresweep.data.windows import TrainWindows, Windows
+from foresweep.models.base import (
+    DEFAULT_LEVELS,
+    Array,
+    Checkpoint,
+    Facts,
+    Predictor,
+    Resources,
+    Scored,
+)
+from foresweep.models.checkpoint import read_checkpoint
+from foresweep.models.config import make_config
+from foresweep.models.kronos import Kronos, KronosPredictor
+from foresweep.models.kronos_config import KronosConfig
+
+HORIZON = 4
+FACTS = Facts(horizon=HORIZON, max_context=256, train_bars=5000)
+SMALLEST: Mapping[str, Any] = {
+    "context_length": 32, "batch_size": 4, "lr": 3e-3, "max_steps": 4, "num_samples": 5,
+    "d_model": 32, "num_layers": 1, "ff_dim": 32, "token_bits": 4,
+    "tokenizer_d_model": 32, "tokenizer_layers": 2,
+}  # fmt: skip
+
+
+def config(facts: Facts = FACTS, **values: Any) -> KronosConfig:
+    """The smallest config with these values, resolved."""
+    made = make_config(KronosConfig, {**SMALLEST, **values}, model="kronos")
+    return Kronos().resolve(made, facts)
+
+
+@dataclass
+class Notes:
+    """A scorer that likes every step better than the last, and a reporter that remembers."""
+
+    scored: int = 0
+    steps: list[int] = field(default_factory=list)
+    predictors: list[Predictor] = field(default_factory=list)
+
+    def score(self, predictor: Predictor) -> Scored:
+        self.scored += 1
+        self.predictors.append(predictor)
+        return Scored({"tune_pinball": 1 / self.scored}, {})
+
+    def report(self, step: int, scores: Mapping[str, float], losses: Any = None) -> None:
+        self.steps.append(step)
+
+
+def train(
+    panel: Panel, made: KronosConfig, out: Path, *, seed: int = 0, horizon: int = HORIZON
+) -> Checkpoint:
+    """Train on the panel's train part; the checkpoint, read back."""
+    split = make_split(panel, horizon, max_context=None)
+    windows, notes = TrainWindows(panel, split, split.part("train")), Notes()
+    done = Kronos().train(
+        windows, made, Resources(), seed=seed, horizon=horizon,
+        score=notes.score, report=notes.report, out=out,
+    )  # fmt: skip
+    return read_checkpoint(done.path)
+
+
+def load(checkpoint: Checkpoint) -> KronosPredictor:
+    return Kronos().load(checkpoint, Resources())
+
+
+def windows_of(panel: Panel, part: PartName = "tune", horizon: int = HORIZON) -> Windows:
+    split = make_split(panel, horizon)
+    return Windows(panel, split, split.part(part))
+
+
+def forecast(
+    predictor: Predictor, windows: Windows, *, seed: int = 0, batch: int = 64, first: int = 10_000
+) -> Array:
+    """[N, H, Q] prices of the first windows."""
+    found = []
+    for chosen, context in windows.batches(predictor.context_length, batch):
+        if chosen.start >= first:
+            break
+        found.append(
+            predictor.predict(
+                context, horizon=windows.horizon, levels=DEFAULT_LEVELS, seed=seed
+            ).values
+        )
+    return np.concatenate(found)[:first]

@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
+from foresweep.data.tables import write_bytes_atomic
 from foresweep.errors import ConfigError, TrackerError
 from foresweep.records import Run, RunState
 from foresweep.tracker import queries, schema, writes
@@ -44,7 +44,7 @@ class Imported:
     left_out: tuple[str, ...] = ()
 
 
-class HyperparamTracker(Tracker):
+class JsonTracker(Tracker):
     """The tracker opened the seed's way.
 
     A `.json` path stands for the SQLite database beside it (same name, `.db`): the file's runs
@@ -136,8 +136,7 @@ def _import_record(connection: Connection, record: Any, position: int) -> str:
         return f"run {position} left out: {reason}"
     if _find_place(connection, row, scores):
         return "known"
-    connection.execute(insert(schema.runs), row)
-    writes.put_scores(connection, row, scores)
+    writes.insert_run(connection, row, scores)
     return "new"
 
 
@@ -233,14 +232,7 @@ def _record(run: Run) -> dict[str, Any]:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write beside, sync, rename. Raises TrackerError."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        write_bytes_atomic(path, content)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise TrackerError(f"{path} cannot be written: {error.strerror}") from error

@@ -210,12 +210,14 @@ class Tracker(Reader):
             "worker_pid": worker_pid,
         }
         with self.store.write() as connection:
-            return self._add_run(connection, row)
+            return self._add_run(connection, row, {})
 
-    def _add_run(self, connection: Connection, row: dict[str, Any]) -> Run:
+    def _add_run(
+        self, connection: Connection, row: dict[str, Any], numbers: Mapping[str, float | None]
+    ) -> Run:
         row |= self._owner.as_columns() | {"git_commit": self._environment.git_commit}
         row["environment_id"] = writes.environment(connection, self._environment)
-        return writes.add_run(connection, row)
+        return writes.add_run(connection, row, numbers)
 
     def log(self, run_id: str, step: int, metrics: Mapping[str, float]) -> None:
         """Put a running run's metrics at a step on record, the best over steps kept.
@@ -328,5 +330,4 @@ class Tracker(Reader):
             "notes": notes,
         }
         with self.store.write() as connection:
-            run = self._add_run(connection, row)
-            return writes.put_scores(connection, row | {"run_id": run.run_id}, scores).run_id
+            return self._add_run(connection, row, scores).run_id

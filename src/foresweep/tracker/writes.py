@@ -121,7 +121,6 @@ def new_run(
     return {
         "model_name": model,
         "hyperparams": jsonable(hyperparams, "hyperparams"),
-        "metrics": {},
         "created_at": now,
         "started_at": now,
         "is_baseline": _is_baseline(model) if is_baseline is None else is_baseline,
@@ -130,7 +129,6 @@ def new_run(
         "fingerprints": {},
         "resources": {},
         "tags": [],
-        "fingerprint": "",
         **dict.fromkeys(("config_hash", "train_hash", "panel_hash", "task_hash"), ""),
         **dict.fromkeys(("sweep_id", "checkpoint_path")),
     }
@@ -142,17 +140,29 @@ def _is_baseline(model: str) -> bool:
     return model in BASELINES
 
 
-def add_run(connection: Connection, row: dict[str, Any]) -> Run:
-    """The run under a new id."""
+def add_run(
+    connection: Connection, row: dict[str, Any], numbers: Mapping[str, float | None]
+) -> Run:
+    """The run under a new id, with its scores where it has some already."""
     row["run_id"] = new_id(row["model_name"], row["created_at"])
-    row["fingerprint"] = row["fingerprints"].get("val", "")
     taken = select(runs.c.run_id)
     while connection.execute(taken.where(runs.c.run_id == row["run_id"])).first():
         row["run_id"] = new_id(row["model_name"], row["created_at"])
-    connection.execute(insert(runs), row)
+    insert_run(connection, row, numbers)
     if row["sweep_id"] is not None:
         _revive(connection, [row["sweep_id"]])
-    return queries.get_run(connection, row["run_id"])
+    return run_of(_row(connection, row["run_id"]))
+
+
+def insert_run(
+    connection: Connection, row: dict[str, Any], numbers: Mapping[str, float | None]
+) -> None:
+    """A whole row of runs with its score rows."""
+    row["fingerprint"] = row["fingerprints"].get("val", "")
+    row["metrics"] = open_metrics(numbers)
+    connection.execute(insert(runs), row)
+    if numbers:
+        connection.execute(insert(schema.scores), score_rows(row, numbers))
 
 
 def require_unfinished(connection: Connection, run_id: str) -> RowMapping:
@@ -271,11 +281,9 @@ def finish_run(
     """The run with its outcome and scores; the lease of its trial is given back."""
     objective = _objective(connection, run["sweep_id"])
     row = {**run, **outcome, "objective_score": numbers.get(f"tune_{objective}")}
-    changed = {name: row[name] for name in (*outcome, "objective_score")}
-    connection.execute(update(runs).where(runs.c.run_id == run["run_id"]).values(changed))
     held = and_(leases.c.sweep_id == run["sweep_id"], leases.c.number == run["trial_number"])
     connection.execute(delete(leases).where(held))
-    return put_scores(connection, row, numbers)
+    return _change(connection, row, (*outcome, "objective_score"), numbers)
 
 
 def _objective(connection: Connection, sweep_id: str | None) -> str:
@@ -284,16 +292,20 @@ def _objective(connection: Connection, sweep_id: str | None) -> str:
     return str(connection.execute(query).scalar() or "").split(",")[0].strip()
 
 
-def put_scores(
-    connection: Connection, row: Mapping[Any, Any], numbers: Mapping[str, float | None]
+def _change(
+    connection: Connection,
+    row: dict[Any, Any],
+    changed: Sequence[str],
+    numbers: Mapping[str, float | None],
 ) -> Run:
-    """The run with these scores added: rows for all, the open ones in its record."""
+    """The run with these columns as `row` has them and these scores added: rows for all, the
+    open ones in its record."""
+    values = {name: row[name] for name in changed}
+    values["metrics"] = {**row["metrics"], **open_metrics(numbers)}
+    connection.execute(update(runs).where(runs.c.run_id == row["run_id"]).values(values))
     if numbers:
         connection.execute(insert(schema.scores), score_rows(row, numbers))
-        metrics = {**row["metrics"], **open_metrics(numbers)}
-        mine = runs.c.run_id == row["run_id"]
-        connection.execute(update(runs).where(mine).values(metrics=metrics))
-    return run_of(_row(connection, row["run_id"]))
+    return run_of({**row, **values})
 
 
 def add_scores(connection: Connection, run_id: str, numbers: Mapping[str, float | None]) -> Run:
@@ -307,7 +319,7 @@ def add_scores(connection: Connection, run_id: str, numbers: Mapping[str, float 
     for name in numbers:
         if split_name(name) in there:
             raise TrackerError(f"run {run_id} has {name!r} already; a score never changes")
-    return put_scores(connection, row, numbers)
+    return _change(connection, dict(row), (), numbers)
 
 
 def add_note(connection: Connection, run_id: str, note: str, who: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 from hypothesis import strategies as st
-from panels import every_day, walk_frame, weekdays
 
 from foresweep.data.panel import Panel, panel_from_frame
+from panels import every_day, walk_frame, weekdays
 
 
 @st.composite

@@ -46,8 +46,11 @@ class UnknownName(UsageError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str = "") -> None:
         names = sorted(known)
-        near = get_close_matches(name.lower(), names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
+        small = {n.lower(): n for n in names}
+        near = get_close_matches(name.lower(), small, n=1)
+        hint = (
+            f"did you mean {small[near[0]]!r}?" if near else f"known: {', '.join(names) or 'none'}"
+        )
         place = f" {where}" if where else ""
         super().__init__(f"unknown {kind} {name!r}{place}; {hint}")
         self.kind, self.name = kind, name

@@ -23,7 +23,7 @@ NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "low": ("low",),
         "close": ("close",),
         "volume": ("volume", "vol"),
-        "adjusted": ("adjclose", "adjustedclose", "closeadj"),
+        "adjusted": ("adjclose", "adjustedclose", "closeadj", "adjusted"),
         "item_id": ("itemid", "symbol", "ticker", "name", "item"),
     }
 )

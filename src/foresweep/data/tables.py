@@ -145,7 +145,7 @@ def read_panel(path: Path | str) -> Panel:
     """The panel that `write_panel` wrote. Raises DataError where it is missing, cut short or of
     another version."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as kept:
             found = {name: kept[name] for name in kept.files}
         if int(found["format"]) != PANEL_FORMAT:
             raise DataError(f"{path}: written by another version of foresweep; load the data again")
@@ -155,7 +155,7 @@ def read_panel(path: Path | str) -> Panel:
 
 
 def _panel_of(found: dict[str, Any]) -> Panel:
-    values, sessions = found["values"], found["sessions"]
+    values, sessions = found["values"].copy(), found["sessions"]  # owned, so that bars share it
     for array in (values, sessions):
         array.setflags(write=False)
     pieces = zip(

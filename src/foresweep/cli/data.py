@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from foresweep.cli.options import Horizon, Json
+
+if TYPE_CHECKING:
+    from foresweep.data.sources import Loaded
+    from foresweep.data.summary import PanelSummary
 
 app = typer.Typer(help="Check and describe market data.", no_args_is_help=True)
 Source = Annotated[
@@ -22,25 +26,31 @@ Actions = Annotated[
 @app.command()
 def check(source: Source = None, actions: Actions = None, as_json: Json = False) -> None:
     """Run the data gate: every finding names file, row and rule; exit 1 if an item was dropped."""
-    from foresweep.cli.tables import console, plain_table
     from foresweep.data.sources import default_source, load_panel
 
     loaded = load_panel(source or default_source(), actions=actions)
     report = loaded.report
     if as_json:
-        typer.echo(json.dumps([f.as_dict() for f in report.findings], indent=2))
+        typer.echo(json.dumps(report.as_dict(), indent=2))
     else:
-        table = plain_table("severity", "file", ">row", "item", "rule", "what")
-        for f in report.findings:
-            table.add_row(f.severity, f.file, str(f.row or ""), f.item, f.rule, f.message)
-        out = console()
-        if report.findings:
-            out.print(table)
-        for line in report.summary_lines():
-            out.print(line)
-        out.print(f"{loaded.panel.num_items} items can be used.")
-    if any(f.severity == "error" for f in report.findings):
+        _draw_findings(loaded)
+    if report.errors:
         raise typer.Exit(1)
+
+
+def _draw_findings(loaded: Loaded) -> None:
+    from foresweep.cli.tables import console, plain_table, report_lines
+
+    out = console()
+    if loaded.report.findings:
+        table = plain_table("severity", "where", "item", "rule", "what")
+        for f in loaded.report.findings:
+            where = f.file if f.row is None else f"{f.file}:{f.row}"
+            table.add_row(f.severity, where, f.item or "", f.rule, f.message)
+        out.print(table)
+    for line in report_lines(loaded.report):
+        out.print(line)
+    out.print(f"{loaded.panel.num_items} items can be used.")
 
 
 @app.command()
@@ -51,3 +61,44 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Items, dates, masked rows, and the four parts for a horizon."""
+    import dataclasses
+
+    from foresweep.data.sources import default_source, load_panel
+    from foresweep.data.summary import summarise
+
+    panel = load_panel(source or default_source(), actions=actions).panel
+    found = summarise(panel, horizon=horizon)
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(found), indent=2))
+    else:
+        _draw_summary(found)
+
+
+def _draw_summary(found: PanelSummary) -> None:
+    from foresweep.cli.tables import console, plain_table
+
+    out = console()
+    out.print(
+        f"{found.source}: {found.num_items} items, {found.num_bars:,} bars of {found.step}, "
+        f"{found.start} to {found.end}, {found.num_masked} rows masked"
+    )
+    items = plain_table("item", "from", "to", ">bars", ">masked", ">missing", "calendar")
+    for i in found.items:
+        items.add_row(
+            i.item_id, i.start, i.end, f"{i.num_bars:,}", str(i.num_masked), str(i.num_missing),
+            "24/7" if i.always_open else "exchange",
+        )  # fmt: skip
+    out.print(items)
+    if found.problem:
+        out.print(f"Horizon {found.horizon}: {found.problem}", style="red")
+        return
+    parts = plain_table(
+        "part", "from", "to", ">bars", ">stride", ">origins", ">effective", ">windows"
+    )
+    for p in found.parts:
+        parts.add_row(
+            p.name, p.start, p.end, str(p.num_bars), str(p.stride), str(p.num_origins or "-"),
+            f"{p.effective_origins:.0f}" if p.num_origins else "-", f"{p.num_windows:,}",
+        )  # fmt: skip
+    out.print(f"Horizon {found.horizon}, contexts of at most {found.max_context} bars:")
+    out.print(parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -24,6 +24,7 @@ from foresweep.cli.tables import (
     leaderboard_table,
     number,
     percent,
+    report_lines,
     seconds,
     verdict_line,
 )
@@ -125,7 +126,7 @@ class LiveView:
             f"Data: {panel.source}: {panel.num_items} items, {len(panel.timeline):,} bars, "
             f"{first} to {last}."
         )
-        for line in event.report.summary_lines():
+        for line in report_lines(event.report):
             self.say(line, "yellow")
         scored = ", ".join(
             f"{p.name} {len(p.origins)} origins "
@@ -153,7 +154,7 @@ class LiveView:
         if self.running is None:
             return
         scores = event.scores
-        shown = {
+        shown: dict[str, Any] = {
             "loss": number(scores["train_loss"]) if "train_loss" in scores else None,
             "pct_mae": number(scores["tune_pct_mae"]) if "tune_pct_mae" in scores else None,
             "skill": percent(scores["tune_skill"]) if "tune_skill" in scores else None,
@@ -196,9 +197,9 @@ class LiveView:
 
         self.bars.stop()
         metric = f"val_{sweep.objective}"
-        runs = self.tracker.get_runs(fingerprint=sweep.fingerprints["val"], sweep_id=None)
+        runs = self.tracker.get_runs(fingerprint=sweep.fingerprints["val"])
         board = leaderboard(runs, metric=metric)
-        self.console.print(leaderboard_table(board))
+        self.console.print(leaderboard_table(board, width=self.console.width))
         self.say(verdict_line(board), "bold")
         self.say(
             "Next: `foresweep best --export-path` hands over the best checkpoint, "

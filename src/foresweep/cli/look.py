@@ -80,9 +80,8 @@ def _board(
 def _comparable(tracker: Tracker, sweep_id: str | None) -> list[Run]:
     """The runs of one fingerprint: the latest sweep's, unless told which; else those by hand."""
     if sweep_id is None and not tracker.list_sweeps():
-        return list(tracker.get_runs(fingerprint=""))
-    sweep = tracker.get_sweep(sweep_id or "latest")
-    return list(tracker.get_runs(fingerprint=sweep.fingerprints["val"]))
+        return tracker.get_runs(fingerprint="")
+    return tracker.get_runs(fingerprint=tracker.get_sweep(sweep_id or "latest").fingerprints["val"])
 
 
 def _candidates(board: Leaderboard, model: str | None, baselines: bool) -> list[Row]:
@@ -157,7 +156,7 @@ def _show_best(board: Leaderboard, rows: list[Row], *, listed: bool) -> None:
 
     out = console()
     if listed:
-        out.print(leaderboard_table(replace(board, rows=tuple(rows))))
+        out.print(leaderboard_table(replace(board, rows=tuple(rows)), width=out.width))
     else:
         row = rows[0]
         out.print(f"{row.run.model_name}  run {row.run.run_id}  ({row.run.source})")
@@ -187,6 +186,7 @@ def runs(
     with open_tracker(db) as tracker:
         sweep_id = tracker.get_sweep(sweep).sweep_id if sweep else None
         found = tracker.get_runs(model_name=model, state=state, sweep_id=sweep_id, limit=limit)
+        found.reverse()
     if as_json:
         typer.echo(json.dumps([run_json(r) for r in found], indent=2))
         return
@@ -216,7 +216,7 @@ def show(run: RunId, as_json: Json = False, db: Db = None) -> None:
     """One run in full: config, scores, curve, provenance, and the error if it failed."""
     with open_tracker(db) as tracker:
         found = tracker.get_run(run)
-        provenance = tracker.get_provenance(found.run_id)
+        provenance = tracker.get_environment(found.run_id)
         curves = tracker.get_curves(found.run_id)
     if as_json:
         extra = {"provenance": dict(provenance), "curves": [_curve_json(c) for c in curves]}

@@ -40,8 +40,7 @@ def settings(db: str | None, runs: Path | None = None) -> Settings:
 def open_tracker(db: str | None) -> Tracker:
     from foresweep.tracker.tracker import Tracker
 
-    chosen = settings(db)
-    return Tracker(chosen.database, synchronous=chosen.synchronous)
+    return Tracker(settings(db).database)
 
 
 def parse_values(pairs: list[str]) -> dict[str, Any]:

@@ -9,11 +9,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from foresweep.metrics import METRICS, split_name
+from foresweep.metrics import split_name
 
 if TYPE_CHECKING:
+    from foresweep.data.quality import QualityReport
     from foresweep.records import Run
     from foresweep.selection.leaderboard import Leaderboard, Row
+
+
+WIDE = 150
+"""Columns at which a table shows everything."""
 
 
 def plain_table(*headings: str, title: str | None = None) -> Table:
@@ -47,31 +52,28 @@ def config_name(run: Run) -> str:
     return "" if run.is_baseline else run.source.partition(": ")[2] or run.source
 
 
-def leaderboard_table(board: Leaderboard, *, limit: int | None = None) -> Table:
-    """Rank, score, skill against last-value, coverage, time and state of each run."""
-    part, bare = split_name(board.metric)
-    unit = METRICS[bare].unit
-    table = plain_table(
-        ">#", "model", "config", f">{board.metric} ({unit})", ">skill vs naive",
-        ">pinball", ">80 % band", ">training", "state", "run",
-    )  # fmt: skip
+def leaderboard_table(board: Leaderboard, *, width: int, limit: int | None = None) -> Table:
+    """Rank, score, skill against last-value, time and state; quantile scores and the run's id
+    where `width` has room for them."""
+    part, _ = split_name(board.metric)
+    wide = width >= WIDE
+    headings = [">#", "model", "config", f">{board.metric}", ">skill vs naive"]
+    headings += [">pinball", ">80 % band"] if wide else []
+    headings += [">training", "state"] + (["run"] if wide else [])
+    table = plain_table(*headings)
     for row in board.rows[:limit]:
         run = row.run
         beaten = row.skill is not None and row.skill > 0
-        style = "dim" if run.is_baseline else ("green" if beaten else "")
-        table.add_row(
-            str(row.place or ""),
-            run.model_name,
-            config_name(run) or "baseline",
-            number(row.score),
-            percent(row.skill, 2),
+        cells = [str(row.place or ""), run.model_name, config_name(run) or "baseline"]
+        cells += [number(row.score), percent(row.skill, 2)]
+        quantiles = [
             number(run.score(f"{part}_pinball")),
             number(run.score(f"{part}_coverage_80"), 2),
-            seconds(run.training_time_seconds),
-            row.note or run.state.value,
-            run.run_id,
-            style=style,
-        )
+        ]
+        cells += quantiles if wide else []
+        cells += [seconds(run.training_time_seconds), row.note or run.state.value]
+        cells += [run.run_id] if wide else []
+        table.add_row(*cells, style="dim" if run.is_baseline else ("green" if beaten else ""))
     return table
 
 
@@ -113,5 +115,24 @@ def _doubt(row: Row, board: Leaderboard) -> str:
     )
 
 
+def report_lines(report: QualityReport) -> list[str]:
+    """What the data gate did, in a few lines; nothing when it had nothing to say."""
+    lines = []
+    if report.dropped:
+        lines.append(
+            f"Gate: {len(report.dropped)} left out ({', '.join(report.dropped[:5])}"
+            f"{', ...' if len(report.dropped) > 5 else ''}): "
+            + "; ".join(str(f) for f in report.errors[:3])
+        )
+    if report.num_masked:
+        lines.append(f"Gate: {report.num_masked} of {report.num_rows:,} rows masked.")
+    if report.counts:
+        counted = ", ".join(f"{rule} {count}" for rule, count in report.counts.items())
+        lines.append(f"Gate findings: {counted} (all of them: foresweep data check).")
+    return lines
+
+
 def console() -> Console:
-    return Console(highlight=False)
+    """Where people read: a terminal at its own width, a file or a pipe at a wide one."""
+    out = Console(highlight=False)
+    return out if out.is_terminal else Console(highlight=False, width=WIDE)

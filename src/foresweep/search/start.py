@@ -26,7 +26,7 @@ def sweep(
     with every event (search/events.py). Raises what `run_sweep` raises.
     """
     places = load_settings(database=db, runs_dir=runs)
-    with Tracker(places.database, synchronous=places.synchronous) as tracker:
+    with Tracker(places.database) as tracker:
         return run_sweep(
             plan, tracker=tracker, runs_dir=places.runs_dir, listen=listen or _nobody_listens
         )

@@ -46,7 +46,8 @@ from foresweep.tracker.tracker import Heartbeat, Tracker
 
 TINY_STEP_CAP = 300
 """Tiny models from scratch stop here unless --max-steps says otherwise."""
-PRELOAD = {
+PRELOAD = ("foresweep.search.trial", "foresweep.models.baselines")
+PRELOAD_OF = {
     "toto": "foresweep.models.toto",
     "kronos": "foresweep.models.kronos",
     "chronos2": "foresweep.models.chronos2",
@@ -126,7 +127,7 @@ def run_sweep(plan: SweepPlan, *, tracker: Tracker, runs_dir: Path, listen: List
         plan.models, plan.mode, base=plan.base, seed=plan.seed, max_runs=plan.max_runs
     )
     _writable(runs_dir)
-    engine = LocalEngine(tuple(PRELOAD[m] for m in plan.models if m in PRELOAD))
+    engine = LocalEngine((*PRELOAD, *(PRELOAD_OF[m] for m in plan.models if m in PRELOAD_OF)))
     warm_up(engine.preload)
     loaded = load_panel(plan.data)
     stage = _stage(plan, tracker, engine, runs_dir, loaded.panel, listen)
@@ -135,11 +136,11 @@ def run_sweep(plan: SweepPlan, *, tracker: Tracker, runs_dir: Path, listen: List
     sweep = _open(stage, loaded, prepared)
     state = "failed"
     try:
-        for model in dict.fromkeys(p.proposal.model for p in prepared if not p.refused):
-            _test_for_leaks(stage, sweep, model, prepared)
-        for p in prepared:
-            if not p.refused:
-                _try(stage, sweep, p)
+        new = _not_trained_before(stage, prepared)
+        for model in dict.fromkeys(p.proposal.model for p in new):
+            _test_for_leaks(stage, sweep, next(p for p in new if p.proposal.model == model))
+        for p in new:
+            _try(stage, sweep, p)
         state = "complete"
     except KeyboardInterrupt:
         state = "cancelled"
@@ -233,7 +234,7 @@ def _open(stage: _Stage, loaded: Loaded, prepared: tuple[Prepared, ...]) -> Swee
         num_rows=stage.panel.num_rows,
         starts_at=str(stage.panel.timeline[0]),
         ends_at=str(stage.panel.timeline[-1]),
-        findings=[f.as_dict() for f in loaded.report.findings],
+        findings=loaded.report.as_dict()["findings"],
     )
     sweep = tracker.create_sweep(
         models=plan.models,
@@ -276,11 +277,31 @@ def plan_record(stage: _Stage) -> dict[str, Any]:
     }
 
 
-def _test_for_leaks(
-    stage: _Stage, sweep: Sweep, model: str, prepared: tuple[Prepared, ...]
-) -> None:
+def _not_trained_before(stage: _Stage, prepared: tuple[Prepared, ...]) -> list[Prepared]:
+    """What is left to train; the rest is on record for the same panel, task and seed."""
+    new = []
+    for p in prepared:
+        earlier = None if p.refused or stage.plan.again else _earlier(stage, p)
+        if earlier:
+            stage.listen(TrialSkipped(p, earlier))
+        elif not p.refused:
+            new.append(p)
+    return new
+
+
+def _earlier(stage: _Stage, prepared: Prepared) -> Run | None:
+    return stage.tracker.find_trained(
+        train_hash=prepared.train_hash,
+        config_hash=prepared.config_hash,
+        panel_hash=stage.panel_hash,
+        task_hash=stage.task_hash,
+        seed=stage.plan.seed,
+    )
+
+
+def _test_for_leaks(stage: _Stage, sweep: Sweep, first: Prepared) -> None:
     """One short training per model. Raises LeakFound: no score of such a model means anything."""
-    first = next(p for p in prepared if p.proposal.model == model and not p.refused)
+    model = first.proposal.model
     out = stage.runs_dir / f".leaktest-{sweep.sweep_id}-{model}"
     started = time.perf_counter()
     task = LeakTest(stage.ground, model, first.config, stage.plan.resources, stage.plan.seed, out)
@@ -297,16 +318,6 @@ def _test_for_leaks(
 
 def _try(stage: _Stage, sweep: Sweep, prepared: Prepared) -> None:
     plan, tracker = stage.plan, stage.tracker
-    earlier = tracker.find_trained(
-        train_hash=prepared.train_hash,
-        config_hash=prepared.config_hash,
-        panel_hash=stage.panel_hash,
-        task_hash=stage.task_hash,
-        seed=plan.seed,
-    )
-    if earlier and not plan.again:
-        stage.listen(TrialSkipped(prepared, earlier))
-        return
     trial = tracker.add_trial(
         sweep.sweep_id,
         model=prepared.proposal.model,

@@ -97,13 +97,11 @@ def prepare(proposal: Proposal, facts: Facts) -> Prepared:
         weights = model.weights_hash(config)
     except ForesweepError as error:
         return Prepared(proposal, {}, "", "", refused=str(error))
-    named = {"model": proposal.model, "weights_hash": weights}
-    return Prepared(
-        proposal,
-        as_dict(config),
-        config_hash(config, **named),
-        config_hash(config, **named, inference=False),
-    )
+    hashes = [
+        config_hash(config, model=proposal.model, weights_hash=weights, inference=inference)
+        for inference in (True, False)
+    ]
+    return Prepared(proposal, as_dict(config), *hashes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,8 @@ def fill(network: Chronos2Model, weights: Mapping[str, NDArray[Any]], *, where: 
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise ModelError(f"{where}: weights do not fit the network: {error}") from error
+        what = " ".join(str(error).split())
+        raise ModelError(f"{where}: weights do not fit the network: {what}") from error
 
 
 def weights_of(network: Chronos2Model) -> dict[str, NDArray[Any]]:

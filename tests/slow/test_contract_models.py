@@ -1,0 +1,66 @@
+"""Toto and Chronos-2 keep the contract, each in its smallest form (Kronos: models/)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foresweep.evaluation.contract import ModelContract
+from foresweep.models.base import Resources
+from foresweep.models.registry import get_model
+
+pytestmark = pytest.mark.slow
+
+STEPS = {"context_length": 32, "batch_size": 4, "lr": 3e-3, "max_steps": 4}
+TOTO = {
+    "patch_size": 8,
+    "embed_dim": 32,
+    "num_layers": 2,
+    "num_heads": 2,
+    "mlp_hidden_dim": 64,
+    "num_components": 2,
+}
+CHRONOS2 = {"patch_size": 8, "d_model": 32, "d_ff": 64, "num_layers": 1, "num_heads": 2}
+
+
+def by_size(shape: dict[str, int]) -> dict[str, Any]:
+    """What `size` is probed with: it decides only what the config leaves open."""
+    return dict.fromkeys(shape, None) | {"max_steps": 1}
+
+
+class TestToto(ModelContract):
+    def make(self):
+        return get_model("toto")
+
+    def config(self):
+        return STEPS | TOTO | {"num_samples": 16}
+
+    def settings(self):
+        return {"size": by_size(TOTO) | {"context_length": 64}}
+
+
+class TestChronos2(ModelContract):
+    def make(self):
+        return get_model("chronos2")
+
+    def config(self):
+        return STEPS | CHRONOS2
+
+    def settings(self):
+        return {"size": by_size(CHRONOS2)}
+
+    def tuned_config(self, folder: Path):
+        """Random weights in the authors' format: config.json and model.safetensors."""
+        from safetensors.numpy import save_file
+
+        from foresweep.models import chronos2_network as net
+        from foresweep.models.training import seeded
+
+        core = net.core_config(**CHRONOS2, dropout=0.1, context_length=32, label_length=8)
+        (folder / "config.json").write_text(json.dumps(core))
+        with seeded(0, Resources()):
+            save_file(net.weights_of(net.build(core)), folder / "model.safetensors")
+        return STEPS | {"pretrained": str(folder)}

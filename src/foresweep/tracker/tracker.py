@@ -61,6 +61,10 @@ class Tracker(Reader):
         """Looked up at the first write and then kept: asking git costs more than a run."""
         return this_environment()
 
+    @cached_property
+    def _environment_id(self) -> str:
+        return self._environment.environment_id
+
     def repair(self) -> list[str]:
         """Mark stale runs and sweeps as lost; the ids of those runs."""
         return writes.repair(self.store, datetime.now(UTC), self._owner.machine, self._grace)
@@ -125,7 +129,7 @@ class Tracker(Reader):
             **self._owner.as_columns(),
         }
         with self.store.write() as connection:
-            row["environment_id"] = writes.environment(connection, self._environment)
+            row["environment_id"] = self._put_environment(connection)
             connection.execute(insert(schema.sweeps), row)
             return queries.get_sweep(connection, row["sweep_id"])
 
@@ -216,8 +220,12 @@ class Tracker(Reader):
         self, connection: Connection, row: dict[str, Any], numbers: Mapping[str, float | None]
     ) -> Run:
         row |= self._owner.as_columns() | {"git_commit": self._environment.git_commit}
-        row["environment_id"] = writes.environment(connection, self._environment)
+        row["environment_id"] = self._put_environment(connection)
         return writes.add_run(connection, row, numbers)
+
+    def _put_environment(self, connection: Connection) -> str:
+        writes.put_environment(connection, self._environment_id, self._environment)
+        return self._environment_id
 
     def log(self, run_id: str, step: int, metrics: Mapping[str, float]) -> None:
         """Put a running run's metrics at a step on record, the best over steps kept.

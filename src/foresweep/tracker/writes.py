@@ -53,14 +53,13 @@ def add_dataset(connection: Connection, content: Mapping[str, Any]) -> str:
     return digest
 
 
-def environment(connection: Connection, found: Environment) -> str:
-    """The id of this environment, put on record where it is new."""
+def put_environment(connection: Connection, environment_id: str, found: Environment) -> None:
+    """An environment on record, once."""
     table = schema.environments
-    known = select(table.c.environment_id).where(table.c.environment_id == found.environment_id)
+    known = select(table.c.environment_id).where(table.c.environment_id == environment_id)
     if connection.execute(known).scalar() is None:
-        row = {"environment_id": found.environment_id, "content": found.as_dict()}
+        row = {"environment_id": environment_id, "content": found.as_dict()}
         connection.execute(insert(table), row)
-    return found.environment_id
 
 
 def add_trial(connection: Connection, row: dict[str, Any], owner: Owner) -> Trial:

@@ -225,11 +225,15 @@ class TotoLearner:
 
     def loss(self, batch: tuple[Tensor]) -> Tensor:
         """Mean loss of every patch given those before it."""
+        return self.losses(batch).mean()
+
+    def losses(self, batch: tuple[Tensor]) -> Tensor:
+        """[B, V, C] loss of each bar from the second patch on, given the patches before its own."""
         (series,) = batch
         context, labels = series[..., : -self._patch], series[..., self._patch :]
         found = self.module(context, *nets.masks(context))
         normal = (labels - found.loc) / (found.scale + torch.finfo(labels.dtype).eps)
-        return self._loss(found.distribution, normal).mean()
+        return self._loss(found.distribution, normal)
 
     def predictor(self) -> TotoPredictor:
         """A predictor over the live network."""

@@ -123,7 +123,7 @@ def _item_findings(
     """The rules that drop an item or raise a doubt about it."""
     whole = np.isfinite(values).all(axis=1)
     bars, times, rows = values[whole], ordered.times[whole], ordered.rows[whole]
-    num_rows = len(raw.line)
+    num_rows = len(values) + ordered.num_left_out
     num_bad = num_rows - len(bars)
 
     def say(rule: str, message: str, at: int | None = None) -> Finding:
@@ -150,19 +150,19 @@ def _item_findings(
         findings.append(say("mixed_frequency", message, row))
     signs = rules.synthetic_signs(bars)
     findings += [say("synthetic", sign) for sign in signs]
-    for rule, message, at in _jumps(raw, times, bars, actions):
+    for rule, message, at in _jumps(raw, rows, times, bars, actions):
         findings.append(say(rule, message, at))
     return findings
 
 
 def _jumps(
-    raw: RawItem, times: Times, bars: Array, actions: Sequence[act.Action]
+    raw: RawItem, rows: IntArray, times: Times, bars: Array, actions: Sequence[act.Action]
 ) -> list[tuple[str, str, int | None]]:
     """(rule, message, row) of split-like jumps that nothing explains, and of false actions."""
     told: list[tuple[str, str, int | None]] = []
     explains = raw.adjusted is not None and act.tells_of_splits(raw.values[:, CLOSE], raw.adjusted)
     if raw.adjusted is None:
-        for action in act.contradicted(bars[:, CLOSE], times, actions):
+        for action in act.contradicted(raw.values[rows, CLOSE], times, actions):
             day = rules.show_time(action.date)
             told.append(
                 ("action_contradicted", f"ratio {action.ratio:g} on {day}: no such jump", None)
@@ -209,17 +209,16 @@ def check(
     frame = pl.concat([_frame(i) for i in kept])
     num_masked = int(frame["close"].is_nan().sum())
     names = tuple(i.item for i in kept)
-    unread = [f.file for f in findings if f.severity == "error"]
-    dropped = (*unread, *(i.item for i in inspected if i.item not in names))
+    unread = [f.item or f.file for f in findings if f.severity == "error"]
+    dropped = tuple(sorted({*unread, *(i.item for i in inspected if i.item not in names)}))
     report = QualityReport(source, tuple(told), names, dropped, len(frame), num_masked)
     return frame, report
 
 
 def _frame(item: Inspected) -> pl.DataFrame:
     columns = {c: item.values[:, k] for k, c in enumerate(COLUMNS)}
-    return pl.DataFrame(
-        {"item_id": [item.item] * len(item.times), "timestamp": item.times} | columns
-    )
+    name = pl.Series("item_id", [item.item]).new_from_index(0, len(item.times))
+    return pl.DataFrame({"item_id": name, "timestamp": item.times} | columns)
 
 
 def _unused_actions(

@@ -26,7 +26,6 @@ _ERRORS = {
     "missing_column": "A required column (a timestamp, open, high, low, close) is not there.",
     "ambiguous_column": "Two columns have one name, for example Close and close.",
     "ambiguous_item": "Two files of one folder give the same item.",
-    "nameless_item": "Rows of a long table have no item.",
     "unsorted": "Timestamps go forward and backward.",
     "contradictory_timestamps": "Two different rows have the same timestamp.",
     "too_many_bad_rows": "More than 1 % of the rows (and more than one) are bad.",
@@ -39,6 +38,7 @@ _ERRORS = {
     "adjusted already, or the date is wrong.",
 }
 _WARNINGS = {
+    "nameless_item": "Rows of a long table have no item: they are left out.",
     "bad_timestamp": "The timestamp cannot be read: the row is left out.",
     "not_a_number": "Text in a number's place: the row is masked.",
     "missing_price": "A price is missing or infinite: the row is masked.",
@@ -97,7 +97,7 @@ class QualityReport:
     source: str
     findings: tuple[Finding, ...]
     items: tuple[str, ...]  # let through
-    dropped: tuple[str, ...]  # items (files, where no item could be read) that were left out
+    dropped: tuple[str, ...]  # items that were left out (a file that cannot be read by its stem)
     num_rows: int  # rows let through, masked ones included
     num_masked: int
 

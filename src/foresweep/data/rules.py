@@ -35,6 +35,7 @@ class Ordered:
     rows: IntArray  # [m] their rows in the raw item
     times: Times  # [m] rising; dates for daily bars
     daily: bool
+    num_left_out: int  # bad rows that are not among them: unreadable times, copies
     faults: tuple[Fault, ...]  # rows count in the raw item
     fatal: bool  # the order itself cannot be trusted
 
@@ -59,8 +60,9 @@ def in_order(raw: RawItem) -> Ordered:
     if len(copies):
         faults.append(Fault("duplicate_row", "repeats the row of {}", copies))
     once = np.concatenate([[True], times[1:] != times[:-1]])[: len(times)]
-    said = [_with_times(raw, f) for f in faults]
-    return Ordered(rows[once], times[once], daily, tuple(said), fatal)
+    said = tuple(_with_times(raw, f) for f in faults)
+    num_left_out = len(raw.utc) - len(rows) + len(copies)
+    return Ordered(rows[once], times[once], daily, num_left_out, said, fatal)
 
 
 def _with_times(raw: RawItem, fault: Fault) -> Fault:

@@ -78,13 +78,12 @@ def load_panel(
     if not isinstance(source, (str, Path)):
         return _checked(_frame_items(source), (), "frame", listed)
     path = Path(source)
-    contents = [(p, _content(p)) for p in _files(path)]
-    extra = [Path(actions).read_bytes()] if actions is not None else []
-    cache = Path(cache_dir) / _key(path, contents, extra) if cache_dir is not None else None
+    files = _files(path)
+    cache = _cache_path(path, files, actions, cache_dir)
     kept = _cached(cache, str(source)) if cache is not None else None
     if kept is not None:
         return kept
-    raws, findings = _read_all(path, contents)
+    raws, findings = _read_all(path, files)
     return _checked(raws, findings, str(source), listed, cache)
 
 
@@ -102,16 +101,21 @@ def _checked(
     return Loaded(panel_from_frame(frame, source=source), report)
 
 
-def _key(path: Path, contents: Sequence[tuple[Path, Content]], extra: Sequence[bytes]) -> str:
-    """sha256 of the gate's version, and of every file's name and bytes."""
-    digest = hashlib.sha256(f"gate {GATE_VERSION} {path.is_dir()}".encode())
-    for file, content in contents:
-        data = content if isinstance(content, bytes) else repr(content).encode()
-        name = f"{file.parent.name}/{file.name}".encode()
-        digest.update(name + b"\0" + hashlib.sha256(data).digest())
-    for data in extra:
-        digest.update(b"actions" + hashlib.sha256(data).digest())
-    return digest.hexdigest()[:32]
+def _cache_path(
+    path: Path, files: Sequence[Path], actions: Path | str | None, cache_dir: Path | str | None
+) -> Path | None:
+    """Where the cache keeps this content: named by the sha256 of the gate's version, every file's
+    name and every byte. None where a file cannot be read (nothing is kept then)."""
+    if cache_dir is None:
+        return None
+    digest = hashlib.sha256(f"gate {GATE_VERSION} folder {path.is_dir()}".encode())
+    extra = [("actions", Path(actions))] if actions is not None else []
+    try:
+        for name, file in [*((f"{f.parent.name}/{f.name}", f) for f in files), *extra]:
+            digest.update(name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    except OSError:
+        return None
+    return Path(cache_dir) / digest.hexdigest()[:32]
 
 
 def _cached(cache: Path, source: str) -> Loaded | None:
@@ -167,16 +171,14 @@ def _content(path: Path) -> Content:
     return content
 
 
-def _read_all(
-    path: Path, contents: Sequence[tuple[Path, Content]]
-) -> tuple[list[RawItem], list[Finding]]:
+def _read_all(path: Path, files: Sequence[Path]) -> tuple[list[RawItem], list[Finding]]:
     """(items, findings about files) of a folder or of one file."""
     train: dict[str, RawItem] = {}
     test: dict[str, RawItem] = {}
     findings: list[Finding] = []
-    for file, content in contents:
+    for file in files:
         name = stem(file)
-        items, fault = _items_of(file, content, one_item=name if path.is_dir() else None)
+        items, fault = _items_of(file, _content(file), one_item=name if path.is_dir() else None)
         if fault is not None:
             findings.append(found(fault.rule, fault.message, file=str(file), item=name))
         into = test if path.is_dir() and file.parent != path else train

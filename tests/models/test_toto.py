@@ -1,0 +1,371 @@
+"""Toto: the contract of all models, and what is Toto's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from scipy import stats
+
+from foresweep.data.splits import make_split
+from foresweep.data.windows import TrainWindows, make_context
+from foresweep.errors import ConfigError, ModelError, WeightsNotFound
+from foresweep.evaluation.contract import ModelContract
+from foresweep.models import toto_network as nets
+from foresweep.models.base import DEFAULT_LEVELS, Facts, Resources
+from foresweep.models.config import as_dict
+from foresweep.models.representation import Representation
+from foresweep.models.toto import (
+    Toto,
+    TotoConfig,
+    TotoLearner,
+    TotoPredictor,
+    usable_rows,
+    whole_patches,
+)
+from foresweep.models.toto_losses import make_loss
+from foresweep.models.training import inference, seeded
+from panels import make_panel
+
+FACTS = Facts(horizon=3, max_context=256, train_bars=1000)
+NARROW = {"embed_dim": 32, "num_layers": 2, "num_heads": 2, "mlp_hidden_dim": 32}
+
+
+def resolved(**values: Any) -> TotoConfig:
+    return Toto().resolve(TotoConfig(**{"context_length": 64, **NARROW, **values}), FACTS)
+
+
+def network_of(config: TotoConfig, seed: int = 0) -> Any:
+    with seeded(seed, Resources()):
+        return nets.build(nets.network_options(config.architecture, config.dropout)).eval()
+
+
+def authors_folder(path: Path, **changes: Any) -> dict[str, Any]:
+    """A tiny network in the authors' own format: model.safetensors and config.json."""
+    options = {**nets.network_options(resolved(patch_size=16).architecture, 0.1), **changes}
+    with seeded(3, Resources()):
+        model = nets.package().Toto(**options)
+    save_file(model.state_dict(), path / "model.safetensors")
+    (path / "config.json").write_text(json.dumps(options))
+    return dict(model.model.state_dict())
+
+
+@pytest.mark.slow
+class TestContract(ModelContract):
+    def settings(self) -> Mapping[str, Mapping[str, Any]]:
+        return {"max_epochs": {"max_steps": None, "batch_size": 64}}
+
+    def make(self) -> Toto:
+        return Toto()
+
+    def config(self) -> Mapping[str, Any]:
+        return {"context_length": 64, "max_steps": 4, "num_samples": 32, "lr": 2e-3, **NARROW}
+
+
+def context_of(rows: int = 64, num: int = 6) -> Any:
+    panel = make_panel(3, 200)
+    item = np.arange(num) % 3
+    return make_context(panel, item, 100 + 7 * np.arange(num), rows, 3)
+
+
+def predictor_of(config: TotoConfig, horizon: int = 3) -> TotoPredictor:
+    form = Representation(config.target, config.covariates, horizon)
+    return TotoPredictor(network_of(config), config, form, Resources())
+
+
+class TestSampling:
+    def test_student_t_draws_have_the_right_law(self) -> None:
+        u = torch.from_numpy(np.random.default_rng(0).random((2, 200_000)))
+        for df in (2.1, 4.0, 30.0):
+            drawn = nets.student_t(torch.full((1,), df, dtype=torch.float64), u[0], u[1])
+            assert stats.kstest(drawn.numpy(), stats.t(df).cdf).pvalue > 0.01
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_teacher_forced_chains_equal_the_authors_forecaster(self, channels: int) -> None:
+        """Given equal samples so far, the mixture of every patch is the authors' own."""
+        from toto.inference.forecaster import TotoForecaster
+
+        network = network_of(resolved())
+        x = torch.randn(2, channels, 64, generator=torch.Generator().manual_seed(0))
+        samples, patches = 5, 3
+        draws = torch.rand(2, samples, channels, 8 * patches, 3)
+        with torch.no_grad():
+            ours = nets.sample_paths(network, x, nets.masks(x)[0], draws)
+            chains = x.repeat(samples, 1, 1)
+            cache = nets._cache(network, chains, 2 * samples, 8 * patches)
+            for k in range(patches):
+                found = network(chains, *nets.masks(chains), cache, 64)
+                mixture = TotoForecaster.create_affine_transformed(*found)
+                flat = draws[..., 8 * k : 8 * k + 8, :].transpose(0, 1).flatten(0, 1)
+                expected = inverse(mixture, flat)
+                mine = ours[..., 8 * k : 8 * k + 8].transpose(0, 1).flatten(0, 1)
+                torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-4)
+                chains = torch.cat([chains, mine], dim=-1)
+
+    def test_sampled_quantiles_are_those_of_the_mixture(self) -> None:
+        network = network_of(resolved())
+        x = torch.randn(1, 1, 64, generator=torch.Generator().manual_seed(1))
+        draws = torch.from_numpy(np.random.default_rng(1).random((1, 20_000, 1, 8, 3))).float()
+        with torch.no_grad():
+            paths = nets.sample_paths(network, x, nets.masks(x)[0], draws)[0, :, 0]
+            found = network(x, *nets.masks(x))
+            own = (paths - found.loc[0, 0, -1]) / found.scale[0, 0, -1]
+            parts = found.distribution.component_distribution
+            weights = found.distribution.mixture_distribution.probs[0, 0, -8:]
+            for step in range(8):
+                df, loc, scale = (getattr(parts, k)[0, 0, step - 8] for k in ("df", "loc", "scale"))
+                at = np.quantile(own[:, step], [0.1, 0.5, 0.9])
+                cdf = stats.t(df, loc, scale).cdf(at[:, None]) @ weights[step].numpy()
+                np.testing.assert_allclose(cdf, [0.1, 0.5, 0.9], atol=0.015)
+
+    @pytest.mark.parametrize("target", ["overlapping", "return", "price"])
+    def test_a_horizon_of_several_patches_is_rolled(self, target: str) -> None:
+        predictor = predictor_of(resolved(target=target, patch_size=4), horizon=11)
+        found = predictor.predict(context_of(), horizon=11, levels=DEFAULT_LEVELS, seed=0)
+        width = found.values[..., -1] / found.values[..., 0]
+        assert (width[:, -1] > 1).all()
+        found.checked(6, 11)
+
+    def test_more_samples_refine_the_same_forecast(self) -> None:
+        few, many = (
+            predictor_of(resolved(num_samples=s)).predict(
+                context_of(), horizon=3, levels=DEFAULT_LEVELS, seed=0
+            )
+            for s in (500, 2000)
+        )
+        np.testing.assert_allclose(few.values, many.values, rtol=0.02)
+        assert not np.array_equal(few.values, many.values)
+
+
+def inverse(mixture: Any, draws: torch.Tensor) -> torch.Tensor:
+    """Draws of the newest patch, written out apart from the code under test."""
+    base, patch = mixture.base_dist, draws.shape[-2]
+    affine = mixture.transforms[0]
+    probs = base.mixture_distribution.probs[:, :, -patch:]
+    chosen = (draws[..., 0, None] >= probs.cumsum(-1)).sum(-1, keepdim=True)
+    df, loc, scale = (
+        getattr(base.component_distribution, k)[:, :, -patch:].gather(-1, chosen)[..., 0]
+        for k in ("df", "loc", "scale")
+    )
+    radius = (df * ((1 - draws[..., 1]) ** (-2 / df) - 1)).sqrt()
+    drawn = loc + scale * radius * torch.cos(2 * np.pi * draws[..., 2])
+    return drawn * affine.scale[:, :, -patch:] + affine.loc[:, :, -patch:]
+
+
+class TestWindows:
+    @pytest.mark.parametrize(("rows", "used"), [(64, 59), (61, 59), (11, 11), (10, 10), (3, 3)])
+    def test_windows_give_whole_patches_after_the_lag(self, rows: int, used: int) -> None:
+        assert usable_rows(rows, 3, 8) == used
+
+    def test_a_window_too_short_for_a_patch_is_filled_with_what_says_nothing(self) -> None:
+        channels = np.random.default_rng(0).standard_normal((2, 3, 5))
+        kept, real = whole_patches(channels, 3, 8)
+        assert kept.shape == (2, 3, 8)
+        np.testing.assert_array_equal(real[0, 0], [False] * 3 + [True] * 5)
+        np.testing.assert_allclose(kept[..., 3:], channels)
+        scaler = network_of(resolved()).scaler
+        x = torch.from_numpy(kept)
+        scaled, _, _ = scaler(x, torch.from_numpy(real), torch.ones_like(x))
+        np.testing.assert_allclose(scaled[..., :3], 0.0, atol=1e-12)
+
+    def test_training_and_forecasting_see_the_same_series(self) -> None:
+        panel, config = make_panel(3, 400), resolved()
+        split = make_split(panel, 3)
+        train = TrainWindows(panel, split, split.part("train"))
+        learner = TotoLearner(network_of(config), train, config, 3, Resources())
+        item, row = np.array([0, 2]), np.array([5, 60])
+        learnt = learner.series(item, row)
+        rows = usable_rows(64, 3, 8)
+        seen: list[np.ndarray] = []
+        predictor = predictor_of(config)
+        context = make_context(panel, item, row + rows - 1, 64, 3).last(rows)
+        encoded = predictor.representation.encode(context.values, rows)
+        seen.append(whole_patches(encoded.channels, 3, 8)[0])
+        np.testing.assert_array_equal(learnt[..., :-8], torch.from_numpy(seen[0]).float())
+
+    def test_the_loss_is_that_of_the_authors_module(self) -> None:
+        from toto.model.losses import CombinedLoss
+
+        config = resolved()
+        panel = make_panel(2, 300)
+        split = make_split(panel, 3)
+        train = TrainWindows(panel, split, split.part("train"))
+        learner = TotoLearner(network_of(config), train, config, 3, Resources())
+        (series,) = learner.draw(np.random.default_rng(0), 4)
+        found = learner.module(series[..., :-8], *nets.masks(series[..., :-8]))
+        labels = (series[..., 8:] - found.loc) / found.scale
+        expected = CombinedLoss()(found.distribution, labels).mean()
+        torch.testing.assert_close(learner.loss((series,)), expected)
+
+
+class TestLosses:
+    def mixture(self) -> Any:
+        network = network_of(resolved())
+        return network.output_distribution(torch.randn(3, 7, 32))
+
+    def test_huber_is_the_likelihood_and_a_robust_error_of_the_mean(self) -> None:
+        mixture, y = self.mixture(), torch.linspace(-3, 3, 7).expand(3, 7)
+        error = (y - mixture.mean).abs()
+        robust = torch.where(error <= 0.5, error**2 / (2 * 0.5), error - 0.25)
+        expected = -0.3 * mixture.log_prob(y) + 0.7 * robust
+        torch.testing.assert_close(make_loss("huber", 0.3, 0.5)(mixture, y), expected)
+
+    def test_quantile_is_least_where_the_label_is_the_mean(self) -> None:
+        mixture = self.mixture()
+        loss = make_loss("quantile", 0.1, None)
+        middle = (mixture.mixture_distribution.probs * mixture.component_distribution.loc).sum(-1)
+        assert (loss(mixture, middle) < loss(mixture, middle + 3)).all()
+
+    def test_quantile_pinball_equals_its_definition(self) -> None:
+        mixture, y = self.mixture(), torch.zeros(3, 7)
+        p, parts = mixture.mixture_distribution.probs, mixture.component_distribution
+        mean = (p * parts.loc).sum(-1)
+        sd = ((p * (parts.scale**2 + parts.loc**2)).sum(-1) - mean**2).sqrt()
+        found = (make_loss("quantile", 0.5, None)(mixture, y) + 0.5 * mixture.log_prob(y)) * 2
+        total = torch.zeros(3, 7)
+        for level in DEFAULT_LEVELS:
+            error = y - (mean + sd * float(stats.norm.ppf(level)))
+            total += 2 * torch.where(error > 0, level * error, (level - 1) * error) / 9
+        torch.testing.assert_close(found, total, rtol=1e-4, atol=1e-5)
+
+
+class TestResolve:
+    def test_architecture_is_filled_in_from_the_size(self) -> None:
+        config = Toto().resolve(TotoConfig(size="base", context_length=256), FACTS)
+        assert config.architecture == {
+            "patch_size": 64,
+            "embed_dim": 768,
+            "num_layers": 12,
+            "num_heads": 12,
+            "mlp_hidden_dim": 3072,
+            "num_components": 24,
+        }
+
+    @pytest.mark.slow
+    def test_base_is_the_published_network(self) -> None:
+        config = Toto().resolve(TotoConfig(size="base", context_length=256), FACTS)
+        with torch.device("meta"):
+            network = nets.build(nets.network_options(config.architecture, 0.0))
+        assert round(sum(p.numel() for p in network.parameters()) / 1e6) == 151
+
+    def test_resolving_twice_changes_nothing(self) -> None:
+        once = resolved(loss_type="huber")
+        assert once.huber_delta == 0.1
+        assert Toto().resolve(once, FACTS) == once
+
+    @pytest.mark.parametrize(
+        ("values", "words"),
+        [
+            ({"huber_delta": 0.5}, "huber_delta=0.5 has no effect with loss_type='combined'"),
+            ({"loss_type": "quantile", "nll_weight": 1.0}, "no effect with nll_weight=1"),
+            ({"embed_dim": 30, "num_heads": 4}, "embed_dim=30 must be an even multiple"),
+            ({"embed_dim": 36, "num_heads": 4}, "embed_dim=36 must be an even multiple"),
+            ({"patch_size": 64}, "context_length=64 leaves no whole patch .* use at least 67"),
+            ({"size": None}, "patch_size must be given|num_components, patch_size must be given"),
+        ],
+    )
+    def test_contradictions_are_refused_by_name(self, values: Any, words: str) -> None:
+        with pytest.raises(ConfigError, match=words):
+            resolved(**values)
+
+
+class TestPretrained:
+    def config(self, folder: Path, **more: Any) -> TotoConfig:
+        return TotoConfig(pretrained=str(folder), size=None, context_length=64, **more)
+
+    def test_a_folder_in_the_authors_format_is_the_start(self, tmp_path: Path) -> None:
+        state = authors_folder(tmp_path)
+        config = Toto().resolve(self.config(tmp_path), FACTS)
+        assert (config.patch_size, config.embed_dim) == (16, 32)
+        network = nets.load_pretrained(tmp_path, config.dropout)
+        for name, value in network.state_dict().items():
+            torch.testing.assert_close(value, state[name], rtol=0, atol=0)
+        assert len(Toto().weights_hash(config)) == 64
+        assert Toto().resolve(config, FACTS) == config
+
+    def test_training_begins_at_the_weights_and_is_stored_whole(self, tmp_path: Path) -> None:
+        state = authors_folder(tmp_path)
+        panel = make_panel(3, 400)
+        split = make_split(panel, 3)
+        config = Toto().resolve(self.config(tmp_path, max_steps=1, lr=1e-9), FACTS)
+        checkpoint = Toto().train(
+            TrainWindows(panel, split, split.part("train")),
+            config,
+            Resources(),
+            seed=0,
+            horizon=3,
+            score=None,  # type: ignore[arg-type]
+            report=lambda *_: None,
+            out=tmp_path / "out",
+        )
+        loaded = Toto().load(checkpoint, Resources())
+        for name, value in loaded.network.state_dict().items():
+            torch.testing.assert_close(value, state[name], rtol=0, atol=1e-6)
+        assert checkpoint.config == as_dict(config)
+        assert checkpoint.card["network"]["patch_size"] == 16
+
+    def test_an_architecture_that_contradicts_the_weights_is_refused(self, tmp_path: Path) -> None:
+        authors_folder(tmp_path)
+        with pytest.raises(ConfigError, match=r"patch_size=8 contradicts .* have patch_size=16"):
+            Toto().resolve(self.config(tmp_path, patch_size=8), FACTS)
+
+    def test_weights_that_lack_a_parameter_are_refused(self, tmp_path: Path) -> None:
+        state = {f"model.{k}": v for k, v in authors_folder(tmp_path).items()}
+        lost = state.pop("model.unembed.bias")
+        save_file(state, tmp_path / "model.safetensors")
+        with pytest.raises(ModelError, match=r"lacks 1 parameters: model\.unembed\.bias"):
+            nets.load_pretrained(tmp_path, 0.0)
+        save_file({**state, "model.unembed.bias": lost[:-1]}, tmp_path / "model.safetensors")
+        with pytest.raises(ModelError, match="do not fit"):
+            nets.load_pretrained(tmp_path, 0.0)
+
+    @pytest.mark.parametrize("text", ["{}", "[]", "no json", '{"d_model": 64}'])
+    def test_another_models_folder_is_refused(self, tmp_path: Path, text: str) -> None:
+        authors_folder(tmp_path)
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(ModelError, match=r"config\.json"):
+            Toto().resolve(self.config(tmp_path), FACTS)
+
+    def test_published_weights_out_of_reach_are_said_so(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from huggingface_hub import constants
+
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+        with pytest.raises(WeightsNotFound, match=r"Datadog/Toto-Open-Base-1\.0"):
+            Toto().weights_hash(TotoConfig(pretrained="published", size=None))
+
+
+def test_gradient_checkpointing_gives_the_same_gradients() -> None:
+    config = resolved()
+    x = torch.randn(2, 1, 64)
+    gradients = []
+    for flag in (False, True):
+        with seeded(0, Resources()):
+            options = nets.network_options(config.architecture, 0.0)
+            network = nets.build(options, checkpointing=flag).train()
+        found = network(x, *nets.masks(x))
+        found.distribution.log_prob(x).mean().backward()
+        gradients.append([p.grad for p in network.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_forecasting_leaves_mode_and_random_state_alone() -> None:
+    predictor = predictor_of(resolved(dropout=0.5))
+    predictor.network.train()
+    before = torch.get_rng_state()
+    first = predictor.predict(context_of(), horizon=3, levels=DEFAULT_LEVELS, seed=0)
+    again = predictor.predict(context_of(), horizon=3, levels=DEFAULT_LEVELS, seed=0)
+    assert predictor.network.training
+    assert torch.equal(torch.get_rng_state(), before)
+    np.testing.assert_array_equal(first.values, again.values)
+    with inference(predictor.network, Resources()):
+        assert not predictor.network.training

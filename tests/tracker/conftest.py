@@ -12,8 +12,6 @@ import pytest
 from foresweep.records import Run, Sweep
 from foresweep.tracker.tracker import Tracker
 
-CELLS = {"tune": "cells-tune", "val": "cells-val", "test": "cells-test"}
-
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -42,21 +40,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory, empty: Path) -> Iterator[Tr
     shutil.copy(empty, place)
     with Tracker(place) as opened:
         yield opened
-
-
-def make_sweep(tracker: Tracker, **changed: Any) -> Sweep:
-    asked: dict[str, Any] = {
-        "models": ["toto"],
-        "mode": "quick",
-        "objective": "pct_mae",
-        "horizon": 5,
-        "seed": 0,
-        "panel_hash": "panel",
-        "task_hash": "task",
-        "fingerprints": CELLS,
-        "plan": {"max_runs": 3},
-    }
-    return tracker.create_sweep(**asked | changed)
 
 
 @pytest.fixture

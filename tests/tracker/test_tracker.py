@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.tracker.conftest import CELLS, make_sweep
+from tracker_data import CELLS, make_sweep
 
 from foresweep.errors import ConfigError, NotFound, TrackerError, UsageError
 from foresweep.records import Run, RunState, SweepState

@@ -1,9 +1,8 @@
-"""Toto: the contract of all models, and what is Toto's own."""
+"""What is Toto's own; the contract of all models is kept in slow/test_contract_models.py."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from scipy import stats
 from foresweep.data.splits import make_split
 from foresweep.data.windows import TrainWindows, make_context
 from foresweep.errors import ConfigError, ModelError, WeightsNotFound
-from foresweep.evaluation.contract import ModelContract
 from foresweep.models import toto_network as nets
 from foresweep.models.base import DEFAULT_LEVELS, Facts, Resources
 from foresweep.models.config import as_dict
@@ -54,18 +52,6 @@ def authors_folder(path: Path, **changes: Any) -> dict[str, Any]:
     save_file(model.state_dict(), path / "model.safetensors")
     (path / "config.json").write_text(json.dumps(options))
     return dict(model.model.state_dict())
-
-
-@pytest.mark.slow
-class TestContract(ModelContract):
-    def settings(self) -> Mapping[str, Mapping[str, Any]]:
-        return {"max_epochs": {"max_steps": None, "batch_size": 64}}
-
-    def make(self) -> Toto:
-        return Toto()
-
-    def config(self) -> Mapping[str, Any]:
-        return {"context_length": 64, "max_steps": 4, "num_samples": 32, "lr": 2e-3, **NARROW}
 
 
 def context_of(rows: int = 64, num: int = 6) -> Any:

@@ -28,16 +28,19 @@ from foresweep.models.kronos_config import KronosConfig
 
 HORIZON = 4
 FACTS = Facts(horizon=HORIZON, max_context=256, train_bars=5000)
-SMALLEST: Mapping[str, Any] = {
-    "context_length": 32, "batch_size": 4, "lr": 3e-3, "max_steps": 4, "num_samples": 5,
+SHAPE: Mapping[str, int] = {
     "d_model": 32, "num_layers": 1, "ff_dim": 32, "token_bits": 4,
     "tokenizer_d_model": 32, "tokenizer_layers": 2,
+}  # fmt: skip
+SMALLEST: Mapping[str, Any] = {
+    "context_length": 32, "batch_size": 4, "lr": 3e-3, "max_steps": 4, "num_samples": 5, **SHAPE,
 }  # fmt: skip
 
 
 def config(facts: Facts = FACTS, **values: Any) -> KronosConfig:
-    """The smallest config with these values, resolved."""
-    made = make_config(KronosConfig, {**SMALLEST, **values}, model="kronos")
+    """The smallest config with these values, resolved; with weights, theirs is the shape."""
+    shape = dict.fromkeys(SHAPE) | {"size": None} if values.get("pretrained") else {}
+    made = make_config(KronosConfig, {**SMALLEST, **shape, **values}, model="kronos")
     return Kronos().resolve(made, facts)
 
 

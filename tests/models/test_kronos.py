@@ -17,7 +17,7 @@ from foresweep.data.windows import TrainWindows
 from foresweep.errors import CheckpointError, ForecastError
 from foresweep.models.base import DEFAULT_LEVELS, Checkpoint, Resources
 from foresweep.models.checkpoint import read_weights
-from foresweep.models.kronos import ATTENTION_CELLS, Kronos
+from foresweep.models.kronos import ATTENTION_CELLS, Kronos, _stratified
 from foresweep.models.registry import get_model
 from foresweep.models.training_state import state_file
 from kronos_tiny import HORIZON, Notes, config, forecast, load, train, windows_of
@@ -30,6 +30,17 @@ Trained = Callable[..., Checkpoint]
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return train(PANEL, config(), tmp_path_factory.mktemp("kronos") / "one")
+
+
+def test_paths_fall_into_every_stratum_once_and_each_keeps_its_law() -> None:
+    uniforms = np.random.default_rng(0).random((400, 2, 8, 3, 2))
+    found = _stratified(uniforms)
+    strata = np.sort(np.floor(found * 8).astype(int), axis=1)
+    assert (strata == np.arange(8)[None, :, None, None]).all()
+    one_path = found[:, 0].reshape(400, 6)
+    assert np.abs(one_path.mean(axis=0) - 0.5).max() < 0.06
+    assert np.abs(np.corrcoef(one_path.T) - np.eye(6)).max() < 0.15
+    assert _stratified(np.full((1, 2, 8, 1, 2), 1 - 1e-17)).max() < 1
 
 
 def test_it_is_registered_by_name() -> None:

@@ -13,7 +13,14 @@ from foresweep.data.panel import CLOSE
 from foresweep.data.splits import make_split
 from foresweep.data.windows import TrainWindows
 from foresweep.errors import NotEnoughData
-from foresweep.models.kronos_data import CLIP, Target, TrainingBars, normalise, time_stamps
+from foresweep.models.kronos_data import (
+    CLIP,
+    Target,
+    TrainingBars,
+    normalise,
+    stamps_ahead,
+    time_stamps,
+)
 from panels import make_panel
 
 TARGETS: tuple[Target, ...] = ("return", "price")
@@ -31,6 +38,26 @@ def test_time_stamps_are_the_authors_for_any_time(times: list[pd.Timestamp]) -> 
     values = np.array(times, dtype="datetime64[ns]")
     theirs = calc_time_stamps(pd.Series(values)).to_numpy()
     np.testing.assert_array_equal(time_stamps(values), theirs)
+
+
+def ahead_of(times: object, known: int, horizon: int) -> np.ndarray:
+    values = np.array(times, dtype="datetime64[ns]")[None]
+    past, future = values[:, : -known or None], values[:, len(values[0]) - known :]
+    return stamps_ahead(past, future, horizon)[0]
+
+
+def test_stamps_ahead_are_the_calendars_and_go_on_at_its_rhythm() -> None:
+    days = pd.bdate_range("2024-01-01", periods=40).to_numpy()
+    for known in (0, 2, 10):
+        found = ahead_of(days[:20], known, 20 + known)
+        np.testing.assert_array_equal(found[:20], time_stamps(days[20 - known : 40 - known]))
+    hours = pd.date_range("2024-01-01", periods=200, freq="h").to_numpy()
+    np.testing.assert_array_equal(ahead_of(hours[:190], 0, 10), time_stamps(hours[190:]))
+    np.testing.assert_array_equal(ahead_of(hours[:30], 1, 11), time_stamps(hours[29:40]))
+    weeks = pd.date_range("2024-01-01", periods=40, freq="W").to_numpy()
+    np.testing.assert_array_equal(ahead_of(weeks[:30], 0, 10), time_stamps(weeks[30:]))
+    slow = pd.date_range("2024-01-01", periods=40, freq="28D").to_numpy()
+    np.testing.assert_array_equal(ahead_of(slow[:30], 0, 10), time_stamps(slow[30:]))
 
 
 def test_price_features_are_the_authors_z_scores_of_the_context() -> None:

@@ -73,12 +73,25 @@ def test_our_own_checkpoint_is_a_start_too(tmp_path: Path) -> None:
     nets = found.load()
     again = train(
         make_panel(2, 300),
-        config(pretrained=str(made.path), size=None, max_steps=1, lr=1e-9, weight_decay=0),
+        config(pretrained=str(made.path), max_steps=1, lr=1e-9, weight_decay=0),
         tmp_path / "second",
     )
     second = find_pretrained(str(again.path)).load()
     torch.testing.assert_close(logits(nets), logits(second), atol=1e-4, rtol=0)
     assert found.hash != find_pretrained(str(again.path)).hash
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_frozen_tokenizer_keeps_every_bit_and_another_learns(
+    frozen: bool, folder: Path, tmp_path: Path
+) -> None:
+    given = find_pretrained(str(folder)).load().state()
+    made = config(pretrained=str(folder), freeze_tokenizer=frozen, max_steps=4)
+    found = read_weights(train(make_panel(2, 300), made, tmp_path / "tuned"))
+    same = {name for name in found if np.array_equal(found[name], given[name].numpy())}
+    learnt = {name for name in found if name.endswith("weight") and name not in same}
+    assert any(name.startswith("predictor") for name in learnt)
+    assert any(name.startswith("tokenizer") for name in learnt) != frozen
 
 
 @pytest.mark.parametrize(

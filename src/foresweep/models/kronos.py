@@ -40,7 +40,12 @@ from foresweep.models.kronos_config import (
     resolve_scratch,
     tokenizer_steps,
 )
-from foresweep.models.kronos_data import TrainingBars, normalise, time_stamps
+from foresweep.models.kronos_data import (
+    TrainingBars,
+    normalise,
+    stamps_ahead,
+    time_stamps,
+)
 from foresweep.models.kronos_networks import (
     Architecture,
     Nets,
@@ -169,15 +174,15 @@ class KronosPredictor:
         config = self._config
         how = Sampling(config.num_samples, config.temperature, config.top_p)
         normal = normalise(context.values, context.values.shape[1], config.target or "return")
-        drawn = uniforms(context, seed=seed, shape=(config.num_samples, horizon, 2))
-        ahead = context.future_timestamps[:, :horizon]
+        drawn = _stratified(uniforms(context, seed=seed, shape=(2, config.num_samples, horizon, 2)))
+        ahead = stamps_ahead(context.timestamps, context.future_timestamps, horizon)
         with _evaluating(self.nets):
             bars = sample_paths(
                 self.nets.tokenizer,
                 self.nets.predictor,
                 self._tensor(normal.x.astype(np.float32)),
                 self._tensor(time_stamps(context.timestamps)),
-                self._tensor(time_stamps(ahead)),
+                self._tensor(ahead),
                 how,
                 inverse_cdf(self._tensor(drawn)),
             )
@@ -197,6 +202,16 @@ class KronosPredictor:
         heads = max(config.num_heads or 1, TOKENIZER_HEADS)
         cells = heads * config.num_samples * horizon * (config.context_length + horizon)
         return min(self._resources.inference_batch, max(1, ATTENTION_CELLS // cells))
+
+
+def _stratified(uniforms: Array) -> Array:
+    """[N, S, H, 2] numbers in [0, 1), of [N, 2, S, H, 2]: at every bar and token half the S paths
+    fall one into each of S equal strata, in random order (Latin hypercube sampling, McKay, Beckman
+    and Conover 1979). Each path keeps its law; their quantiles are less left to chance."""
+    order, inside = uniforms[:, 0], uniforms[:, 1]
+    stratum = order.argsort(axis=1).argsort(axis=1)
+    drawn: Array = (stratum + inside) / order.shape[1]
+    return np.minimum(drawn, np.nextafter(1.0, 0.0))
 
 
 @contextmanager

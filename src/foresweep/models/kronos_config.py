@@ -45,7 +45,7 @@ class KronosConfig(TrainingConfig):
     freeze_tokenizer: bool | None = hyper(
         None,
         "keep the tokenizer of the pretrained weights; none: yes with them, no from scratch",
-        probe=(False, True),
+        probe=(False, True, {"pretrained": "published"}),
     )
     tokenizer_fraction: float | None = hyper(
         None,
@@ -100,7 +100,7 @@ class KronosConfig(TrainingConfig):
         ge=2,
     )
     num_samples: int = hyper(
-        20, "paths drawn per forecast", unit="paths", stage="inference", probe=(10, 20), ge=1
+        64, "paths drawn per forecast", unit="paths", stage="inference", probe=(10, 20), ge=1
     )
     temperature: float = hyper(
         1.0, "of the token draws", stage="inference", probe=(0.5, 1.0), gt=0, le=5

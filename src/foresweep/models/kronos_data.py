@@ -92,6 +92,32 @@ def time_stamps(times: NDArray[np.datetime64]) -> IntArray:
     )
 
 
+def stamps_ahead(
+    past: NDArray[np.datetime64], known: NDArray[np.datetime64], horizon: int
+) -> IntArray:
+    """[N, horizon, 5] time stamps after the contexts' times `past` [N, T].
+
+    The calendar's times `known` [N, K] come first; beyond them the week before is repeated, or,
+    for bars slower than a week and contexts shorter than one, the usual step.
+    """
+    pairs = zip(past, known[:, :horizon], strict=True)
+    total = past.shape[1] + horizon
+    times = np.stack([_continued(np.concatenate(pair), total) for pair in pairs])
+    return time_stamps(times[:, -horizon:])
+
+
+def _continued(times: NDArray[np.datetime64], total: int) -> NDArray[np.datetime64]:
+    """Rising `times`, gone on with until there are `total`."""
+    week = np.timedelta64(7, "D")
+    step = np.median(np.diff(times).astype("timedelta64[ns]").astype(np.int64))
+    weekly = times[-1] - times[0] >= week and step <= week.astype("timedelta64[ns]").astype(int)
+    while len(times) < total:
+        same = times[times + week > times[-1]] + week
+        more = same if weekly else times[-1:] + np.timedelta64(int(step), "ns")
+        times = np.concatenate([times, more])
+    return times[:total]
+
+
 class TrainingBars:
     """Draws normalised training windows of context and labels."""
 

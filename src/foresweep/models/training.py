@@ -53,7 +53,7 @@ class TrainingConfig:
         None,
         "passes over the training bars, in place of max_steps",
         unit="epochs",
-        probe=(1, 2),
+        probe=(1, 2, {"max_steps": None}),
         ge=1,
     )
     warmup_fraction: float = hyper(

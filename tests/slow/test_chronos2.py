@@ -28,7 +28,7 @@ from foresweep.models.chronos2_config import Chronos2Config
 from foresweep.models.representation import Representation
 from foresweep.models.training import seeded
 from panels import make_panel, sine_panel
-from slow.sine import Case, forecast_test, judge, make_case, pinball_scorer, silent, train_case
+from sine import Case, forecast_test, judge, make_case, pinball_scorer, silent, train_case
 
 pytestmark = pytest.mark.slow
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from foresweep.errors import CheckpointError, ConfigError, WeightsNotFound
+from foresweep.models.checkpoint import read_weights
 from foresweep.models.kronos import Kronos, KronosConfig
 from foresweep.models.kronos_config import architecture_of
 from foresweep.models.kronos_networks import Nets, build, find_pretrained, set_dropout

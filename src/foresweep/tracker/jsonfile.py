@@ -75,7 +75,10 @@ class JsonTracker(Tracker):
             model_name, hyperparams, metrics, checkpoint_path, training_time_seconds, notes
         )
         if self._json is not None:
-            export_json(self, self._json)
+            try:
+                export_json(self, self._json)
+            except TrackerError as error:  # the run is safe: its database has it
+                logger.warning("run %s is on record, but %s", run_id, error)
         return run_id
 
 
@@ -204,7 +207,7 @@ def _keep_original(connection: Connection, path: Path) -> None:
     """A file from elsewhere may hold more than is written back (test scores, own fields)."""
     original = path.with_suffix(".original.json")
     if path.exists() and not original.exists():
-        content = path.read_bytes()
+        content = _read(path)
         if not _is_ours(content):
             _replace(original, content)
 

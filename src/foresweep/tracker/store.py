@@ -86,6 +86,12 @@ class Store:
         with self._transaction("BEGIN IMMEDIATE") as connection:
             yield connection
 
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         self._engine.dispose(close=os.getpid() == self._pid)
 

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+from foresweep.errors import DatabaseUnusable, NotFound, TrackerError
+from foresweep.tracker import migrations, schema
+from foresweep.tracker.store import Store, network_kind
+from foresweep.tracker.tracker import Tracker
+
+
+def test_an_empty_place_becomes_a_database_in_wal_mode(tmp_path: Path) -> None:
+    with_folders = tmp_path / "a" / "b" / "sweeps.db"
+    store = Store(with_folders)
+    with store.read() as connection:
+        assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+        assert connection.execute(text("PRAGMA synchronous")).scalar() == 1
+        assert connection.execute(text("PRAGMA foreign_keys")).scalar() == 1
+        assert connection.execute(text("PRAGMA busy_timeout")).scalar() == 30_000
+    store.close()
+    assert with_folders.exists()
+
+
+def test_full_synchronous_is_there_for_the_asking(path: Path) -> None:
+    store = Store(path, synchronous="FULL")
+    with store.read() as connection:
+        assert connection.execute(text("PRAGMA synchronous")).scalar() == 2
+    store.close()
+
+
+@pytest.mark.parametrize("form", ["{}", "sqlite:///{}", "sqlite+pysqlite:///{}"])
+def test_paths_and_urls_open_the_same_file(path: Path, empty: Path, form: str) -> None:
+    Tracker(path).log_run("toto", {}, {})
+    with Tracker(form.format(path)) as tracker:
+        assert len(tracker.get_runs()) == 1
+
+
+def test_the_tables_are_those_the_migrations_build(path: Path) -> None:
+    store = Store(path)
+    with store.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        found = compare_metadata(context, schema.metadata)
+    store.close()
+    ours = [d for d in found if schema.VERSION_TABLE not in str(d)]
+    assert ours == []
+
+
+def test_head_is_the_newest_migration() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    assert ScriptDirectory.from_config(config).get_heads() == [schema.HEAD]
+
+
+def test_what_fails_inside_a_unit_of_work_leaves_nothing(tracker: Tracker) -> None:
+    def half_done() -> None:
+        with tracker.store.write() as connection:
+            connection.execute(text("INSERT INTO imports VALUES ('h', 'p', 1, 'now')"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        half_done()
+    with tracker.store.read() as connection:
+        assert connection.execute(text("SELECT count(*) FROM imports")).scalar() == 0
+
+
+def test_what_was_read_before_a_write_cannot_change_meanwhile(path: Path) -> None:
+    store, other = Store(path), Store(path, busy_timeout_s=0.01)
+    with (
+        store.write() as connection,
+        pytest.raises(TrackerError, match="stayed locked by another process"),
+        other.write(),
+    ):
+        pytest.fail(f"two writers at once: {connection}")
+    with store.write(), other.read() as reader:
+        assert reader.execute(text("SELECT count(*) FROM runs")).scalar() == 0
+    store.close()
+    other.close()
+
+
+def test_a_text_file_is_not_a_database(path: Path) -> None:
+    path.write_text("run,score\n" * 1000)
+    with pytest.raises(DatabaseUnusable, match=r"sweeps\.db is not a database; give another"):
+        Store(path)
+    assert path.read_text().startswith("run,score")
+
+
+def test_a_damaged_database_is_named(tracker: Tracker, path: Path) -> None:
+    for _ in range(50):
+        tracker.log_run("toto", {"x": "y" * 500}, {})
+    tracker.close()
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xff" * (len(content) - 4096)
+    path.write_bytes(content)
+    with pytest.raises(DatabaseUnusable, match="is damaged; restore a copy"):
+        Tracker(path).get_runs()
+
+
+def test_a_read_only_database_is_named(path: Path, tracker: Tracker) -> None:
+    with (
+        Store(f"sqlite:///file:{path}?mode=ro&uri=true") as store,
+        pytest.raises(DatabaseUnusable, match="is read-only; give a place"),
+        store.write() as connection,
+    ):
+        connection.execute(text("DELETE FROM runs"))
+
+
+def test_a_place_where_no_folder_can_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DatabaseUnusable, match="cannot be made"):
+        Store(tmp_path / "file" / "sweeps.db")
+
+
+def test_a_folder_is_no_database(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseUnusable, match=r"is a folder; give a file in it"):
+        Store(tmp_path)
+
+
+def test_somebody_elses_database_is_left_alone(path: Path) -> None:
+    with sqlite3.connect(path) as theirs:
+        theirs.execute("CREATE TABLE experiments (id)")
+    theirs.close()
+    with pytest.raises(DatabaseUnusable, match=r"of something else \(experiments\)"):
+        Store(path)
+
+
+def test_a_database_from_a_newer_foresweep_is_refused(tracker: Tracker, path: Path) -> None:
+    with tracker.store.write() as connection:
+        connection.execute(text(f"UPDATE {schema.VERSION_TABLE} SET version_num = '9999'"))
+    with pytest.raises(DatabaseUnusable, match=r"from a newer foresweep \(schema 9999"):
+        Store(path)
+
+
+def test_reading_does_not_make_a_database(path: Path) -> None:
+    with pytest.raises(NotFound, match="no database at"):
+        Tracker(path, create=False)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("postgresql+psycopg://me:hunter2@host/db", "only SQLite is supported"),
+        ("nonsense://x", "nonsense: no such database kind"),
+    ],
+)
+def test_other_databases_are_refused_and_no_password_shown(url: str, message: str) -> None:
+    with pytest.raises(DatabaseUnusable, match=message) as caught:
+        Store(url)
+    assert "hunter2" not in str(caught.value)
+
+
+def mount(folder: Path, kind: str, options: str = "rw") -> SimpleNamespace:
+    return SimpleNamespace(mountpoint=str(folder), fstype=kind, opts=options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "far"),
+    [
+        ("nfs4", "rw", True),
+        ("cifs", "rw", True),
+        ("NTFS", "rw,remote", True),
+        ("ext4", "rw", False),
+        ("tmpfs", "rw", False),
+    ],
+)
+def test_a_network_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, options: str, far: bool
+) -> None:
+    mounts = [mount(Path("/"), "ext4"), mount(tmp_path, kind, options)]
+    monkeypatch.setattr(psutil, "disk_partitions", lambda **_: mounts)
+    assert network_kind(tmp_path / "a" / "b.db") == (kind if far else None)
+    if far:
+        with pytest.raises(DatabaseUnusable, match=f"network folder .{kind}."):
+            Store(tmp_path / "b.db")
+
+
+def test_the_nearest_mount_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounts = [mount(Path("/"), "nfs"), mount(tmp_path, "ext4")]
+    monkeypatch.setattr(psutil, "disk_partitions", lambda **_: mounts)
+    assert network_kind(tmp_path / "a.db") is None
+    assert network_kind(Path("/elsewhere/a.db")) == "nfs"
+
+
+def test_an_existing_database_opens_without_the_migrations_library(
+    tracker: Tracker, path: Path
+) -> None:
+    heavy = "alembic", "pandas", "polars", "torch", "numpy"
+    code = (
+        f"import sys; from foresweep.tracker.tracker import Tracker; Tracker({str(path)!r});"
+        f"print([m for m in {heavy} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of fork beside threads, from 3.12 on
+def test_a_forked_child_gets_connections_of_its_own(tracker: Tracker) -> None:
+    tracker.log_run("toto", {}, {})
+    child = os.fork()
+    if child == 0:  # leave without pytest's own ending
+        tracker.log_run("kronos", {}, {})
+        os._exit(0 if len(tracker.get_runs()) == 2 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    tracker.log_run("toto", {}, {})
+    assert [r.model_name for r in tracker.get_runs()] == ["toto", "kronos", "toto"]

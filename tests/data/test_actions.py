@@ -101,6 +101,17 @@ def test_a_jump_that_goes_back_is_no_split() -> None:
     assert split_like_jumps(bars[:, 0], bars[:, 3]) == []
 
 
+def test_a_fall_that_opens_between_two_ratios_is_no_split() -> None:
+    """Opens at 0.58 and closes at 0.65 of the last close: only the close is like 3 for 2."""
+    bars = _bars()
+    before = bars[99, 3]
+    bars[100:, :4] *= 0.65 * before / bars[100, 3]
+    bars[100, 0] = 0.58 * before
+    assert split_like_jumps(bars[:, 0], bars[:, 3]) == []
+    bars[100, 0] = 0.66 * before
+    assert len(split_like_jumps(bars[:, 0], bars[:, 3])) == 1
+
+
 def test_a_fall_during_the_day_is_no_split() -> None:
     bars = _bars()
     bars[100:, 3] /= 2

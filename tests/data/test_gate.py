@@ -107,6 +107,12 @@ def test_more_than_one_percent_bad_rows_drop_the_item() -> None:
     assert loaded.report.dropped == ("X",)
 
 
+def test_one_bad_row_of_few_is_forgiven_and_two_are_not() -> None:
+    for bad, kept in (((50,), True), ((50, 60), False)):
+        loaded = one(item(80, open=dict.fromkeys(bad, np.nan)))
+        assert ("X" in loaded.panel.items) == kept
+
+
 def test_long_lists_of_bad_rows_are_shortened_but_all_masked() -> None:
     loaded = one(item(open=dict.fromkeys(range(50, 75), np.nan)))
     told = [f for f in loaded.report.findings if f.rule == "missing_price"]
@@ -130,6 +136,12 @@ def test_a_price_flip_that_comes_back_is_masked() -> None:
         loaded = one(scaled(item(), factor))
         assert rules_of(loaded) == [("price_flip", 101 + k) for k in range(width)]
         assert loaded.panel.bars[loaded.panel.index("X")].num_masked == width
+
+
+def test_the_good_row_between_two_flips_is_kept() -> None:
+    factor = np.ones(BARS)
+    factor[[100, 102]] = 10.0
+    assert rules_of(one(scaled(item(), factor))) == [("price_flip", 101), ("price_flip", 103)]
 
 
 def test_a_low_far_below_its_bar_is_masked() -> None:
@@ -371,7 +383,9 @@ def test_missing_sessions_of_the_exchange_are_told() -> None:
 
 
 def test_a_panel_of_another_exchange_is_not_held_to_new_yorks_days() -> None:
-    assert load_panel(make_frame(2, 600)).report.findings == ()
+    days = np.delete(weekdays(800), np.arange(5, 800, 20))
+    frame = pl.concat([walk_frame(f"S{k}", days) for k in range(2)])
+    assert load_panel(frame).report.findings == ()
 
 
 def test_a_panel_without_endings_is_called_a_panel_of_survivors() -> None:

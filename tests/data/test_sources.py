@@ -175,6 +175,15 @@ def test_one_long_file_is_taken_apart_by_its_item_column(tmp_path: Path) -> None
         assert load_panel(tmp_path / name).panel.hash == panel_from_frame(frame).hash
 
 
+def test_rows_of_parquet_count_from_one_and_lines_of_csv_from_the_header(tmp_path: Path) -> None:
+    frame = walk_frame("X", weekdays(200))
+    low = frame["low"].to_numpy().copy()
+    low[10] = np.nan
+    for name, row in (("a.parquet", 11), ("a.csv", 12)):
+        write_table(tmp_path / name, frame.with_columns(low=low))
+        assert told(load_panel(tmp_path / name), "missing_price") == [(name, row)]
+
+
 def test_rows_of_a_long_file_without_an_item_are_told(tmp_path: Path) -> None:
     frame = make_frame(2, 200).with_columns(
         item_id=pl.when(pl.int_range(pl.len()) == 5).then(None).otherwise("item_id")

@@ -12,7 +12,7 @@ from foresweep.data.panel import CLOSE, Panel, panel_from_frame
 from foresweep.data.splits import PartName, make_split
 from foresweep.data.windows import TrainWindows, Windows
 from foresweep.errors import NotEnoughData
-from panels import make_frame, make_panel, weekdays
+from panels import every_day, make_frame, make_panel, walk_frame, weekdays
 from strategies import ragged_panels
 
 BARS = 400
@@ -209,3 +209,35 @@ def test_a_label_on_a_masked_row_empties_only_the_cells_that_need_it() -> None:
     assert valid[:, 1:].all()
     touched = (part.origins <= hole) & (hole <= part.origins + 5)
     assert np.array_equal(valid[:, 0], ~touched)
+
+
+def test_a_stock_among_coins_is_not_scored_beyond_its_part() -> None:
+    """Five coins make weekends eligible; ten sessions of a stock then last fourteen bars."""
+    coins = [walk_frame(f"C{k}", every_day(700)) for k in range(5)]
+    panel = panel_from_frame(pl.concat([*coins, walk_frame("S", weekdays(500))]))
+    split = make_split(panel, 10, stride=1)
+    for part in split.parts[1:]:
+        windows = Windows(panel, split, part)
+        stock = windows.item == panel.index("S")
+        positions = panel.timeline_of(panel.index("S"))
+        assert positions[windows.row[stock] + 10].max() < part.stop
+        assert stock.any()
+        last = part.origins[windows.origin[~stock]].max()
+        assert part.origins[windows.origin[stock]].max() < last == part.origins[-1]
+
+
+def test_a_window_needs_exactly_the_least_context() -> None:
+    panel = make_panel(1, BARS)
+    first = int(make_split(panel, 5).part("tune").origins[0])
+    for least, scored in ((first + 1, True), (first + 2, False)):
+        split = make_split(panel, 5, min_context=least, max_context=least)
+        windows = Windows(panel, split, split.part("tune"))
+        assert (windows.row[0] == first) == scored
+
+
+def test_training_labels_begin_inside_the_part() -> None:
+    panel = make_panel(2, BARS)
+    split = make_split(panel, 5)
+    val = TrainWindows(panel, split, split.part("val"))
+    _, times = val.cut(*val.starts(40, 5), 45)
+    assert times[:, 40].min() == panel.timeline[split.part("val").start]

@@ -42,7 +42,7 @@ class Ordered:
 
 def in_order(raw: RawItem) -> Ordered:
     """Sort what may be sorted: files newest first are read backwards, equal copies leave, files
-    of one item join. Rows out of order and two different rows at one time are fatal."""
+    of one item join. Two different rows at one time are fatal: no rule can say which is true."""
     rows = np.flatnonzero(~np.isnat(raw.utc))
     daily = _is_daily(raw.utc[rows])
     times = _dates(raw.utc[rows], raw.wall[rows]) if daily else raw.utc[rows]
@@ -51,7 +51,7 @@ def in_order(raw: RawItem) -> Ordered:
     rows, times = rows[order], times[order]
     twice = np.flatnonzero(times[1:] == times[:-1]) + 1
     differ = np.array([not _same_bar(raw, rows[k - 1], rows[k]) for k in twice], dtype=bool)
-    fatal = bool(differ.any()) or any(f.rule == "unsorted" for f in faults)
+    fatal = bool(differ.any())
     if differ.any():
         at = rows[twice[differ]]
         faults.append(Fault("contradictory_timestamps", "another row has the time {}", at))

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from foresweep.lifecycle.predict import predict_panel
     from foresweep.models.checkpoint import read_checkpoint as load_checkpoint
     from foresweep.records import Run, Sweep, Trial
+    from foresweep.search.plan import SweepPlan
     from foresweep.search.start import sweep, train
-    from foresweep.search.sweep import SweepPlan
     from foresweep.tracker.tracker import Tracker
 
 __all__ = [
@@ -38,7 +38,7 @@ _HOMES = {
     "HyperparamTracker": "foresweep.compat",
     "Run": "foresweep.records",
     "Sweep": "foresweep.records",
-    "SweepPlan": "foresweep.search.sweep",
+    "SweepPlan": "foresweep.search.plan",
     "Tracker": "foresweep.tracker.tracker",
     "Trial": "foresweep.records",
     "load_checkpoint": "foresweep.models.checkpoint",

@@ -16,7 +16,7 @@ from foresweep.reporting.report import markdown_report
 from foresweep.tracker import jsonfile
 
 
-class HyperparamTracker(jsonfile.HyperparamTracker):
+class HyperparamTracker(jsonfile.JsonTracker):
     """One database of every run. A `.json` path stands for the SQLite database beside it."""
 
     def generate_report(

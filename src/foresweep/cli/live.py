@@ -28,11 +28,12 @@ from foresweep.cli.tables import (
     seconds,
     verdict_line,
 )
+from foresweep.models.registry import BASELINES
 from foresweep.search import events
 
 if TYPE_CHECKING:
     from foresweep.records import Run, Sweep
-    from foresweep.search.sweep import SweepPlan
+    from foresweep.search.plan import SweepPlan
     from foresweep.tracker.tracker import Tracker
 
 
@@ -86,6 +87,8 @@ class LiveView:
         self.console.print(text, style=style, soft_wrap=True)
 
     def _say_start(self) -> None:
+        if set(self.plan.models) <= set(BASELINES):
+            return
         if self.plan.pretrained:
             self.say(f"Fine-tuning weights: {self.plan.pretrained}.")
         elif self.plan.size:

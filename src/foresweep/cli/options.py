@@ -38,9 +38,9 @@ def settings(db: str | None, runs: Path | None = None) -> Settings:
 
 
 def open_tracker(db: str | None) -> Tracker:
-    from foresweep.tracker.tracker import Tracker
+    from foresweep.tracker.jsonfile import JsonTracker
 
-    return Tracker(settings(db).database)
+    return JsonTracker(settings(db).database)
 
 
 def parse_values(pairs: list[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import typer
 from foresweep.cli.options import Data, Db, Horizon, Runs, parse_values, settings
 
 if TYPE_CHECKING:
-    from foresweep.search.sweep import SweepPlan
+    from foresweep.search.plan import SweepPlan
 
 
 class Mode(StrEnum):
@@ -161,7 +161,7 @@ def _plan(
     from foresweep.data.sources import default_source
     from foresweep.errors import UsageError
     from foresweep.models.base import Resources
-    from foresweep.search.sweep import SweepPlan, by_hand
+    from foresweep.search.plan import SweepPlan, by_hand
 
     if pretrained and size:
         raise UsageError(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from foresweep.selection.leaderboard import Leaderboard, Row
 
 
-WIDE = 150
+WIDE = 172
 """Columns at which a table shows everything."""
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from foresweep.records import Run, Sweep
 from foresweep.search.events import Event, Listener, TrialFinished
-from foresweep.search.sweep import SweepPlan, by_hand, run_sweep
+from foresweep.search.plan import SweepPlan, by_hand
+from foresweep.search.sweep import run_sweep
 from foresweep.settings import load_settings
 from foresweep.tracker.tracker import Tracker
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,8 @@ from foresweep.data.sources import Loaded, load_panel
 from foresweep.data.splits import PARTS, Split
 from foresweep.data.tables import write_panel
 from foresweep.data.windows import Windows
-from foresweep.errors import ConfigError, ForesweepError, LeakFound, SearchError, UnknownName
-from foresweep.metrics import METRICS
-from foresweep.models.base import Resources, TrialPruned
+from foresweep.errors import ConfigError, ForesweepError, LeakFound, SearchError
+from foresweep.models.base import TrialPruned
 from foresweep.models.registry import BASELINES
 from foresweep.records import Run, Sweep
 from foresweep.search.channel import Progress
@@ -40,63 +39,17 @@ from foresweep.search.events import (
     TrialStarted,
 )
 from foresweep.search.local import LocalEngine, TaskFailed, warm_up
-from foresweep.search.proposals import Proposal, baseline_proposals, expand_models, propose
+from foresweep.search.plan import SweepPlan
+from foresweep.search.proposals import Proposal, baseline_proposals, propose
 from foresweep.search.trial import Ground, LeakTest, Prepare, Prepared, Trial, TrialResult
 from foresweep.tracker.tracker import Heartbeat, Tracker
 
-TINY_STEP_CAP = 300
-"""Tiny models from scratch stop here unless --max-steps says otherwise."""
 PRELOAD = ("foresweep.search.trial", "foresweep.models.baselines")
 PRELOAD_OF = {
     "toto": "foresweep.models.toto",
     "kronos": "foresweep.models.kronos",
     "chronos2": "foresweep.models.chronos2",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class SweepPlan:
-    """One question, in full."""
-
-    models: tuple[str, ...]
-    mode: str = "priority"
-    data: str = "demo"
-    horizon: int = 5
-    objective: str = "pct_mae"
-    max_runs: int | None = None
-    size: str | None = "tiny"  # None with pretrained weights
-    pretrained: str | None = None
-    max_steps: int | None = None
-    seed: int = 0
-    stride: int | None = None
-    max_context: int | None = None
-    max_windows: int = 100_000
-    again: bool = False  # train equal configs once more
-    resources: Resources = field(default_factory=Resources)
-    proposals: tuple[Proposal, ...] = ()  # given outright (a run by hand) instead of by mode
-
-    @property
-    def step_cap(self) -> int | None:
-        if self.max_steps is not None or self.pretrained or self.size != "tiny":
-            return self.max_steps
-        return TINY_STEP_CAP
-
-    @property
-    def base(self) -> dict[str, Any]:
-        """Laid under every trained config."""
-        return {"pretrained": self.pretrained, "size": None if self.pretrained else self.size}
-
-    def checked(self) -> SweepPlan:
-        """This plan with model names spelt out. Raises UnknownName, ConfigError."""
-        bare = self.objective.strip()
-        if bare.partition("_")[0] in PARTS:
-            raise ConfigError(
-                f"objective {bare!r}: a sweep is steered by tune alone; give the metric's bare "
-                f"name, e.g. --objective pct_mae"
-            )
-        if bare not in METRICS:
-            raise UnknownName("metric", bare, METRICS)
-        return dataclasses.replace(self, models=expand_models(self.models), objective=bare)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,8 +248,13 @@ def _earlier(stage: _Stage, prepared: Prepared) -> Run | None:
         config_hash=prepared.config_hash,
         panel_hash=stage.panel_hash,
         task_hash=stage.task_hash,
-        seed=stage.plan.seed,
+        seed=_seed(stage, prepared),
     )
+
+
+def _seed(stage: _Stage, prepared: Prepared) -> int:
+    """Baselines draw nothing: under one seed they are run once for all sweeps of a task."""
+    return 0 if prepared.proposal.model in BASELINES else stage.plan.seed
 
 
 def _test_for_leaks(stage: _Stage, sweep: Sweep, first: Prepared) -> None:
@@ -331,7 +289,7 @@ def _try(stage: _Stage, sweep: Sweep, prepared: Prepared) -> None:
         hyperparams=prepared.config,
         sweep_id=sweep.sweep_id,
         trial_number=trial.number,
-        seed=plan.seed,
+        seed=_seed(stage, prepared),
         config_hash=prepared.config_hash,
         train_hash=prepared.train_hash,
         panel_hash=stage.panel_hash,
@@ -360,7 +318,7 @@ def _execute(stage: _Stage, run: Run, prepared: Prepared) -> Run:
         model=prepared.proposal.model,
         config=prepared.config,
         resources=stage.plan.resources,
-        seed=stage.plan.seed,
+        seed=_seed(stage, prepared),
         out=out,
         run_id=run.run_id,
         fingerprints=stage.fingerprints,
@@ -388,10 +346,3 @@ def _execute(stage: _Stage, run: Run, prepared: Prepared) -> Run:
         duration_seconds=time.perf_counter() - started,
         peak_memory_mb=result.peak_memory_mb,
     )
-
-
-def by_hand(plan: SweepPlan, values: Mapping[str, Any]) -> SweepPlan:
-    """The plan of one run with hyperparameters given outright. Raises UnknownName."""
-    (model,) = expand_models(plan.models)
-    base = {} if model in BASELINES else plan.base
-    return dataclasses.replace(plan, proposals=(Proposal(model, {**base, **values}, "by hand"),))

@@ -1,0 +1,126 @@
+"""Write the reference pages from the code: `python docs/generate.py`. A test holds them equal."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+from typer.main import get_command
+
+from foresweep import errors
+from foresweep.cli.main import app
+from foresweep.data.quality import RULES, severity_of
+from foresweep.metrics import METRICS
+from foresweep.models.config import hyperparameters
+from foresweep.models.registry import BASELINES, FAMILIES, get_model
+from foresweep.reporting.report import md_table
+
+DOCS = Path(__file__).parent
+WRITTEN = "Written by `python docs/generate.py` from the code; a test holds it to it."
+
+
+def metrics_page() -> str:
+    lines = [
+        "# Metrics",
+        "",
+        WRITTEN,
+        "",
+        "y: close after the origin; m: median forecast; q: forecast quantile; b: close at the "
+        "origin. Means are over windows and leads, every item with equal weight. A score's full "
+        "name carries its part: `tune_pct_mae` steers, `val_pct_mae` ranks, `test_pct_mae` is "
+        "sealed.",
+        "",
+    ]
+    rows = [
+        (f"`{m.name}`", m.unit, _direction(m.higher_is_better, m.target), m.formula, m.source)
+        for m in METRICS.values()
+    ]
+    return _page(lines + md_table(("metric", "unit", "better", "formula", "source"), rows))
+
+
+def _direction(higher: bool, target: float | None) -> str:
+    if target is not None:
+        return f"near {target}"
+    return "higher" if higher else "lower"
+
+
+def hyperparameters_page() -> str:
+    lines = ["# Hyperparameters", "", WRITTEN, ""]
+    lines += [
+        "Every field changes the outcome or is refused: the contract suite trains with two values "
+        "of each and compares. `architecture` fields are fixed by pretrained weights; `inference` "
+        "fields need no new training.",
+        "",
+    ]
+    for name in (*FAMILIES, *BASELINES):
+        found = hyperparameters(get_model(name).Config)
+        rows = [(f"`{h.name}`", f"`{h.default}`", h.unit, h.stage, h.doc) for h in found]
+        lines += [f"## {name}", ""]
+        lines += (
+            md_table(("hyperparameter", "default", "unit", "stage", "meaning"), rows)
+            if rows
+            else ["None.", ""]
+        )
+    return _page(lines)
+
+
+def errors_page() -> str:
+    doc = inspect.getdoc(errors) or ""
+    lines = ["# Errors", "", WRITTEN, "", "```", *doc.splitlines(), "```", ""]
+    rows = [
+        (f"`{name}`", str(kind.exit_code), (inspect.getdoc(kind) or "").splitlines()[0])
+        for name, kind in vars(errors).items()
+        if inspect.isclass(kind) and issubclass(kind, errors.ForesweepError)
+    ]
+    return _page(lines + md_table(("error", ">exit code", "meaning"), rows))
+
+
+def rules_page() -> str:
+    lines = ["# The data gate", "", WRITTEN, ""]
+    lines += [
+        "An `error` drops the item (or the file) and says so; a `warning` masks the row or raises "
+        "a doubt; a `note` informs. Nothing is ever repaired, interpolated or clipped.",
+        "",
+    ]
+    rows = [(f"`{rule}`", severity_of(rule), text) for rule, text in RULES.items()]
+    return _page(lines + md_table(("rule", "severity", "meaning"), rows))
+
+
+def commands_page() -> str:
+    lines = ["# Commands", "", WRITTEN, ""]
+    for path, command in _commands(get_command(app), "foresweep"):
+        lines += [f"## `{path}`", "", inspect.cleandoc(command.help or ""), ""]
+        rows = [
+            (", ".join(f"`{o}`" for o in p.opts) or p.name, getattr(p, "help", None) or "")
+            for p in command.params
+            if p.name not in ("help", "install_completion", "show_completion")
+        ]
+        lines += md_table(("option", "meaning"), rows) if rows else []
+    return _page(lines)
+
+
+def _commands(command: object, path: str) -> Iterator[tuple[str, object]]:
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        yield path, command
+        return
+    for name, sub in inner.items():
+        yield from _commands(sub, f"{path} {name}")
+
+
+def _page(lines: list[str]) -> str:
+    return "\n".join(lines).rstrip() + "\n"
+
+
+PAGES = {
+    "metrics.md": metrics_page,
+    "hyperparameters.md": hyperparameters_page,
+    "errors.md": errors_page,
+    "data-gate.md": rules_page,
+    "commands.md": commands_page,
+}
+
+if __name__ == "__main__":
+    for name, render in PAGES.items():
+        (DOCS / name).write_text(render(), encoding="utf-8")

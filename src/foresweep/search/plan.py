@@ -1,0 +1,70 @@
+"""The plan of a sweep: one question, in full."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from foresweep.data.splits import PARTS
+from foresweep.errors import ConfigError, UnknownName
+from foresweep.metrics import METRICS
+from foresweep.models.base import Resources
+from foresweep.models.registry import BASELINES
+from foresweep.search.proposals import Proposal, expand_models
+
+TINY_STEP_CAP = 300
+"""Tiny models from scratch stop here unless --max-steps says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepPlan:
+    """One question, in full."""
+
+    models: tuple[str, ...]
+    mode: str = "priority"
+    data: str = "demo"
+    horizon: int = 5
+    objective: str = "pct_mae"
+    max_runs: int | None = None
+    size: str | None = "tiny"  # None with pretrained weights
+    pretrained: str | None = None
+    max_steps: int | None = None
+    seed: int = 0
+    stride: int | None = None
+    max_context: int | None = None
+    max_windows: int = 100_000
+    again: bool = False  # train equal configs once more
+    resources: Resources = field(default_factory=Resources)
+    proposals: tuple[Proposal, ...] = ()  # given outright (a run by hand) instead of by mode
+
+    @property
+    def step_cap(self) -> int | None:
+        if self.max_steps is not None or self.pretrained or self.size != "tiny":
+            return self.max_steps
+        return TINY_STEP_CAP
+
+    @property
+    def base(self) -> dict[str, Any]:
+        """Laid under every trained config."""
+        return {"pretrained": self.pretrained, "size": None if self.pretrained else self.size}
+
+    def checked(self) -> SweepPlan:
+        """This plan with model names spelt out. Raises UnknownName, ConfigError."""
+        bare = self.objective.strip()
+        if bare.partition("_")[0] in PARTS:
+            raise ConfigError(
+                f"objective {bare!r}: a sweep is steered by tune alone; give the metric's bare "
+                f"name, e.g. --objective pct_mae"
+            )
+        if bare not in METRICS:
+            raise UnknownName("metric", bare, METRICS)
+        return dataclasses.replace(self, models=expand_models(self.models), objective=bare)
+
+
+def by_hand(plan: SweepPlan, values: Mapping[str, Any]) -> SweepPlan:
+    """The plan of one run with hyperparameters given outright. Raises UnknownName."""
+    (model,) = expand_models(plan.models)
+    base = {} if model in BASELINES else plan.base
+    return dataclasses.replace(plan, proposals=(Proposal(model, {**base, **values}, "by hand"),))

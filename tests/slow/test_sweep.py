@@ -1,0 +1,154 @@
+"""Sweeps over real models, through the command line, with workers killed for real."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.slow
+SWEEP = ("sweep", "--data", "demo", "--stride", "20", "--max-context", "256")
+
+
+def start(folder: Path, *args: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "foresweep", *args],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def run(folder: Path, *args: str, code: int = 0) -> str:
+    process = start(folder, *args)
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == code, out
+    return out
+
+
+def runs_of(folder: Path, model: str) -> list[dict[str, Any]]:
+    """Runs of a model, newest first."""
+    found: list[dict[str, Any]] = json.loads(run(folder, "runs", "--model", model, "--json"))
+    return found
+
+
+def busy_worker(head: subprocess.Popen[str]) -> Iterator[psutil.Process]:
+    """The grandchild that trains: head -> forkserver -> worker."""
+    for server in psutil.Process(head.pid).children():
+        yield from server.children()
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One short sweep over all three models."""
+    folder = tmp_path_factory.mktemp("swept")
+    out = run(folder, *SWEEP, "--model", "all", "--mode", "demo", "--max-runs", "3",
+              "--max-steps", "6")  # fmt: skip
+    (folder / "out.txt").write_text(out)
+    return folder
+
+
+def test_one_command_sweeps_all_three_models_beside_the_baselines(swept: Path) -> None:
+    found = json.loads(run(swept, "runs", "--json"))
+    assert {r["model_name"] for r in found if r["state"] == "complete"} == {
+        "toto", "kronos", "chronos2", "last-value", "drift", "seasonal-naive", "random-walk",
+    }  # fmt: skip
+    assert len({r["fingerprints"]["val"] for r in found}) == 1
+
+
+def test_the_sweep_ends_in_an_honest_sentence(swept: Path) -> None:
+    out = (swept / "out.txt").read_text()
+    assert "nothing is downloaded" in out
+    assert "test is sealed" in out
+    best = json.loads(run(swept, "best", "--json"))[0]
+    said = "Nothing beats naive" if best["skill_vs_last_value"] <= 0 else "better than last-value"
+    assert said in out
+
+
+def test_a_chosen_checkpoint_forecasts_in_a_new_process(swept: Path) -> None:
+    run(swept, "best", "--export-path")
+    first, second = (json.loads(run(swept, "predict", "--data", "demo", "--json")) for _ in "ab")
+    assert len(first) == 6 * 5
+    assert first == second
+
+
+def test_the_same_command_again_trains_nothing(swept: Path) -> None:
+    out = run(swept, *SWEEP, "--model", "all", "--mode", "demo", "--max-runs", "3",
+              "--max-steps", "6")  # fmt: skip
+    assert out.count("trained before as") == 7
+
+
+def test_a_killed_worker_fails_its_run_and_the_sweep_goes_on(tmp_path: Path) -> None:
+    head = start(tmp_path, *SWEEP, "--model", "chronos2", "--mode", "demo", "--max-steps", "300")
+    assert head.stdout is not None
+    for line in head.stdout:
+        if line.startswith("random-walk: tune"):  # the first trained run begins now
+            break
+    workers = wait_for_worker(head)
+    workers[0].kill()
+    out = head.communicate(timeout=300)[0]
+    assert head.returncode == 0, out
+    later, first = runs_of(tmp_path, "chronos2")
+    assert (first["state"], later["state"]) == ("failed", "complete")
+    assert "SIGKILL" in first["error"]
+    assert "SIGKILL" in out
+
+
+def wait_for_worker(head: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Poll until the trial's process is there."""
+    while head.poll() is None:
+        workers = [w for w in busy_worker(head) if w.is_running()]
+        if workers:
+            return workers
+    raise AssertionError("the sweep ended before a worker was seen")
+
+
+def test_ctrl_c_leaves_no_run_running(tmp_path: Path) -> None:
+    head = start(tmp_path, *SWEEP, "--model", "chronos2", "--mode", "demo", "--max-steps", "300")
+    assert head.stdout is not None
+    for line in head.stdout:
+        if line.startswith("random-walk: tune"):
+            break
+    workers = wait_for_worker(head)
+    head.send_signal(signal.SIGINT)
+    out = head.communicate(timeout=60)[0]
+    assert head.returncode == 130, out
+    assert "Stopped." in out
+    assert [r["state"] for r in runs_of(tmp_path, "chronos2")] == ["cancelled"]
+    assert not psutil.wait_procs(workers, timeout=20)[1]
+
+
+def test_a_trial_that_raises_is_on_record_with_its_traceback(tmp_path: Path) -> None:
+    out = run(tmp_path, "train", "--data", "demo", "--stride", "20", "--model", "chronos2",
+              "--set", "lr=1.0", "--set", "gradient_clip=1e9", "--set", "max_steps=40",
+              "--set", "warmup_fraction=0.0", "--set", "weight_decay=1e30")  # fmt: skip
+    (failed,) = runs_of(tmp_path, "chronos2")
+    assert failed["state"] == "failed"
+    assert "TrainingDiverged" in failed["error"]
+    assert "Traceback" in failed["error"]
+    assert "Traceback" not in out
+    assert "Traceback" in run(tmp_path, "logs", failed["run_id"])
+
+
+def test_the_seeds_scripts_take_the_seeds_words(swept: Path) -> None:
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, str(root / "select_best_model.py"), "--top-k", "10", "--export-path",
+         "--tracker-db", "hyperparams/sweeps.db"],
+        cwd=swept, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "toto" in done.stdout
+    assert (swept / ".best_model_path").exists()
+    done = subprocess.run(
+        [sys.executable, str(root / "run_sweep.py"), "--model", "toto", "--mode", "priority",
+         "--max-runs", "1", "--max-steps", "2", "--data", "demo", "--stride", "40"],
+        cwd=swept, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "quantile loss, context 512" in done.stdout

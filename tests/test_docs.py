@@ -1,0 +1,92 @@
+"""The docs keep up with the code: reference pages, commands in text, examples that run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "docs"))
+
+import generate  # noqa: E402
+
+from foresweep import errors  # noqa: E402
+from foresweep.cli.main import app  # noqa: E402
+from foresweep.metrics import METRICS  # noqa: E402
+
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("name", generate.PAGES)
+def test_a_reference_page_says_what_the_code_says(name: str) -> None:
+    written = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    assert written == generate.PAGES[name](), "run: python docs/generate.py"
+
+
+def test_every_error_is_drawn_in_the_tree() -> None:
+    names = {n for n, v in vars(errors).items() if isinstance(v, type) and n != "ClassVar"}
+    tree = errors.__doc__ or ""
+    assert names - {"Iterable"} <= set(re.findall(r"\w+", tree))
+
+
+def test_every_metric_has_unit_formula_and_source() -> None:
+    for metric in METRICS.values():
+        assert metric.unit
+        assert metric.formula
+        assert metric.source
+
+
+def commands_in(text: str) -> list[list[str]]:
+    """Every `foresweep ...` line of the fenced shell blocks of a page."""
+    blocks = re.findall(r"```(?:bash|console|sh)\n(.*?)```", text, flags=re.DOTALL)
+    lines = [line.removeprefix("$ ").strip() for b in blocks for line in b.splitlines()]
+    return [shlex.split(x, comments=True) for x in lines if x.startswith("foresweep ")]
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda p: p.name)
+def test_every_command_in_the_docs_exists_with_its_options(path: Path) -> None:
+    for words in commands_in(path.read_text(encoding="utf-8")):
+        command = get_command(app)
+        rest = words[1:]
+        while hasattr(command, "commands"):
+            command = command.commands[rest[0]]
+            rest = rest[1:]
+        known = {o for p in command.params for o in p.opts}
+        used = {w.split("=")[0] for w in rest if w.startswith("-") and not w[1:2].isdigit()}
+        assert used <= known | {"--help"}, f"{path.name}: {' '.join(words)}"
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda p: p.name)
+def test_every_link_between_pages_leads_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_the_changelog_knows_this_version() -> None:
+    import foresweep
+
+    assert f"## {foresweep.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_project_version_is_said_once() -> None:
+    import tomllib
+
+    import foresweep
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == foresweep.__version__
+
+
+def test_the_seeds_example_in_the_readme_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = (b for b in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) if "log_run" in b)
+    exec(compile(code, "README.md", "exec"), {})
+    assert "Best: " in capsys.readouterr().out

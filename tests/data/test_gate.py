@@ -93,7 +93,7 @@ def test_a_close_outside_by_rounding_is_let_through() -> None:
 
 
 def test_a_row_is_counted_under_one_rule_only() -> None:
-    loaded = one(item(open={50: np.nan}, high={50: 1.0}, volume={50: 5.0}))
+    loaded = one(item(open={50: np.nan}, high={50: 1.0}, volume={50: np.nan}))
     assert rules_of(loaded) == [("missing_price", 51)]
 
 

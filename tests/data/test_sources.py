@@ -290,6 +290,21 @@ def test_the_cache_gives_the_same_panel_and_report_until_a_byte_changes(tmp_path
     assert load_panel(folder, cache_dir=cache).report.findings == ()
 
 
+def test_a_cache_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+    path = write_item(tmp_path / "prices", "AAPL")
+    with pytest.raises(DataError, match=r"AAPL\.csv: the cache cannot be written"):
+        load_panel(tmp_path / "prices", cache_dir=path)
+
+
+def test_joined_files_have_volume_only_where_both_do(tmp_path: Path) -> None:
+    _split_in_two(tmp_path, "AAPL")
+    second = tmp_path / "test" / "AAPL.csv"
+    pl.read_csv(second).drop("Volume").write_csv(second)
+    loaded = load_panel(tmp_path / "train")
+    assert len(loaded.panel.bars[0].values) == 400
+    assert (loaded.panel.bars[0].values[:, 4] == 0).all()
+
+
 def test_the_actions_file_is_part_of_the_cache_key(tmp_path: Path) -> None:
     folder, cache = tmp_path / "prices", tmp_path / "cache"
     write_item(folder, "AAPL")

@@ -79,10 +79,10 @@ def _mask(
         known[fault.rows] = True
     bad = known[ordered.rows]
     faults = rules.broken_rows(values, bad)
-    if raw.has_volume:
-        faults += _volume_faults(values)
     for fault in faults:
         bad[fault.rows] = True
+    if raw.has_volume:
+        faults += _volume_faults(values, bad)
     values[bad] = np.nan
     adjusted = None if raw.adjusted is None else raw.adjusted[ordered.rows]
     if adjusted is not None:
@@ -100,14 +100,17 @@ def _mask(
     return faults
 
 
-def _volume_faults(values: Array) -> list[Fault]:
-    """Rows without a volume, or, where there are many, volume set aside for the whole item."""
+def _volume_faults(values: Array, bad: rules.Flags) -> list[Fault]:
+    """Good rows without a volume, now bad, or, where there are many, volume set aside for the
+    whole item."""
     rows = rules.bad_volumes(values[:, VOLUME])
+    rows = rows[~bad[rows]]
     if not len(rows):
         return []
     if rules.too_many(len(rows), len(values)):
         values[:, VOLUME] = 0.0
         return [Fault("patchy_volume", f"{len(rows)} of {len(values)} volumes are missing")]
+    bad[rows] = True
     said = [f"volume {values[r, VOLUME]:g}" for r in rows]
     return [Fault("missing_volume", "{}", rows, said)]
 

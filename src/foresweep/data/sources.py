@@ -15,7 +15,7 @@ from foresweep.data.actions import Actions, read_actions
 from foresweep.data.columns import Fault, RawItem, canonical, missing_columns, raw_items
 from foresweep.data.demo import demo_items
 from foresweep.data.gate import check
-from foresweep.data.panel import Panel, panel_from_frame
+from foresweep.data.panel import VOLUME, Panel, panel_from_frame
 from foresweep.data.quality import (
     GATE_VERSION,
     Finding,
@@ -96,8 +96,7 @@ def _checked(
 ) -> Loaded:
     frame, report = check(raws, source=source, actions=actions, findings=findings)
     if cache is not None:
-        write_table(cache.with_suffix(".parquet"), frame)
-        write_json_atomic(cache.with_suffix(".json"), report.as_dict())
+        _keep(cache, frame, report)
     return Loaded(panel_from_frame(frame, source=source), report)
 
 
@@ -116,6 +115,14 @@ def _cache_path(
     except OSError:
         return None
     return Path(cache_dir) / digest.hexdigest()[:32]
+
+
+def _keep(cache: Path, frame: pl.DataFrame, report: QualityReport) -> None:
+    try:
+        write_table(cache.with_suffix(".parquet"), frame)
+        write_json_atomic(cache.with_suffix(".json"), report.as_dict())
+    except OSError as error:
+        raise DataError(f"{cache.parent}: the cache cannot be written: {error.strerror}") from error
 
 
 def _cached(cache: Path, source: str) -> Loaded | None:
@@ -146,7 +153,10 @@ def _files(path: Path) -> list[Path]:
 
 
 def _tables_in(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if is_table(p) and not p.name.startswith("."))
+    try:
+        return sorted(p for p in folder.iterdir() if is_table(p) and not p.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed: {error.strerror}") from error
 
 
 Content: TypeAlias = "bytes | Fault"
@@ -216,6 +226,10 @@ def _join(first: RawItem, second: RawItem) -> RawItem:
     """The rows of two files of one item, one after the other."""
     start = len(first.line)
     later = [replace(f, rows=f.rows + start if len(f.rows) else f.rows) for f in second.faults]
+    values = np.concatenate([first.values, second.values])
+    has_volume = first.has_volume and second.has_volume
+    if not has_volume:
+        values[:, VOLUME] = 0.0
     adjusted = None
     if first.adjusted is not None and second.adjusted is not None:
         adjusted = np.concatenate([first.adjusted, second.adjusted])
@@ -226,9 +240,9 @@ def _join(first: RawItem, second: RawItem) -> RawItem:
         line=np.concatenate([first.line, second.line]),
         utc=np.concatenate([first.utc, second.utc]),
         wall=np.concatenate([first.wall, second.wall]),
-        values=np.concatenate([first.values, second.values]),
+        values=values,
         adjusted=adjusted,
-        has_volume=first.has_volume and second.has_volume,
+        has_volume=has_volume,
         faults=(*first.faults, *later),
     )
 

@@ -85,6 +85,23 @@ def test_what_was_added_to_the_file_is_read_in_later(path: Path) -> None:
         assert {r.run_id for r in tracker.get_runs()} == {RUN["run_id"], "new"}
 
 
+def test_scores_added_since_do_not_bring_a_run_in_twice(path: Path) -> None:
+    write(path, RUN)
+    with JsonTracker(path) as tracker:
+        tracker.add_scores(RUN["run_id"], {"val_mase": 0.9})
+    write(path, RUN, RUN | {"run_id": "new"})
+    for _ in range(2):
+        with JsonTracker(path) as tracker:
+            assert {r.run_id for r in tracker.get_runs()} == {RUN["run_id"], "new"}
+
+
+def test_a_file_known_by_content_is_not_looked_through_again(path: Path) -> None:
+    write(path, RUN, "not a run")
+    with Tracker(path.with_suffix(".db")) as tracker:
+        assert len(import_json(tracker, path).left_out) == 1
+        assert import_json(tracker, path).left_out == ()
+
+
 def test_a_logged_run_is_in_the_file_at_once(path: Path) -> None:
     write(path, RUN)
     with JsonTracker(path) as tracker:

@@ -208,10 +208,18 @@ def test_an_existing_database_opens_without_the_migrations_library(
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of fork beside threads, from 3.12 on
 def test_a_forked_child_gets_connections_of_its_own(tracker: Tracker) -> None:
     tracker.log_run("toto", {}, {})
+    ours = driver_connection(tracker)
     child = os.fork()
     if child == 0:  # leave without pytest's own ending
         tracker.log_run("kronos", {}, {})
-        os._exit(0 if len(tracker.get_runs()) == 2 else 1)
+        sound = driver_connection(tracker) is not ours and len(tracker.get_runs()) == 2
+        os._exit(0 if sound else 1)
     assert os.waitpid(child, 0)[1] == 0
+    assert driver_connection(tracker) is ours
     tracker.log_run("toto", {}, {})
     assert [r.model_name for r in tracker.get_runs()] == ["toto", "kronos", "toto"]
+
+
+def driver_connection(tracker: Tracker) -> object:
+    with tracker.store.read() as connection:
+        return connection.connection.dbapi_connection

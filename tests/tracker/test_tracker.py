@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tracker_data import CELLS, make_sweep
 
 from foresweep.errors import ConfigError, NotFound, TrackerError, UsageError
 from foresweep.records import Run, RunState, SweepState
 from foresweep.tracker.tracker import Tracker
+from tracker_data import CELLS, make_sweep
 
 Finished = Callable[..., Run]
 
@@ -228,6 +228,7 @@ class TestCurves:
             tracker.log(run.run_id, step, {"loss": value})
         (curve,) = tracker.get_curves(run.run_id)
         assert (curve.lowest, curve.highest, curve.num_points) == (2.0, 2.0, 4)
+        assert (curve.lowest_step, curve.highest_step) == (1, 1)
         assert math.isnan(curve.last)
         assert [math.isnan(v) for _, v in tracker.get_curve(run.run_id, "loss")] == [
             True,

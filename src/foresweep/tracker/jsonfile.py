@@ -149,13 +149,14 @@ def _find_place(
     """Is the run there already? Else its id is made free: the seed gave two runs of one second
     the same id, so the second becomes `id-2`."""
     wanted, runs = row["run_id"], schema.runs
-    told = {**row, "metrics": open_metrics(scores)}
+    metrics = open_metrics(scores).items()  # more may have been added since
     for n in count(2):
         query = select(runs).where(runs.c.run_id == row["run_id"])
         known = connection.execute(query).mappings().first()
         if known is None:
             return False
-        if all(known[f] == told[f] for f in ("created_at", "hyperparams", "metrics")):
+        same = all(known[name] == row[name] for name in ("created_at", "hyperparams"))
+        if same and metrics <= known["metrics"].items():
             return True
         row["run_id"] = f"{wanted}-{n}"
     return False

@@ -10,6 +10,21 @@ down_revision = None
 
 
 def upgrade() -> None:
+    _curve_points()
+    _curves()
+    _datasets()
+    _environments()
+    _imports()
+    _leases()
+    _sweeps()
+    _runs()
+    _trials()
+    _notes()
+    _scores()
+    _test_looks()
+
+
+def _curve_points() -> None:
     op.create_table(
         "curve_points",
         sa.Column("run_id", sa.Text(), nullable=False),
@@ -20,6 +35,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("run_id", "name", "step"),
         sqlite_with_rowid=False,
     )
+
+
+def _curves() -> None:
     op.create_table(
         "curves",
         sa.Column("run_id", sa.Text(), nullable=False),
@@ -34,6 +52,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("run_id", "name"),
         sqlite_with_rowid=False,
     )
+
+
+def _datasets() -> None:
     op.create_table(
         "datasets",
         sa.Column("dataset_id", sa.Text(), nullable=False),
@@ -47,12 +68,18 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("dataset_id"),
     )
+
+
+def _environments() -> None:
     op.create_table(
         "environments",
         sa.Column("environment_id", sa.Text(), nullable=False),
         sa.Column("content", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("environment_id"),
     )
+
+
+def _imports() -> None:
     op.create_table(
         "imports",
         sa.Column("content_hash", sa.Text(), nullable=False),
@@ -61,6 +88,9 @@ def upgrade() -> None:
         sa.Column("imported_at", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("content_hash"),
     )
+
+
+def _leases() -> None:
     op.create_table(
         "leases",
         sa.Column("sweep_id", sa.Text(), nullable=False),
@@ -73,6 +103,9 @@ def upgrade() -> None:
         sa.Column("heartbeat_at", sa.Text()),
         sa.PrimaryKeyConstraint("sweep_id", "number"),
     )
+
+
+def _sweeps() -> None:
     op.create_table(
         "sweeps",
         sa.Column("sweep_id", sa.Text(), nullable=False),
@@ -109,6 +142,9 @@ def upgrade() -> None:
     )
     op.create_index("ix_sweeps_started", "sweeps", ["started_at"], unique=False)
     op.create_index("ix_sweeps_state", "sweeps", ["state"], unique=False)
+
+
+def _runs() -> None:
     op.create_table(
         "runs",
         sa.Column("run_id", sa.Text(), nullable=False),
@@ -166,6 +202,9 @@ def upgrade() -> None:
         "ix_runs_sweep", "runs", ["sweep_id", "model_name", "trial_number"], unique=False
     )
     op.create_index("ix_runs_trained", "runs", ["train_hash", "seed"], unique=False)
+
+
+def _trials() -> None:
     op.create_table(
         "trials",
         sa.Column("sweep_id", sa.Text(), nullable=False),
@@ -182,6 +221,9 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("sweep_id", "number"),
     )
+
+
+def _notes() -> None:
     op.create_table(
         "notes",
         sa.Column("note_id", sa.Integer(), nullable=False),
@@ -196,6 +238,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("note_id"),
     )
     op.create_index("ix_notes_run", "notes", ["run_id"], unique=False)
+
+
+def _scores() -> None:
     op.create_table(
         "scores",
         sa.Column("run_id", sa.Text(), nullable=False),
@@ -245,6 +290,9 @@ def upgrade() -> None:
         ],
         unique=False,
     )
+
+
+def _test_looks() -> None:
     op.create_table(
         "test_looks",
         sa.Column("look_id", sa.Integer(), nullable=False),

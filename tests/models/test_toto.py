@@ -75,9 +75,9 @@ class TestSampling:
     @pytest.mark.parametrize("channels", [1, 3])
     def test_teacher_forced_chains_equal_the_authors_forecaster(self, channels: int) -> None:
         """Given equal samples so far, the mixture of every patch is the authors' own."""
+        network = network_of(resolved())
         from toto.inference.forecaster import TotoForecaster
 
-        network = network_of(resolved())
         x = torch.randn(2, channels, 64, generator=torch.Generator().manual_seed(0))
         samples, patches = 5, 3
         draws = torch.rand(2, samples, channels, 8 * patches, 3)
@@ -109,6 +109,18 @@ class TestSampling:
                 at = np.quantile(own[:, step], [0.1, 0.5, 0.9])
                 cdf = stats.t(df, loc, scale).cdf(at[:, None]) @ weights[step].numpy()
                 np.testing.assert_allclose(cdf, [0.1, 0.5, 0.9], atol=0.015)
+
+    def test_single_bars_are_drawn_as_whole_paths_would_have_them(self) -> None:
+        network = network_of(resolved())
+        x = torch.randn(2, 3, 64, generator=torch.Generator().manual_seed(2))
+        draws = torch.rand(2, 5, 3, 8, 3)
+        channels, steps = torch.tensor([0, 1, 1]), torch.tensor([0, 4, 7])
+        real = nets.masks(x)[0]
+        with torch.no_grad():
+            paths = nets.sample_paths(network, x, real, draws)
+            few = draws[:, :, channels, steps]
+            points = nets.sample_points(network, x, real, few, channels, steps)
+        torch.testing.assert_close(points, paths[:, :, channels, steps])
 
     @pytest.mark.parametrize("target", ["overlapping", "return", "price"])
     def test_a_horizon_of_several_patches_is_rolled(self, target: str) -> None:
@@ -176,8 +188,6 @@ class TestWindows:
         np.testing.assert_array_equal(learnt[..., :-8], torch.from_numpy(seen[0]).float())
 
     def test_the_loss_is_that_of_the_authors_module(self) -> None:
-        from toto.model.losses import CombinedLoss
-
         config = resolved()
         panel = make_panel(2, 300)
         split = make_split(panel, 3)
@@ -186,6 +196,8 @@ class TestWindows:
         (series,) = learner.draw(np.random.default_rng(0), 4)
         found = learner.module(series[..., :-8], *nets.masks(series[..., :-8]))
         labels = (series[..., 8:] - found.loc) / found.scale
+        from toto.model.losses import CombinedLoss
+
         expected = CombinedLoss()(found.distribution, labels).mean()
         torch.testing.assert_close(learner.loss((series,)), expected)
 

@@ -121,6 +121,13 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(tmp_path
     assert not torch.equal(first, other)
 
 
+def test_a_module_handed_over_in_eval_mode_is_trained_in_train_mode(tmp_path: Path) -> None:
+    asleep = make_line(dropout=0.5)
+    asleep.module.eval()
+    weight = run(tmp_path / "a", line=asleep)[1]
+    assert torch.equal(run(tmp_path / "b", line=make_line(dropout=0.5))[1], weight)
+
+
 def test_the_callers_random_state_and_settings_are_as_before(tmp_path: Path) -> None:
     torch.manual_seed(7)
     np.random.seed(7)

@@ -95,7 +95,7 @@ class TotoConfig(TrainingConfig):
         gt=0,
     )
     num_samples: int = hyper(
-        64, "sampled futures a forecast", stage="inference", probe=(16, 64), ge=8
+        256, "sampled futures a forecast", stage="inference", probe=(16, 64), ge=8
     )
 
     @property
@@ -273,18 +273,24 @@ class TotoPredictor:
 
     def _samples(self, context: Context, bars: Array, seed: int) -> Array:
         """[N, S, L] sampled moves."""
-        patch = self.config.architecture["patch_size"]
-        encoded = self.representation.encode(bars, bars.shape[1])
-        series, real = whole_patches(encoded.channels, self.representation.lag, patch)
-        total = -(-self.representation.horizon // patch) * patch
-        shape = (self.config.num_samples, series.shape[1], total, 3)
-        paths = nets.sample_paths(
-            self.network,
-            self._tensor(series),
-            torch.from_numpy(real).to(self.resources.device),
-            self._tensor(uniforms(context, seed=seed, shape=shape)),
-        )
-        return self.representation.moves_of_paths(paths.cpu().numpy().astype(float), encoded.scale)
+        form, patch = self.representation, self.config.architecture["patch_size"]
+        encoded = form.encode(bars, bars.shape[1])
+        series, real = whole_patches(encoded.channels, form.lag, patch)
+        seen = self._tensor(series), torch.from_numpy(real).to(self.resources.device)
+
+        def draws(*shape: int) -> Tensor:
+            wanted = (self.config.num_samples, *shape, 3)
+            return self._tensor(uniforms(context, seed=seed, shape=wanted))
+
+        if form.target == "overlapping" and form.horizon <= patch:  # one bar a channel is enough
+            leads = torch.tensor(form.leads)
+            points = nets.sample_points(
+                self.network, *seen, draws(len(leads)), torch.arange(len(leads)), leads - 1
+            )
+            return points.cpu().numpy().astype(float)
+        total = -(-form.horizon // patch) * patch
+        paths = nets.sample_paths(self.network, *seen, draws(series.shape[1], total))
+        return form.moves_of_paths(paths.cpu().numpy().astype(float), encoded.scale)
 
     def _tensor(self, values: Array) -> Tensor:
         return torch.from_numpy(values).float().to(self.resources.device)

@@ -208,10 +208,28 @@ def _cache(network: Any, x: Tensor, size: int, total: int) -> Any:
     )
 
 
+def sample_points(
+    network: Any, x: Tensor, real: Tensor, draws: Tensor, channels: Tensor, steps: Tensor
+) -> Tensor:
+    """[N, S, L] draws of chosen bars of the patch after the contexts alone: channel `channels` [L],
+    bar `steps` [L] of the patch; `draws` [N, S, L, 3]. What `sample_paths` would give there."""
+    at = steps - network.patch_embed.stride
+    flat, loc, scale = network.backbone(x, real, masks(x)[1], None, x.shape[-1])
+    mixture = network.output_distribution(flat[:, channels, at].float())
+    drawn = _draw(mixture, draws)
+    return _without_extremes(drawn * scale[:, None, channels, at] + loc[:, None, channels, at])
+
+
 def _sample(network: Any, flat: Tensor, loc: Tensor, scale: Tensor, draws: Tensor) -> Tensor:
     """[N, S, V, P] draws of the newest patch's mixture, in the series' own units."""
-    patch = network.patch_embed.stride
-    mixture = network.output_distribution(flat[:, :, -patch:].float())
+    newest = slice(-network.patch_embed.stride, None)
+    drawn = _draw(network.output_distribution(flat[:, :, newest].float()), draws)
+    return _without_extremes(drawn * scale[:, None, :, newest] + loc[:, None, :, newest])
+
+
+def _draw(mixture: Any, draws: Tensor) -> Tensor:
+    """[N, S, ...] draws of mixtures [N, ...], in normalised units, of uniforms [N, S, ..., 3]: the
+    component by its inverse distribution function, then a Student-t of it."""
     parts = mixture.component_distribution
     shares = mixture.mixture_distribution.probs.cumsum(-1).unsqueeze(1)
     chosen = (draws[..., 0, None] >= shares).sum(-1).clamp(max=shares.shape[-1] - 1)
@@ -221,9 +239,7 @@ def _sample(network: Any, flat: Tensor, loc: Tensor, scale: Tensor, draws: Tenso
         return every.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
 
     standard = student_t(of_chosen(parts.df), draws[..., 1], draws[..., 2])
-    drawn = of_chosen(parts.loc) + of_chosen(parts.scale) * standard
-    own = drawn * scale[:, None, :, -patch:] + loc[:, None, :, -patch:]
-    return _without_extremes(own)
+    return of_chosen(parts.loc) + of_chosen(parts.scale) * standard
 
 
 def student_t(df: Tensor, first: Tensor, second: Tensor) -> Tensor:

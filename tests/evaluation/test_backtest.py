@@ -24,6 +24,8 @@ from foresweep.evaluation.backtest import (
 from foresweep.evaluation.losses import load_forecast, load_losses
 from foresweep.metrics import METRICS, split_name
 from foresweep.models.base import Forecast
+from foresweep.models.baselines import Drift
+from foresweep.stats.significance import diebold_mariano
 from panels import close_panel, make_panel
 
 PANEL = make_panel(4, 600, seed=2)
@@ -115,6 +117,18 @@ def test_a_forecaster_worse_than_naive_has_negative_skill_and_a_p_value_near_one
     scores = evaluate(Foresight(PANEL, miss=2.5), PANEL, SPLIT, parts=("val",))
     assert scores["val_skill"] == pytest.approx(-1.5)
     assert scores["val_dm_pvalue_vs_naive"] > 0.999
+
+
+def test_the_p_value_is_that_of_scaled_losses_per_origin_with_the_lags_of_overlapping_labels():
+    windows = Windows(PANEL, SPLIT, SPLIT.part("val"))
+    assert windows.part.stride == 1  # of labels five bars long: four lags
+    drift = Drift().predictor(Drift.Config(context_length=100))
+    ours = score_part(forecast_part(drift, windows), windows).losses
+    theirs = naive_part(windows).losses
+    means = [np.mean(p.losses["pct_mae"] / p.scale, axis=1) for p in (ours, theirs)]
+    expected = diebold_mariano(*means, lags=4).pvalue
+    assert compare(ours, theirs) == pytest.approx(expected, rel=1e-12)
+    assert 0.001 < expected < 0.999
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64, 10_000])

@@ -116,6 +116,21 @@ def test_random_walk_s_volatility_is_the_weighted_mean_of_squared_moves():
     np.testing.assert_allclose(found.values[0, 2, 8], expected)
 
 
+def test_random_walk_s_empirical_moves_are_over_the_volatility_known_before_each():
+    closes = walk(60, seed=6)
+    moves = np.diff(np.log(closes))
+
+    def sigma(seen):
+        weights = 0.9 ** np.arange(len(seen))[::-1]
+        return np.sqrt(weights @ seen**2 / weights.sum())
+
+    scaled = np.array([moves[k] / sigma(moves[:k]) for k in range(1, len(moves))])
+    spread = np.quantile(scaled, 0.2) - np.median(scaled)
+    found = forecast(RandomWalk(), context_of(closes), decay=0.9)
+    expected = closes[-1] * np.exp(spread * sigma(moves) * np.sqrt(5))
+    np.testing.assert_allclose(found.values[0, 4, 1], expected)
+
+
 def test_random_walk_widens_after_a_storm_and_last_value_hardly_does():
     calm, storm = walk(150, sigma=0.005), walk(150, sigma=0.005)
     storm[-20:] *= np.exp(np.cumsum(np.tile([0.05, -0.05], 10)))

@@ -86,10 +86,11 @@ def test_seasonal_naive_repeats_the_last_season_over_and_over():
     np.testing.assert_allclose(found.values[..., 0], found.values[..., -1])  # nothing is uncertain
 
 
-def test_seasonal_naive_is_last_value_where_less_than_a_season_was_seen():
-    closes = walk(10)
-    found = forecast(SeasonalNaive(), context_of(closes), season_length=20)
-    assert (found.median == closes[-1]).all()
+@pytest.mark.parametrize("num_bars", [10, 20])
+def test_seasonal_naive_is_last_value_where_no_move_over_a_season_was_seen(num_bars):
+    context = context_of(walk(num_bars))
+    found = forecast(SeasonalNaive(), context, season_length=20)
+    np.testing.assert_array_equal(found.values, forecast(LastValue(), context).values)
 
 
 def test_a_season_needs_two_in_the_context():

@@ -217,7 +217,7 @@ class DriftWalk(Walk):
 
 @dataclass(frozen=True, slots=True)
 class SeasonalWalk(Walk):
-    """Predictor of seasonal-naive; where less than a season was seen, of last-value."""
+    """Predictor of seasonal-naive; where no move over a season was seen, of last-value."""
 
     season_length: int
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -22,12 +23,12 @@ Array: TypeAlias = NDArray[np.float64]
 
 PARTS = ("train", "tune", "val", "test")
 CHUNK = 64
-"""Windows handled at a time by `pinball_loss`, so that its working set stays in the cache."""
+"""Windows handled at a time by `Outcome.pinballs`: its working set stays in the cache."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Outcome:
-    """What was forecast and what came."""
+    """What was forecast and what came. Its two main losses are computed once and kept."""
 
     labels: Array  # [N, H] closes after each origin
     quantiles: Array  # [N, H, Q] forecast prices, rising in Q
@@ -40,14 +41,35 @@ class Outcome:
         median: Array = self.quantiles[..., self.levels.index(0.5)]
         return median
 
+    @cached_property
+    def pct_errors(self) -> Array:
+        """[N, H] absolute error of the median, percent of the last close."""
+        return 100.0 * np.abs(self.median - self.labels) / self.last_close[:, None]
+
+    @cached_property
+    def pinballs(self) -> Array:
+        """[N, H] pinball loss of the return to each lead in percent of the last close, mean of
+        levels.
+
+        Per level: max(level * (y - q), (level - 1) * (y - q)), without the factor 2 of some texts.
+        Since that is (|y - q| + (2 level - 1) (y - q)) / 2, one pass over the errors is enough.
+        """
+        tilt = 2.0 * np.asarray(self.levels) - 1.0
+        out = np.empty(self.labels.shape)
+        for start in range(0, len(out), CHUNK):
+            at = slice(start, start + CHUNK)
+            error = self.labels[at, :, None] - self.quantiles[at]
+            tilted = error @ tilt
+            out[at] = np.abs(error, out=error).sum(axis=2) + tilted
+        return out * (50.0 / len(tilt)) / self.last_close[:, None]
+
 
 # Losses: [N, H], whose mean is the metric of the same name.
 
 
 def pct_mae_loss(outcome: Outcome) -> Array:
     """[N, H] absolute error of the median, percent of the last close."""
-    error = np.abs(outcome.median - outcome.labels)
-    return 100.0 * error / outcome.last_close[:, None]
+    return outcome.pct_errors
 
 
 def price_mae_loss(outcome: Outcome) -> Array:
@@ -63,19 +85,8 @@ def smape_loss(outcome: Outcome) -> Array:
 
 
 def pinball_loss(outcome: Outcome) -> Array:
-    """[N, H] pinball loss of the return to each lead, percent of the last close, mean of levels.
-
-    Per level: max(level * (y - q), (level - 1) * (y - q)), without the factor 2 of some texts.
-    Since that is (|y - q| + (2 level - 1) (y - q)) / 2, one pass over the errors is enough.
-    """
-    tilt = 2.0 * np.asarray(outcome.levels) - 1.0
-    out = np.empty(outcome.labels.shape)
-    for start in range(0, len(out), CHUNK):
-        at = slice(start, start + CHUNK)
-        error = outcome.labels[at, :, None] - outcome.quantiles[at]
-        tilted = error @ tilt
-        out[at] = np.abs(error, out=error).sum(axis=2) + tilted
-    return out * (50.0 / len(tilt)) / outcome.last_close[:, None]
+    """[N, H] pinball loss of the return to each lead, percent of the last close, mean of levels."""
+    return outcome.pinballs
 
 
 # Scores that are not a mean of losses.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,11 @@ class _Field(ProgressColumn):
         return Text(f"{self.label} {value}" if value else "", style="cyan")
 
 
+def _steps(config: Mapping[str, Any]) -> int:
+    """Optimiser steps of a trial; a baseline counts as one."""
+    return int(config.get("max_steps") or 1)
+
+
 class LiveView:
     """Listens to a sweep and draws it."""
 
@@ -69,6 +75,7 @@ class LiveView:
         )
         self.whole: TaskID | None = None
         self.running: TaskID | None = None
+        self.steps_done = 0  # of finished trials: what the time left is reckoned from
 
     def __enter__(self) -> LiveView:
         self._say_start()
@@ -118,7 +125,7 @@ class LiveView:
                     f"before as {event.earlier.run_id}; --again trains it once more",
                     "dim",
                 )
-                self._advance_whole()
+                self._advance_whole(event.prepared.config)
             case events.SweepFinished():
                 pass
 
@@ -145,13 +152,13 @@ class LiveView:
     def _planned(self, event: events.Planned) -> None:
         for refused in event.refused:
             self.say(f"left out: {refused.proposal.source}: {refused.refused}", "yellow")
-        total = len(event.trials)
-        self.say(f"Sweep {event.sweep.sweep_id}: {total} runs, baselines included.")
-        self.whole = self.bars.add_task("sweep", total=total)
+        self.say(f"Sweep {event.sweep.sweep_id}: {len(event.trials)} runs, baselines included.")
+        total = sum(_steps(p.config) for p in event.trials)
+        self.whole = self.bars.add_task("sweep (steps)", total=total)
 
     def _started(self, event: events.TrialStarted) -> None:
         name = f"{event.run.model_name} {config_name(event.run)}".strip()
-        self.running = self.bars.add_task(name, total=max(event.steps, 1))
+        self.running = self.bars.add_task(name, total=_steps(event.run.hyperparams))
 
     def _progressed(self, event: events.TrialProgressed) -> None:
         if self.running is None:
@@ -165,12 +172,14 @@ class LiveView:
         self.bars.update(
             self.running, completed=event.step, **{k: v for k, v in shown.items() if v}
         )
+        if self.whole is not None:
+            self.bars.update(self.whole, completed=self.steps_done + event.step)
 
     def _finished(self, run: Run) -> None:
         if self.running is not None:
             self.bars.remove_task(self.running)
             self.running = None
-        self._advance_whole()
+        self._advance_whole(run.hyperparams)
         name = f"{run.model_name} {config_name(run)}".strip()
         if run.state == "complete":
             self.say(
@@ -182,9 +191,10 @@ class LiveView:
             cause = (run.error or "").strip().splitlines()
             self.say(f"{name}: {run.state} - {cause[-1] if cause else 'no cause on record'}", "red")
 
-    def _advance_whole(self) -> None:
+    def _advance_whole(self, config: Mapping[str, Any]) -> None:
+        self.steps_done += _steps(config)
         if self.whole is not None:
-            self.bars.advance(self.whole)
+            self.bars.update(self.whole, completed=self.steps_done)
 
     def say_stopped(self) -> None:
         self.bars.stop()

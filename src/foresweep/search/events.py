@@ -42,7 +42,6 @@ class LeakTested:
 @dataclass(frozen=True, slots=True)
 class TrialStarted:
     run: Run
-    steps: int  # optimiser steps it will take; 0 for a baseline
 
 
 @dataclass(frozen=True, slots=True)

@@ -298,7 +298,7 @@ def _try(stage: _Stage, sweep: Sweep, prepared: Prepared) -> None:
         resources=dataclasses.asdict(plan.resources),
         source=prepared.proposal.source,
     )
-    stage.listen(TrialStarted(run, int(prepared.config.get("max_steps") or 0)))
+    stage.listen(TrialStarted(run))
     with Heartbeat(tracker, (run.run_id,)):
         finished = _execute(stage, run, prepared)
     stage.listen(TrialFinished(finished))
@@ -341,7 +341,8 @@ def _execute(stage: _Stage, run: Run, prepared: Prepared) -> Run:
         run.run_id,
         "complete",
         scores=result.scores,
-        checkpoint_path=str(result.checkpoint_path),
+        checkpoint_path=result.checkpoint_path,
+        forecasts_path=out,
         training_time_seconds=result.training_time_s,
         duration_seconds=time.perf_counter() - started,
         peak_memory_mb=result.peak_memory_mb,

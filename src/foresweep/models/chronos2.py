@@ -164,7 +164,7 @@ class Chronos2Predictor:
         found = net.quantiles(self.network, asked, length).double().cpu().numpy()
         known = tuple(self.network.chronos_config.quantiles)
         moves = self.view.moves_of_quantiles(found, scale, known)
-        return at_levels(np.sort(moves, axis=-1), known, levels)
+        return at_levels(moves, known, levels)
 
 
 @dataclass(slots=True, eq=False)

@@ -104,7 +104,9 @@ class Chronos2Config(TrainingConfig):
         "keep the pretrained encoder and train only the token, input and output embeddings",
         probe=(False, True, _FROM_WEIGHTS),
     )
-    lora_r: int | None = hyper(None, "rank of the adapters; none: 8", probe=(2, 8, _LORA), ge=1)
+    lora_r: int | None = hyper(
+        None, "rank of the adapters; none: 8", probe=(2, 8, {**_LORA, "lora_alpha": 8}), ge=1
+    )
     lora_alpha: int | None = hyper(
         None, "their scale is lora_alpha / lora_r; none: 2 lora_r", probe=(4, 64, _LORA), ge=1
     )

@@ -86,7 +86,9 @@ def test_the_seeds_example_in_the_readme_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT)  # where a user stands: beside hparams_tracker.py
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (code,) = (b for b in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) if "log_run" in b)
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    (code,) = (b for b in blocks if "log_run" in b)
     exec(compile(code, "README.md", "exec"), {})
     assert "Best: " in capsys.readouterr().out

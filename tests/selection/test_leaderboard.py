@@ -71,3 +71,9 @@ def test_scores_of_different_windows_never_share_a_table() -> None:
 def test_an_unknown_metric_is_named_with_the_nearest() -> None:
     with pytest.raises(UnknownName, match="val_pct_mae"):
         leaderboard([NAIVE], metric="val_pct_ma")
+
+
+def test_a_skill_too_good_for_prices_is_flagged_not_celebrated() -> None:
+    board = leaderboard([NAIVE, make_run("toto", 1, 1.6, skill=0.2)], metric="val_pct_mae")
+    assert board.best is not None
+    assert board.best.note == "too good: look for a leak"

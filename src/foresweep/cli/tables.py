@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from foresweep.metrics import split_name
+from foresweep.selection.leaderboard import TOO_GOOD
 
 if TYPE_CHECKING:
     from foresweep.data.quality import QualityReport
@@ -82,17 +83,27 @@ def verdict_line(board: Leaderboard, row: Row | None = None) -> str:
     best = row or board.best
     if best is None:
         return "No trained run has a score: see the causes with `foresweep runs --state failed`."
-    named = f"{best.run.model_name} ({config_name(best.run)})"
+    named = f"{best.run.model_name} ({config_name(best.run) or 'baseline'})"
+    leads = best == board.best
+    who = f"The best trained run, {named}," if leads else f"{named[0].upper()}{named[1:]}"
+    scored = f"{board.metric} {number(best.score)}"
     if best.skill is None:
-        return f"Best trained run by {board.metric}: {named}, {number(best.score, 4)}."
+        return f"{who} has {scored}."
     if best.skill <= 0:
+        who = (
+            f"Nothing beats naive: the best trained run, {named},"
+            if leads
+            else f"{named} does not beat naive: it"
+        )
+        return f"{who} has {scored}, {_worse(best)} than last-value on the same windows."
+    if best.note == TOO_GOOD:
         return (
-            f"Nothing beats naive: the best trained run, {named}, has {board.metric} "
-            f"{number(best.score)}, {_worse(best)} than last-value on the same windows."
+            f"{who} has {scored}, {100 * best.skill:.0f} % better than last-value: too good to be "
+            f"true on daily prices. Look for a leak in the data before anything else."
         )
     return (
-        f"Best trained run: {named}, {board.metric} {number(best.score)}, "
-        f"{100 * best.skill:.2f} % better than last-value on the same windows{_doubt(best, board)}"
+        f"{who} has {scored}, {100 * best.skill:.2f} % better than last-value on the same "
+        f"windows{_doubt(best, board)}"
     )
 
 

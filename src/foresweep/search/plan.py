@@ -14,6 +14,8 @@ from foresweep.models.base import Resources
 from foresweep.models.registry import BASELINES
 from foresweep.search.proposals import Proposal, expand_models
 
+OBJECTIVES = tuple(m for m in METRICS if m not in ("naive_pct_mae", "dm_pvalue_vs_naive"))
+"""What can steer: scores of the model itself, not of naive and not of chance."""
 TINY_STEP_CAP = 300
 """Tiny models from scratch stop here unless --max-steps says otherwise."""
 
@@ -58,8 +60,8 @@ class SweepPlan:
                 f"objective {bare!r}: a sweep is steered by tune alone; give the metric's bare "
                 f"name, e.g. --objective pct_mae"
             )
-        if bare not in METRICS:
-            raise UnknownName("metric", bare, METRICS)
+        if bare not in OBJECTIVES:
+            raise UnknownName("objective", bare, OBJECTIVES)
         return dataclasses.replace(self, models=expand_models(self.models), objective=bare)
 
 

@@ -10,6 +10,10 @@ from foresweep.records import Run, RunState
 
 LAST_VALUE = "last-value"
 SAME = 1e-12
+PLAUSIBLE_SKILL = 0.15
+"""Nothing honest on daily prices comes near this skill in pct_mae: look for a leak first."""
+EQUALS_NAIVE = "equals last-value"
+TOO_GOOD = "too good: look for a leak"
 POINT_METRICS = {
     "pct_mae",
     "skill",
@@ -66,7 +70,7 @@ def leaderboard(runs: Iterable[Run], *, metric: str, maximize: bool | None = Non
     assert len(fingerprints) <= 1, "scores of different windows must not share a table"
     naive = next((_score(r, metric) for r in found if r.model_name == LAST_VALUE), None)
     rows = [_row(r, part, bare, naive) for r in found]
-    ranked = [r for r in rows if r.score is not None and not r.note]
+    ranked = [r for r in rows if r.score is not None and r.note != EQUALS_NAIVE]
     ranked.sort(key=lambda r: _badness(r, bare, maximize))
     placed = [replace(row, place=k) for k, row in enumerate(ranked, start=1)]
     others = [row for row in rows if row not in ranked]
@@ -87,7 +91,11 @@ def _score(run: Run, metric: str) -> float | None:
 def _row(run: Run, part: str, bare: str, naive: float | None) -> Row:
     score = _score(run, f"{part}_{bare}")
     has_skill = score is not None and naive and METRICS[bare].loss is not None
-    note = "equals last-value" if _disguised(run, part, bare) else ""
+    note = ""
+    if _disguised(run, part, bare):
+        note = EQUALS_NAIVE
+    elif (run.score(f"{part}_skill") or 0.0) > PLAUSIBLE_SKILL and not run.is_baseline:
+        note = TOO_GOOD
     return Row(None, run, score, 1 - score / naive if has_skill else None, note)  # type: ignore[operator]
 
 

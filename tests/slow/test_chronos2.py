@@ -33,6 +33,7 @@ from sine import Case, forecast_test, judge, make_case, pinball_scorer, silent, 
 pytestmark = pytest.mark.slow
 
 SINE = Chronos2Config(
+    covariates="none",
     target="return", context_length=128, batch_size=32, lr=2e-3, max_steps=500,
     warmup_fraction=0.05, dropout=0.0,
 )  # fmt: skip

@@ -25,6 +25,7 @@ from panels import sine_panel
 pytestmark = pytest.mark.slow
 
 SINE = TotoConfig(
+    covariates="none",
     target="return",
     lr=2e-3,
     batch_size=16,

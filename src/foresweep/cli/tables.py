@@ -81,6 +81,8 @@ def leaderboard_table(board: Leaderboard, *, width: int, limit: int | None = Non
 def verdict_line(board: Leaderboard, row: Row | None = None) -> str:
     """One honest sentence about a run (default: the best trained) against the naive forecast."""
     best = row or board.best
+    if best is None and all(r.run.is_baseline for r in board.rows):
+        return "Only baselines were run; train a model to compare with them."
     if best is None:
         return "No trained run has a score: see the causes with `foresweep runs --state failed`."
     named = f"{best.run.model_name} ({config_name(best.run) or 'baseline'})"

@@ -59,7 +59,7 @@ class Chronos2Config(TrainingConfig):
         probe=("overlapping", "return"),
     )
     covariates: Covariates = hyper(
-        "none",
+        "ohlcv",
         "past-only channels beside the target: range, gap and volume",
         probe=("none", "ohlcv"),
     )

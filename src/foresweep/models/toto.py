@@ -54,7 +54,7 @@ class TotoConfig(TrainingConfig):
         "overlapping", "what the close is seen as", probe=("overlapping", "return")
     )
     covariates: Covariates = hyper(
-        "none", "range, opening gap and volume beside the close", probe=("none", "ohlcv")
+        "ohlcv", "range, opening gap and volume beside the close", probe=("none", "ohlcv")
     )
     patch_size: int | None = hyper(
         None,

@@ -112,16 +112,20 @@ def test_the_own_loss_is_the_same_twice_and_leaves_the_mode_alone(
     assert nets.predictor.dep_layer.cross_attn.training
 
 
-def test_training_goes_on_after_a_loss_or_a_forecast_of_equal_length_was_taken(
+def test_what_was_looked_at_in_inference_mode_can_still_be_trained(
     nets: Nets, bars: TrainingBars
 ) -> None:
-    stage = learner(PredictorLearner, nets, bars)
-    x, stamps = stage.draw(np.random.default_rng(0), 4)
+    """The nets keep rotary tables of the last length between calls."""
+    first, second = (learner(k, nets, bars) for k in (TokenizerLearner, PredictorLearner))
+    x, stamps = second.draw(np.random.default_rng(0), 4)
+    coarse, fine = encode(nets.tokenizer, x)
+    nets.tokenizer.requires_grad_(True)
     with torch.inference_mode():
-        token_loss(nets, x, stamps)
-        forecast(stage.predictor(), windows_of(PANEL), first=2)
-    stage.module.train()
-    stage.loss((x, stamps)).backward()
-    tokenizer = learner(TokenizerLearner, nets, bars)
-    tokenizer.module.requires_grad_(True)
-    tokenizer.loss((x[:, :32], stamps[:, :32])).backward()
+        token_logits(nets.predictor, coarse, fine, stamps)
+    nets.predictor(coarse[:, :-1], fine[:, :-1], stamps[:, :-1])[0].sum().backward()
+    with torch.inference_mode():
+        token_loss(nets, x[:, :30], stamps[:, :30])
+    first.loss((x[:, :30], stamps[:, :30])).backward()
+    with torch.inference_mode():
+        forecast(second.predictor(), windows_of(PANEL), first=2)
+    first.loss((x[:, :32], stamps[:, :32])).backward()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from kronos_finance._vendor.kronos_model.kronos import auto_regressive_inference
 
@@ -90,6 +90,8 @@ def test_a_path_does_not_depend_on_how_many_are_drawn() -> None:
     weights=st.lists(st.floats(0, 1), min_size=2, max_size=8).filter(lambda w: sum(w) > 0.1),
     uniform=st.floats(0, 1, exclude_max=True),
 )
+@example(weights=[0.0, 1.0], uniform=0.0)
+@example(weights=[1.0, 0.0, 1.0], uniform=0.5)
 def test_inverse_cdf_takes_the_token_whose_interval_holds_the_uniform(
     weights: list[float], uniform: float
 ) -> None:
@@ -99,6 +101,11 @@ def test_inverse_cdf_takes_the_token_whose_interval_holds_the_uniform(
     edges = np.concatenate([[0], np.cumsum(probs)]) / np.cumsum(probs)[-1]
     assert edges[token] - 1e-12 <= uniform <= edges[token + 1] + 1e-12
     assert probs[token] > 0
+
+
+def test_a_uniform_that_rounding_made_one_takes_the_last_token() -> None:
+    draw = inverse_cdf(torch.ones(1, 1, 1, 2, dtype=torch.float32))
+    assert draw(torch.tensor([[0.25, 0.5, 0.25]]), 0, 1).tolist() == [2]
 
 
 def test_nucleus_sampling_keeps_only_the_likeliest_tokens() -> None:

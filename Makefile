@@ -27,6 +27,7 @@ demo: $(READY)  ## sweep all three models on real prices, then name, export and 
 	$(BIN)/foresweep best --export-path
 	$(BIN)/foresweep predict
 	$(BIN)/foresweep report -o report.md
+	@echo 'Read report.md; then your own prices: foresweep data check FOLDER, foresweep sweep --model all --data FOLDER'
 
 check: $(READY)  ## format, lint, types
 	$(BIN)/ruff format --check .

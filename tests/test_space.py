@@ -93,3 +93,9 @@ def test_a_broken_file_says_where(text: str, says: str) -> None:
 def test_a_choice_keeps_its_values() -> None:
     rng = np.random.default_rng(1)
     assert {Choice(("a", "b")).sample(rng) for _ in range(50)} == {"a", "b"}
+
+
+def test_a_dimension_reads_like_words() -> None:
+    assert str(Float(1e-5, 1e-2, log=True)) == "1e-05 to 0.01 (log)"
+    assert str(Int(8, 64, 8)) == "8 to 64 in steps of 8"
+    assert str(Choice(("huber", "mse"))) == "huber, mse"

@@ -30,6 +30,9 @@ class Float:
     high: float
     log: bool = False
 
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g}{' (log)' if self.log else ''}"
+
     def sample(self, rng: np.random.Generator) -> float:
         if self.log:
             return float(math.exp(rng.uniform(math.log(self.low), math.log(self.high))))
@@ -45,6 +48,10 @@ class Int:
     step: int = 1
     log: bool = False
 
+    def __str__(self) -> str:
+        step = f" in steps of {self.step}" if self.step > 1 else ""
+        return f"{self.low} to {self.high}{step}{' (log)' if self.log else ''}"
+
     def sample(self, rng: np.random.Generator) -> int:
         if self.log:
             drawn = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
@@ -57,6 +64,9 @@ class Choice:
     """One of these values."""
 
     values: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        return ", ".join(str(v) for v in self.values)
 
     def sample(self, rng: np.random.Generator) -> Any:
         return self.values[int(rng.integers(len(self.values)))]

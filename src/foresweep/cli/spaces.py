@@ -63,7 +63,8 @@ def _draw(name: str, space: object) -> None:
     ranges = plain_table("hyperparameter", "range", title=f"{name}: random draws from")
     for key, dimension in space.space.dimensions.items():
         when = space.space.when.get(key)
-        ranges.add_row(key, f"{dimension}" + (f" when {dict(when)}" if when else ""))
+        only = ", ".join(f"{k} = {v}" for k, v in (when or {}).items())
+        ranges.add_row(key, f"{dimension}" + (f" (when {only})" if only else ""))
     out.print(ranges)
     table = plain_table(
         "hyperparameter", "default", "unit", "stage", "meaning", title=f"{name}: all"

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sine import Case, Judged, forecast_test, judge, make_case, silent, train_case
 
 from foresweep.data.demo import demo_panel
 from foresweep.data.windows import Context, TrainWindows
@@ -21,6 +20,7 @@ from foresweep.models.representation import Representation
 from foresweep.models.toto import Toto, TotoConfig, TotoLearner, TotoPredictor
 from foresweep.models.training import inference, seeded
 from panels import sine_panel
+from sine import Case, Judged, forecast_test, judge, make_case, silent, train_case
 
 pytestmark = pytest.mark.slow
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -146,6 +147,6 @@ def report_lines(report: QualityReport) -> list[str]:
 
 
 def console() -> Console:
-    """Where people read: a terminal at its own width, a file or a pipe at a wide one."""
+    """Where people read: a terminal (or COLUMNS) at its own width, a file or pipe at a wide one."""
     out = Console(highlight=False)
-    return out if out.is_terminal else Console(highlight=False, width=WIDE)
+    return out if out.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=WIDE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 from rich.console import Console
@@ -24,7 +25,10 @@ def draw(database: Path, picture: Path) -> None:
     console.print("$ make demo", style="bold")
     console.print(leaderboard_table(board, width=WIDTH))
     console.print(verdict_line(board), style="bold")
-    picture.write_text(console.export_svg(title="foresweep"), encoding="utf-8")
+    drawn = console.export_svg(title="foresweep")
+    # fonts from elsewhere would be asked for by every reader of the page
+    drawn = re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL)
+    picture.write_text(re.sub(r"<!--.*?-->", "", drawn), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -148,5 +149,6 @@ def report_lines(report: QualityReport) -> list[str]:
 
 def console() -> Console:
     """Where people read: a terminal (or COLUMNS) at its own width, a file or pipe at a wide one."""
-    out = Console(highlight=False)
-    return out if out.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=WIDE)
+    if "COLUMNS" in os.environ or sys.stdout.isatty():
+        return Console(highlight=False)
+    return Console(highlight=False, width=WIDE)

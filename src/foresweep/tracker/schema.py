@@ -30,7 +30,7 @@ from sqlalchemy import (
 
 from foresweep.errors import ConfigError
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration. Revisions are counted, so that a newer database is known by its number."""
 VERSION_TABLE = "foresweep_version"
 
@@ -180,6 +180,7 @@ runs = Table(
     Column("environment_id", Text, ForeignKey("environments.environment_id")),
     *_owner(),
     Column("worker_pid", Integer),
+    Column("hidden_at", Instant),  # a hidden run is in no list and no ranking, and still a trial
     Index("ix_runs_created", "created_at"),
     Index("ix_runs_model", "model_name", "created_at"),
     Index("ix_runs_sweep", "sweep_id", "model_name", "trial_number"),

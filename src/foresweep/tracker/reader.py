@@ -13,6 +13,7 @@ from foresweep.errors import NotFound, UsageError
 from foresweep.records import Curve, Run, Score, Sweep, Trial, is_sealed, split_name
 from foresweep.settings import load_settings
 from foresweep.tracker import queries, schema
+from foresweep.tracker.filters import Filters
 from foresweep.tracker.provenance import this_user
 from foresweep.tracker.store import Store
 
@@ -61,14 +62,33 @@ class Reader:
         state: str | None = None,
         sweep_id: str | None = None,
         fingerprint: str | None = None,
+        tags: Sequence[str] = (),
+        hyperparams: Mapping[str, object] | None = None,
+        git_commit: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        where: str | None = None,
         include_baselines: bool = True,
+        include_hidden: bool = False,
+        sort: str | None = None,
         limit: int | None = None,
     ) -> list[Run]:
-        """Runs, oldest first; with `limit` the newest ones. `fingerprint` is of val ("": of no
-        sweep); without it runs of any windows come together.
+        """Runs, oldest first; with `limit` the newest ones; or in the order of `sort`, a name
+        or `name:desc`. `fingerprint` is of val ("": of no sweep); without it runs of any windows
+        come together. `hyperparams` asks for a value, or for a range as (least, most); `where`
+        is an expression like `lr < 1e-4 and val_skill > 0`.
 
-        A run without the metric of a filter does not pass it. Raises UsageError for `test_*`.
+        A run without the value of a filter does not pass it. Raises UsageError for `test_*` and
+        for an expression that cannot be read, UnknownName.
         """
+        filters = Filters(
+            where=where,
+            tags=tags,
+            hyperparams=hyperparams or {},
+            git_commit=git_commit,
+            created_after=created_after,
+            created_before=created_before,
+        )
         with self.store.read() as connection:
             return queries.get_runs(
                 connection,
@@ -79,6 +99,9 @@ class Reader:
                 sweep_id=sweep_id,
                 fingerprint=fingerprint,
                 include_baselines=include_baselines,
+                include_hidden=include_hidden,
+                filters=filters,
+                sort=sort,
                 limit=limit,
             )
 

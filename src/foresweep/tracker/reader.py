@@ -20,6 +20,8 @@ from foresweep.tracker.store import Store
 if TYPE_CHECKING:
     import pandas as pd
 
+    from foresweep.tracker.impact import HyperparamImpact
+
 SELECTED_ON_TEST = "selected-on-test"
 
 
@@ -212,6 +214,35 @@ class Reader:
 
         runs = self._runs_of_one_fingerprint(model_name, sweep_id, fingerprint)
         return impact(runs, model_name, hyperparam, metric)
+
+    def summarise_hyperparam(
+        self,
+        model_name: str,
+        hyperparam: str,
+        metric: str = "val_pct_mae",
+        *,
+        sweep_id: str | None = None,
+        fingerprint: str | None = None,
+    ) -> HyperparamImpact:
+        """What a hyperparameter did to a metric, counted by the database: runs, mean and spread
+        by value (numbers of many values in four bins), and a rank correlation. Raises
+        UnknownName, UsageError for `test_*`, NotFound."""
+        from foresweep.tracker.impact import hyperparam_impact
+
+        queries.refuse_test(metric)
+        with self.store.read() as connection:
+            cells = fingerprint
+            if cells is None:
+                cells = queries.fingerprint_in_use(
+                    connection, part="val", model_name=model_name, sweep_id=sweep_id
+                )
+            return hyperparam_impact(
+                connection,
+                model_name=model_name,
+                hyperparam=hyperparam,
+                metric=metric,
+                fingerprint=cells,
+            )
 
     def _runs_of_one_fingerprint(
         self, model_name: str | None, sweep_id: str | None, fingerprint: str | None

@@ -12,6 +12,9 @@ from typing import Any
 from foresweep.errors import ConfigError
 from foresweep.records import Run, RunState, Sweep, SweepState, Trial, is_sealed, split_name
 
+HIDDEN = "hidden"
+"""What the score rows of a hidden run have for a state, so that no ranking finds them."""
+
 
 def new_id(name: str, now: datetime) -> str:
     """`toto_20261122_174501_8f3a2c1b`: name, UTC second, then 4 hex digits of the second's
@@ -60,7 +63,7 @@ def score_rows(run: Mapping[Any, Any], scores: Mapping[str, float | None]) -> li
     repeated = {
         "run_id": run["run_id"],
         "model_name": run["model_name"],
-        "state": str(run["state"]),
+        "state": HIDDEN if run.get("hidden_at") else str(run["state"]),
         "is_baseline": run["is_baseline"],
         "has_checkpoint": run["checkpoint_path"] is not None,
         "sweep_id": run["sweep_id"],

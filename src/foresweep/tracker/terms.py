@@ -104,7 +104,7 @@ class Terms:
         if name.call == "score":
             return _score(name.name)
         if not self._has_curve(name.name) and not self._is_empty():
-            raise self._unknown("curve", name, _names(self.connection, curves.c.name))
+            raise self._unknown("curve", name, _curves_in_use(self.connection))
         return Meaning("a number", number=_curve(self._side(name), name.name))
 
     def _side(self, name: Name) -> Column:
@@ -184,22 +184,32 @@ def known_names(connection: Connection) -> list[str]:
 
     usual = [f"{part}_{metric}" for part in ("tune", "val") for metric in METRICS]
     fixed = (*NUMBERS, *TEXTS, *MOMENTS, "is_baseline", "has_checkpoint", "tag")
-    return [*fixed, *usual, *_names(connection, None), *_names(connection, scores.c.metric)]
+    return [*fixed, *usual, *hyperparams_in_use(connection), *_scores_in_use(connection)]
 
 
-def _names(connection: Connection, column: Column | None) -> list[str]:
-    """Names in use by recent runs: of hyperparameters, of scores or of curves."""
-    recent = select(runs.c.run_id, runs.c.hyperparams).order_by(runs.c.created_at.desc())
-    rows = connection.execute(recent.limit(RECENT)).all()
-    if column is None:
-        return list(dict.fromkeys(name for row in rows for name in row.hyperparams))
-    table = column.table
-    chosen = select(table).where(table.c.run_id.in_([row.run_id for row in rows]))
-    found = connection.execute(chosen).mappings()
-    if table is curves:
-        return list(dict.fromkeys(row["name"] for row in found))
-    open_rows = (row for row in found if row["part"] != "test")
-    return list(dict.fromkeys(f"{r['part']}_{r['metric']}".lstrip("_") for r in open_rows))
+def hyperparams_in_use(connection: Connection, model_name: str | None = None) -> list[str]:
+    """The hyperparameters of recent runs (of a model)."""
+    query = select(runs.c.hyperparams).order_by(runs.c.created_at.desc()).limit(RECENT)
+    if model_name is not None:
+        query = query.where(runs.c.model_name == model_name)
+    return list(dict.fromkeys(n for held in connection.execute(query).scalars() for n in held))
+
+
+def _scores_in_use(connection: Connection) -> list[str]:
+    """The full names of the open scores of recent runs."""
+    chosen = select(scores.c.part, scores.c.metric).where(scores.c.run_id.in_(_recent(connection)))
+    rows = connection.execute(chosen.where(scores.c.part != "test").distinct())
+    return [f"{part}_{metric}" if part else metric for part, metric in rows]
+
+
+def _curves_in_use(connection: Connection) -> list[str]:
+    chosen = select(curves.c.name).where(curves.c.run_id.in_(_recent(connection)))
+    return list(connection.execute(chosen.distinct()).scalars())
+
+
+def _recent(connection: Connection) -> list[str]:
+    query = select(runs.c.run_id).order_by(runs.c.created_at.desc()).limit(RECENT)
+    return list(connection.execute(query).scalars())
 
 
 def _score(full_name: str) -> Meaning:

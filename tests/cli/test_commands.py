@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from foresweep.cli.main import main
-
-
-class Shell:
-    """Runs commands in one folder and remembers what they said."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self.capsys = capsys
-
-    def __call__(self, *args: str, code: int = 0) -> str:
-        """Standard output of a command that must end with `code`."""
-        with pytest.raises(SystemExit) as ended:
-            main(args)
-        self.out, self.err = self.capsys.readouterr()
-        assert (ended.value.code or 0) == code, self.out + self.err
-        assert "Traceback" not in self.out + self.err
-        return self.out
-
-    def error(self, *args: str, code: int) -> str:
-        """The one line of a command that must fail with `code`."""
-        self(*args, code=code)
-        lines = self.err.strip().splitlines()
-        assert len(lines) == 1, self.err
-        return lines[0]
+from shells import Shell
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which drift was trained by hand, beside all baselines."""
     folder = tmp_path_factory.mktemp("work")
     with pytest.MonkeyPatch.context() as patch:
@@ -43,7 +20,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         with pytest.raises(SystemExit) as ended:
             main(["train", "--model", "drift", "--data", "demo"])
         assert not ended.value.code
-    yield folder
+    return folder
 
 
 @pytest.fixture

@@ -134,5 +134,5 @@ def report_lines(report: QualityReport) -> list[str]:
 
 def console() -> Console:
     """Where people read: a terminal at its own width, a file or a pipe at a wide one."""
-    out = Console(highlight=False)
-    return out if out.is_terminal else Console(highlight=False, width=WIDE)
+    out = Console(highlight=False, markup=False)  # a note or a name may hold brackets
+    return out if out.is_terminal else Console(highlight=False, markup=False, width=WIDE)

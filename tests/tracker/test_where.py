@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,11 +22,16 @@ from tracker_data import make_sweep
 Finished = Callable[..., Run]
 
 
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory, empty: Path) -> Iterator[Tracker]:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def filled(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Tracker]:
     """Four runs: a, b and c of a sweep, and d, which failed and has hardly anything."""
-    place = tmp_path_factory.mktemp("filled") / "filled.db"
-    shutil.copy(empty, place)
+    if request.param == "postgresql":
+        place = request.getfixturevalue("new_database")()
+    else:
+        place = tmp_path_factory.mktemp("filled") / "filled.db"
+        shutil.copy(request.getfixturevalue("empty"), place)
     with Tracker(place) as tracker:
         fill(tracker)
         yield tracker
@@ -193,6 +197,15 @@ def test_a_name_that_only_hp_can_mean_is_found_by_it(tracker: Tracker, finished:
     for where in ("hp(seed) = 5", "hp(val_pct_mae) = 2", "hp(and) = 1", "hp(test_size) = 3"):
         assert [r.run_id for r in tracker.get_runs(where=where)] == [run.run_id]
     assert tracker.get_runs(where="seed = 5") == []
+
+
+def test_one_odd_run_does_not_keep_others_from_being_found(
+    tracker: Tracker, finished: Finished
+) -> None:
+    finished("toto", {}, hyperparams={"text": "a\x00b", "lr": 10**30, "nested": {"lr": [1]}})
+    run = finished("toto", {}, hyperparams={"text": "ab", "lr": 1})
+    for where in ("hp(text) = 'ab'", "lr < 2", "nested is null"):
+        assert [r.run_id for r in tracker.get_runs(where=where)] == [run.run_id]
 
 
 def test_a_database_without_runs_knows_no_names_and_refuses_none(tracker: Tracker) -> None:

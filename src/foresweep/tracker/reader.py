@@ -343,7 +343,7 @@ class Reader:
             raise UsageError("say why the test scores are looked at: the look is recorded")
         with self.store.write() as connection:
             run = queries.get_run(connection, run_id)
-            _record_look(connection, run, who=who, why=why)
+            record_look(connection, run, who=who, why=why)
             return queries.sealed_scores(connection, run.run_id)
 
     def get_test_looks(self, run_id: str | None = None) -> list[Mapping[str, object]]:
@@ -370,7 +370,8 @@ def lower_is_better(metric: str) -> bool:
     return not METRICS[name].higher_is_better
 
 
-def _record_look(connection: Connection, run: Run, *, who: str, why: str) -> None:
+def record_look(connection: Connection, run: Run, *, who: str, why: str) -> None:
+    """Put a look at a run's test scores on record, in the transaction that reads them."""
     look = {
         "run_id": run.run_id,
         "fingerprint": run.fingerprints.get("test", ""),
@@ -384,7 +385,7 @@ def _record_look(connection: Connection, run: Run, *, who: str, why: str) -> Non
 
 def _marked(connection: Connection, run: Run, metric: str) -> Run:
     """The run, its tag and the look on record: it was chosen by what should only confirm."""
-    _record_look(connection, run, who="", why=f"selection by {metric}")
+    record_look(connection, run, who="", why=f"selection by {metric}")
     tags = tuple(dict.fromkeys((*run.tags, SELECTED_ON_TEST)))
     table = schema.runs
     connection.execute(update(table).where(table.c.run_id == run.run_id).values(tags=list(tags)))

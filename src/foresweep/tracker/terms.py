@@ -262,8 +262,10 @@ def _has_key(connection: Connection, name: str) -> Condition:
 
 
 def _json(column: Column) -> Column:
-    """A text column as PostgreSQL's json."""
-    return sa.cast(sa.type_coerce(column, sa.Text()), sa.JSON())
+    """A text column as PostgreSQL's json. Its texts cannot hold the character NUL, and one such
+    row would fail the whole query: there it reads as the replacement character."""
+    text = func.replace(sa.type_coerce(column, sa.Text()), r"\u0000", r"\ufffd")
+    return sa.cast(text, sa.JSON())
 
 
 def _listed(connection: Connection, column: Column) -> Column:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,17 +18,10 @@ from tracker_data import make_sweep
 
 def run_together(task: Any, num_processes: int, place: str, *arguments: Any) -> list[int | None]:
     """Exit codes of processes that start their work at the same moment."""
-    context = multiprocessing.get_context("spawn")
-    together = context.Barrier(num_processes)
-    crowd = [
-        context.Process(target=task, args=(place, together, *arguments))
-        for _ in range(num_processes)
-    ]
-    for process in crowd:
-        process.start()
-    for process in crowd:
-        process.join()
-    return [process.exitcode for process in crowd]
+    together = tracker_tasks.barrier(num_processes)
+    return tracker_tasks.ended(
+        tracker_tasks.crowd(task, num_processes, place, together, *arguments)
+    )
 
 
 @contextmanager
@@ -53,8 +45,8 @@ def other_process(place: str, sweep_id: str = "") -> Iterator[tuple[subprocess.P
 
 @pytest.mark.slow
 def test_processes_that_open_an_empty_database_at_once_all_succeed(bare_place: str) -> None:
-    num_processes, num_runs = 6, 20
-    assert run_together(tracker_tasks.open_and_log, num_processes, bare_place, num_runs) == [0] * 6
+    num_processes, num_runs = 16, 5
+    assert run_together(tracker_tasks.open_and_log, num_processes, bare_place, num_runs) == [0] * 16
     with Tracker(bare_place, create=False) as tracker:
         runs = tracker.get_runs()
         assert len({run.run_id for run in runs}) == len(runs) == num_processes * num_runs

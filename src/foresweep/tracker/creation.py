@@ -18,7 +18,8 @@ _RUN_COLUMNS = tuple(name for name, _ in _RUN)
 _SCORE_COLUMNS = tuple(c.name for c in schema.scores.columns)
 _INSERT_RUN = (
     f"INSERT INTO runs ({', '.join(_RUN_COLUMNS)})"
-    f" VALUES ({', '.join('?' * len(_RUN_COLUMNS))}) ON CONFLICT (run_id) DO NOTHING"
+    f" VALUES ({', '.join('?' * len(_RUN_COLUMNS))})"
+    " ON CONFLICT (run_id) DO NOTHING RETURNING run_id"
 )
 _INSERT_SCORE = (
     f"INSERT INTO scores ({', '.join(_SCORE_COLUMNS)})"
@@ -95,7 +96,7 @@ def insert_scores(line: Line, scores: Iterable[Mapping[str, Any]]) -> None:
 def _insert(line: Line, row: dict[str, Any], numbers: Mapping[str, float | None]) -> bool:
     """False where the id is taken."""
     _complete(row, numbers)
-    if line.execute(_INSERT_RUN, _encoded(row)).rowcount != 1:
+    if line.execute(_INSERT_RUN, _encoded(row)).fetchone() is None:
         return False
     if row["sweep_id"] is not None:
         line.execute(_REVIVE, (row["sweep_id"],))

@@ -18,8 +18,11 @@ class Line:
     """(sql, values=()) -> the driver's cursor."""
     executemany: Callable[[str, Sequence[Sequence[Any]]], Any]
 
-    def transact(self, do: Callable[[Line], Any]) -> Any:
-        """What `do` gives, in one unit of work: all of it durable, or on any error nothing."""
+    def transact(self, do: Callable[[Line], Any], *, together: bool = True) -> Any:
+        """What `do` gives, in one unit of work: all of it durable, or on any error nothing.
+
+        `insert_many` needs `together` to be False: such statements cannot share a way.
+        """
         raise NotImplementedError
 
     def insert_many(

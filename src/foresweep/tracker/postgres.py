@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -126,24 +126,28 @@ class PostgresLine(Line):
     def __init__(self, driver: Any) -> None:
         """`transact` needs the driver in autocommit, so that BEGIN and COMMIT are ours."""
         self.driver = driver
-        self._cursor = driver.cursor()
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> Any:
-        return self._cursor.execute(_dialect(sql), values)
+        return self.driver.execute(_dialect(sql), values)
 
     def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> Any:
-        return self._cursor.executemany(_dialect(sql), rows)
+        return self.driver.cursor().executemany(_dialect(sql), rows)
 
-    def transact(self, do: Callable[[Line], Any]) -> Any:
-        """`do` in one unit of work; it locks the rows it depends on."""
+    def transact(self, do: Callable[[Line], Any], *, together: bool = True) -> Any:
+        """`do` in one unit of work; it locks the rows it depends on.
+
+        Statements travel together up to the first whose answer is asked for: on a busy machine a
+        way to the server costs more than what it does there.
+        """
         import psycopg
 
         if not self.driver.autocommit:
             self.driver.autocommit = True
-        self.execute("BEGIN")
         try:
-            found = do(self)
-            self.execute("COMMIT")
+            with self.driver.pipeline() if together else nullcontext():
+                self.execute("BEGIN")
+                found = do(self)
+                self.execute("COMMIT")
         except BaseException:
             with suppress(psycopg.Error):  # the first error is the one to tell
                 self.driver.rollback()
@@ -153,7 +157,7 @@ class PostgresLine(Line):
     def insert_many(
         self, table: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]
     ) -> None:
-        with self._cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy:
+        with self.driver.cursor().copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy:
             for row in rows:
                 copy.write_row(row)
 

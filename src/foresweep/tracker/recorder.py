@@ -22,7 +22,7 @@ from foresweep.tracker.liveness import GRACE, Owner, this_process
 from foresweep.tracker.provenance import Environment, this_environment
 from foresweep.tracker.reader import Reader
 from foresweep.tracker.redaction import storable
-from foresweep.tracker.rows import kept_scores, numbers_of, run_of
+from foresweep.tracker.rows import kept_scores, numbers_of, run_of, sound_name
 from foresweep.tracker.schema import jsonable
 from foresweep.tracker.session import BUFFER_S, Buffer, LoggedRun
 from foresweep.tracker.steps import Numbers, log_steps
@@ -119,7 +119,7 @@ class Recorder(Reader):
             "fingerprints": dict(fingerprints or {}),
             "resources": jsonable(resources or {}, "resources"),
             "notes": None if notes is None else storable(notes),
-            "tags": list(tags),
+            "tags": [sound_name(tag) for tag in tags],
             "heartbeat_at": now,
             "worker_pid": worker_pid,
         }
@@ -300,7 +300,7 @@ class Recorder(Reader):
             self._put_environment(line)
             return creation.add_runs(line, pairs)
 
-        ids = self.store.direct(put)
+        ids = self.store.direct(put, together=False)
         self._known_environments.add(self._environment_id)
         return ids
 

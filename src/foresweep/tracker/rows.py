@@ -37,7 +37,19 @@ def as_number(value: Any, name: str) -> float | None:
 
 def numbers_of(metrics: Mapping[str, Any]) -> dict[str, float | None]:
     """Every metric by full name as a stored number."""
-    return {name: as_number(value, name) for name, value in metrics.items()}
+    return {sound_name(name): as_number(value, name) for name, value in metrics.items()}
+
+
+def sound_name(name: str) -> str:
+    """`name`, which every database can hold. Raises ConfigError for a NUL character or half of a
+    surrogate pair."""
+    if "\0" in name or not (name.isascii() or _is_unicode(name)):
+        raise ConfigError(f"the name {name!r} has a character that no database stores")
+    return name
+
+
+def _is_unicode(name: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def kept_scores(scores: Mapping[str, float | None], state: str) -> dict[str, float | None]:

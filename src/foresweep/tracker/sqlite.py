@@ -166,7 +166,7 @@ class SqliteLine(Line):
         self.execute = driver.execute
         self.executemany = driver.executemany
 
-    def transact(self, do: Callable[[Line], Any]) -> Any:
+    def transact(self, do: Callable[[Line], Any], *, together: bool = True) -> Any:
         """`do` in one unit of work under the write lock."""
         self.driver.execute("BEGIN IMMEDIATE")
         try:

@@ -114,14 +114,15 @@ class Store:
 
         return self._patiently(once)
 
-    def direct(self, do: Callable[[Line], T]) -> T:
+    def direct(self, do: Callable[[Line], T], *, together: bool = True) -> T:
         """As `work`, below SQLAlchemy, for what must be fast. On PostgreSQL such writers do not
-        take turns: `do` locks the rows that it depends on. Raises TrackerError."""
+        take turns: `do` locks the rows that it depends on. `together` False: for many rows.
+        Raises TrackerError."""
 
         def once() -> T:
             with self._lock:
                 self._base.check_present(self._marks)
-                found: T = self._kept_line().transact(do)
+                found: T = self._kept_line().transact(do, together=together)
                 return found
 
         return self._patiently(once)
@@ -161,9 +162,11 @@ class Store:
                 return once()
             except self._base.driver_errors as error:
                 cause = _cause(error)
-                if not self._base.is_hiccup(cause) or time.monotonic() + pause_s > until:
+                may_pass = self._base.is_hiccup(cause)
+                if may_pass:
+                    self._forget_broken()
+                if not may_pass or time.monotonic() + pause_s > until:
                     raise self._base.explained(cause) from error
-            self._forget_broken()
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 

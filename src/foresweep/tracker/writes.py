@@ -17,7 +17,7 @@ from foresweep.tracker.line import Line
 from foresweep.tracker.liveness import Owner, is_gone
 from foresweep.tracker.provenance import Environment, this_user
 from foresweep.tracker.redaction import storable
-from foresweep.tracker.rows import open_metrics, run_of, score_rows, trial_of
+from foresweep.tracker.rows import open_metrics, run_of, score_rows, sound_name, trial_of
 from foresweep.tracker.schema import jsonable
 from foresweep.tracker.steps import refuse_ended
 from foresweep.tracker.store import Store, line_of
@@ -107,7 +107,7 @@ def new_run(
     if not isinstance(hyperparams, Mapping):
         raise ConfigError(f"hyperparams must be a mapping, not {hyperparams!r}")
     return dict.fromkeys(runs.columns.keys()) | {
-        "model_name": storable(model),
+        "model_name": sound_name(model),
         "hyperparams": jsonable(hyperparams, "hyperparams"),
         "created_at": now,
         "started_at": now,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from foresweep import __version__
-from foresweep.cli import data, doctor, look, manage, predict, query, spaces, sweep
+from foresweep.cli import data, doctor, exchange, look, manage, predict, query, spaces, sweep
 from foresweep.errors import ForesweepError
 
 app = typer.Typer(
@@ -34,6 +34,8 @@ app.command()(manage.tag)
 app.command()(manage.rm)
 app.command()(predict.predict)
 app.command()(doctor.doctor)
+app.add_typer(exchange.import_app, name="import")
+app.add_typer(exchange.export_app, name="export")
 app.add_typer(data.app, name="data")
 app.add_typer(spaces.app, name="spaces")
 

@@ -102,19 +102,6 @@ def test_mlflow_has_what_a_sweep_did(tracker: Tracker, workplace: Path) -> None:
     assert b"test_pct_mae" not in (workplace / "mlflow.db").read_bytes()
 
 
-def test_a_sweep_from_the_command_line_is_mirrored(
-    workplace: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shell = Shell(capsys)
-    shell("train", "-m", "drift", "--data", "demo", "--mirror", "mlflow:sqlite:///mlflow.db")
-    ours = json.loads(shell("runs", "--json"))
-    theirs = mlflow_runs(workplace)
-    assert {r.info.run_name for r in theirs} == {r["run_id"] for r in ours}
-    assert {r.info.status for r in theirs} == {"FINISHED"}
-    assert all("val_pct_mae" in r.data.metrics for r in theirs)
-    assert not any("test" in name for r in theirs for name in r.data.metrics)
-
-
 def test_what_is_on_record_is_exported_to_mlflow_once(
     tracker: Tracker, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from foresweep import __version__
-from foresweep.cli import data, doctor, exchange, look, manage, predict, query, spaces, sweep
+from foresweep.cli import (
+    data,
+    database,
+    doctor,
+    exchange,
+    look,
+    manage,
+    predict,
+    query,
+    spaces,
+    sweep,
+)
 from foresweep.errors import ForesweepError
 
 app = typer.Typer(
@@ -36,6 +47,7 @@ app.command()(predict.predict)
 app.command()(doctor.doctor)
 app.add_typer(exchange.import_app, name="import")
 app.add_typer(exchange.export_app, name="export")
+app.add_typer(database.app, name="db")
 app.add_typer(data.app, name="data")
 app.add_typer(spaces.app, name="spaces")
 

@@ -28,7 +28,8 @@ _WRONG = {
     ),
     "{} scores that say of their run what it is not": (
         "SELECT count(*) FROM scores JOIN runs ON runs.run_id = scores.run_id"
-        " WHERE scores.state <> runs.state OR scores.model_name <> runs.model_name"
+        " WHERE scores.model_name <> runs.model_name OR scores.state <>"
+        " CASE WHEN runs.hidden_at IS NULL THEN runs.state ELSE 'hidden' END"
     ),
     "{} curves that do not count their points": (
         "SELECT count(*) FROM curves WHERE num_points <> (SELECT count(*) FROM curve_points AS p"

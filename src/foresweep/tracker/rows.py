@@ -16,6 +16,9 @@ HIDDEN = "hidden"
 """What the score rows of a hidden run have for a state, so that no ranking finds them."""
 
 
+_RUN_FIELDS = tuple(Run.__dataclass_fields__)
+
+
 def new_id(name: str, now: datetime) -> str:
     """`toto_20261122_174501_8f3a2c1b`: name, UTC second, then 4 hex digits of the second's
     fraction, so that ids of a name sort by time, and 4 of chance."""
@@ -95,11 +98,11 @@ def score_rows(run: Mapping[Any, Any], scores: Mapping[str, float | None]) -> li
 
 def run_of(row: Mapping[Any, Any]) -> Run:
     """The record of a row of runs."""
-    known = {name: row[name] for name in Run.__dataclass_fields__}
-    metrics = {n: math.nan if v is None else v for n, v in row["metrics"].items()}
-    return Run(
-        **known | {"state": RunState(row["state"]), "tags": tuple(row["tags"]), "metrics": metrics}
-    )
+    known = {name: row[name] for name in _RUN_FIELDS}
+    known["state"] = RunState(known["state"])
+    known["tags"] = tuple(known["tags"])
+    known["metrics"] = {n: math.nan if v is None else v for n, v in known["metrics"].items()}
+    return Run(**known)
 
 
 def sweep_of(row: Mapping[Any, Any]) -> Sweep:

@@ -23,6 +23,10 @@ from foresweep.tracker.line import Line
 NETWORK = {"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "afs", "ceph", "glusterfs"} | {
     "lustre", "beegfs", "gpfs", "davfs", "fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "webdav",
 }  # fmt: skip
+LOG_PAGES = 4_000
+"""Pages (4 kB) of the write-ahead log before it is folded into the file, which waits for the
+disk: four times SQLite's own choice, so four times rarer."""
+CACHE_KB = 16_000
 _CAUSES = {
     "SQLITE_NOTADB": "is not a database; give another path or move the file away",
     "SQLITE_CORRUPT": "is damaged; restore a copy, or save what is left with `sqlite3 .recover`",
@@ -97,6 +101,8 @@ class Sqlite:
             _enter_wal(connection, self.busy_timeout_s)
             connection.execute(f"PRAGMA synchronous={self.synchronous}")
             connection.execute("PRAGMA foreign_keys=ON")
+            connection.execute(f"PRAGMA wal_autocheckpoint={LOG_PAGES}")
+            connection.execute(f"PRAGMA cache_size=-{CACHE_KB}")
 
         event.listen(engine, "connect", on_connect)
         event.listen(engine, "begin", _on_begin)

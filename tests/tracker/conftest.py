@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 import postgres
 from foresweep.records import Run, Sweep
+from foresweep.tracker import schema
 from foresweep.tracker.tracker import Tracker
 
 
@@ -55,11 +57,27 @@ def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(scope="session")
+def emptied(new_database: Callable[..., str]) -> Callable[[], str]:
+    """Gives the URL of one database, without rows again: far cheaper than a new one."""
+    url = new_database()
+    tables = [table.name for table in reversed(schema.metadata.sorted_tables)]
+    clear = ";".join(f"DELETE FROM {name}" for name in tables)
+    clear += f";UPDATE {schema.VERSION_TABLE} SET version_num = '{schema.HEAD}'"
+
+    def empty_it() -> str:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(clear)  # type: ignore[call-overload]
+        return url
+
+    return empty_it
+
+
 @pytest.fixture
 def place(backend: str, request: pytest.FixtureRequest) -> str:
-    """Path or URL of a database that has its tables."""
+    """Path or URL of a database that has its tables and no rows."""
     if backend == "postgresql":
-        return str(request.getfixturevalue("new_database")())
+        return str(request.getfixturevalue("emptied")())
     found = request.getfixturevalue("path")
     shutil.copy(request.getfixturevalue("empty"), found)
     return str(found)

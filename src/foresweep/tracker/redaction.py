@@ -1,5 +1,7 @@
-"""Secrets taken out of every text before it is stored: by telling names, by known forms, and by
-detect-secrets."""
+"""Secrets, taken out of every text before it is stored.
+
+By telling names and known forms of our own, then by the detectors of detect-secrets.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from sqlalchemy import Column, Connection, Select, exists, select, union_all
+from sqlalchemy import Column, Connection, Select, and_, exists, select, union_all
 
 from foresweep.errors import NotFound, UsageError
 from foresweep.records import Curve, Run, RunState, Score, Sweep, Trial, is_sealed, split_name
@@ -105,6 +105,27 @@ def get_runs(
     newest = query.order_by(*order, runs.c.created_at.desc(), runs.c.run_id.desc()).limit(limit)
     found = [run_of(row) for row in connection.execute(newest).mappings()]
     return found if sort else found[::-1]
+
+
+def hyperparams_and_score(
+    connection: Connection, *, model_name: str, metric: str, fingerprint: str
+) -> list[tuple[str, Mapping[str, Any], float | None]]:
+    """(run_id, hyperparams, score) of the complete runs of a model, oldest first; None where the
+    score failed or is not there."""
+    part, name = split_name(metric)
+    this = and_(scores.c.run_id == runs.c.run_id, scores.c.part == part, scores.c.metric == name)
+    query = (
+        select(runs.c.run_id, runs.c.hyperparams, scores.c.value)
+        .select_from(runs.outerjoin(scores, this))
+        .where(
+            runs.c.model_name == model_name,
+            runs.c.fingerprint == fingerprint,
+            runs.c.state == RunState.COMPLETE.value,
+            runs.c.hidden_at.is_(None),
+        )
+        .order_by(runs.c.created_at, runs.c.run_id)
+    )
+    return [(row[0], row[1], row[2]) for row in connection.execute(query)]
 
 
 def _score(name: str) -> Select[Any]:

@@ -196,7 +196,9 @@ class Reader:
         metrics, checkpoint (bool). Raises UsageError for `test_*`, NotFound."""
         from foresweep.tracker.tables import comparison
 
-        runs = self._runs_of_one_fingerprint(None, sweep_id, fingerprint)
+        with self.store.read() as connection:
+            cells = self._cells(connection, None, sweep_id, fingerprint)
+            runs = queries.get_runs(connection, fingerprint=cells)
         return comparison(runs, metrics, model_names)
 
     def get_hyperparameter_impact(
@@ -212,8 +214,13 @@ class Reader:
         that has both, by value. Raises UnknownName, UsageError for `test_*`, NotFound."""
         from foresweep.tracker.tables import impact
 
-        runs = self._runs_of_one_fingerprint(model_name, sweep_id, fingerprint)
-        return impact(runs, model_name, hyperparam, metric)
+        queries.refuse_test(metric)
+        with self.store.read() as connection:
+            cells = self._cells(connection, model_name, sweep_id, fingerprint)
+            scored = queries.hyperparams_and_score(
+                connection, model_name=model_name, metric=metric, fingerprint=cells
+            )
+        return impact(scored, model_name, hyperparam, metric)
 
     def summarise_hyperparam(
         self,
@@ -231,11 +238,7 @@ class Reader:
 
         queries.refuse_test(metric)
         with self.store.read() as connection:
-            cells = fingerprint
-            if cells is None:
-                cells = queries.fingerprint_in_use(
-                    connection, part="val", model_name=model_name, sweep_id=sweep_id
-                )
+            cells = self._cells(connection, model_name, sweep_id, fingerprint)
             return hyperparam_impact(
                 connection,
                 model_name=model_name,
@@ -244,16 +247,19 @@ class Reader:
                 fingerprint=cells,
             )
 
-    def _runs_of_one_fingerprint(
-        self, model_name: str | None, sweep_id: str | None, fingerprint: str | None
-    ) -> list[Run]:
-        with self.store.read() as connection:
-            cells = fingerprint
-            if cells is None:
-                cells = queries.fingerprint_in_use(
-                    connection, part="val", model_name=model_name, sweep_id=sweep_id
-                )
-            return queries.get_runs(connection, model_name=model_name, fingerprint=cells)
+    def _cells(
+        self,
+        connection: Connection,
+        model_name: str | None,
+        sweep_id: str | None,
+        fingerprint: str | None,
+    ) -> str:
+        """The fingerprint of val that a table of runs means."""
+        if fingerprint is not None:
+            return fingerprint
+        return queries.fingerprint_in_use(
+            connection, part="val", model_name=model_name, sweep_id=sweep_id
+        )
 
     def find_trained(
         self,

@@ -159,12 +159,13 @@ def test_rm_removes_files_only_when_told_or_asked(
     assert folder.parent.exists()
 
 
-@pytest.mark.parametrize("run_id", ["..", ".", "a/../../x", "link", "nothing", ""])
+@pytest.mark.parametrize("run_id", ["..", ".", "a/../../x", "link", "near", "nothing", ""])
 def test_a_run_owns_no_folder_but_the_one_of_its_name(tmp_path: Path, run_id: str) -> None:
     """Imported runs may be called anything; nothing outside may go with them."""
     runs_dir = tmp_path / "runs"
     (runs_dir / "a").mkdir(parents=True)
     (tmp_path / "x").mkdir()
     (runs_dir / "link").symlink_to(tmp_path / "x")
+    (runs_dir / "near").symlink_to(runs_dir / "a")
     assert own_folder(runs_dir, run_id) is None
     assert own_folder(runs_dir, "a") == runs_dir / "a"

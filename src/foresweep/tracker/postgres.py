@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 
 from foresweep.errors import DatabaseUnusable, MissingExtra, TrackerError
 from foresweep.tracker.line import Line
@@ -18,6 +19,7 @@ from foresweep.tracker.redaction import redact
 
 WRITE_LOCK, SCHEMA_LOCK = 0x666F7265, 0x73776565
 """Advisory locks: of the unhurried writers, and of whoever builds the tables."""
+IDLE_S = 1.0
 _REFUSALS = {
     "28": "refuses this user or password; mend the URL",
     "3D": "does not exist; make it with: createdb NAME",
@@ -61,7 +63,7 @@ class Postgres:
             raise MissingExtra("psycopg", "postgres") from error
 
     def engine(self) -> Engine:
-        engine = create_engine(self.url, pool_size=2, pool_pre_ping=True)
+        engine = create_engine(self.url, pool_size=2)
         wait_ms = int(self.busy_timeout_s * 1000)
 
         def on_connect(connection: Any, record: Any) -> None:
@@ -69,6 +71,8 @@ class Postgres:
             connection.commit()
 
         event.listen(engine, "connect", on_connect)
+        event.listen(engine, "checkout", _on_checkout)
+        event.listen(engine, "checkin", _on_checkin)
         event.listen(engine, "begin", _on_begin)
         return engine
 
@@ -179,6 +183,24 @@ def reset_counters(connection: Connection, counters: dict[str, str]) -> None:
 @cache
 def _dialect(sql: str) -> str:
     return sql.replace("?", "%s")
+
+
+def _on_checkout(connection: Any, record: Any, proxy: Any) -> None:
+    """A connection that lay idle is asked first: its server may have been restarted. Asking each
+    time would cost a read a way to the server."""
+    import psycopg
+
+    if time.monotonic() - record.info.get("used_at", 0.0) < IDLE_S:
+        return
+    try:
+        connection.execute("SELECT 1")
+        connection.rollback()
+    except psycopg.OperationalError as error:
+        raise DisconnectionError from error  # the pool opens another
+
+
+def _on_checkin(connection: Any, record: Any) -> None:
+    record.info["used_at"] = time.monotonic()
 
 
 def _on_begin(connection: Connection) -> None:

@@ -44,9 +44,13 @@ def version(place: Path) -> str:
     return str(found)
 
 
+@pytest.mark.parametrize("asked", [False, True])
 @pytest.mark.parametrize("revision", ["0001", "0002"])
-def test_an_older_file_is_upgraded_after_a_copy_was_made(path: Path, revision: str) -> None:
+def test_an_older_file_is_upgraded_after_a_copy_was_made(
+    path: Path, revision: str, asked: bool
+) -> None:
     build(f"sqlite:///{path}", revision)
+    Store(path, upgrade=asked).close()
     with Tracker(path) as tracker:
         assert tracker.get_run("old").hyperparams == {"lr": 0.1}
         tracker.log_run("toto", {}, {})

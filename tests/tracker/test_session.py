@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,6 +42,16 @@ class TestOnesOwnScript:
         assert kept.peak_memory_mb is not None
         assert kept.peak_memory_mb > 10
         assert tracker.get_best_model("val_pct_mae") == kept
+
+    def test_the_page_about_the_tracker_shows_what_runs(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        page = (Path(__file__).parents[2] / "docs/tracker.md").read_text(encoding="utf-8")
+        (code,) = (b for b in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "run.log" in b)
+        exec(compile(code, "tracker.md", "exec"), {})
+        with Tracker("sweeps.db") as tracker:
+            assert only_run(tracker).metrics == {"val_pct_mae": 1.2}
 
     def test_the_end_of_the_block_completes_what_was_not_finished(self, tracker: Tracker) -> None:
         with tracker.run("toto", {}) as run:

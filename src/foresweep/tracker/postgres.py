@@ -110,11 +110,13 @@ class Postgres:
             return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
         return error.sqlstate.startswith(_HICCUPS)
 
-    def copy_aside(self, connection: Connection, version: str) -> None:
+    def before_upgrade(self, connection: Connection, version: str, *, is_asked_for: bool) -> None:
         """A server's copy is its keeper's to make: the change must be asked for.
 
         Raises DatabaseUnusable.
         """
+        if is_asked_for:
+            return
         raise DatabaseUnusable(
             f"{self.place} is from an older foresweep (schema {version}); save it with pg_dump, "
             f"then run: foresweep db upgrade URL"

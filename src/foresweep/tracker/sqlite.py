@@ -149,16 +149,15 @@ class Sqlite:
         """May the same work succeed a little later?"""
         return str(getattr(error, "sqlite_errorname", "")).startswith(_BUSY)
 
-    def copy_aside(self, connection: Connection, version: str) -> Path | None:
-        """A copy of the database beside it, made before it is changed."""
+    def before_upgrade(self, connection: Connection, version: str, *, is_asked_for: bool) -> None:
+        """Put a copy of the database beside it."""
         if self.path is None:
-            return None
+            return
         number, target = 1, self.path.with_name(f"{self.path.name}.schema-{version}.bak")
         while target.exists():
             number += 1
             target = self.path.with_name(f"{self.path.name}.schema-{version}-{number}.bak")
         backup(self.path, target)
-        return target
 
 
 class SqliteLine(Line):

@@ -226,8 +226,8 @@ class Store:
                 return
             from foresweep.tracker import migrations  # alembic: only when needed
 
-            if version is not None and not upgrade:
-                self._base.copy_aside(connection, version)
+            if version is not None:
+                self._base.before_upgrade(connection, version, is_asked_for=upgrade)
             migrations.upgrade(connection)
 
 

@@ -1,15 +1,19 @@
-"""A database in a folder of its own, and sweeps and runs to fill it with."""
+"""A database of its own for each test, on SQLite and on PostgreSQL, and runs to fill it with."""
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
+import postgres
 from foresweep.records import Run, Sweep
+from foresweep.tracker import schema
 from foresweep.tracker.tracker import Tracker
 
 
@@ -26,18 +30,91 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.fixture(scope="session")
+def server() -> Iterator[postgres.Server]:
+    """A PostgreSQL server with the database `empty`, whose copies are ready at once."""
+    with postgres.running() as started:
+        started.execute("CREATE DATABASE empty")
+        Tracker(started.url("empty")).close()
+        yield started
+
+
+@pytest.fixture(scope="session")
+def new_database(server: postgres.Server) -> Callable[..., str]:
+    """Makes a PostgreSQL database and gives its URL; with tables unless `bare`."""
+    numbers = itertools.count()
+
+    def make(*, bare: bool = False) -> str:
+        name = f"t{next(numbers)}"
+        server.execute(f"CREATE DATABASE {name} TEMPLATE {'template0' if bare else 'empty'}")
+        return server.url(name)
+
+    return make
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def emptied(new_database: Callable[..., str]) -> Callable[[], str]:
+    """Gives the URL of one database, without rows again: far cheaper than a new one."""
+    url = new_database()
+    tables = [table.name for table in reversed(schema.metadata.sorted_tables)]
+    clear = ";".join(f"DELETE FROM {name}" for name in tables)
+    clear += f";UPDATE {schema.VERSION_TABLE} SET version_num = '{schema.HEAD}'"
+
+    def empty_it() -> str:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(clear)  # type: ignore[call-overload]
+        return url
+
+    return empty_it
+
+
 @pytest.fixture
-def tracker(path: Path, empty: Path) -> Iterator[Tracker]:
+def place(backend: str, request: pytest.FixtureRequest) -> str:
+    """Path or URL of a database that has its tables and no rows."""
+    if backend == "postgresql":
+        return str(request.getfixturevalue("emptied")())
+    found = request.getfixturevalue("path")
+    shutil.copy(request.getfixturevalue("empty"), found)
+    return str(found)
+
+
+@pytest.fixture
+def bare_place(backend: str, request: pytest.FixtureRequest) -> str:
+    """Path or URL where nothing is yet."""
+    if backend == "postgresql":
+        return str(request.getfixturevalue("new_database")(bare=True))
+    return str(request.getfixturevalue("path"))
+
+
+@pytest.fixture
+def tracker(place: str) -> Iterator[Tracker]:
+    with Tracker(place) as opened:
+        yield opened
+
+
+@pytest.fixture
+def sqlite_tracker(path: Path, empty: Path) -> Iterator[Tracker]:
+    """For what only SQLite has."""
     shutil.copy(empty, path)
     with Tracker(path) as opened:
         yield opened
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, empty: Path) -> Iterator[Tracker]:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def shared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Tracker]:
     """One database for all examples of a property."""
-    place = tmp_path_factory.mktemp("shared") / "shared.db"
-    shutil.copy(empty, place)
+    if request.param == "postgresql":
+        place = request.getfixturevalue("new_database")()
+    else:
+        place = tmp_path_factory.mktemp("shared") / "shared.db"
+        shutil.copy(request.getfixturevalue("empty"), place)
     with Tracker(place) as opened:
         yield opened
 

@@ -3,13 +3,17 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from foresweep.errors import TrackerError
-from foresweep.tracker.jsonfile import JsonTracker, export_json, import_json
+from foresweep.tracker.jsonfile import Exported, JsonTracker, dump_json, export_json, import_json
 from foresweep.tracker.tracker import Tracker
 
 RUN: dict[str, Any] = {
@@ -162,7 +166,7 @@ def test_two_runs_of_one_id_both_come_in(path: Path) -> None:
 
 
 def test_a_record_with_only_what_it_must_have_comes_in(path: Path) -> None:
-    write(path, BARE | {"some_field_of_ones_own": 1})
+    write(path, BARE)
     with JsonTracker(path) as tracker:
         (run,) = tracker.get_runs()
     assert (run.checkpoint_path, run.notes, run.git_commit) == (None, None, None)
@@ -180,6 +184,11 @@ def test_a_record_with_only_what_it_must_have_comes_in(path: Path) -> None:
         (RUN | {"hyperparams": [1]}, "must be a mapping"),
         (RUN | {"metrics": {"val_r2": "high"}}, "'high', not a number"),
         (RUN | {"metrics": 3}, "not iterable"),
+        (RUN | {"metrics": {"val_r2": 10**400}}, "too large"),
+        (RUN | {"metrics": {"a\ud800": 1}}, "no database can hold"),
+        (RUN | {"notes": "a\x00b"}, "no database can hold"),
+        (RUN | {"training_time_seconds": math.inf}, "is inf"),
+        (RUN | {"timestamp": "0001-01-01T00:00:00+23:00"}, "out of range"),
         (RUN | {"training_time_seconds": "long"}, "could not convert"),
         ("a run", "must be a mapping"),
     ],
@@ -193,6 +202,142 @@ def test_an_unsound_record_is_left_out_and_told(
     (told,) = [r.getMessage() for r in caplog.records]
     assert "run 0 left out" in told
     assert reason in told
+
+
+def test_a_file_cut_off_in_the_middle_is_read_up_to_the_cut(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = write(path, RUN, RUN | {"run_id": "second"}, RUN | {"run_id": "third"})
+    cut = content[: content.index(b"third") + 20]
+    path.write_bytes(cut)
+    with caplog.at_level(logging.WARNING), JsonTracker(path) as tracker:
+        assert {r.run_id for r in tracker.get_runs()} == {RUN["run_id"], "second"}
+        tracker.log_run("toto", {}, {})
+    assert "not sound after run 1" in caplog.text
+    assert path.with_suffix(".original.json").read_bytes() == cut  # somebody may mend it yet
+    assert len(json.loads(path.read_text())["runs"]) == 3
+
+
+def test_fields_without_a_place_are_named(path: Path) -> None:
+    write(path, RUN | {"gpu": "A100"}, RUN | {"run_id": "b", "gpu": "H200", "score": 1})
+    with Tracker(path.with_suffix(".db")) as tracker:
+        assert import_json(tracker, path).left_out == (
+            "field 'gpu' of 2 runs left out",
+            "field 'score' of 1 runs left out",
+        )
+
+
+def test_what_another_program_adds_to_an_open_file_is_not_lost(path: Path) -> None:
+    with JsonTracker(path) as tracker:
+        tracker.log_run("toto", {}, {})
+        held = json.loads(path.read_text())
+        held["runs"].append(RUN | {"run_id": "added", "own": 1})
+        path.write_text(json.dumps(held))
+        tracker.log_run("toto", {}, {})
+        assert len(tracker.get_runs()) == 3
+    assert "added" in {r["run_id"] for r in json.loads(path.read_text())["runs"]}
+    assert json.loads(path.with_suffix(".original.json").read_text()) == held
+
+
+def test_every_file_that_held_more_is_kept_under_a_name_of_its_own(path: Path) -> None:
+    with Tracker(path.with_suffix(".db")) as tracker:
+        for n in (1, 2):
+            path.write_text(f'{{"mine": {n}}}')
+            export_json(tracker, path)
+    kept = [path.with_suffix(f".original{n}.json").read_text() for n in ("", "-2")]
+    assert kept == ['{"mine": 1}', '{"mine": 2}']
+
+
+def test_test_scores_come_out_only_on_demand_and_the_look_is_on_record(path: Path) -> None:
+    write(
+        path, RUN | {"metrics": {"val_pct_mae": 0.4, "test_pct_mae": 0.48}}, RUN | {"run_id": "b"}
+    )
+    with Tracker(path.with_suffix(".db")) as tracker:
+        import_json(tracker, path)
+        assert "test_" not in dump_json(tracker)
+        export_json(tracker, path)
+        assert "test_" not in path.read_text()
+        assert tracker.get_test_looks() == []
+        export_json(tracker, path, reveal_test=True)
+        assert '"test_pct_mae": 0.48' in path.read_text()
+        (look,) = tracker.get_test_looks()
+    assert (look["run_id"], look["why"]) == (RUN["run_id"], f"export to {path}")
+
+
+def test_runs_that_have_no_place_in_this_form_are_counted(path: Path) -> None:
+    with Tracker(path.with_suffix(".db")) as tracker:
+        tracker.log_run("toto", {}, {})
+        run = tracker.start_run(model="toto", hyperparams={})
+        tracker.finish_run(run.run_id, "failed")
+        assert export_json(tracker, path) == Exported(num_runs=1, num_left_out=1)
+
+
+NAMES = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), min_size=1)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+METRICS = st.sampled_from(
+    ["val_pct_mae", "val_r2", "tune_x", "duration", "test_r2", "test_pct_mae"]
+)
+RECORDS = st.fixed_dictionaries(
+    {
+        "run_id": NAMES,
+        "model_name": NAMES,
+        "timestamp": st.datetimes().map(datetime.isoformat),
+        "hyperparams": st.dictionaries(st.text(), JSON, max_size=4),
+        "metrics": st.dictionaries(METRICS, st.floats(allow_infinity=False) | st.none()),
+        "checkpoint_path": st.none() | NAMES,
+        "training_time_seconds": st.none() | st.floats(0, 1e9),
+        "notes": st.none() | NAMES,
+        "git_commit": st.none() | NAMES,
+    }
+)
+
+
+def nulled(record: dict[str, Any]) -> dict[str, Any]:
+    """The record as this form writes it: naive times to the microsecond, a failed score null."""
+    metrics = {n: None if v is None or math.isnan(v) else v for n, v in record["metrics"].items()}
+    return record | {"metrics": metrics}
+
+
+def by_id(records: Any) -> list[Any]:
+    return sorted(records, key=lambda r: str(r["run_id"]))
+
+
+@settings(max_examples=25)
+@given(st.lists(RECORDS, max_size=4, unique_by=lambda r: r["run_id"]))
+def test_any_sound_file_comes_back_as_it_was(
+    tmp_path_factory: pytest.TempPathFactory, empty: Path, records: list[dict[str, Any]]
+) -> None:
+    path = tmp_path_factory.mktemp("json") / "sweep_results.json"
+    shutil.copy(empty, path.with_suffix(".db"))
+    write(path, *records)
+    with Tracker(path.with_suffix(".db")) as tracker:
+        found = import_json(tracker, path)
+        back = json.loads(dump_json(tracker, reveal_test=True))["runs"]
+    assert (found.num_new, found.left_out) == (len(records), ())
+    assert by_id(back) == by_id(map(nulled, records))
+
+
+@settings(max_examples=40)
+@given(st.data(), st.lists(RECORDS, min_size=1, max_size=3, unique_by=lambda r: r["run_id"]))
+def test_a_file_cut_anywhere_gives_whole_runs_or_a_clear_error(
+    tmp_path_factory: pytest.TempPathFactory, shared: Tracker, data: st.DataObject, records: Any
+) -> None:
+    path = tmp_path_factory.mktemp("json") / "sweep_results.json"
+    content = write(path, *records)
+    path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+    try:
+        found = import_json(shared, path)
+    except TrackerError as error:
+        told = str(error)
+        assert "sweep_results.json" in told
+    else:
+        assert found.num_new + found.num_known <= len(records)
+        assert found.left_out or found.num_known
 
 
 @pytest.mark.parametrize("content", [b'{"runs": [', b"[]", b'{"runs": 3}', b"", b"\xff\xfe\x00"])

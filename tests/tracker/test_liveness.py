@@ -5,7 +5,6 @@ import os
 import threading
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,40 +58,40 @@ def test_a_process_is_gone_by_number_here_and_by_silence_elsewhere(
     assert is_gone(row, now, machine=me.machine, grace=timedelta(minutes=2)) is gone
 
 
-def test_a_living_run_is_left_alone(tracker: Tracker, path: Path) -> None:
+def test_a_living_run_is_left_alone(tracker: Tracker, place: str) -> None:
     run = tracker.start_run(model="toto", hyperparams={})
-    with Tracker(path) as other:
+    with Tracker(place) as other:
         assert other.get_run(run.run_id).state is RunState.RUNNING
         assert other.repair() == []
 
 
-def test_every_opening_repairs(tracker: Tracker, path: Path) -> None:
+def test_every_opening_repairs(tracker: Tracker, place: str) -> None:
     make_sweep(tracker)
     run = tracker.start_run(model="toto", hyperparams={})
     done = tracker.start_run(model="toto", hyperparams={})
     tracker.finish_run(done.run_id, "complete")
     change(tracker, schema.runs, pid=NO_PID)
     change(tracker, schema.sweeps, pid=NO_PID)
-    with Tracker(path) as other:
+    with Tracker(place) as other:
         assert other.get_run(run.run_id).state is RunState.LOST
         assert other.get_run(done.run_id).state is RunState.COMPLETE
         assert other.get_sweep().state is SweepState.LOST
 
 
-def test_a_sweep_lives_while_one_of_its_runs_does(tracker: Tracker, path: Path) -> None:
+def test_a_sweep_lives_while_one_of_its_runs_does(tracker: Tracker, place: str) -> None:
     sweep = make_sweep(tracker)
     tracker.start_run(model="toto", hyperparams={}, sweep_id=sweep.sweep_id)
     change(tracker, schema.sweeps, pid=NO_PID)
-    with Tracker(path) as other:
+    with Tracker(place) as other:
         assert other.get_sweep().state is SweepState.RUNNING
 
 
-def test_the_grace_is_for_other_machines(tracker: Tracker, path: Path) -> None:
+def test_the_grace_is_for_other_machines(tracker: Tracker, place: str) -> None:
     run = tracker.start_run(model="toto", hyperparams={})
     change(tracker, schema.runs, machine="elsewhere", heartbeat_at=datetime.now(UTC) - HOUR)
-    with Tracker(path, grace=2 * HOUR) as patient:
+    with Tracker(place, grace=2 * HOUR) as patient:
         assert patient.get_run(run.run_id).state is RunState.RUNNING
-    with Tracker(path) as other:
+    with Tracker(place) as other:
         assert other.get_run(run.run_id).state is RunState.LOST
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,26 +16,19 @@ from foresweep.tracker.tracker import Tracker
 from tracker_data import make_sweep
 
 
-def run_together(task: Any, num_processes: int, path: Path, *arguments: Any) -> list[int | None]:
+def run_together(task: Any, num_processes: int, place: str, *arguments: Any) -> list[int | None]:
     """Exit codes of processes that start their work at the same moment."""
-    context = multiprocessing.get_context("spawn")
-    together = context.Barrier(num_processes)
-    crowd = [
-        context.Process(target=task, args=(path, together, *arguments))
-        for _ in range(num_processes)
-    ]
-    for process in crowd:
-        process.start()
-    for process in crowd:
-        process.join()
-    return [process.exitcode for process in crowd]
+    together = tracker_tasks.barrier(num_processes)
+    return tracker_tasks.ended(
+        tracker_tasks.crowd(task, num_processes, place, together, *arguments)
+    )
 
 
 @contextmanager
-def other_process(path: Path, sweep_id: str = "") -> Iterator[tuple[subprocess.Popen[str], str]]:
+def other_process(place: str, sweep_id: str = "") -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A process with a running run, and that run's id."""
     process = subprocess.Popen(
-        [sys.executable, tracker_tasks.__file__, str(path), sweep_id],
+        [sys.executable, tracker_tasks.__file__, place, sweep_id],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -53,10 +44,10 @@ def other_process(path: Path, sweep_id: str = "") -> Iterator[tuple[subprocess.P
 
 
 @pytest.mark.slow
-def test_processes_that_open_an_empty_database_at_once_all_succeed(path: Path) -> None:
-    num_processes, num_runs = 6, 20
-    assert run_together(tracker_tasks.open_and_log, num_processes, path, num_runs) == [0] * 6
-    with Tracker(path, create=False) as tracker:
+def test_processes_that_open_an_empty_database_at_once_all_succeed(bare_place: str) -> None:
+    num_processes, num_runs = 16, 5
+    assert run_together(tracker_tasks.open_and_log, num_processes, bare_place, num_runs) == [0] * 16
+    with Tracker(bare_place, create=False) as tracker:
         runs = tracker.get_runs()
         assert len({run.run_id for run in runs}) == len(runs) == num_processes * num_runs
         assert len(tracker.get_top_k_models(999)) == num_processes * num_runs
@@ -64,10 +55,10 @@ def test_processes_that_open_an_empty_database_at_once_all_succeed(path: Path) -
 
 @pytest.mark.slow
 def test_processes_that_share_a_sweep_get_numbers_of_their_own(
-    tracker: Tracker, path: Path
+    tracker: Tracker, place: str
 ) -> None:
     sweep = make_sweep(tracker)
-    codes = run_together(tracker_tasks.add_trials, 3, path, sweep.sweep_id, 15)
+    codes = run_together(tracker_tasks.add_trials, 3, place, sweep.sweep_id, 15)
     assert codes == [0] * 3
     assert [t.number for t in tracker.get_trials(sweep.sweep_id)] == list(range(1, 46))
     runs = tracker.get_runs(sweep_id=sweep.sweep_id)
@@ -76,15 +67,15 @@ def test_processes_that_share_a_sweep_get_numbers_of_their_own(
 
 
 def test_a_killed_process_loses_its_run_and_no_acknowledged_point(
-    tracker: Tracker, path: Path
+    tracker: Tracker, place: str
 ) -> None:
     sweep = make_sweep(tracker)
-    with other_process(path, sweep.sweep_id) as (process, run_id):
-        with Tracker(path) as early:
+    with other_process(place, sweep.sweep_id) as (process, run_id):
+        with Tracker(place) as early:
             assert early.get_run(run_id).state is RunState.RUNNING
         process.kill()
         process.wait()
-        with Tracker(path) as late:
+        with Tracker(place) as late:
             run = late.get_run(run_id)
             assert run.state is RunState.LOST
             assert run.error == "its process ended without a word"
@@ -92,8 +83,8 @@ def test_a_killed_process_loses_its_run_and_no_acknowledged_point(
             assert late.get_sweep().state is SweepState.RUNNING  # this process opened it
 
 
-def test_a_zombie_counts_as_dead(tracker: Tracker, path: Path) -> None:
-    with other_process(path) as (process, run_id):
+def test_a_zombie_counts_as_dead(tracker: Tracker, place: str) -> None:
+    with other_process(place) as (process, run_id):
         process.kill()  # and not waited for: its number is still taken
         assert process.stdout is not None
         process.stdout.read()  # ends when it is dead

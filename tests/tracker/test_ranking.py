@@ -2,18 +2,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import insert, text
-from sqlalchemy.dialects import sqlite
-from tracker_data import make_sweep
+from sqlalchemy import Select, insert, text
+from sqlalchemy.dialects import postgresql, sqlite
 
 from foresweep.errors import NotFound, UnknownName, UsageError
 from foresweep.records import Run
 from foresweep.tracker import queries, schema
 from foresweep.tracker.tracker import Tracker
+from tracker_data import make_sweep
 
 Finished = Callable[..., Run]
 
@@ -208,7 +209,25 @@ def test_the_best_of_a_rare_model_is_a_probe_of_an_index(
     tracker: Tracker, model_name: str | None, minimize: bool
 ) -> None:
     _fill(tracker, 3_000)
-    query = queries.best_query(
+    index = "ix_scores_model" if model_name else "ix_scores_all"
+    if tracker.store.is_postgres:
+        plan = postgres_plan(tracker, best_query(model_name, minimize))
+        walks = [line for line in plan if "on scores" in line]
+        assert walks
+        assert all("Index Only Scan" in line and index in line for line in walks), plan
+        whole = [line for line in plan if "Sort  (" in line and "Incremental" not in line]
+        assert len(whole) <= len(walks) - 1, plan  # of what the arms have found, no more
+        return
+    plan = sqlite_plan(tracker, best_query(model_name, minimize))
+    walks = [line for line in plan if "scores" in line]
+    assert walks
+    assert all(f"USING COVERING INDEX {index}" in line for line in walks), plan
+    assert all("value>" in line or "has_checkpoint=?" in line for line in walks), plan
+    assert not any("SCAN scores" in line for line in plan), plan
+
+
+def best_query(model_name: str | None, minimize: bool) -> Select[Any]:
+    return queries.best_query(
         metric="val_pct_mae",
         fingerprint="cells",
         minimize=minimize,
@@ -217,15 +236,20 @@ def test_the_best_of_a_rare_model_is_a_probe_of_an_index(
         require_checkpoint=True,
         include_baselines=model_name is not None,
     )
-    compiled = str(query.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
+
+
+def sqlite_plan(tracker: Tracker, query: Select[Any]) -> list[str]:
+    said = str(query.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
     with tracker.store.read() as connection:
-        plan = [row.detail for row in connection.execute(text(f"EXPLAIN QUERY PLAN {compiled}"))]
-    walks = [line for line in plan if "scores" in line]
-    index = "ix_scores_model" if model_name else "ix_scores_all"
-    assert walks
-    assert all(f"USING COVERING INDEX {index}" in line for line in walks), plan
-    assert all("value>" in line or "has_checkpoint=?" in line for line in walks), plan
-    assert not any("SCAN scores" in line for line in plan), plan
+        return [row.detail for row in connection.execute(text(f"EXPLAIN QUERY PLAN {said}"))]
+
+
+def postgres_plan(tracker: Tracker, query: Select[Any]) -> list[str]:
+    said = str(query.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True}))
+    with tracker.store.write() as connection:
+        connection.execute(text("ANALYZE scores"))
+    with tracker.store.read() as connection:
+        return list(connection.execute(text(f"EXPLAIN {said}")).scalars())
 
 
 def _fill(tracker: Tracker, num_runs: int) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tracker_data import CELLS, make_sweep
 
 from foresweep.errors import UsageError
 from foresweep.records import Run, RunState, SweepState
 from foresweep.tracker.jsonfile import JsonTracker
-from foresweep.tracker.tracker import Tracker
+from foresweep.tracker.tracker import NewRun, Tracker
+from tracker_data import CELLS, make_sweep
 
 SECRET = 7.654321
 SEALED = {"test_pct_mae": SECRET, "Test/mae": SECRET, "test": SECRET, "TEST-r2": SECRET}
@@ -60,6 +60,8 @@ def known(tracker: Tracker) -> dict[str, Any]:
         "number": trial.number,
         "k": 5,
         "step": 2,
+        "steps": {2: {"loss": 1.0}},
+        "runs": [NewRun("toto", {}, {"val_pct_mae": 1.0})],
         "run_ids": [run.run_id],
         "text": "t",
         "tag": "t",
@@ -95,7 +97,7 @@ def call(tracker: Tracker, name: str, known: dict[str, Any]) -> Any:
     }
     if name == "finish_sweep":
         needed["state"] = SweepState.COMPLETE
-    if name in ("log", "finish_run", "cancel_run"):
+    if name in ("log", "log_steps", "finish_run", "cancel_run"):
         needed["run_id"] = tracker.start_run(model="toto", hyperparams={}).run_id
     if name == "compare_models":
         return method().to_csv()

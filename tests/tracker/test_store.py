@@ -17,7 +17,8 @@ from sqlalchemy import text
 
 from foresweep.errors import DatabaseUnusable, NotFound, TrackerError
 from foresweep.tracker import migrations, schema
-from foresweep.tracker.store import Store, network_kind
+from foresweep.tracker.sqlite import network_kind
+from foresweep.tracker.store import Store
 from foresweep.tracker.tracker import Tracker
 
 
@@ -63,15 +64,15 @@ def test_head_is_the_newest_migration() -> None:
     assert ScriptDirectory.from_config(config).get_heads() == [schema.HEAD]
 
 
-def test_what_fails_inside_a_unit_of_work_leaves_nothing(tracker: Tracker) -> None:
+def test_what_fails_inside_a_unit_of_work_leaves_nothing(sqlite_tracker: Tracker) -> None:
     def half_done() -> None:
-        with tracker.store.write() as connection:
+        with sqlite_tracker.store.write() as connection:
             connection.execute(text("INSERT INTO imports VALUES ('h', 'p', 1, 'now')"))
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         half_done()
-    with tracker.store.read() as connection:
+    with sqlite_tracker.store.read() as connection:
         assert connection.execute(text("SELECT count(*) FROM imports")).scalar() == 0
 
 
@@ -96,10 +97,10 @@ def test_a_text_file_is_not_a_database(path: Path) -> None:
     assert path.read_text().startswith("run,score")
 
 
-def test_a_damaged_database_is_named(tracker: Tracker, path: Path) -> None:
+def test_a_damaged_database_is_named(sqlite_tracker: Tracker, path: Path) -> None:
     for _ in range(50):
-        tracker.log_run("toto", {"x": "y" * 500}, {})
-    tracker.close()
+        sqlite_tracker.log_run("toto", {"x": "y" * 500}, {})
+    sqlite_tracker.close()
     content = bytearray(path.read_bytes())
     content[4096:] = b"\xff" * (len(content) - 4096)
     path.write_bytes(content)
@@ -107,7 +108,7 @@ def test_a_damaged_database_is_named(tracker: Tracker, path: Path) -> None:
         Tracker(path).get_runs()
 
 
-def test_a_read_only_database_is_named(path: Path, tracker: Tracker) -> None:
+def test_a_read_only_database_is_named(path: Path, sqlite_tracker: Tracker) -> None:
     with (
         Store(f"sqlite:///file:{path}?mode=ro&uri=true") as store,
         pytest.raises(DatabaseUnusable, match="is read-only; give a place"),
@@ -135,8 +136,8 @@ def test_somebody_elses_database_is_left_alone(path: Path) -> None:
         Store(path)
 
 
-def test_a_database_from_a_newer_foresweep_is_refused(tracker: Tracker, path: Path) -> None:
-    with tracker.store.write() as connection:
+def test_a_database_from_a_newer_foresweep_is_refused(sqlite_tracker: Tracker, path: Path) -> None:
+    with sqlite_tracker.store.write() as connection:
         connection.execute(text(f"UPDATE {schema.VERSION_TABLE} SET version_num = '9999'"))
     with pytest.raises(DatabaseUnusable, match=r"from a newer foresweep \(schema 9999"):
         Store(path)
@@ -151,11 +152,13 @@ def test_reading_does_not_make_a_database(path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("postgresql+psycopg://me:hunter2@host/db", "only SQLite is supported"),
-        ("nonsense://x", "nonsense: no such database kind"),
+        ("postgresql+psycopg://me:hunter2@/db?host=/nowhere", "does not answer"),
+        ("postgres://me:hunter2@/db?host=/nowhere", "postgresql://me:.*does not answer"),
+        ("mysql://me:hunter2@host/db", "no such database kind; give a path"),
+        ("nonsense://x", "nonsense.*: no such database kind"),
     ],
 )
-def test_other_databases_are_refused_and_no_password_shown(url: str, message: str) -> None:
+def test_what_cannot_be_reached_is_named_and_no_password_shown(url: str, message: str) -> None:
     with pytest.raises(DatabaseUnusable, match=message) as caught:
         Store(url)
     assert "hunter2" not in str(caught.value)
@@ -194,7 +197,7 @@ def test_the_nearest_mount_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_an_existing_database_opens_without_the_migrations_library(
-    tracker: Tracker, path: Path
+    sqlite_tracker: Tracker, path: Path
 ) -> None:
     heavy = "alembic", "pandas", "polars", "torch", "numpy"
     code = (
@@ -206,18 +209,20 @@ def test_an_existing_database_opens_without_the_migrations_library(
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of fork beside threads, from 3.12 on
-def test_a_forked_child_gets_connections_of_its_own(tracker: Tracker) -> None:
-    tracker.log_run("toto", {}, {})
-    ours = driver_connection(tracker)
+def test_a_forked_child_gets_connections_of_its_own(sqlite_tracker: Tracker) -> None:
+    sqlite_tracker.log_run("toto", {}, {})
+    ours = driver_connection(sqlite_tracker)
     child = os.fork()
     if child == 0:  # leave without pytest's own ending
-        tracker.log_run("kronos", {}, {})
-        sound = driver_connection(tracker) is not ours and len(tracker.get_runs()) == 2
+        sqlite_tracker.log_run("kronos", {}, {})
+        sound = (
+            driver_connection(sqlite_tracker) is not ours and len(sqlite_tracker.get_runs()) == 2
+        )
         os._exit(0 if sound else 1)
     assert os.waitpid(child, 0)[1] == 0
-    assert driver_connection(tracker) is ours
-    tracker.log_run("toto", {}, {})
-    assert [r.model_name for r in tracker.get_runs()] == ["toto", "kronos", "toto"]
+    assert driver_connection(sqlite_tracker) is ours
+    sqlite_tracker.log_run("toto", {}, {})
+    assert [r.model_name for r in sqlite_tracker.get_runs()] == ["toto", "kronos", "toto"]
 
 
 def driver_connection(tracker: Tracker) -> object:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from foresweep.errors import ConfigError, NotFound, TrackerError, UsageError
-from foresweep.records import Run, RunState, SweepState
+from foresweep.records import Run, RunState, SweepState, is_sealed
 from foresweep.tracker.tracker import Tracker
 from tracker_data import CELLS, make_sweep
 
@@ -317,6 +317,29 @@ class TestHyperparameters:
         with pytest.raises(ConfigError, match=named):
             tracker.log_run("toto", bad, {})
         assert tracker.get_runs() == []
+
+
+@example("to\0to", "x")
+@example("toto", "\ud800")
+@given(st.text(), st.text())
+def test_any_name_comes_back_or_is_refused_by_name(
+    shared: Tracker, model: str, metric: str
+) -> None:
+    assume(not is_sealed(metric))
+    if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in model + metric):
+        with pytest.raises(ConfigError, match="no database stores"):
+            shared.log_run(model, {}, {metric: 1.0})
+        return
+    run = shared.get_run(shared.log_run(model, {}, {metric: 1.0}))
+    assert (run.model_name, run.metrics) == (model, {metric: 1.0})
+
+
+@given(st.text(st.characters(exclude_categories=[])))
+def test_any_error_text_is_kept(shared: Tracker, said: str) -> None:
+    run = shared.start_run(model="toto", hyperparams={})
+    kept = shared.finish_run(run.run_id, "failed", error=f"Traceback {said} end", notes=said)
+    assert shared.get_run(run.run_id) == kept
+    assert (kept.error or "").startswith("Traceback ")
 
 
 class TestIds:

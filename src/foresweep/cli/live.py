@@ -93,6 +93,9 @@ class LiveView:
     def say(self, text: str, style: str = "") -> None:
         self.console.print(text, style=style, soft_wrap=True)
 
+    def say_warning(self, text: str) -> None:
+        self.say(text, "yellow")
+
     def _say_start(self) -> None:
         if set(self.plan.models) <= set(BASELINES):
             return

@@ -1,4 +1,4 @@
-"""`best`, `runs`, `show`, `logs`, `report`: read what is on record."""
+"""`best`, `show`, `logs`, `report`: read what is on record."""
 
 from __future__ import annotations
 
@@ -8,18 +8,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foresweep.cli.options import Db, Json, Runs, open_tracker, settings
+from foresweep.cli.options import (
+    Db,
+    Json,
+    Metric,
+    Model,
+    RunId,
+    Runs,
+    SweepId,
+    open_tracker,
+    settings,
+)
+from foresweep.cli.query import run_json
 from foresweep.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
     from foresweep.records import Run
     from foresweep.selection.leaderboard import Leaderboard, Row
     from foresweep.tracker.tracker import Tracker
-
-Model = Annotated[str | None, typer.Option("--model", "-m", help="Only this model. Default: all.")]
-Metric = Annotated[str, typer.Option(help="Score to rank by: val_... or tune_...; never test_....")]
-SweepId = Annotated[str | None, typer.Option("--sweep", help="A sweep's id. Default: the latest.")]
-RunId = Annotated[str, typer.Argument(help="A run's id, or a unique beginning of it.")]
 
 
 def best(
@@ -172,57 +178,24 @@ def _export(row: Row, board: Leaderboard) -> None:
     typer.echo(f"Wrote {path.name} (the checkpoint's folder) and {card.name} (its card).", err=True)
 
 
-def runs(
-    model: Model = None,
-    state: Annotated[
-        str | None, typer.Option(help="complete, failed, pruned, running, lost or cancelled.")
-    ] = None,
-    sweep: SweepId = None,
-    limit: Annotated[int, typer.Option(help="Newest first.", min=1)] = 50,
-    as_json: Json = False,
-    db: Db = None,
-) -> None:
-    """List runs, newest first."""
-    with open_tracker(db) as tracker:
-        sweep_id = tracker.get_sweep(sweep).sweep_id if sweep else None
-        found = tracker.get_runs(model_name=model, state=state, sweep_id=sweep_id, limit=limit)
-        found.reverse()
-    if as_json:
-        typer.echo(json.dumps([run_json(r) for r in found], indent=2))
-        return
-    from foresweep.cli.tables import console, number, percent, plain_table, seconds
-
-    table = plain_table(
-        "run", "model", "state", "config", ">val_pct_mae", ">skill", ">training", "sweep"
-    )
-    for run in found:
-        table.add_row(
-            run.run_id, run.model_name, run.state.value, run.source,
-            number(run.score("val_pct_mae")), percent(run.score("val_skill"), 2),
-            seconds(run.training_time_seconds), run.sweep_id or "by hand",
-        )  # fmt: skip
-    console().print(table)
-
-
-def run_json(run: Run) -> dict[str, Any]:
-    """A run as plain JSON; no test score."""
-    import dataclasses
-
-    plain = dataclasses.asdict(run)
-    return json.loads(json.dumps(plain, default=str))  # type: ignore[no-any-return]
-
-
 def show(run: RunId, as_json: Json = False, db: Db = None) -> None:
     """One run in full: config, scores, curve, provenance, and the error if it failed."""
     with open_tracker(db) as tracker:
         found = tracker.get_run(run)
         provenance = tracker.get_environment(found.run_id)
         curves = tracker.get_curves(found.run_id)
+        notes = tracker.get_notes(found.run_id)
     if as_json:
-        extra = {"provenance": dict(provenance), "curves": [_curve_json(c) for c in curves]}
+        extra = {
+            "provenance": dict(provenance),
+            "curves": [_curve_json(c) for c in curves],
+            "notes_added": [{"at": at, "who": who, "text": text} for at, who, text in notes],
+        }
         typer.echo(json.dumps(run_json(found) | extra, indent=2, default=str))
         return
     _draw_run(found, curves, provenance)
+    for at, who, text in notes:
+        typer.echo(f"note by {who}, {at:%Y-%m-%d %H:%M} UTC: {text}")
 
 
 def _curve_json(curve: Any) -> dict[str, Any]:
@@ -241,6 +214,7 @@ def _draw_run(run: Run, curves: Any, provenance: Any) -> None:
         "started": run.started_at, "finished": run.finished_at,
         "training": run.training_time_seconds, "peak memory (MiB)": run.peak_memory_mb,
         "checkpoint": run.checkpoint_path, "notes": run.notes,
+        "tags": ", ".join(run.tags) or None,
         **{k: v for k, v in provenance.items() if isinstance(v, str | int | float)},
     }  # fmt: skip
     _pairs(out, "run", {k: v for k, v in facts.items() if v is not None})

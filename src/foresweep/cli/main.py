@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from foresweep import __version__
-from foresweep.cli import data, doctor, look, predict, spaces, sweep
+from foresweep.cli import (
+    data,
+    database,
+    doctor,
+    exchange,
+    look,
+    manage,
+    predict,
+    query,
+    spaces,
+    sweep,
+)
 from foresweep.errors import ForesweepError
 
 app = typer.Typer(
@@ -23,12 +34,20 @@ app = typer.Typer(
 app.command()(sweep.sweep)
 app.command()(sweep.train)
 app.command()(look.best)
-app.command()(look.runs)
+app.command()(query.runs)
 app.command()(look.show)
 app.command()(look.logs)
+app.command()(query.compare)
+app.command()(query.impact)
 app.command()(look.report)
+app.command()(manage.note)
+app.command()(manage.tag)
+app.command()(manage.rm)
 app.command()(predict.predict)
 app.command()(doctor.doctor)
+app.add_typer(exchange.import_app, name="import")
+app.add_typer(exchange.export_app, name="export")
+app.add_typer(database.app, name="db")
 app.add_typer(data.app, name="data")
 app.add_typer(spaces.app, name="spaces")
 

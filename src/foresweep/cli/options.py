@@ -28,6 +28,10 @@ Data = Annotated[
         "Default: trainingdata/train if it is there, else the demo panel.",
     ),
 ]
+Model = Annotated[str | None, typer.Option("--model", "-m", help="Only this model. Default: all.")]
+Metric = Annotated[str, typer.Option(help="Score to rank by: val_... or tune_...; never test_....")]
+SweepId = Annotated[str | None, typer.Option("--sweep", help="A sweep's id. Default: the latest.")]
+RunId = Annotated[str, typer.Argument(help="A run's id, or a unique beginning of it.")]
 Horizon = Annotated[int, typer.Option("--horizon", help="Bars forecast and scored.", min=1)]
 
 

@@ -59,6 +59,14 @@ MicroBatch = Annotated[
     int | None,
     typer.Option(help="Windows per backward pass; less memory, same batch size.", min=1),
 ]
+MirrorOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mirror",
+        help="Repeat runs to mlflow[:URI] or wandb[:offline]; repeatable.",
+        metavar="NAME",
+    ),
+]
 Again = Annotated[bool, typer.Option("--again", help="Train equal configs once more.")]
 
 
@@ -83,6 +91,7 @@ def sweep(
     threads: Threads = 1,
     micro_batch: MicroBatch = None,
     again: Again = False,
+    mirror: MirrorOption = None,
     db: Db = None,
     runs: Runs = None,
 ) -> None:
@@ -103,7 +112,7 @@ def sweep(
         again=again,
         resources=(device, threads, micro_batch),
     )
-    _run(plan, db, runs)
+    _run(plan, db, runs, mirror or [])
 
 
 def train(
@@ -125,6 +134,7 @@ def train(
     threads: Threads = 1,
     micro_batch: MicroBatch = None,
     again: Again = False,
+    mirror: MirrorOption = None,
     db: Db = None,
     runs: Runs = None,
 ) -> None:
@@ -146,7 +156,7 @@ def train(
         resources=(device, threads, micro_batch),
         values=parse_values(values or []),
     )
-    _run(plan, db, runs)
+    _run(plan, db, runs, mirror or [])
 
 
 def _plan(
@@ -179,16 +189,19 @@ def _plan(
     return plan if values is None else by_hand(plan, values)
 
 
-def _run(plan: SweepPlan, db: str | None, runs: Any) -> None:
+def _run(plan: SweepPlan, db: str | None, runs: Any, mirrors: list[str]) -> None:
     from foresweep.cli.live import LiveView
+    from foresweep.cli.mirrors import Mirrors
     from foresweep.cli.options import open_tracker
     from foresweep.search.sweep import run_sweep
 
     places = settings(db, runs)
     with open_tracker(db) as tracker, LiveView(tracker, plan) as view:
-        try:
-            done = run_sweep(plan, tracker=tracker, runs_dir=places.runs_dir, listen=view.on_event)
-        except KeyboardInterrupt:
-            view.say_stopped()
-            raise typer.Exit(130) from None
+        with Mirrors(mirrors, view.say_warning) as mirrored:
+            listen = mirrored.beside(view.on_event)
+            try:
+                done = run_sweep(plan, tracker=tracker, runs_dir=places.runs_dir, listen=listen)
+            except KeyboardInterrupt:
+                view.say_stopped()
+                raise typer.Exit(130) from None
         view.conclude(done)

@@ -149,6 +149,5 @@ def report_lines(report: QualityReport) -> list[str]:
 
 def console() -> Console:
     """Where people read: a terminal (or COLUMNS) at its own width, a file or pipe at a wide one."""
-    if "COLUMNS" in os.environ or sys.stdout.isatty():
-        return Console(highlight=False)
-    return Console(highlight=False, width=WIDE)
+    width = None if "COLUMNS" in os.environ or sys.stdout.isatty() else WIDE
+    return Console(highlight=False, markup=False, width=width)  # a name may hold brackets

@@ -3,7 +3,8 @@
     {"runs": [{"run_id", "model_name", "timestamp", "hyperparams", "metrics", "checkpoint_path",
                "training_time_seconds", "notes", "git_commit"}, ...], "last_updated": ...}
 
-Test scores go to sealed rows and are in no file that is written.
+Test scores go to sealed rows, and into a file only where a look at them is asked for and
+recorded. A file that is not sound is read as far as it is; what was left out is said.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import json
 import logging
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +27,7 @@ from foresweep.data.tables import write_bytes_atomic
 from foresweep.errors import ConfigError, TrackerError
 from foresweep.records import Run, RunState
 from foresweep.tracker import queries, schema, writes
+from foresweep.tracker.reader import record_look
 from foresweep.tracker.rows import numbers_of, open_metrics
 from foresweep.tracker.tracker import Tracker
 
@@ -32,7 +35,12 @@ FIELDS = (
     *("run_id", "model_name", "timestamp", "hyperparams", "metrics", "checkpoint_path"),
     *("training_time_seconds", "notes", "git_commit"),
 )
+_AFTER = re.compile(r"\s*,?\s*")
 logger = logging.getLogger(__name__)
+
+
+LOOK = "export to {path}"
+"""Why a test score was looked at, as the record of the look says it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,14 @@ class Imported:
     num_new: int = 0
     num_known: int = 0
     left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What a file holds: so many complete runs; so many others have no place in this form."""
+
+    num_runs: int
+    num_left_out: int
 
 
 class JsonTracker(Tracker):
@@ -57,6 +73,10 @@ class JsonTracker(Tracker):
         path = None if db_path is None else Path(db_path)
         self._json = path if path is not None and path.suffix.lower() == ".json" else None
         super().__init__(db_path if self._json is None else self._json.with_suffix(".db"))
+        self._read_in()
+
+    def _read_in(self) -> None:
+        """The runs of the JSON file that are not known yet."""
         if self._json is not None and self._json.exists():
             for reason in import_json(self, self._json).left_out:
                 logger.warning("%s: %s", self._json, reason)
@@ -76,6 +96,7 @@ class JsonTracker(Tracker):
         )
         if self._json is not None:
             try:
+                self._read_in()  # somebody else may have added to the file
                 export_json(self, self._json)
             except TrackerError as error:  # the run is safe: its database has it
                 logger.warning("run %s is on record, but %s", run_id, error)
@@ -84,32 +105,58 @@ class JsonTracker(Tracker):
 
 def import_json(tracker: Tracker, path: Path) -> Imported:
     """Read a seed's file into the database in one transaction; a file known by content is
-    skipped. A record that is not sound is left out, with the reason.
+    skipped. What is not sound (a record, a field, the rest of a file that was cut off) is left
+    out, with the reason.
 
-    Raises TrackerError where the file is no JSON of that form.
+    Raises TrackerError where nothing of the file is of that form.
     """
     content = _read(path)
     digest = hashlib.sha256(content).hexdigest()
-    records = _records(content, path)
+    records, faults = _records(content, path)
     with tracker.store.write() as connection:
         if _is_known(connection, digest):
             return Imported(num_known=len(records))
         found = [_import_record(connection, record, n) for n, record in enumerate(records)]
         num_new = found.count("new")
         _remember(connection, digest, path, num_new)
-    left_out = tuple(f for f in found if f not in ("new", "known"))
-    return Imported(num_new, found.count("known"), left_out)
+    unsound = [f for f in found if f not in ("new", "known")]
+    return Imported(num_new, found.count("known"), (*unsound, *_unknown_fields(records), *faults))
 
 
-def export_json(tracker: Tracker, path: Path) -> None:
-    """Write every finished run in the seed's form, without test scores, in one step: a reader
-    or a crash sees the old file or the new one. A file not written here is kept beside it."""
+def export_json(tracker: Tracker, path: Path, *, reveal_test: bool = False) -> Exported:
+    """Write every complete run in the seed's form in one step: a reader or a crash sees the old
+    file or the new one. A file that holds more than is written back is kept beside it.
+
+    Test scores are left out, unless `reveal_test`: then the look at each is on record before
+    the file is there. Raises TrackerError where it cannot be written.
+    """
     with tracker.store.write() as connection:  # two writers take turns
-        _keep_original(connection, path)
-        runs = queries.get_runs(connection, state=RunState.COMPLETE)
-        text = _as_text(runs)
-        _remember(connection, hashlib.sha256(text).hexdigest(), path, len(runs))
+        text, exported = _export(connection, str(path), reveal_test)
+        _keep_original(path)
+        _remember(connection, hashlib.sha256(text).hexdigest(), path, exported.num_runs)
+        if not reveal_test:
+            _replace(path, text)
+    if reveal_test:  # a file that is there while its looks are not would be a hole in the record
         _replace(path, text)
+    return exported
+
+
+def dump_json(tracker: Tracker, *, reveal_test: bool = False) -> str:
+    """What `export_json` writes, as a text."""
+    with tracker.store.write() as connection:
+        return _export(connection, "the screen", reveal_test)[0].decode()
+
+
+def _export(connection: Connection, place: str, reveal_test: bool) -> tuple[bytes, Exported]:
+    every = queries.get_runs(connection)
+    runs = [run for run in every if run.state == RunState.COMPLETE]
+    sealed: dict[str, dict[str, float]] = {}
+    if reveal_test:
+        sealed = {run.run_id: queries.sealed_scores(connection, run.run_id) for run in runs}
+        for run in runs:
+            if sealed[run.run_id]:
+                record_look(connection, run, who="", why=LOOK.format(path=place))
+    return _as_text(runs, sealed), Exported(len(runs), len(every) - len(runs))
 
 
 def _read(path: Path) -> bytes:
@@ -119,22 +166,58 @@ def _read(path: Path) -> bytes:
         raise TrackerError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _records(content: bytes, path: Path) -> Sequence[Any]:
+def _records(content: bytes, path: Path) -> tuple[Sequence[Any], tuple[str, ...]]:
+    """The records of the list "runs", as far as the file is sound, and where it is not."""
     try:
         found = json.loads(content)
-    except ValueError as error:
-        raise TrackerError(f"{path} is no sound JSON ({error}); mend it or move it away") from error
+    except (ValueError, RecursionError) as error:
+        return _salvaged(content, path, error)
     runs = found.get("runs") if isinstance(found, dict) else None
     if not isinstance(runs, list):
         raise TrackerError(f'{path} has no list "runs"; give a file in the form of the tracker')
-    return runs
+    return runs, ()
+
+
+def _salvaged(
+    content: bytes, path: Path, error: Exception
+) -> tuple[Sequence[Any], tuple[str, ...]]:
+    """The whole records before the first fault. Raises TrackerError where there is none."""
+    text = content.decode("utf-8", errors="replace")
+    opening = re.search(r'"runs"\s*:\s*\[\s*', text)
+    found: list[Any] = []
+    at = opening.end() if opening else 0
+    decoder = json.JSONDecoder()
+    while opening and text[at : at + 1] == "{":
+        try:
+            record, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            break
+        found.append(record)
+        at = _AFTER.match(text, at).end()  # type: ignore[union-attr]  # matches anything
+    if not found:
+        raise TrackerError(f"{path} is no sound JSON ({error}); mend it or move it away") from error
+    rest = f"the file is not sound after run {len(found) - 1} (character {at}): {error}"
+    return found, (f"{rest}; what comes later is left out",)
+
+
+def _unknown_fields(records: Sequence[Any]) -> list[str]:
+    """Fields that have no place in the database, once each with the number of runs."""
+    held = [name for r in records if isinstance(r, dict) for name in r if name not in FIELDS]
+    return [f"field {name!r} of {held.count(name)} runs left out" for name in dict.fromkeys(held)]
 
 
 def _import_record(connection: Connection, record: Any, position: int) -> str:
     """ "new", "known", or why the record was left out."""
     try:
         row, scores = _row(record)
-    except (ConfigError, KeyError, TypeError, ValueError) as error:
+    except (
+        ConfigError,
+        LookupError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         return f"run {position} left out: {reason}"
     if _find_place(connection, row, scores):
@@ -167,25 +250,37 @@ def _row(record: Any) -> tuple[dict[str, Any], dict[str, float | None]]:
     if not isinstance(record, dict):
         raise TypeError(f"a run must be a mapping, not {record!r}")
     at = datetime.fromisoformat(record["timestamp"])
-    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at
+    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
     row = writes.new_run(_text(record, "model_name"), record["hyperparams"], at, source="imported")
     texts = ("checkpoint_path", "notes", "git_commit")
     known = {name: _text_or_none(record, name) for name in texts}
     seconds = record.get("training_time_seconds")
+    if seconds is not None and not math.isfinite(float(seconds)):
+        raise ValueError(f"training_time_seconds is {seconds}")
     row |= known | {
         "run_id": _text(record, "run_id"),
         "state": RunState.COMPLETE.value,
         "finished_at": at,
         "training_time_seconds": None if seconds is None else float(seconds),
     }
-    return row, numbers_of(dict(record["metrics"]))
+    metrics = dict(record["metrics"])
+    for name in metrics:
+        _storable(name, "the name of a metric")
+    return row, numbers_of(metrics)
 
 
 def _text(record: Mapping[str, Any], name: str) -> str:
     value = record[name]
     if not isinstance(value, str) or not value:
         raise TypeError(f"{name} is {value!r}, not a text")
-    return value
+    return _storable(value, name)
+
+
+def _storable(text: str, what: str) -> str:
+    """A text that every database takes. Raises ValueError."""
+    if "\x00" in text or (not text.isprintable() and any("\ud800" <= c <= "\udfff" for c in text)):
+        raise ValueError(f"{what} is {text!r}, which no database can hold")
+    return text
 
 
 def _text_or_none(record: Mapping[str, Any], name: str) -> str | None:
@@ -204,34 +299,52 @@ def _remember(connection: Connection, digest: str, path: Path, num_runs: int) ->
         connection.execute(insert(schema.imports), {**row, "imported_at": datetime.now(UTC)})
 
 
-def _keep_original(connection: Connection, path: Path) -> None:
-    """A file from elsewhere may hold more than is written back (test scores, own fields)."""
-    original = path.with_suffix(".original.json")
-    if path.exists() and not original.exists():
-        content = _read(path)
-        if not _is_ours(content):
-            _replace(original, content)
+def _keep_original(path: Path) -> None:
+    """Keep a file that may hold more than is written back (test scores, own fields, a part that
+    could not be read) under a free name beside it."""
+    if not path.is_file():
+        return
+    content = _read(path)
+    if _is_ours(content):
+        return
+    for n in count(1):
+        kept = path.with_suffix(".original.json" if n == 1 else f".original-{n}.json")
+        if not kept.exists():
+            _replace(kept, content)
+        if _read(kept) == content:
+            return
 
 
 def _is_ours(content: bytes) -> bool:
-    return b'"written_by": "foresweep"' in content[:200]
+    """Written here, whole, and not changed since in a way that would be lost."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(found, dict) or found.get("written_by") != "foresweep":
+        return False
+    runs = found.get("runs")
+    return isinstance(runs, list) and all(
+        isinstance(r, dict) and set(r) <= set(FIELDS) for r in runs
+    )
 
 
-def _as_text(runs: Sequence[Run]) -> bytes:
+def _as_text(runs: Sequence[Run], sealed: Mapping[str, Mapping[str, float]]) -> bytes:
     content = {
         "written_by": "foresweep",
-        "runs": [_record(run) for run in runs],
+        "runs": [_record(run, sealed.get(run.run_id, {})) for run in runs],
         "last_updated": datetime.now(UTC).replace(tzinfo=None).isoformat(),
     }
     return json.dumps(content, indent=2, allow_nan=False).encode()
 
 
-def _record(run: Run) -> dict[str, Any]:
+def _record(run: Run, sealed: Mapping[str, float]) -> dict[str, Any]:
     """A run in the seed's form: naive UTC, a failed score null."""
     known = {name: getattr(run, name) for name in FIELDS}
     known["timestamp"] = run.created_at.replace(tzinfo=None).isoformat()
     known["hyperparams"] = dict(run.hyperparams)
-    known["metrics"] = {n: None if math.isnan(v) else v for n, v in run.metrics.items()}
+    metrics = {**run.metrics, **sealed}
+    known["metrics"] = {n: None if math.isnan(v) else v for n, v in metrics.items()}
     return known
 
 

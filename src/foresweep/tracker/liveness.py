@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -38,8 +39,14 @@ class Owner:
 
 
 def this_process() -> Owner:
-    """The process that calls."""
-    return Owner(platform.node(), _machine(), os.getpid(), pid_start(os.getpid()) or "")
+    """The process that calls; a forked child is another one."""
+    return _process(os.getpid())
+
+
+@cache
+def _process(pid: int) -> Owner:
+    """What never changes while a process lives is read once."""
+    return Owner(platform.node(), _machine(), pid, pid_start(pid) or "")
 
 
 def pid_start(pid: int) -> str | None:

@@ -10,40 +10,24 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from foresweep.tracker.hardware import cpu_model, gpu_models, memory_mb
+from foresweep.tracker.redaction import redact, redact_command, redact_variables
+
 MAX_DIFF_CHARS = 65_536
+MOST_READ = 1_000_000
+"""Characters of a diff that are searched for secrets; what lies beyond is never stored."""
 GIT_TIMEOUT_S = 2.0
 PACKAGES = (
     *("foresweep", "numpy", "pandas", "polars", "torch", "transformers", "peft", "safetensors"),
     *("timecopilot-toto", "kronos-finance", "chronos-forecasting", "sqlalchemy"),
 )
-HIDDEN = "***"
-
-_WORD = (
-    r"[\w.-]*(?:password|passwd|passphrase|secret|token|credentials?|private[_-]?key"
-    r"|(?:api|access|auth|secret)[_-]?key)(?![\w-])"
+_TELLING = re.compile(
+    r"(FORESWEEP|CUDA|NVIDIA|TORCH|PYTORCH|OMP|MKL|OPENBLAS|HF|POLARS|RAY|WANDB|MLFLOW)_"
 )
-_NAMED = re.compile(
-    rf"(?P<keep>\b{_WORD}[\"']?\s*[=:]\s*|--?{_WORD}\s+)"
-    r"(?P<value>\"[^\"\n]*\"|'[^'\n]*'|[^\s\"'&,;]+)",
-    re.IGNORECASE,
-)
-_FLAG = re.compile(rf"--?{_WORD}", re.IGNORECASE)
-_IN_URL = re.compile(r"(?P<keep>\b[a-z][\w+.-]*://[^\s/:@]*:)[^\s/]+(?=@)", re.IGNORECASE)
-_BEARER = re.compile(r"(?P<keep>\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}", re.IGNORECASE)
-_KNOWN = re.compile(
-    r"\b(?:hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}"
-    r"|sk-[\w-]{16,}|xox[abprs]-[\w-]{10,}|(?:AKIA|ASIA)[A-Z0-9]{16}|AIza[\w-]{30,}"
-    r"|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*)"
-)
-_KEY_BLOCK = re.compile(
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
-)
-_DOT_ENV = re.compile(r"diff --git a/\S*\.env\b.*?(?=^diff --git |\Z)", re.DOTALL | re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +44,10 @@ class Environment:
     host: str
     platform: str
     cpu_count: int
+    cpu_model: str
+    gpu_models: list[str]
+    memory_mb: int
+    variables: dict[str, str]  # of the environment, those that change a run, redacted
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self)
@@ -77,14 +65,18 @@ def this_environment(folder: Path | None = None) -> Environment:
     return Environment(
         git_commit=commit,
         git_dirty=None if diff is None else bool(diff),
-        git_diff=clipped(redact(diff)) if diff else None,
+        git_diff=clipped(redact(clipped(diff, MOST_READ))) if diff else None,
         command=redact_command(sys.argv),
-        folder=str(folder or Path.cwd()),
+        folder=redact(str(folder or Path.cwd())),
         python=platform.python_version(),
         packages=_packages(),
         host=platform.node(),
         platform=platform.platform(),
         cpu_count=os.cpu_count() or 1,
+        cpu_model=cpu_model(),
+        gpu_models=gpu_models(),
+        memory_mb=memory_mb(),
+        variables=redact_variables({k: v for k, v in os.environ.items() if _TELLING.match(k)}),
     )
 
 
@@ -94,25 +86,6 @@ def this_user() -> str:
         return getpass.getuser()
     except (OSError, KeyError):  # a container may know no name for its user
         return "unknown"
-
-
-def redact(text: str) -> str:
-    """`text` without passwords, tokens and keys: in URLs, after telling names, of known forms."""
-    text = _DOT_ENV.sub(f"diff of a .env file: {HIDDEN}\n", text)
-    text = _KEY_BLOCK.sub(HIDDEN, text)
-    text = _IN_URL.sub(rf"\g<keep>{HIDDEN}", text)
-    text = _BEARER.sub(rf"\g<keep>{HIDDEN}", text)
-    text = _NAMED.sub(rf"\g<keep>{HIDDEN}", text)
-    return _KNOWN.sub(HIDDEN, text)
-
-
-def redact_command(words: Sequence[str]) -> str:
-    """A command line in one text; what follows a telling flag is hidden whatever it looks like."""
-    shown, hide = [], False
-    for word in words:
-        shown.append(HIDDEN if hide else redact(word))
-        hide = _FLAG.fullmatch(word) is not None
-    return " ".join(shown)
 
 
 def clipped(text: str, limit: int = MAX_DIFF_CHARS) -> str:

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from sqlalchemy import Column, Connection, Select, exists, select, union_all
+from sqlalchemy import Column, Connection, Select, and_, exists, select, union_all
 
 from foresweep.errors import NotFound, UsageError
 from foresweep.records import Curve, Run, RunState, Score, Sweep, Trial, is_sealed, split_name
 from foresweep.tracker import schema
+from foresweep.tracker.filters import Filters, order_by
 from foresweep.tracker.rows import cells_of, run_of, sweep_of, trial_of
 
 runs, scores, sweeps, trials = schema.runs, schema.scores, schema.sweeps, schema.trials
@@ -69,11 +70,16 @@ def get_runs(
     sweep_id: str | None = None,
     fingerprint: str | None = None,
     include_baselines: bool = True,
+    include_hidden: bool = False,
+    filters: Filters | None = None,
+    sort: str | None = None,
     limit: int | None = None,
 ) -> list[Run]:
-    """Runs, oldest first (with `limit`, the newest). A run without the metric passes no filter.
+    """Runs, oldest first (with `limit`, the newest), or by `sort`. A run without the metric
+    passes no filter.
 
-    Raises UsageError for a filter on a test score.
+    Raises UsageError for a filter on a test score or an expression that cannot be read,
+    UnknownName.
     """
     same = {
         "model_name": model_name,
@@ -85,14 +91,41 @@ def get_runs(
     for column, value in same.items():
         if value is not None:
             query = query.where(runs.c[column] == str(value))
+    if not include_hidden:
+        query = query.where(runs.c.hidden_at.is_(None))
     if not include_baselines:
         query = query.where(runs.c.is_baseline.is_(False))
     for name, least in (min_metric_value or {}).items():
         query = query.where(_score(name).where(scores.c.value >= least).exists())
     for name, most in (max_metric_value or {}).items():
         query = query.where(_score(name).where(scores.c.value <= most).exists())
-    newest = query.order_by(runs.c.created_at.desc(), runs.c.run_id.desc()).limit(limit)
-    return [run_of(row) for row in connection.execute(newest).mappings()][::-1]
+    if filters is not None:
+        query = query.where(*filters.conditions(connection))
+    order = order_by(connection, sort) if sort else []
+    newest = query.order_by(*order, runs.c.created_at.desc(), runs.c.run_id.desc()).limit(limit)
+    found = [run_of(row) for row in connection.execute(newest).mappings()]
+    return found if sort else found[::-1]
+
+
+def hyperparams_and_score(
+    connection: Connection, *, model_name: str, metric: str, fingerprint: str
+) -> list[tuple[str, Mapping[str, Any], float | None]]:
+    """(run_id, hyperparams, score) of the complete runs of a model, oldest first; None where the
+    score failed or is not there."""
+    part, name = split_name(metric)
+    this = and_(scores.c.run_id == runs.c.run_id, scores.c.part == part, scores.c.metric == name)
+    query = (
+        select(runs.c.run_id, runs.c.hyperparams, scores.c.value)
+        .select_from(runs.outerjoin(scores, this))
+        .where(
+            runs.c.model_name == model_name,
+            runs.c.fingerprint == fingerprint,
+            runs.c.state == RunState.COMPLETE.value,
+            runs.c.hidden_at.is_(None),
+        )
+        .order_by(runs.c.created_at, runs.c.run_id)
+    )
+    return [(row[0], row[1], row[2]) for row in connection.execute(query)]
 
 
 def _score(name: str) -> Select[Any]:
@@ -217,6 +250,7 @@ def find_trained(
         runs.c.task_hash == task_hash,
         runs.c.seed == seed,
         runs.c.state == RunState.COMPLETE.value,
+        runs.c.hidden_at.is_(None),
     )
     if config_hash is not None:
         query = query.where(runs.c.config_hash == config_hash)

@@ -13,11 +13,14 @@ from foresweep.errors import NotFound, UsageError
 from foresweep.records import Curve, Run, Score, Sweep, Trial, is_sealed, split_name
 from foresweep.settings import load_settings
 from foresweep.tracker import queries, schema
+from foresweep.tracker.filters import Filters
 from foresweep.tracker.provenance import this_user
 from foresweep.tracker.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from foresweep.tracker.impact import HyperparamImpact
 
 SELECTED_ON_TEST = "selected-on-test"
 
@@ -61,14 +64,33 @@ class Reader:
         state: str | None = None,
         sweep_id: str | None = None,
         fingerprint: str | None = None,
+        tags: Sequence[str] = (),
+        hyperparams: Mapping[str, object] | None = None,
+        git_commit: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        where: str | None = None,
         include_baselines: bool = True,
+        include_hidden: bool = False,
+        sort: str | None = None,
         limit: int | None = None,
     ) -> list[Run]:
-        """Runs, oldest first; with `limit` the newest ones. `fingerprint` is of val ("": of no
-        sweep); without it runs of any windows come together.
+        """Runs, oldest first; with `limit` the newest ones; or in the order of `sort`, a name
+        or `name:desc`. `fingerprint` is of val ("": of no sweep); without it runs of any windows
+        come together. `hyperparams` asks for a value, or for a range as (least, most); `where`
+        is an expression like `lr < 1e-4 and val_skill > 0`.
 
-        A run without the metric of a filter does not pass it. Raises UsageError for `test_*`.
+        A run without the value of a filter does not pass it. Raises UsageError for `test_*` and
+        for an expression that cannot be read, UnknownName.
         """
+        filters = Filters(
+            where=where,
+            tags=tags,
+            hyperparams=hyperparams or {},
+            git_commit=git_commit,
+            created_after=created_after,
+            created_before=created_before,
+        )
         with self.store.read() as connection:
             return queries.get_runs(
                 connection,
@@ -79,6 +101,9 @@ class Reader:
                 sweep_id=sweep_id,
                 fingerprint=fingerprint,
                 include_baselines=include_baselines,
+                include_hidden=include_hidden,
+                filters=filters,
+                sort=sort,
                 limit=limit,
             )
 
@@ -171,7 +196,9 @@ class Reader:
         metrics, checkpoint (bool). Raises UsageError for `test_*`, NotFound."""
         from foresweep.tracker.tables import comparison
 
-        runs = self._runs_of_one_fingerprint(None, sweep_id, fingerprint)
+        with self.store.read() as connection:
+            cells = self._cells(connection, None, sweep_id, fingerprint)
+            runs = queries.get_runs(connection, fingerprint=cells)
         return comparison(runs, metrics, model_names)
 
     def get_hyperparameter_impact(
@@ -187,19 +214,52 @@ class Reader:
         that has both, by value. Raises UnknownName, UsageError for `test_*`, NotFound."""
         from foresweep.tracker.tables import impact
 
-        runs = self._runs_of_one_fingerprint(model_name, sweep_id, fingerprint)
-        return impact(runs, model_name, hyperparam, metric)
-
-    def _runs_of_one_fingerprint(
-        self, model_name: str | None, sweep_id: str | None, fingerprint: str | None
-    ) -> list[Run]:
+        queries.refuse_test(metric)
         with self.store.read() as connection:
-            cells = fingerprint
-            if cells is None:
-                cells = queries.fingerprint_in_use(
-                    connection, part="val", model_name=model_name, sweep_id=sweep_id
-                )
-            return queries.get_runs(connection, model_name=model_name, fingerprint=cells)
+            cells = self._cells(connection, model_name, sweep_id, fingerprint)
+            scored = queries.hyperparams_and_score(
+                connection, model_name=model_name, metric=metric, fingerprint=cells
+            )
+        return impact(scored, model_name, hyperparam, metric)
+
+    def summarise_hyperparam(
+        self,
+        model_name: str,
+        hyperparam: str,
+        metric: str = "val_pct_mae",
+        *,
+        sweep_id: str | None = None,
+        fingerprint: str | None = None,
+    ) -> HyperparamImpact:
+        """What a hyperparameter did to a metric, counted by the database: runs, mean and spread
+        by value (numbers of many values in four bins), and a rank correlation. Raises
+        UnknownName, UsageError for `test_*`, NotFound."""
+        from foresweep.tracker.impact import hyperparam_impact
+
+        queries.refuse_test(metric)
+        with self.store.read() as connection:
+            cells = self._cells(connection, model_name, sweep_id, fingerprint)
+            return hyperparam_impact(
+                connection,
+                model_name=model_name,
+                hyperparam=hyperparam,
+                metric=metric,
+                fingerprint=cells,
+            )
+
+    def _cells(
+        self,
+        connection: Connection,
+        model_name: str | None,
+        sweep_id: str | None,
+        fingerprint: str | None,
+    ) -> str:
+        """The fingerprint of val that a table of runs means."""
+        if fingerprint is not None:
+            return fingerprint
+        return queries.fingerprint_in_use(
+            connection, part="val", model_name=model_name, sweep_id=sweep_id
+        )
 
     def find_trained(
         self,
@@ -289,7 +349,7 @@ class Reader:
             raise UsageError("say why the test scores are looked at: the look is recorded")
         with self.store.write() as connection:
             run = queries.get_run(connection, run_id)
-            _record_look(connection, run, who=who, why=why)
+            record_look(connection, run, who=who, why=why)
             return queries.sealed_scores(connection, run.run_id)
 
     def get_test_looks(self, run_id: str | None = None) -> list[Mapping[str, object]]:
@@ -316,7 +376,8 @@ def lower_is_better(metric: str) -> bool:
     return not METRICS[name].higher_is_better
 
 
-def _record_look(connection: Connection, run: Run, *, who: str, why: str) -> None:
+def record_look(connection: Connection, run: Run, *, who: str, why: str) -> None:
+    """Put a look at a run's test scores on record, in the transaction that reads them."""
     look = {
         "run_id": run.run_id,
         "fingerprint": run.fingerprints.get("test", ""),
@@ -330,7 +391,7 @@ def _record_look(connection: Connection, run: Run, *, who: str, why: str) -> Non
 
 def _marked(connection: Connection, run: Run, metric: str) -> Run:
     """The run, its tag and the look on record: it was chosen by what should only confirm."""
-    _record_look(connection, run, who="", why=f"selection by {metric}")
+    record_look(connection, run, who="", why=f"selection by {metric}")
     tags = tuple(dict.fromkeys((*run.tags, SELECTED_ON_TEST)))
     table = schema.runs
     connection.execute(update(table).where(table.c.run_id == run.run_id).values(tags=list(tags)))

@@ -12,6 +12,12 @@ from typing import Any
 from foresweep.errors import ConfigError
 from foresweep.records import Run, RunState, Sweep, SweepState, Trial, is_sealed, split_name
 
+HIDDEN = "hidden"
+"""What the score rows of a hidden run have for a state, so that no ranking finds them."""
+
+
+_RUN_FIELDS = tuple(Run.__dataclass_fields__)
+
 
 def new_id(name: str, now: datetime) -> str:
     """`toto_20261122_174501_8f3a2c1b`: name, UTC second, then 4 hex digits of the second's
@@ -34,7 +40,19 @@ def as_number(value: Any, name: str) -> float | None:
 
 def numbers_of(metrics: Mapping[str, Any]) -> dict[str, float | None]:
     """Every metric by full name as a stored number."""
-    return {name: as_number(value, name) for name, value in metrics.items()}
+    return {sound_name(name): as_number(value, name) for name, value in metrics.items()}
+
+
+def sound_name(name: str) -> str:
+    """`name`, which every database can hold. Raises ConfigError for a NUL character or half of a
+    surrogate pair."""
+    if "\0" in name or not (name.isascii() or _is_unicode(name)):
+        raise ConfigError(f"the name {name!r} has a character that no database stores")
+    return name
+
+
+def _is_unicode(name: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def kept_scores(scores: Mapping[str, float | None], state: str) -> dict[str, float | None]:
@@ -60,7 +78,7 @@ def score_rows(run: Mapping[Any, Any], scores: Mapping[str, float | None]) -> li
     repeated = {
         "run_id": run["run_id"],
         "model_name": run["model_name"],
-        "state": str(run["state"]),
+        "state": HIDDEN if run.get("hidden_at") else str(run["state"]),
         "is_baseline": run["is_baseline"],
         "has_checkpoint": run["checkpoint_path"] is not None,
         "sweep_id": run["sweep_id"],
@@ -80,11 +98,11 @@ def score_rows(run: Mapping[Any, Any], scores: Mapping[str, float | None]) -> li
 
 def run_of(row: Mapping[Any, Any]) -> Run:
     """The record of a row of runs."""
-    known = {name: row[name] for name in Run.__dataclass_fields__}
-    metrics = {n: math.nan if v is None else v for n, v in row["metrics"].items()}
-    return Run(
-        **known | {"state": RunState(row["state"]), "tags": tuple(row["tags"]), "metrics": metrics}
-    )
+    known = {name: row[name] for name in _RUN_FIELDS}
+    known["state"] = RunState(known["state"])
+    known["tags"] = tuple(known["tags"])
+    known["metrics"] = {n: math.nan if v is None else v for n, v in known["metrics"].items()}
+    return Run(**known)
 
 
 def sweep_of(row: Mapping[Any, Any]) -> Sweep:

@@ -24,41 +24,59 @@ from sqlalchemy import (
     Integer,
     MetaData,
     Table,
-    Text,
     TypeDecorator,
+    false,
 )
+from sqlalchemy import Text as _Text
 
 from foresweep.errors import ConfigError
 
-HEAD = "0001"
+HEAD = "0003"
 """The newest migration. Revisions are counted, so that a newer database is known by its number."""
 VERSION_TABLE = "foresweep_version"
+
+
+Text = _Text().with_variant(_Text(collation="C"), "postgresql")
+"""Sorts by its bytes on every database, whatever language the server speaks."""
+_encode = json.JSONEncoder(allow_nan=False).encode
+_decode = json.JSONDecoder().decode
+_EMPTY: dict[str, type] = {"{}": dict, "[]": list}
 
 
 class Json(TypeDecorator[Any]):
     """A JSON value as text; numbers come back to the last bit, tuples come back as lists."""
 
-    impl = Text
+    impl = _Text
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
-        return None if value is None else json.dumps(value, allow_nan=False)
+        return json_text(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
-        return None if value is None else json.loads(value)
+        if value is None or value in _EMPTY:  # most columns of most runs are empty
+            return None if value is None else _EMPTY[value]()
+        return _decode(value)
 
 
 class Instant(TypeDecorator[datetime]):
     """An aware time as ISO text in UTC to the microsecond, which sorts as it reads."""
 
-    impl = Text
+    impl = _Text
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:
-        return None if value is None else value.astimezone(UTC).isoformat(timespec="microseconds")
+        return instant_text(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:
         return None if value is None else datetime.fromisoformat(value)
+
+
+def json_text(value: Any) -> str | None:
+    return None if value is None else _encode(value)
+
+
+def instant_text(value: datetime | None) -> str | None:
+    return None if value is None else value.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 metadata = MetaData()
@@ -180,6 +198,7 @@ runs = Table(
     Column("environment_id", Text, ForeignKey("environments.environment_id")),
     *_owner(),
     Column("worker_pid", Integer),
+    Column("hidden_at", Instant),  # a hidden run is in no list and no ranking, and still a trial
     Index("ix_runs_created", "created_at"),
     Index("ix_runs_model", "model_name", "created_at"),
     Index("ix_runs_sweep", "sweep_id", "model_name", "trial_number"),
@@ -235,8 +254,18 @@ curves = Table(
     Column("lowest_step", BigInteger),
     Column("highest", Float),
     Column("highest_step", BigInteger),
+    Column("is_final", Boolean, nullable=False, server_default=false()),  # its run has ended
     sqlite_with_rowid=False,
 )
+for _best in ("lowest", "highest"):  # of ended runs only: a step of a running one stays cheap
+    Index(
+        f"ix_curves_{_best}",
+        curves.c.name,
+        curves.c[_best],
+        curves.c.run_id,
+        sqlite_where=curves.c.is_final.is_(True),
+        postgresql_where=curves.c.is_final.is_(True),
+    )
 
 test_looks = Table(
     "test_looks",

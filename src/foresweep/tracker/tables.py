@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from foresweep.errors import UnknownName
-from foresweep.records import Run, RunState
+from foresweep.records import Run
 from foresweep.tracker.queries import refuse_test
 
 USUAL_METRICS = (
@@ -49,22 +49,24 @@ def _line(run: Run, metrics: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def impact(runs: Sequence[Run], model_name: str, hyperparam: str, metric: str) -> pd.DataFrame:
-    """run_id, `hyperparam`, `metric` of the complete runs that have both, by value: numbers
-    first, then texts.
+def impact(
+    scored: Sequence[tuple[str, Mapping[str, Any], float | None]],
+    model_name: str,
+    hyperparam: str,
+    metric: str,
+) -> pd.DataFrame:
+    """run_id, `hyperparam`, `metric` of the runs that have both, by value: numbers first, then
+    texts. `scored`: (run_id, hyperparams, score) of the complete runs of a model.
 
-    Raises UnknownName for a hyperparameter no run has, UsageError for `test_*`.
+    Raises UnknownName for a hyperparameter no run has.
     """
-    refuse_test(metric)
-    known = {name for run in runs for name in run.hyperparams}
-    if runs and hyperparam not in known:
+    known = {name for _, hyperparams, _ in scored for name in hyperparams}
+    if scored and hyperparam not in known:
         raise UnknownName("hyperparameter", hyperparam, known, where=f"of {model_name}'s runs")
     lines = [
-        {"run_id": run.run_id, hyperparam: run.hyperparams[hyperparam], metric: run.score(metric)}
-        for run in runs
-        if run.state == RunState.COMPLETE
-        and hyperparam in run.hyperparams
-        and run.score(metric) is not None
+        {"run_id": run_id, hyperparam: hyperparams[hyperparam], metric: score}
+        for run_id, hyperparams, score in scored
+        if hyperparam in hyperparams and score is not None
     ]
     lines.sort(key=lambda line: _order(line[hyperparam]))
     return pd.DataFrame(lines, columns=["run_id", hyperparam, metric])

@@ -8,38 +8,21 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, delete, insert, select, text, update
+from sqlalchemy import Column, Connection, RowMapping, and_, delete, insert, select, update
 
 from foresweep.errors import ConfigError, NotFound, TrackerError
 from foresweep.records import Run, RunState, SweepState, Trial, split_name
-from foresweep.tracker import queries, schema
+from foresweep.tracker import creation, queries, schema
+from foresweep.tracker.line import Line
 from foresweep.tracker.liveness import Owner, is_gone
 from foresweep.tracker.provenance import Environment, this_user
-from foresweep.tracker.rows import new_id, open_metrics, run_of, score_rows, trial_of
+from foresweep.tracker.redaction import storable
+from foresweep.tracker.rows import open_metrics, run_of, score_rows, sound_name, trial_of
 from foresweep.tracker.schema import jsonable
-from foresweep.tracker.store import Store
+from foresweep.tracker.steps import refuse_ended
+from foresweep.tracker.store import Store, line_of
 
 runs, sweeps, trials, leases = schema.runs, schema.sweeps, schema.trials, schema.leases
-
-_POINT = text(
-    "INSERT INTO curve_points (run_id, name, step, value, logged_at)"
-    " VALUES (:run_id, :name, :step, :value, :logged_at)"
-)
-_CURVE = text(
-    "INSERT INTO curves (run_id, name, num_points, last_step, last,"
-    " lowest, lowest_step, highest, highest_step)"
-    " VALUES (:run_id, :name, 1, :step, :value, :value, :best_step, :value, :best_step)"
-    " ON CONFLICT (run_id, name) DO UPDATE SET"
-    " num_points = curves.num_points + 1, last_step = excluded.last_step, last = excluded.last,"
-    " lowest_step = CASE WHEN curves.lowest IS NULL OR excluded.lowest < curves.lowest"
-    " THEN excluded.lowest_step ELSE curves.lowest_step END,"
-    " lowest = CASE WHEN curves.lowest IS NULL OR excluded.lowest < curves.lowest"
-    " THEN excluded.lowest ELSE curves.lowest END,"
-    " highest_step = CASE WHEN curves.highest IS NULL OR excluded.highest > curves.highest"
-    " THEN excluded.highest_step ELSE curves.highest_step END,"
-    " highest = CASE WHEN curves.highest IS NULL OR excluded.highest > curves.highest"
-    " THEN excluded.highest ELSE curves.highest END"
-)
 
 
 def add_dataset(connection: Connection, content: Mapping[str, Any]) -> str:
@@ -53,17 +36,17 @@ def add_dataset(connection: Connection, content: Mapping[str, Any]) -> str:
     return digest
 
 
-def put_environment(connection: Connection, environment_id: str, found: Environment) -> None:
+def put_environment(line: Line, environment_id: str, found: Environment) -> None:
     """An environment on record, once."""
-    table = schema.environments
-    known = select(table.c.environment_id).where(table.c.environment_id == environment_id)
-    if connection.execute(known).scalar() is None:
-        row = {"environment_id": environment_id, "content": found.as_dict()}
-        connection.execute(insert(table), row)
+    sql = "INSERT INTO environments (environment_id, content) VALUES (?, ?)"
+    values = environment_id, schema.json_text(found.as_dict())
+    line.execute(f"{sql} ON CONFLICT (environment_id) DO NOTHING", values)
 
 
 def add_trial(connection: Connection, row: dict[str, Any], owner: Owner) -> Trial:
     """The trial under the sweep's next number; a sweep presumed lost is running again."""
+    if "number" in row and (known := _same_trial(connection, row)) is not None:
+        return known  # stored before, its answer was lost
     count = (
         update(sweeps)
         .where(sweeps.c.sweep_id == row["sweep_id"])
@@ -76,8 +59,14 @@ def add_trial(connection: Connection, row: dict[str, Any], owner: Owner) -> Tria
     row["number"] = number
     connection.execute(insert(trials), row)
     _hold(connection, row["sweep_id"], number, owner, row["created_at"])
-    _revive(connection, [row["sweep_id"]])
+    revive(connection, [row["sweep_id"]])
     return trial_of(row)
+
+
+def _same_trial(connection: Connection, row: Mapping[str, Any]) -> Trial | None:
+    same = (trials.c[name] == row[name] for name in ("sweep_id", "number", "created_at"))
+    found = connection.execute(select(trials).where(*same)).mappings().first()
+    return None if found is None else trial_of(found)
 
 
 def take_lease(
@@ -117,8 +106,8 @@ def new_run(
     """A run's row with nothing known but its config. Raises ConfigError."""
     if not isinstance(hyperparams, Mapping):
         raise ConfigError(f"hyperparams must be a mapping, not {hyperparams!r}")
-    return {
-        "model_name": model,
+    return dict.fromkeys(runs.columns.keys()) | {
+        "model_name": sound_name(model),
         "hyperparams": jsonable(hyperparams, "hyperparams"),
         "created_at": now,
         "started_at": now,
@@ -129,7 +118,6 @@ def new_run(
         "resources": {},
         "tags": [],
         **dict.fromkeys(("config_hash", "train_hash", "panel_hash", "task_hash"), ""),
-        **dict.fromkeys(("sweep_id", "checkpoint_path")),
     }
 
 
@@ -139,29 +127,11 @@ def _is_baseline(model: str) -> bool:
     return model in BASELINES
 
 
-def add_run(
-    connection: Connection, row: dict[str, Any], numbers: Mapping[str, float | None]
-) -> Run:
-    """The run under a new id, with its scores where it has some already."""
-    row["run_id"] = new_id(row["model_name"], row["created_at"])
-    taken = select(runs.c.run_id)
-    while connection.execute(taken.where(runs.c.run_id == row["run_id"])).first():
-        row["run_id"] = new_id(row["model_name"], row["created_at"])
-    insert_run(connection, row, numbers)
-    if row["sweep_id"] is not None:
-        _revive(connection, [row["sweep_id"]])
-    return run_of(_row(connection, row["run_id"]))
-
-
 def insert_run(
     connection: Connection, row: dict[str, Any], numbers: Mapping[str, float | None]
 ) -> None:
-    """A whole row of runs with its score rows."""
-    row["fingerprint"] = row["fingerprints"].get("val", "")
-    row["metrics"] = open_metrics(numbers)
-    connection.execute(insert(runs), row)
-    if numbers:
-        connection.execute(insert(schema.scores), score_rows(row, numbers))
+    """A whole row of runs with its score rows. Raises ConfigError where the id is taken."""
+    creation.insert_run(line_of(connection), row, numbers)
 
 
 def require_unfinished(connection: Connection, run_id: str) -> RowMapping:
@@ -169,81 +139,19 @@ def require_unfinished(connection: Connection, run_id: str) -> RowMapping:
 
     Raises NotFound, TrackerError.
     """
-    row = _row(connection, run_id)
-    if RunState(row["state"]).is_final and row["state"] != RunState.LOST:
-        raise TrackerError(f"run {run_id} is {row['state']}: it cannot change any more")
+    row = _row(connection, run_id, lock=True)
+    refuse_ended(run_id, row["state"])
     return row
 
 
-def _row(connection: Connection, run_id: str) -> RowMapping:
-    row = connection.execute(select(runs).where(runs.c.run_id == run_id)).mappings().first()
+def _row(connection: Connection, run_id: str, *, lock: bool = False) -> RowMapping:
+    query = select(runs).where(runs.c.run_id == run_id)
+    if lock:  # steps are logged by writers that take no turns with this one
+        query = query.with_for_update(key_share=True)
+    row = connection.execute(query).mappings().first()
     if row is None:
         raise NotFound(f"no run {run_id!r} in this database")
     return row
-
-
-def log_points(
-    connection: Connection, run_id: str, step: int, numbers: Mapping[str, float | None]
-) -> None:
-    """One step's points and what they change in the curves' bests."""
-    if not numbers:
-        return
-    curves = schema.curves
-    query = select(curves.c.name).where(curves.c.run_id == run_id, curves.c.last_step >= step)
-    behind = set(connection.execute(query).scalars()) & set(numbers)
-    if behind:  # a resumed run says steps again: forget them, then count anew
-        _forget_step(connection, run_id, step, behind)
-    now = datetime.now(UTC).timestamp()
-    points = [
-        {"run_id": run_id, "name": name, "step": step, "value": value, "logged_at": now}
-        for name, value in numbers.items()
-    ]
-    connection.execute(_POINT, points)
-    bests = [
-        {
-            "run_id": run_id,
-            "name": point["name"],
-            "step": step,
-            "value": point["value"],
-            "best_step": None if point["value"] is None else step,
-        }
-        for point in points
-        if point["name"] not in behind
-    ]
-    if bests:
-        connection.execute(_CURVE, bests)
-    for name in behind:
-        _count_anew(connection, run_id, name)
-
-
-def _forget_step(connection: Connection, run_id: str, step: int, names: set[str]) -> None:
-    table = schema.curve_points
-    connection.execute(
-        delete(table).where(table.c.run_id == run_id, table.c.step == step, table.c.name.in_(names))
-    )
-
-
-def _count_anew(connection: Connection, run_id: str, name: str) -> None:
-    """A curve's line from its points."""
-    points = queries.get_curve(connection, run_id, name)
-    sound = [(value, step) for step, value in points if value == value]
-    lowest = min(sound, default=(None, None))
-    highest = max(sound, key=lambda p: (p[0], -p[1]), default=(None, None))
-    last_step, last = points[-1]
-    table = schema.curves
-    connection.execute(
-        update(table)
-        .where(table.c.run_id == run_id, table.c.name == name)
-        .values(
-            num_points=len(points),
-            last_step=last_step,
-            last=last if last == last else None,
-            lowest=lowest[0],
-            lowest_step=lowest[1],
-            highest=highest[0],
-            highest_step=highest[1],
-        )
-    )
 
 
 def beat(connection: Connection, run_ids: Sequence[str], now: datetime) -> None:
@@ -261,10 +169,10 @@ def beat(connection: Connection, run_ids: Sequence[str], now: datetime) -> None:
         connection.execute(update(leases).where(held).values(heartbeat_at=now))
         mine = sweeps.c.sweep_id == sweep_id
         connection.execute(update(sweeps).where(mine).values(heartbeat_at=now))
-        _revive(connection, [sweep_id])
+        revive(connection, [sweep_id])
 
 
-def _revive(connection: Connection, sweep_ids: Sequence[str]) -> None:
+def revive(connection: Connection, sweep_ids: Sequence[str]) -> None:
     """A sweep presumed lost that is written to was not."""
     lost = and_(sweeps.c.sweep_id.in_(sweep_ids), sweeps.c.state == SweepState.LOST.value)
     back = {"state": SweepState.RUNNING.value, "finished_at": None}
@@ -273,11 +181,21 @@ def _revive(connection: Connection, sweep_ids: Sequence[str]) -> None:
 
 def finish_run(
     connection: Connection,
-    run: Mapping[Any, Any],
+    run_id: str,
     outcome: Mapping[str, Any],
     numbers: Mapping[str, float | None],
 ) -> Run:
-    """The run with its outcome and scores; the lease of its trial is given back."""
+    """The run with its outcome and scores; the lease of its trial is given back.
+
+    Raises NotFound, TrackerError for a run that has ended otherwise.
+    """
+    known = _row(connection, run_id)
+    if (known["state"], known["finished_at"]) == (outcome["state"], outcome["finished_at"]):
+        return run_of(known)  # stored before, its answer was lost
+    run = require_unfinished(connection, run_id)
+    connection.execute(
+        update(schema.curves).where(schema.curves.c.run_id == run["run_id"]).values(is_final=True)
+    )
     objective = _objective(connection, run["sweep_id"])
     row = {**run, **outcome, "objective_score": numbers.get(f"tune_{objective}")}
     held = and_(leases.c.sweep_id == run["sweep_id"], leases.c.number == run["trial_number"])
@@ -302,8 +220,7 @@ def _change(
     values = {name: row[name] for name in changed}
     values["metrics"] = {**row["metrics"], **open_metrics(numbers)}
     connection.execute(update(runs).where(runs.c.run_id == row["run_id"]).values(values))
-    if numbers:
-        connection.execute(insert(schema.scores), score_rows(row, numbers))
+    creation.insert_scores(line_of(connection), score_rows(row, numbers))
     return run_of({**row, **values})
 
 
@@ -323,7 +240,7 @@ def add_scores(connection: Connection, run_id: str, numbers: Mapping[str, float 
 
 def add_note(connection: Connection, run_id: str, note: str, who: str) -> None:
     _row(connection, run_id)
-    row = {"run_id": run_id, "text": note, "who": who or this_user()}
+    row = {"run_id": run_id, "text": storable(note), "who": who or this_user()}
     connection.execute(insert(schema.notes), {**row, "created_at": datetime.now(UTC)})
 
 
@@ -331,6 +248,11 @@ def add_tag(connection: Connection, run_id: str, tag: str) -> Run:
     tags = list(dict.fromkeys((*_row(connection, run_id)["tags"], tag)))
     connection.execute(update(runs).where(runs.c.run_id == run_id).values(tags=tags))
     return queries.get_run(connection, run_id)
+
+
+def is_there(connection: Connection, column: Column[Any], key: str) -> bool:
+    """Is there a row of this key?"""
+    return connection.execute(select(column).where(column == key)).first() is not None
 
 
 def is_owned(connection: Connection, run_id: str, owner: Owner) -> bool:
@@ -354,6 +276,7 @@ def repair(store: Store, now: datetime, machine: str, grace: timedelta) -> list[
         connection.execute(
             update(runs)
             .where(runs.c.run_id.in_(stale_runs))
+            .where(runs.c.state == RunState.RUNNING.value)
             .values(state=RunState.LOST.value, finished_at=now, error=error)
         )
         connection.execute(

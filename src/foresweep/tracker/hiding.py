@@ -1,0 +1,59 @@
+"""Hiding a run: out of every list, table and ranking, and still a trial that was made."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, select, update
+
+from foresweep.errors import TrackerError
+from foresweep.records import Run
+from foresweep.tracker import queries, schema
+from foresweep.tracker.rows import HIDDEN
+from foresweep.tracker.tracker import Tracker
+
+
+def hide_run(tracker: Tracker, run_id: str, *, forget_files: bool = False) -> Run:
+    """Hide a finished run; the record as it was. Hiding it again changes nothing.
+
+    `forget_files`: its checkpoint and forecasts are about to be removed, so that the record
+    shall not name them any more. Raises NotFound, TrackerError for a run that is not finished.
+    """
+    runs, scores = schema.runs, schema.scores
+    with tracker.store.write() as connection:
+        run = queries.get_run(connection, run_id)
+        if not run.state.is_final:
+            raise TrackerError(f"run {run.run_id} is {run.state}: stop it before it is removed")
+        changed: dict[str, object] = {}
+        if not is_hidden(connection, run.run_id):
+            changed["hidden_at"] = datetime.now(UTC)
+        if forget_files:
+            changed |= {"checkpoint_path": None, "forecasts_path": None}
+        of_run = scores.c.run_id == run.run_id
+        if changed:
+            connection.execute(update(runs).where(runs.c.run_id == run.run_id).values(changed))
+        connection.execute(update(scores).where(of_run).values(state=HIDDEN))
+        if forget_files:
+            connection.execute(update(scores).where(of_run).values(has_checkpoint=False))
+        return run
+
+
+def show_run_again(tracker: Tracker, run_id: str) -> Run:
+    """Bring a hidden run back to lists and rankings. Raises NotFound, TrackerError where it is
+    not hidden."""
+    runs, scores = schema.runs, schema.scores
+    with tracker.store.write() as connection:
+        run = queries.get_run(connection, run_id)
+        if not is_hidden(connection, run.run_id):
+            raise TrackerError(f"run {run.run_id} is not hidden")
+        mine = runs.c.run_id == run.run_id
+        connection.execute(update(runs).where(mine).values(hidden_at=None))
+        of_run = scores.c.run_id == run.run_id
+        connection.execute(update(scores).where(of_run).values(state=run.state.value))
+        return run
+
+
+def is_hidden(connection: Connection, run_id: str) -> bool:
+    """Is this run hidden? `run_id` in full."""
+    query = select(schema.runs.c.hidden_at).where(schema.runs.c.run_id == run_id)
+    return connection.execute(query).scalar() is not None

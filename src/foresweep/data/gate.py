@@ -11,7 +11,16 @@ import polars as pl
 from foresweep.data import actions as act
 from foresweep.data import rules
 from foresweep.data.columns import Fault, RawItem, Times
-from foresweep.data.panel import CLOSE, COLUMNS, OPEN, VOLUME, Array, IntArray, keeps_weekends
+from foresweep.data.panel import (
+    CLOSE,
+    COLUMNS,
+    OPEN,
+    VOLUME,
+    Array,
+    IntArray,
+    calendar_groups,
+    keeps_weekends,
+)
 from foresweep.data.quality import Finding, QualityReport, first_lines, found
 from foresweep.errors import DataError
 
@@ -265,15 +274,16 @@ def _other_rhythm(items: Sequence[Inspected]) -> list[Finding]:
 def _without_lonely_bars(
     items: Sequence[Inspected],
 ) -> tuple[list[Inspected], list[Finding]]:
-    """Take out bars at times when next to no other item of the same trading week has one: in a
-    common calendar each would be a gap in all the others."""
+    """Take out bars at times when next to no other item of the same calendar has one: each would
+    be a gap in all the others."""
     kept, told = [], []
+    groups = calendar_groups([i.times for i in items])
     shares = {
-        kind: _presence([i for i in items if keeps_weekends(i.times) == kind])
-        for kind in (False, True)
+        group: _presence([i for i, g in zip(items, groups, strict=True) if g == group])
+        for group in sorted(set(groups))
     }
-    for i in items:
-        timeline, share = shares[keeps_weekends(i.times)]
+    for i, group in zip(items, groups, strict=True):
+        timeline, share = shares[group]
         alone = np.flatnonzero(share[np.searchsorted(timeline, i.times)] < LONELY_SHARE)
         for k in alone[:SHOWN]:
             message = f"next to no other item has a bar at {rules.show_time(i.times[k])}"
@@ -300,8 +310,6 @@ def _rows_of(item: Inspected, rows: IntArray) -> Inspected:
 
 def _presence(items: Sequence[Inspected]) -> tuple[Times, Array]:
     """(timeline, share of the live items that have a bar; 1 where fewer than five live)."""
-    if not items:
-        return np.empty(0, dtype="datetime64[ns]"), np.empty(0)
     timeline = np.unique(np.concatenate([i.times for i in items]))
     live, here = np.zeros(len(timeline) + 1), np.zeros(len(timeline))
     for i in items:

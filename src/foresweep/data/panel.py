@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from foresweep.data.calendars import group_by_calendar
 from foresweep.errors import DataError, UnknownName
 
 Array = NDArray[np.float64]
@@ -44,7 +45,7 @@ class Panel:
 
     items: tuple[str, ...]
     timeline: NDArray[np.datetime64]  # [T] rising: every time at which some item has a bar
-    calendars: tuple[IntArray, ...]  # per calendar (exchange hours, 24/7): its times in `timeline`
+    calendars: tuple[IntArray, ...]  # per calendar (exchange, 24/7): its times in `timeline`
     calendar_of: tuple[int, ...]  # [I] the calendar each item keeps
     bars: tuple[Bars, ...]  # [I]
     source: str = "frame"  # what it was read from, for people
@@ -220,18 +221,18 @@ def _assemble(frame: pl.DataFrame, source: str) -> Panel:
     names = lengths["item_id"].to_list()
     edges = np.concatenate([[0], np.cumsum(lengths["len"].to_numpy())]).astype(np.int64)
     spans = [slice(a, b) for a, b in pairwise(edges)]
-    kinds = [keeps_weekends(times[s]) for s in spans]
-    calendars = {
-        kind: np.unique(
-            np.concatenate([where[s] for s, k in zip(spans, kinds, strict=True) if k == kind])
+    calendar_of = calendar_groups([times[s] for s in spans])
+    calendars = [
+        np.unique(
+            np.concatenate([where[s] for s, k in zip(spans, calendar_of, strict=True) if k == n])
         )
-        for kind in sorted(set(kinds))
-    }
+        for n in range(max(calendar_of) + 1)
+    ]
     whole = np.isfinite(values).all(axis=1)
     kept = np.ascontiguousarray(values[whole])
     ends = np.cumsum(whole)
     bars = []
-    for name, span, kind in zip(names, spans, kinds, strict=True):
+    for name, span, kind in zip(names, spans, calendar_of, strict=True):
         good = whole[span]
         if not good.any():
             raise DataError(f"{source}: {name} has no whole row")
@@ -240,12 +241,11 @@ def _assemble(frame: pl.DataFrame, source: str) -> Panel:
         bars.append(
             Bars(_frozen(kept)[stop - good.sum() : stop], _frozen(sessions), int((~good).sum()))
         )
-    order = list(calendars)
     return Panel(
         items=tuple(names),
         timeline=timeline,
-        calendars=tuple(calendars[k] for k in order),
-        calendar_of=tuple(order.index(k) for k in kinds),
+        calendars=tuple(calendars),
+        calendar_of=tuple(calendar_of),
         bars=tuple(bars),
         source=source,
     )
@@ -269,6 +269,23 @@ def _stack(parts: Sequence[Array]) -> Array:
 
 def _address(array: Array) -> int:
     return int(array.__array_interface__["data"][0])
+
+
+def calendar_groups(times: Sequence[NDArray[np.datetime64]]) -> list[int]:
+    """[I] number of the calendar that each item keeps, from its times: 24/7 items apart, the others
+    and those by exchange (see `group_by_calendar`)."""
+    timeline = np.unique(np.concatenate(times))
+    open_at_weekends = [keeps_weekends(t) for t in times]
+    out = [0] * len(times)
+    start = 0
+    for kind in sorted(set(open_at_weekends)):
+        members = [i for i, k in enumerate(open_at_weekends) if k == kind]
+        sessions = [np.searchsorted(timeline, times[i]) for i in members]
+        groups = group_by_calendar(sessions, len(timeline))
+        for i, group in zip(members, groups, strict=True):
+            out[i] = start + group
+        start += max(groups) + 1
+    return out
 
 
 def keeps_weekends(times: NDArray[np.datetime64]) -> bool:

@@ -15,14 +15,15 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from importlib.util import find_spec
 from netrc import NetrcParseError, netrc
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 from urllib.parse import urlsplit
 
 from foresweep.errors import MissingExtra, TrackerError, UnknownName, UsageError
 from foresweep.records import Run, is_sealed
 
 NAMES = ("mlflow", "wandb")
-WANDB_MODES = ("online", "offline")
+WandbMode: TypeAlias = Literal["online", "offline"]
+WANDB_MODES: tuple[WandbMode, ...] = get_args(WandbMode)
 CLOSE_S = 60.0
 """Longest wait at the end for what has not been sent."""
 
@@ -59,11 +60,12 @@ def open_mirror(wanted: str) -> Callable[[], Mirror]:
     if name == "mlflow":
         return partial(_mlflow, target)
     mode = target or os.environ.get("WANDB_MODE", "") or "online"
-    if mode not in WANDB_MODES:
+    known = next((m for m in WANDB_MODES if m == mode), None)
+    if known is None:
         raise UnknownName("mode of wandb", mode, WANDB_MODES)
-    if mode == "online" and not _is_logged_in():
+    if known == "online" and not _is_logged_in():
         raise UsageError("nobody is logged in to W&B: run `wandb login`, or use wandb:offline")
-    return partial(_wandb, mode)
+    return partial(_wandb, known)
 
 
 def _mlflow(uri: str) -> Mirror:
@@ -72,7 +74,7 @@ def _mlflow(uri: str) -> Mirror:
     return MlflowMirror(uri or None)
 
 
-def _wandb(mode: str) -> Mirror:
+def _wandb(mode: WandbMode) -> Mirror:
     from foresweep.integrations.wandb import WandbMirror
 
     return WandbMirror(mode)

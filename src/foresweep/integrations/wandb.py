@@ -9,7 +9,7 @@ from typing import Any
 
 import wandb
 
-from foresweep.integrations.mirror import facts_of, shown_scores
+from foresweep.integrations.mirror import WandbMode, facts_of, shown_scores
 from foresweep.records import Run, RunState
 
 PROJECT = "foresweep"
@@ -24,7 +24,7 @@ class WandbMirror:
     environment stay here, since they may hold secrets. Raises whatever W&B raises.
     """
 
-    def __init__(self, mode: str = "online") -> None:
+    def __init__(self, mode: WandbMode = "online") -> None:
         self._mode = mode
         self._open: dict[str, Any] = {}
 

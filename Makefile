@@ -25,7 +25,7 @@ install: $(READY)  ## make .venv and install everything from constraints.txt
 demo: $(READY)  ## sweep all three models on real prices, then name, export and use the best
 	$(BIN)/foresweep sweep --model all --mode demo --data demo
 	$(BIN)/foresweep best --export-path
-	$(BIN)/foresweep predict
+	$(BIN)/foresweep predict --data demo
 	$(BIN)/foresweep report -o report.md
 	@echo 'Read report.md; then your own prices: foresweep data check FOLDER, foresweep sweep --model all --data FOLDER'
 

@@ -50,7 +50,7 @@ def hyperparameters_page() -> str:
     lines += [
         "Every field changes the outcome or is refused: the contract suite trains with two values "
         "of each and compares. `architecture` fields are fixed by pretrained weights; `inference` "
-        "fields need no new training.",
+        "fields shape the forecast, not the weights.",
         "",
     ]
     for name in (*FAMILIES, *BASELINES):

@@ -15,9 +15,10 @@ from foresweep.errors import DataError, WorkerDied
 from foresweep.models.base import TrialPruned
 from foresweep.search.channel import Progress
 from foresweep.search.local import LocalEngine, TaskFailed
+from foresweep.search.sweep import PRELOAD
 from trial_tasks import KillItself, Raise, Report, SayPid
 
-ENGINE = LocalEngine()
+ENGINE = LocalEngine(PRELOAD)
 
 
 def run(task: object, tmp_path: Path) -> object:

@@ -31,6 +31,7 @@ from foresweep.cli.tables import (
 )
 from foresweep.models.registry import BASELINES
 from foresweep.search import events
+from foresweep.search.proposals import expand_models
 
 if TYPE_CHECKING:
     from foresweep.records import Run, Sweep
@@ -75,6 +76,7 @@ class LiveView:
         )
         self.whole: TaskID | None = None
         self.running: TaskID | None = None
+        self.some_complete = False  # of what was asked for, baselines beside it aside
         self.steps_done = 0  # of finished trials: what the time left is reckoned from
 
     def __enter__(self) -> LiveView:
@@ -129,6 +131,7 @@ class LiveView:
                     "dim",
                 )
                 self._advance_whole(event.prepared.config)
+                self.some_complete |= self._asked_for(event.earlier)
             case events.SweepFinished():
                 pass
 
@@ -155,7 +158,14 @@ class LiveView:
     def _planned(self, event: events.Planned) -> None:
         for refused in event.refused:
             self.say(f"left out: {refused.proposal.source}: {refused.refused}", "yellow")
-        self.say(f"Sweep {event.sweep.sweep_id}: {len(event.trials)} runs, baselines included.")
+        self.say(f"Sweep {event.sweep.sweep_id}: {len(event.trials)} configs, baselines included.")
+        cut = [p for p in event.trials if p.steps_asked]
+        if cut:
+            self.say(
+                f"{len(cut)} configs ask for up to {max(p.steps_asked or 0 for p in cut):,} steps "
+                f"and stop at {max(_steps(p.config) for p in cut):,} (--max-steps N allows more).",
+                "yellow",
+            )
         total = sum(_steps(p.config) for p in event.trials)
         self.whole = self.bars.add_task("sweep (steps)", total=total)
 
@@ -183,6 +193,7 @@ class LiveView:
             self.bars.remove_task(self.running)
             self.running = None
         self._advance_whole(run.hyperparams)
+        self.some_complete |= run.state == "complete" and self._asked_for(run)
         name = f"{run.model_name} {config_name(run)}".strip()
         if run.state == "complete":
             self.say(
@@ -193,6 +204,9 @@ class LiveView:
         else:
             cause = (run.error or "").strip().splitlines()
             self.say(f"{name}: {run.state} - {cause[-1] if cause else 'no cause on record'}", "red")
+
+    def _asked_for(self, run: Run) -> bool:
+        return run.model_name in expand_models(self.plan.models)
 
     def _advance_whole(self, config: Mapping[str, Any]) -> None:
         self.steps_done += _steps(config)
@@ -213,6 +227,8 @@ class LiveView:
 
         self.bars.stop()
         metric = f"val_{sweep.objective}"
+        if not self.some_complete:
+            self.say("Nothing that was asked for came to its end; the causes stand above.", "red")
         runs = self.tracker.get_runs(fingerprint=sweep.fingerprints["val"])
         board = leaderboard(runs, metric=metric)
         self.console.print(leaderboard_table(board, width=self.console.width))

@@ -41,7 +41,9 @@ Pretrained = Annotated[
 SizeOption = Annotated[
     Size | None, typer.Option(help="Architecture from scratch: tiny, small or base. Default: tiny.")
 ]
-Objective = Annotated[str, typer.Option(help="Metric that steers, always on tune; bare name.")]
+Objective = Annotated[
+    str, typer.Option(help="Metric the sweep is about: its leaderboard ranks by val_METRIC.")
+]
 MaxSteps = Annotated[
     int | None,
     typer.Option(help="Optimiser steps at most. Tiny from scratch: 300 unless said.", min=1),
@@ -67,6 +69,9 @@ MirrorOption = Annotated[
         metavar="NAME",
     ),
 ]
+Actions = Annotated[
+    str | None, typer.Option(help="Splits file: item, date, ratio (ratio 1: a real move).")
+]
 Again = Annotated[bool, typer.Option("--again", help="Train equal configs once more.")]
 
 
@@ -91,6 +96,7 @@ def sweep(
     threads: Threads = 1,
     micro_batch: MicroBatch = None,
     again: Again = False,
+    actions: Actions = None,
     mirror: MirrorOption = None,
     db: Db = None,
     runs: Runs = None,
@@ -110,6 +116,7 @@ def sweep(
         stride=stride,
         max_context=max_context,
         again=again,
+        actions=actions,
         resources=(device, threads, micro_batch),
     )
     _run(plan, db, runs, mirror or [])
@@ -134,6 +141,7 @@ def train(
     threads: Threads = 1,
     micro_batch: MicroBatch = None,
     again: Again = False,
+    actions: Actions = None,
     mirror: MirrorOption = None,
     db: Db = None,
     runs: Runs = None,
@@ -153,6 +161,7 @@ def train(
         stride=stride,
         max_context=max_context,
         again=again,
+        actions=actions,
         resources=(device, threads, micro_batch),
         values=parse_values(values or []),
     )
@@ -205,3 +214,5 @@ def _run(plan: SweepPlan, db: str | None, runs: Any, mirrors: list[str]) -> None
                 view.say_stopped()
                 raise typer.Exit(130) from None
         view.conclude(done)
+        if not view.some_complete:
+            raise typer.Exit(1)

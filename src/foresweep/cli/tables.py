@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from foresweep.metrics import split_name
-from foresweep.selection.leaderboard import TOO_GOOD
+from foresweep.selection.leaderboard import SIGNIFICANT, TOO_GOOD
 
 if TYPE_CHECKING:
     from foresweep.data.quality import QualityReport
@@ -117,16 +117,15 @@ def _worse(row: Row) -> str:
 
 
 def _doubt(row: Row, board: Leaderboard) -> str:
-    """How much of the lead could be luck, said beside the lead."""
-    part, _ = split_name(board.metric)
-    p = row.run.score(f"{part}_dm_pvalue_vs_naive")
-    trials = sum(1 for r in board.rows if not r.run.is_baseline and r.place)
+    """How much of a lead could be luck, said beside it."""
+    p, trials = board.p_value(row), board.num_trials
     if p is None:
-        return "."
-    luck = "it may well be luck" if p * max(trials, 1) > 0.05 else "unlikely to be luck alone"
+        return f". No test of {board.metric} says whether that is more than luck."
+    among = f"the best of {trials}" if row == board.best else f"one of {trials} trained runs"
+    luck = "it may well be luck" if p * max(trials, 1) > SIGNIFICANT else "hardly luck alone"
     return (
-        f". One-sided Diebold-Mariano p = {p:.3f} for this run alone; it is the best of {trials}, "
-        f"so {luck} (a lead counts below p = {0.05 / max(trials, 1):.4f})."
+        f". One-sided Diebold-Mariano p = {p:.3f} for this run alone; it is {among}, so {luck} "
+        f"(a lead counts below p = {SIGNIFICANT / max(trials, 1):.4f})."
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from foresweep.metrics import METRICS, split_name
 from foresweep.records import Run, RunState, Sweep
 from foresweep.reporting.impact import Impact, impacts
-from foresweep.selection.leaderboard import Leaderboard, Row, leaderboard
+from foresweep.selection.leaderboard import SIGNIFICANT, Leaderboard, Row, leaderboard
 
 TOP = 15
 FEW_RUNS = 8
@@ -59,13 +59,18 @@ def _in_short(board: Leaderboard) -> list[str]:
     trained = [r for r in board.rows if r.place and not r.run.is_baseline]
     if best is None:
         return ["No trained run has a score yet; see the failures below.", ""]
+    windows = (
+        "scored on the same validation windows as the baselines"
+        if board.fingerprint
+        else "logged by hand, on windows that nobody can compare"
+    )
     lines = [
-        f"{len(trained)} trained runs were scored on the same validation windows as the baselines. "
+        f"{len(trained)} trained runs were {windows}. "
         f"The best by `{board.metric}` is **{best.run.model_name}** "
         f"(run `{best.run.run_id}`): {_num(best.score)} {_unit(board)}."
     ]
     if best.skill is None:
-        lines.append("There is no last-value forecast of the same windows to compare it with.")
+        lines.append(f"`{board.metric}` has no skill against last-value to show.")
     elif best.skill <= 0:
         lines.append(
             f"**Nothing beats naive**: that is {_pct(best.skill)} against last-value "
@@ -74,8 +79,8 @@ def _in_short(board: Leaderboard) -> list[str]:
     else:
         lines.append(
             f"Against last-value on the same windows its skill is {_pct(best.skill)}. It is the "
-            f"best of {len(trained)}: a lead this size counts only if its p-value is below "
-            f"{0.05 / len(trained):.4f}, and it is {_num(_p(best.run, board))}."
+            f"best of {board.num_trials}: a lead this size counts only if its p-value is below "
+            f"{SIGNIFICANT / board.num_trials:.4f}, and it is {_num(board.p_value(best))}."
         )
     if leader is not None and leader.run.is_baseline:
         lines.append(f"First of all, baselines included, is `{leader.run.model_name}`.")
@@ -84,10 +89,6 @@ def _in_short(board: Leaderboard) -> list[str]:
 
 def _unit(board: Leaderboard) -> str:
     return METRICS[split_name(board.metric)[1]].unit
-
-
-def _p(run: Run, board: Leaderboard) -> float | None:
-    return run.score(f"{split_name(board.metric)[0]}_dm_pvalue_vs_naive")
 
 
 def _question(sweep: Sweep) -> list[str]:
@@ -173,7 +174,7 @@ def _best_row(row: Row, part: str, board: Leaderboard) -> tuple[str, ...]:
         run.source,
         _num(row.score),
         _pct(row.skill),
-        _num(_p(run, board), 3),
+        _num(board.p_value(row), 3),
         _num(run.score(f"{part}_pinball")),
         _num(run.score(f"{part}_coverage_80"), 2),
         _num(run.score(f"{part}_r2"), 3),

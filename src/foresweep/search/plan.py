@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from foresweep.data.splits import PARTS
-from foresweep.errors import ConfigError, UnknownName
+from foresweep.errors import ConfigError, UnknownName, UsageError
 from foresweep.metrics import METRICS
 from foresweep.models.base import Resources
-from foresweep.models.registry import BASELINES
-from foresweep.search.proposals import Proposal, expand_models
+from foresweep.models.registry import BASELINES, FAMILIES
+from foresweep.search.proposals import BASELINE_SOURCE, DEFAULT_MAX_RUNS, Proposal, expand_models
 
 OBJECTIVES = tuple(m for m in METRICS if m not in ("naive_pct_mae", "dm_pvalue_vs_naive"))
-"""What can steer: scores of the model itself, not of naive and not of chance."""
+"""What a sweep can be about: scores of the model itself, not of naive and not of chance."""
 TINY_STEP_CAP = 300
 """Tiny models from scratch stop here unless --max-steps says otherwise."""
 
@@ -37,12 +37,19 @@ class SweepPlan:
     stride: int | None = None
     max_context: int | None = None
     max_windows: int = 100_000
+    actions: str | None = None  # a file of splits and dividends for the data gate
     again: bool = False  # train equal configs once more
     resources: Resources = field(default_factory=Resources)
     proposals: tuple[Proposal, ...] = ()  # given outright (a run by hand) instead of by mode
 
     @property
+    def budget(self) -> int:
+        """Trials at most, baselines aside."""
+        return self.max_runs or DEFAULT_MAX_RUNS * len(self.models)
+
+    @property
     def step_cap(self) -> int | None:
+        """Optimiser steps a config may take at most; None: as many as it asks for."""
         if self.max_steps is not None or self.pretrained or self.size != "tiny":
             return self.max_steps
         return TINY_STEP_CAP
@@ -66,7 +73,16 @@ class SweepPlan:
 
 
 def by_hand(plan: SweepPlan, values: Mapping[str, Any]) -> SweepPlan:
-    """The plan of one run with hyperparameters given outright. Raises UnknownName."""
-    (model,) = expand_models(plan.models)
-    base = {} if model in BASELINES else plan.base
-    return dataclasses.replace(plan, proposals=(Proposal(model, {**base, **values}, "by hand"),))
+    """The plan of one run with hyperparameters given outright: steps, size and weights said among
+    them hold as said. Raises UnknownName, UsageError for more than one model."""
+    models = expand_models(plan.models)
+    if len(models) != 1:
+        raise UsageError(f"one run has one model, not {', '.join(models)}; sweep takes several")
+    said = {k: values[k] for k in ("max_steps", "size", "pretrained") if k in values}
+    if said.get("pretrained"):
+        said.setdefault("size", None)
+    plan = dataclasses.replace(plan, **said)
+    base = plan.base if models[0] in FAMILIES else {}  # a plug-in's fields are its own
+    config = {**base, **values}
+    source = BASELINE_SOURCE if models[0] in BASELINES and not values else "by hand"
+    return dataclasses.replace(plan, proposals=(Proposal(models[0], config, source),))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
@@ -12,9 +12,10 @@ import numpy as np
 
 from foresweep.errors import SpaceError, UnknownName
 from foresweep.models.registry import BASELINES, FAMILIES, model_names
-from foresweep.space import SpaceFile, Start, parse_space_file
+from foresweep.space import Int, SearchSpace, SpaceFile, Start, parse_space_file
 
 MODES = ("priority", "quick", "full", "random", "demo")
+BASELINE_SOURCE = "baseline"
 DEFAULT_MAX_RUNS = 5
 """Trials of a sweep per model unless `max_runs` says otherwise; the seed's own default."""
 
@@ -60,20 +61,22 @@ def propose(
     *,
     base: Mapping[str, Any],
     seed: int,
-    max_runs: int | None = None,
+    count: int,
+    step_cap: int | None = None,
 ) -> tuple[Proposal, ...]:
-    """The trials of a sweep, the budget handed round the models.
+    """Candidates of a sweep in the order they are to be tried, handed round the models.
 
     `base` (size or pretrained) is laid under every config and decides which start the space files
-    are read for. Raises UnknownName for a mode, SpaceError for a model without a space.
+    are read for. Modes that draw give `count` candidates a model, with steps up to `step_cap`;
+    the others give all they have. Raises UnknownName for a mode, SpaceError for a model without a
+    space.
     """
     if mode not in MODES:
         raise UnknownName("mode", mode, MODES)
     start: Start = "pretrained" if base.get("pretrained") else "scratch"
-    lists = [list(_of_model(m, mode, start, base, seed, max_runs)) for m in models]
+    lists = [list(_of_model(m, mode, start, base, seed, count, step_cap)) for m in models]
     rounds = itertools.zip_longest(*lists)
-    found = [p for one_round in rounds for p in one_round if p is not None]
-    return tuple(found[: max_runs or DEFAULT_MAX_RUNS * len(models)])
+    return tuple(p for one_round in rounds for p in one_round if p is not None)
 
 
 def _of_model(
@@ -82,31 +85,37 @@ def _of_model(
     start: Start,
     base: Mapping[str, Any],
     seed: int,
-    max_runs: int | None,
+    count: int,
+    step_cap: int | None,
 ) -> Iterator[Proposal]:
     if model in BASELINES:
-        yield Proposal(model, {}, "baseline")
+        yield Proposal(model, {}, BASELINE_SOURCE)
         return
     space = load_space(model, start)
-    count = max_runs or DEFAULT_MAX_RUNS
     rng = np.random.default_rng([seed, *model.encode()])
     if mode == "random":
+        drawn_from = _within(space.space, step_cap)
         for _ in range(count):
-            yield Proposal(model, {**base, **space.space.sample(rng)}, "random")
+            yield Proposal(model, {**base, **drawn_from.sample(rng)}, "random")
     elif mode == "full":
         grid = list(space.full.grid())
         for k in rng.permutation(len(grid))[:count]:
             yield Proposal(model, {**base, **grid[k]}, f"full grid {k + 1} of {len(grid)}")
     else:
-        entries = (
-            load_space("demo", start).entries.get(model, ())
-            if mode == "demo"
-            else (space.entries.get(mode, ()))
-        )
-        for entry in entries:
+        listed = load_space("demo", start) if mode == "demo" else space
+        for entry in listed.entries.get(model if mode == "demo" else mode, ()):
             yield Proposal(model, {**base, **entry.config}, f"{mode}: {entry.name}")
+
+
+def _within(space: SearchSpace, step_cap: int | None) -> SearchSpace:
+    """The space with its steps drawn below the cap, lest most draws be cut to the same number."""
+    steps = space.dimensions.get("max_steps")
+    if step_cap is None or not isinstance(steps, Int) or steps.high <= step_cap:
+        return space
+    capped = replace(steps, low=min(steps.low, step_cap), high=step_cap)
+    return replace(space, dimensions={**space.dimensions, "max_steps": capped})
 
 
 def baseline_proposals() -> tuple[Proposal, ...]:
     """Every sweep runs the baselines first, on the same windows."""
-    return tuple(Proposal(name, {}, "baseline") for name in BASELINES)
+    return tuple(Proposal(name, {}, BASELINE_SOURCE) for name in BASELINES)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from foresweep.records import Run, Sweep
-from foresweep.search.events import Event, Listener, TrialFinished
+from foresweep.search.events import Event, Listener, TrialFinished, TrialSkipped
 from foresweep.search.plan import SweepPlan, by_hand
 from foresweep.search.sweep import run_sweep
 from foresweep.settings import load_settings
@@ -45,14 +45,16 @@ def train(
     Where an equal config was trained before, that run. Raises what `run_sweep` raises.
     """
     found: list[Run] = []
+    plan = by_hand(plan, hyperparams)
+    (wanted,) = plan.proposals
 
     def listen(event: Event) -> None:
-        if isinstance(event, TrialFinished) and not event.run.is_baseline:
-            found.append(event.run)
-        elif hasattr(event, "earlier") and not event.earlier.is_baseline:
-            found.append(event.earlier)
+        if isinstance(event, TrialFinished | TrialSkipped):
+            run = event.run if isinstance(event, TrialFinished) else event.earlier
+            if run.model_name == wanted.model:
+                found.append(run)
 
-    sweep(by_hand(plan, hyperparams), db=db, runs=runs, listen=listen)
+    sweep(plan, db=db, runs=runs, listen=listen)
     return found[-1]
 
 

@@ -7,22 +7,13 @@ that fails, dies or is refused is on record with its cause, and the sweep goes o
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import os
 import shutil
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from foresweep.data.panel import Panel
 from foresweep.data.sources import Loaded, load_panel
-from foresweep.data.splits import PARTS, Split
-from foresweep.data.tables import write_panel
-from foresweep.data.windows import Windows
-from foresweep.errors import ConfigError, ForesweepError, LeakFound, SearchError
+from foresweep.errors import ConfigError, ForesweepError, LeakFound, WorkerDied
 from foresweep.models.base import TrialPruned
 from foresweep.models.registry import BASELINES
 from foresweep.records import Run, Sweep
@@ -40,33 +31,19 @@ from foresweep.search.events import (
 )
 from foresweep.search.local import LocalEngine, TaskFailed, warm_up
 from foresweep.search.plan import SweepPlan
-from foresweep.search.proposals import Proposal, baseline_proposals, propose
-from foresweep.search.trial import Ground, LeakTest, Prepare, Prepared, Trial, TrialResult
+from foresweep.search.proposals import BASELINE_SOURCE, Proposal, baseline_proposals, propose
+from foresweep.search.stage import Stage, plan_record, require_writable, set_stage
+from foresweep.search.trial import LeakTest, Prepare, Prepared, Trial, TrialResult
 from foresweep.tracker.tracker import Heartbeat, Tracker
 
+SPARE = 4
+"""Proposals drawn for each trial wanted: those that cannot be tried must not eat the budget."""
 PRELOAD = ("foresweep.search.trial", "foresweep.models.baselines")
 PRELOAD_OF = {
     "toto": "foresweep.models.toto",
     "kronos": "foresweep.models.kronos",
     "chronos2": "foresweep.models.chronos2",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Stage:
-    """What every trial of the sweep needs."""
-
-    plan: SweepPlan
-    tracker: Tracker
-    engine: LocalEngine
-    runs_dir: Path
-    ground: Ground
-    panel: Panel
-    split: Split
-    task_hash: str
-    panel_hash: str
-    fingerprints: Mapping[str, str]
-    listen: Listener
 
 
 def run_sweep(plan: SweepPlan, *, tracker: Tracker, runs_dir: Path, listen: Listener) -> Sweep:
@@ -77,25 +54,33 @@ def run_sweep(plan: SweepPlan, *, tracker: Tracker, runs_dir: Path, listen: List
     """
     plan = plan.checked()
     proposals = plan.proposals or propose(
-        plan.models, plan.mode, base=plan.base, seed=plan.seed, max_runs=plan.max_runs
+        plan.models,
+        plan.mode,
+        base=plan.base,
+        seed=plan.seed,
+        count=SPARE * plan.budget,
+        step_cap=plan.step_cap,
     )
-    _writable(runs_dir)
+    require_writable(runs_dir)
     engine = LocalEngine((*PRELOAD, *(PRELOAD_OF[m] for m in plan.models if m in PRELOAD_OF)))
     warm_up(engine.preload)
-    loaded = load_panel(plan.data)
-    stage = _stage(plan, tracker, engine, runs_dir, loaded.panel, listen)
+    loaded = load_panel(plan.data, actions=plan.actions)
+    stage = set_stage(plan, tracker, engine, runs_dir, loaded.panel, listen)
     listen(DataReady(loaded.panel, stage.split, loaded.report))
-    prepared = _prepare(stage, (*baseline_proposals(), *proposals))
+    prepared = _prepare(stage, proposals)
     sweep = _open(stage, loaded, prepared)
     state = "failed"
     try:
         new = _not_trained_before(stage, prepared)
-        for model in dict.fromkeys(p.proposal.model for p in new):
-            _test_for_leaks(stage, sweep, next(p for p in new if p.proposal.model == model))
+        causes = {
+            model: _untestable(stage, sweep, [p for p in new if p.proposal.model == model])
+            for model in dict.fromkeys(p.proposal.model for p in new)
+        }
         for p in new:
-            _try(stage, sweep, p)
+            _try(stage, sweep, p, causes[p.proposal.model])
         state = "complete"
     except KeyboardInterrupt:
+        tracker.cancel_sweep(sweep.sweep_id)
         state = "cancelled"
         raise
     finally:
@@ -104,81 +89,33 @@ def run_sweep(plan: SweepPlan, *, tracker: Tracker, runs_dir: Path, listen: List
     return sweep
 
 
-def _writable(runs_dir: Path) -> None:
-    """Find out now, not after the first training, that results cannot be written."""
-    try:
-        runs_dir.mkdir(parents=True, exist_ok=True)
-        probe = runs_dir / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise SearchError(
-            f"cannot write to the runs folder {runs_dir}: {error.strerror}; "
-            f"give another with --runs FOLDER or FORESWEEP_RUNS"
-        ) from error
-
-
-def _stage(
-    plan: SweepPlan,
-    tracker: Tracker,
-    engine: LocalEngine,
-    runs_dir: Path,
-    panel: Panel,
-    listen: Listener,
-) -> _Stage:
-    path = runs_dir / "panels" / f"{panel.hash[:16]}.npz"
-    ground = Ground(
-        panel_path=path,
-        horizon=plan.horizon,
-        stride=plan.stride,
-        max_context=plan.max_context,
-        max_windows=plan.max_windows,
-        seed=plan.seed,
-    )
-    split = ground.cut(panel)
-    if not path.exists():
-        write_panel(path, panel)
-    windows = {n: Windows(panel, split, split.part(n)) for n in PARTS if n != "train"}
-    return _Stage(
-        plan=plan,
-        tracker=tracker,
-        engine=engine,
-        runs_dir=runs_dir,
-        ground=ground,
-        panel=panel,
-        split=split,
-        task_hash=task_hash(split, plan.objective),
-        panel_hash=split.cut_hash(panel),
-        fingerprints={name: w.fingerprint for name, w in windows.items()},
-        listen=listen,
-    )
-
-
-def task_hash(split: Split, objective: str) -> str:
-    """sha256 of what is asked: horizon, strides, longest context, objective."""
-    asked = [split.horizon, [p.stride for p in split.parts], split.max_context, objective]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
-
-
-def _prepare(stage: _Stage, proposals: tuple[Proposal, ...]) -> tuple[Prepared, ...]:
+def _prepare(stage: Stage, proposals: tuple[Proposal, ...]) -> tuple[Prepared, ...]:
+    """The baselines and the first distinct configs that can be tried, up to the budget, with
+    whatever was refused on the way. Raises ConfigError where nothing can be tried."""
     found: tuple[Prepared, ...] = stage.engine.run(
-        Prepare(stage.ground, proposals, stage.plan.step_cap),
+        Prepare(stage.ground, (*baseline_proposals(), *proposals), stage.plan),
         log=stage.runs_dir / "prepare.log",
         on_progress=lambda _: None,
     )
-    twice: set[str] = set()
-    distinct = []
+    seen: set[str] = set()
+    chosen: list[Prepared] = []
+    left = stage.plan.budget
     for p in found:
-        if p.refused or p.config_hash not in twice:
-            distinct.append(p)
-        twice.add(p.config_hash)
-    if all(p.refused for p in found if p.proposal.source != "baseline"):
-        reasons = dict.fromkeys(str(p.refused) for p in found if p.refused)
+        is_baseline = p.proposal.source == BASELINE_SOURCE
+        if p.config_hash in seen or (left == 0 and not is_baseline):
+            continue
+        chosen.append(p)
+        if not p.refused:
+            seen.add(p.config_hash)
+            left -= not is_baseline
+    asked = [p for p in chosen if p.proposal.source != BASELINE_SOURCE]
+    if asked and all(p.refused for p in asked):
+        reasons = dict.fromkeys(str(p.refused) for p in asked)
         raise ConfigError(f"no config of this sweep can be tried: {'; '.join(reasons)}")
-    return tuple(distinct)
+    return tuple(chosen)
 
 
-def _open(stage: _Stage, loaded: Loaded, prepared: tuple[Prepared, ...]) -> Sweep:
+def _open(stage: Stage, loaded: Loaded, prepared: tuple[Prepared, ...]) -> Sweep:
     plan, tracker = stage.plan, stage.tracker
     dataset = tracker.add_dataset(
         panel_hash=stage.panel_hash,
@@ -206,31 +143,7 @@ def _open(stage: _Stage, loaded: Loaded, prepared: tuple[Prepared, ...]) -> Swee
     return sweep
 
 
-def plan_record(stage: _Stage) -> dict[str, Any]:
-    """What was asked and how the parts were cut, for the sweep's record."""
-    split, panel = stage.split, stage.panel
-    return {
-        "max_runs": stage.plan.max_runs,
-        "size": stage.plan.base["size"],
-        "pretrained": stage.plan.pretrained,
-        "max_steps": stage.plan.step_cap,
-        "max_context": split.max_context,
-        "data": stage.plan.data,
-        "parts": {
-            part.name: {
-                "from": str(panel.timeline[part.start].astype("datetime64[s]")),
-                "to": str(panel.timeline[part.stop - 1].astype("datetime64[s]")),
-                "bars": part.num_bars,
-                "stride": part.stride,
-                "origins": len(part.origins),
-                "effective_origins": round(part.effective_origins(split.horizon), 1),
-            }
-            for part in split.parts
-        },
-    }
-
-
-def _not_trained_before(stage: _Stage, prepared: tuple[Prepared, ...]) -> list[Prepared]:
+def _not_trained_before(stage: Stage, prepared: tuple[Prepared, ...]) -> list[Prepared]:
     """What is left to train; the rest is on record for the same panel, task and seed."""
     new = []
     for p in prepared:
@@ -242,7 +155,7 @@ def _not_trained_before(stage: _Stage, prepared: tuple[Prepared, ...]) -> list[P
     return new
 
 
-def _earlier(stage: _Stage, prepared: Prepared) -> Run | None:
+def _earlier(stage: Stage, prepared: Prepared) -> Run | None:
     return stage.tracker.find_trained(
         train_hash=prepared.train_hash,
         config_hash=prepared.config_hash,
@@ -252,13 +165,29 @@ def _earlier(stage: _Stage, prepared: Prepared) -> Run | None:
     )
 
 
-def _seed(stage: _Stage, prepared: Prepared) -> int:
+def _seed(stage: Stage, prepared: Prepared) -> int:
     """Baselines draw nothing: under one seed they are run once for all sweeps of a task."""
     return 0 if prepared.proposal.model in BASELINES else stage.plan.seed
 
 
-def _test_for_leaks(stage: _Stage, sweep: Sweep, first: Prepared) -> None:
-    """One short training per model. Raises LeakFound: no score of such a model means anything."""
+def _untestable(stage: Stage, sweep: Sweep, configs: Sequence[Prepared]) -> str:
+    """Why no config of a model could be tested for leaks; "" once one has passed.
+
+    What was not tested is not trained: its trials go on record as failed with this cause.
+    """
+    cause = ""
+    for config in configs:
+        cause = _test_for_leaks(stage, sweep, config)
+        if not cause:
+            break
+    return cause
+
+
+def _test_for_leaks(stage: Stage, sweep: Sweep, first: Prepared) -> str:
+    """One short training; "" where it passed, else why it could not be done.
+
+    Raises LeakFound: no score of such a model means anything.
+    """
     model = first.proposal.model
     out = stage.runs_dir / f".leaktest-{sweep.sweep_id}-{model}"
     started = time.perf_counter()
@@ -268,13 +197,17 @@ def _test_for_leaks(stage: _Stage, sweep: Sweep, first: Prepared) -> None:
     except TaskFailed as error:
         if error.failed.kind == LeakFound.__name__:
             raise LeakFound(f"{model}: {error}; its scores would mean nothing") from error
-        return  # a model that cannot be trained says so in its trials, on record
+        return f"the leak test could not be done: {error.failed.traceback}"
+    except WorkerDied as error:
+        return f"the leak test could not be done: {error}"
     finally:
         shutil.rmtree(out, ignore_errors=True)
     stage.listen(LeakTested(model, time.perf_counter() - started))
+    return ""
 
 
-def _try(stage: _Stage, sweep: Sweep, prepared: Prepared) -> None:
+def _try(stage: Stage, sweep: Sweep, prepared: Prepared, cause: str) -> None:
+    """Put a trial on record and run it, or, with a `cause`, say why it was not run."""
     plan, tracker = stage.plan, stage.tracker
     trial = tracker.add_trial(
         sweep.sweep_id,
@@ -299,15 +232,18 @@ def _try(stage: _Stage, sweep: Sweep, prepared: Prepared) -> None:
         source=prepared.proposal.source,
     )
     stage.listen(TrialStarted(run))
-    with Heartbeat(tracker, (run.run_id,)):
-        finished = _execute(stage, run, prepared)
+    if cause:
+        finished = tracker.finish_run(run.run_id, "failed", error=cause)
+    else:
+        with Heartbeat(tracker, (run.run_id,)):
+            finished = _execute(stage, run, prepared)
     stage.listen(TrialFinished(finished))
 
 
-def _execute(stage: _Stage, run: Run, prepared: Prepared) -> Run:
+def _execute(stage: Stage, run: Run, prepared: Prepared) -> Run:
     """Run one trial in its process and put what came of it on record, whatever it was."""
     tracker = stage.tracker
-    out = stage.runs_dir / run.run_id
+    out = (stage.runs_dir / run.run_id).resolve()  # the record must hold from any folder
 
     def on_progress(progress: Progress) -> None:
         tracker.log(run.run_id, progress.step, progress.scores)

@@ -25,8 +25,9 @@ from foresweep.models.base import Facts, ForecastModel, Resources
 from foresweep.models.checkpoint import read_checkpoint, update_card
 from foresweep.models.config import as_dict, config_hash, make_config
 from foresweep.models.devices import on_device
-from foresweep.models.registry import get_model
+from foresweep.models.registry import BASELINES, get_model
 from foresweep.search.channel import PipeChannel
+from foresweep.search.plan import SweepPlan
 from foresweep.search.proposals import Proposal
 
 LEAK_STEPS = 2
@@ -70,6 +71,7 @@ class Prepared:
     config_hash: str
     train_hash: str
     refused: str | None = None
+    steps_asked: int | None = None  # where the sweep's cap cut them
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +80,15 @@ class Prepare:
 
     ground: Ground
     proposals: tuple[Proposal, ...]
-    step_cap: int | None
+    plan: SweepPlan
 
     def __call__(self, channel: PipeChannel) -> tuple[Prepared, ...]:
+        if any(p.model not in BASELINES for p in self.proposals):
+            on_device(self.plan.resources)  # a device that is not there stops the sweep here
         panel, split = self.ground.load()
         train = TrainWindows(panel, split, split.part("train"))
         bars = sum(len(train.values(i)) for i in range(panel.num_items))
-        facts = Facts(split.horizon, split.max_context, bars, self.step_cap)
+        facts = Facts(split.horizon, split.max_context, bars, self.plan.step_cap)
         return tuple(prepare(p, facts) for p in self.proposals)
 
 
@@ -93,15 +97,18 @@ def prepare(proposal: Proposal, facts: Facts) -> Prepared:
     try:
         model = get_model(proposal.model)
         config = make_config(model.Config, proposal.config, model=proposal.model)
+        whole = model.resolve(config, replace(facts, step_cap=None))
         config = model.resolve(config, facts)
         weights = model.weights_hash(config)
     except ForesweepError as error:
         return Prepared(proposal, {}, "", "", refused=str(error))
-    hashes = [
+    asked = getattr(whole, "max_steps", None)
+    cut = asked if asked != getattr(config, "max_steps", None) else None
+    whole_hash, train_hash = (
         config_hash(config, model=proposal.model, weights_hash=weights, inference=inference)
         for inference in (True, False)
-    ]
-    return Prepared(proposal, as_dict(config), *hashes)
+    )
+    return Prepared(proposal, as_dict(config), whole_hash, train_hash, steps_asked=cut)
 
 
 @dataclass(frozen=True, slots=True)

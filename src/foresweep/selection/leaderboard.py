@@ -10,6 +10,8 @@ from foresweep.records import Run, RunState
 
 LAST_VALUE = "last-value"
 SAME = 1e-12
+SIGNIFICANT = 0.05
+"""Level of a test, shared by all trials of a table (Bonferroni)."""
 PLAUSIBLE_SKILL = 0.15
 """Nothing honest on daily prices comes near this skill in pct_mae: look for a leak first."""
 EQUALS_NAIVE = "equals last-value"
@@ -55,6 +57,20 @@ class Leaderboard:
     def leader(self) -> Row | None:
         """The first of all, baselines included."""
         return next((r for r in self.rows if r.place), None)
+
+    @property
+    def num_trials(self) -> int:
+        """Ranked trained configs: how many a lead was picked from."""
+        trained = (r.run for r in self.rows if r.place and not r.run.is_baseline)
+        return len({r.config_hash or r.run_id for r in trained})
+
+    def p_value(self, row: Row) -> float | None:
+        """One-sided Diebold-Mariano p of a run against last-value, by the losses of the ranking
+        metric; None where there is no test of that metric."""
+        part, bare = split_name(self.metric)
+        if bare not in ("pct_mae", "skill"):
+            return None
+        return row.run.score(f"{part}_dm_pvalue_vs_naive")
 
 
 def leaderboard(runs: Iterable[Run], *, metric: str, maximize: bool | None = None) -> Leaderboard:

@@ -1,0 +1,68 @@
+"""Models with a planted fault, for tests that see whether a sweep notices."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from foresweep.data.panel import CLOSE
+from foresweep.data.windows import Context
+from foresweep.models import registry
+from foresweep.models.base import Checkpoint, Forecast, Levels, Predictor, Resources
+from foresweep.models.baselines import Drift
+
+
+@dataclass(frozen=True)
+class Gossip:
+    """Windows of one call see each other, so an early one learns of later bars."""
+
+    context_length: int = 32
+
+    def predict(self, context: Context, *, horizon: int, levels: Levels, seed: int) -> Forecast:
+        close = context.values[:, -1, CLOSE]
+        heard = close * (1 + 1e-6 * np.log(close).mean())
+        spread = 1 + 0.01 * (np.asarray(levels) - 0.5)
+        return Forecast(heard[:, None, None] * np.ones((1, horizon, 1)) * spread, levels)
+
+
+class Leaky(Drift):
+    """Trains like drift and forecasts by gossip."""
+
+    name = "leaky"
+
+    def load(self, checkpoint: Checkpoint, resources: Resources) -> Predictor:
+        return Gossip()
+
+
+class Killed(Drift):
+    """Its process is killed while it trains."""
+
+    name = "killed"
+
+    def train(self, *args: Any, **kwargs: Any) -> Checkpoint:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("not reached")
+
+
+@contextmanager
+def installed(folder: Path) -> Iterator[None]:
+    """Both models, found by entry point as a plug-in's are, in this process and its workers."""
+    info = folder / "planted-0.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: planted\nVersion: 0.1\n")
+    (info / "entry_points.txt").write_text(
+        "[foresweep.models]\nleaky = planted_model:Leaky\nkilled = planted_model:Killed\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        registry._points.cache_clear()
+        yield
+    registry._points.cache_clear()

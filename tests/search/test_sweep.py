@@ -1,0 +1,174 @@
+"""A sweep's own promises, on baselines and planted models: fast, and in real processes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from foresweep.data.demo import demo_panel
+from foresweep.errors import LeakFound, UnknownName, UsageError
+from foresweep.metrics import METRICS
+from foresweep.models.base import Resources
+from foresweep.records import Run, RunState
+from foresweep.search.events import Event, LeakTested, TrialSkipped
+from foresweep.search.local import TaskFailed
+from foresweep.search.plan import TINY_STEP_CAP, SweepPlan, by_hand
+from foresweep.search.start import sweep, train
+from foresweep.tracker.tracker import Tracker
+from planted_model import installed
+
+PLAN = SweepPlan(models=("drift",), stride=40, max_context=128)
+
+
+class Place:
+    """A folder with a database and runs of its own, and what was heard there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.db, self.runs_dir = folder / "sweeps.db", folder / "runs"
+        self.heard: list[Event] = []
+
+    def sweep(self, plan: SweepPlan) -> list[Run]:
+        """Run a plan by hand (no values) and give back every run on record."""
+        self.heard.clear()
+        sweep(by_hand(plan, {}), db=self.db, runs=self.runs_dir, listen=self.heard.append)
+        return self.runs()
+
+    def runs(self) -> list[Run]:
+        with Tracker(self.db) as tracker:
+            return tracker.get_runs()
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    place = Place(tmp_path_factory.mktemp("swept"))
+    place.sweep(PLAN)
+    return place
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_every_model_is_tested_for_leaks_before_it_is_trained(swept: Place) -> None:
+    tested = [e.model for e in swept.heard if isinstance(e, LeakTested)]
+    assert sorted(tested) == sorted({r.model_name for r in swept.runs()})
+
+
+def test_a_leaking_model_stops_the_sweep_and_none_of_its_runs_is_made(
+    place: Place, tmp_path: Path
+) -> None:
+    with installed(tmp_path), pytest.raises(LeakFound, match="leaky"):
+        place.sweep(replace(PLAN, models=("leaky",)))
+    assert not [r for r in place.runs() if r.model_name == "leaky"]
+
+
+def test_a_model_whose_leak_test_dies_is_on_record_and_the_others_go_on(
+    place: Place, tmp_path: Path
+) -> None:
+    with installed(tmp_path):
+        found = place.sweep(replace(PLAN, models=("killed",)))
+    (killed,) = (r for r in found if r.model_name == "killed")
+    assert killed.state == RunState.FAILED
+    assert "leak test" in (killed.error or "")
+    assert "SIGKILL" in (killed.error or "")
+    assert {r.state for r in found if r.is_baseline} == {RunState.COMPLETE}
+
+
+def test_no_file_outside_the_sealed_part_holds_a_test_score(swept: Place) -> None:
+    names = [f"test_{metric}".encode() for metric in METRICS]
+    for file in swept.runs_dir.rglob("*"):
+        if file.is_file() and "test" not in file.relative_to(swept.runs_dir).parts:
+            content = file.read_bytes()
+            assert not any(n in content for n in names), file
+
+
+def test_a_card_says_whether_naive_was_beaten(swept: Place) -> None:
+    for run in swept.runs():
+        card = json.loads((Path(str(run.checkpoint_path)) / "card.json").read_text())
+        assert card["beats_naive"] is (run.metrics["val_skill"] > 0)
+        assert card["run_id"] == run.run_id
+
+
+def test_what_was_asked_is_what_is_on_record(swept: Place) -> None:
+    with Tracker(swept.db) as tracker:
+        plan = tracker.get_sweep().plan
+    assert plan["max_context"] == 128
+    assert {p["stride"] for n, p in plan["parts"].items() if n != "train"} == {40}
+    assert plan["parts"]["val"]["from"].startswith("2011-01-19")
+
+
+def test_checkpoints_are_on_record_so_that_any_folder_finds_them(swept: Place) -> None:
+    assert all(Path(str(r.checkpoint_path)).is_absolute() for r in swept.runs())
+
+
+def test_an_equal_question_is_not_answered_twice(swept: Place) -> None:
+    before = len(swept.runs())
+    assert len(swept.sweep(PLAN)) == before
+    assert sum(isinstance(e, TrialSkipped) for e in swept.heard) == before
+    assert len(swept.sweep(replace(PLAN, objective="pinball"))) == before
+
+
+def test_another_horizon_is_another_question(swept: Place) -> None:
+    before = {r.run_id for r in swept.runs()}
+    new = [r for r in swept.sweep(replace(PLAN, horizon=3)) if r.run_id not in before]
+    assert {r.model_name for r in new} >= {"drift", "last-value"}
+    assert len({r.fingerprint for r in swept.runs()}) == 2
+
+
+def test_other_scored_items_are_another_question(place: Place) -> None:
+    """With few windows allowed, the seed draws the items."""
+    few = replace(PLAN, max_windows=15, stride=None)
+    first = place.sweep(few)
+    chosen = {r.fingerprint for r in first}
+    for seed in range(1, 5):
+        found = {r.fingerprint for r in place.sweep(replace(few, seed=seed))}
+        if found != chosen:
+            assert len(place.runs()) > len(first)
+            return
+    raise AssertionError("five seeds drew the same items")
+
+
+def test_a_damaged_panel_file_is_written_anew(place: Place) -> None:
+    place.sweep(PLAN)
+    (file,) = (place.runs_dir / "panels").iterdir()
+    file.write_bytes(b"half a fi")
+    found = place.sweep(replace(PLAN, again=True))
+    assert {r.state for r in found} == {RunState.COMPLETE}
+
+
+def test_train_gives_back_the_run_it_was_asked_for(swept: Place) -> None:
+    run = train(PLAN, {}, db=swept.db, runs=swept.runs_dir)
+    assert (run.model_name, run.state) == ("drift", RunState.COMPLETE)
+
+
+def test_a_device_that_is_not_there_stops_the_sweep_before_it_opens(place: Place) -> None:
+    plan = replace(PLAN, models=("toto",), resources=Resources(device="mps"))
+    with pytest.raises(TaskFailed, match="this machine has no mps"):
+        place.sweep(plan)
+    with Tracker(place.db) as tracker:
+        assert tracker.list_sweeps() == []
+
+
+def test_a_run_by_hand_has_one_model_and_takes_the_steps_it_is_given() -> None:
+    with pytest.raises(UsageError, match="one run has one model"):
+        by_hand(SweepPlan(models=("all",)), {})
+    assert SweepPlan(models=("toto",)).step_cap == TINY_STEP_CAP
+    assert by_hand(SweepPlan(models=("toto",)), {"max_steps": 600}).step_cap == 600
+    assert by_hand(SweepPlan(models=("toto",)), {"size": "small"}).step_cap is None
+    assert SweepPlan(models=("toto",), max_steps=50).step_cap == 50
+    assert SweepPlan(models=("toto",), size=None, pretrained="published").step_cap is None
+
+
+def test_what_is_no_score_of_a_model_is_no_objective() -> None:
+    with pytest.raises(UnknownName, match="naive_pct_mae"):
+        SweepPlan(models=("toto",), objective="naive_pct_mae").checked()
+
+
+def test_the_demo_panel_is_what_the_sweep_says_it_is(swept: Place) -> None:
+    with Tracker(swept.db) as tracker:
+        dataset = tracker.get_dataset(str(tracker.get_sweep().dataset_id))
+    assert dataset["num_items"] == demo_panel().num_items == 6

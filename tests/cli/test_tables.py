@@ -1,0 +1,57 @@
+"""What the terminal says of a lead, and of no lead."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from foresweep.cli.tables import verdict_line
+from foresweep.records import Run
+from foresweep.selection.leaderboard import Leaderboard, leaderboard
+from runs import make_run
+
+NAIVE = make_run("last-value", 0, 2.0, skill=0.0)
+
+
+def trained(number: int, score: float, p: float) -> Run:
+    run = make_run("toto", number, score, skill=1 - score / 2.0)
+    more = {"val_dm_pvalue_vs_naive": p, "val_pinball": score / 3}
+    return replace(run, metrics={**run.metrics, **more})
+
+
+def board(*runs: Run, metric: str = "val_pct_mae") -> Leaderboard:
+    naive = replace(NAIVE, metrics={**NAIVE.metrics, "val_pinball": 0.8})
+    return leaderboard([naive, *runs], metric=metric)
+
+
+def test_no_lead_is_called_by_its_name() -> None:
+    said = verdict_line(board(trained(1, 2.1, 0.9), trained(2, 2.2, 0.9)))
+    assert said.startswith("Nothing beats naive")
+    assert "5.00 % worse" in said
+
+
+@pytest.mark.parametrize(("p", "verdict"), [(0.02, "may well be luck"), (0.01, "hardly luck")])
+def test_a_lead_counts_only_when_shared_out_over_all_trials(p: float, verdict: str) -> None:
+    """Of four trials, a lead counts below .05 / 4 = .0125."""
+    others = [trained(k, 2.0 + k / 10, 0.9) for k in (2, 3, 4)]
+    said = verdict_line(board(trained(1, 1.9, p), *others))
+    assert verdict in said
+    assert "best of 4" in said
+    assert "0.0125" in said
+
+
+def test_a_run_that_does_not_lead_is_not_called_the_best() -> None:
+    table = board(trained(1, 1.8, 0.01), trained(2, 1.9, 0.01))
+    second = table.rows[1]
+    assert "one of 2 trained runs" in verdict_line(table, second)
+
+
+def test_the_p_value_of_one_loss_is_not_shown_beside_another() -> None:
+    said = verdict_line(board(trained(1, 1.8, 0.01), metric="val_pinball"))
+    assert "p = " not in said
+    assert "No test of val_pinball" in said
+
+
+def test_a_lead_too_good_for_prices_points_to_a_leak() -> None:
+    assert "Look for a leak" in verdict_line(board(trained(1, 1.6, 0.001)))

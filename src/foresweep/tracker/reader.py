@@ -15,6 +15,7 @@ from foresweep.settings import load_settings
 from foresweep.tracker import queries, schema
 from foresweep.tracker.filters import Filters
 from foresweep.tracker.provenance import this_user
+from foresweep.tracker.ranking import Aim, aim_of, best_runs
 from foresweep.tracker.store import Store
 
 if TYPE_CHECKING:
@@ -119,7 +120,8 @@ class Reader:
         include_baselines: bool = False,
         allow_test: bool = False,
     ) -> Run | None:
-        """The best complete run, None where there is none. `minimize` None: the metric's own way.
+        """The best complete run, None where there is none. `minimize` None: the metric's own way,
+        for `val_coverage_80` the nearest to 0.8.
 
         Choosing by a test score is refused unless `allow_test`; then the look is recorded and
         the run is marked `selected-on-test`. Raises UsageError, NotFound (no such sweep).
@@ -159,7 +161,7 @@ class Reader:
             raise UsageError(f"k is {k}; it must be at least 1")
         if not allow_test:
             queries.refuse_test(metric)
-        way = lower_is_better(metric) if minimize is None else minimize
+        aim = aim_of(metric) if minimize is None else Aim(minimize=minimize)
         opened = self.store.write if is_sealed(metric) else self.store.read
         with opened() as connection:
             cells = fingerprint
@@ -170,11 +172,11 @@ class Reader:
                     model_name=model_name,
                     sweep_id=sweep_id,
                 )
-            best = queries.best_runs(
+            best = best_runs(
                 connection,
                 metric=metric,
                 fingerprint=cells,
-                minimize=way,
+                aim=aim,
                 k=k,
                 model_name=model_name,
                 require_checkpoint=require_checkpoint,
@@ -362,18 +364,6 @@ class Reader:
         with self.store.read() as connection:
             rows = connection.execute(query).mappings().all()
         return [{str(name): value for name, value in row.items()} for row in rows]
-
-
-def lower_is_better(metric: str) -> bool:
-    """The metric's own direction, by full name. Raises UsageError where nobody has said."""
-    from foresweep.metrics import METRICS
-
-    name = split_name(metric)[1]
-    if name not in METRICS:
-        raise UsageError(
-            f"whether more {metric!r} is better is not known; say minimize=True or minimize=False"
-        )
-    return not METRICS[name].higher_is_better
 
 
 def record_look(connection: Connection, run: Run, *, who: str, why: str) -> None:

@@ -10,7 +10,7 @@ import typer
 from foresweep.cli.options import Json
 
 app = typer.Typer(help="The search spaces of the built-in models.", no_args_is_help=True)
-Model = Annotated[str, typer.Argument(help="toto, kronos or chronos2.")]
+Model = Annotated[str, typer.Argument(help="toto, kronos, chronos2 or all.")]
 
 
 @app.command()
@@ -30,17 +30,23 @@ def show(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """List the configs of each mode, with their sources, and the hyperparameters."""
+    """List the configs of each mode, with their sources, and the hyperparameters.
+
+    As JSON, `all` gives an object by model.
+    """
     import dataclasses
 
     from foresweep.search.proposals import expand_models, load_space
 
-    for name in expand_models([model]):
-        space = load_space(name, "pretrained" if pretrained else "scratch")
-        if as_json:
-            typer.echo(json.dumps(dataclasses.asdict(space), indent=2, default=dict))
-        else:
-            _draw(name, space)
+    names = expand_models([model])
+    found = {name: load_space(name, "pretrained" if pretrained else "scratch") for name in names}
+    if as_json:
+        plain = {name: dataclasses.asdict(space) for name, space in found.items()}
+        several = model.strip().lower() == "all"
+        typer.echo(json.dumps(plain if several else plain[names[0]], indent=2, default=dict))
+        return
+    for name, space in found.items():
+        _draw(name, space)
 
 
 def _draw(name: str, space: object) -> None:

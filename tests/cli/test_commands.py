@@ -56,6 +56,17 @@ def test_best_ranks_trained_runs_alone_unless_asked(shell: Shell) -> None:
     assert [r["model"] for r in rows] == ["last-value", "random-walk"]
 
 
+def test_a_baseline_that_is_named_ranks(shell: Shell) -> None:
+    assert json.loads(shell("best", "--model", "last-value", "--json"))[0]["place"] == 1
+    assert "no run of all with" in shell.error("best", "--model", "all", code=1)
+
+
+def test_all_spaces_are_one_json(shell: Shell) -> None:
+    found = json.loads(shell("spaces", "show", "all", "--json"))
+    assert set(found) == {"toto", "kronos", "chronos2"}
+    assert json.loads(shell("spaces", "show", "toto", "--json")) == found["toto"]
+
+
 def test_minimize_is_the_default_and_maximize_turns_it_round(shell: Shell) -> None:
     asked = ("best", "--include-baselines", "--json")
     lowest, said, highest = (
@@ -85,11 +96,13 @@ def test_the_exported_path_is_one_line_and_its_card_says_that_naive_is_not_beate
 def test_interactive_selection_asks_and_exports_without_test_scores(
     shell: Shell, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = iter(["4", "99", "2"])
+    answers = iter(["0", "5", "99", "2"])
     monkeypatch.setattr("typer.prompt", lambda *a, **k: next(answers))
     out = shell("best", "--interactive", "--include-baselines", "--export-path")
-    assert "Give a number from 1 to 4" in out
-    assert "test" not in out.lower().replace("latest", "")
+    assert "Give a number from 1 to 5." in out
+    assert "Give a number from 1 to 4, or q" in out
+    assert "toto" not in out  # nothing of it is ranked, so it is not offered
+    assert not any(f"test_{metric}" in out for metric in METRICS)
     assert json.loads((workplace / ".best_model.json").read_text())["model"] == "random-walk"
 
 
@@ -97,7 +110,7 @@ def test_leaving_the_interactive_list_exports_nothing(
     shell: Shell, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (workplace / ".best_model_path").unlink(missing_ok=True)
-    answers = iter(["4", "q"])
+    answers = iter(["5", "q"])
     monkeypatch.setattr("typer.prompt", lambda *a, **k: next(answers))
     shell("best", "--interactive", "--include-baselines", "--export-path", code=1)
     assert not (workplace / ".best_model_path").exists()

@@ -123,7 +123,7 @@ def test_the_events_of_a_sweep_reach_its_mirrors_and_the_view(
     fake, seen, said = Fake(), list[Event](), list[str]()
     monkeypatch.setattr("foresweep.cli.mirrors.open_mirror", lambda name: lambda: fake)
     run = make_run("toto", 1, 1.0)
-    events = [TrialStarted(run, 5), TrialProgressed(run, 2, {"tune_r2": 1.0}), TrialFinished(run)]
+    events = [TrialStarted(run), TrialProgressed(run, 2, {"tune_r2": 1.0}), TrialFinished(run)]
     with Mirrors(["mlflow:sqlite:///x"], said.append) as mirrors:
         listen = mirrors.beside(seen.append)
         for event in events:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foresweep.cli.options import Db, Model, open_tracker
+from foresweep.cli.options import Db, Model, open_existing, open_tracker
 from foresweep.cli.query import Where
 from foresweep.errors import NotFound
 
@@ -54,7 +54,7 @@ def export_json_file(
     """Write the complete runs in the form of sweep_results.json."""
     from foresweep.tracker.jsonfile import dump_json, export_json
 
-    with open_tracker(db) as tracker:
+    with open_existing(db) as tracker:
         if output is None:
             typer.echo(dump_json(tracker, reveal_test=reveal_test))
             return
@@ -98,7 +98,7 @@ def _repeat(
     from foresweep.integrations.mirror import copy_runs, open_mirror
 
     opener = open_mirror(mirror)
-    with open_tracker(db) as tracker:
+    with open_existing(db) as tracker:
         sweep_id = tracker.get_sweep(sweep).sweep_id if sweep else None
         found = tracker.get_runs(model_name=model, sweep_id=sweep_id, where=where)
         chosen = [run for run in found if run.state.is_final]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from foresweep.cli.files import find_log, with_checkpoint
 from foresweep.cli.options import (
     Db,
     Json,
@@ -16,21 +17,23 @@ from foresweep.cli.options import (
     RunId,
     Runs,
     SweepId,
-    open_tracker,
+    asked_sweep,
+    metric_of,
+    open_existing,
     settings,
 )
 from foresweep.cli.query import run_json
 from foresweep.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
-    from foresweep.records import Run
+    from foresweep.records import Run, Sweep
     from foresweep.selection.leaderboard import Leaderboard, Row
     from foresweep.tracker.tracker import Tracker
 
 
 def best(
     model: Model = None,
-    metric: Metric = "val_pct_mae",
+    metric: Metric = None,
     maximize: Annotated[bool, typer.Option("--maximize", help="Higher is better.")] = False,
     minimize: Annotated[bool, typer.Option("--minimize", help="Lower is better.")] = False,
     top_k: Annotated[int, typer.Option(help="How many to list.", min=1)] = 1,
@@ -46,21 +49,27 @@ def best(
     as_json: Json = False,
     db: Db = None,
 ) -> None:
-    """Choose the best trained run by a validation metric, and hand it over."""
+    """Choose the best trained run by a validation metric, and hand it over.
+
+    A baseline that is named by --model ranks, too.
+    """
     if maximize and minimize:
         raise UsageError("--maximize and --minimize contradict each other; give one")
     if interactive and as_json:
         raise UsageError("--interactive asks questions and --json answers none; give one")
     direction = True if maximize else (False if minimize else None)
-    with open_tracker(db) as tracker:
-        board = _board(tracker, metric, sweep, direction)
-        chosen = _choose_model(board) if interactive and model is None else model
-        rows = _candidates(board, chosen, include_baselines)
+    with open_existing(db) as tracker:
+        asked = asked_sweep(tracker, sweep)
+        metric = metric or metric_of(asked)
+        board = _board(tracker, metric, asked, direction)
+        rows = _candidates(board, model, include_baselines)
         if not rows:
             raise NotFound(
-                f"no run{f' of {chosen}' if chosen else ''} with a {metric} and a checkpoint; "
+                f"no run{f' of {model}' if model else ''} with a {metric} and a checkpoint; "
                 f"see `foresweep runs`, or start with: foresweep sweep --model all --mode quick"
             )
+        if interactive and model is None:
+            rows = _choose_model(rows)
         row = _choose_row(rows, metric) if interactive else rows[0]
     if as_json:
         typer.echo(json.dumps([_row_json(r) for r in rows[:top_k]], indent=2))
@@ -73,25 +82,28 @@ def best(
 
 
 def _board(
-    tracker: Tracker, metric: str, sweep_id: str | None, maximize: bool | None
+    tracker: Tracker, metric: str, sweep: Sweep | None, maximize: bool | None
 ) -> Leaderboard:
     from foresweep.metrics import split_name
     from foresweep.selection.leaderboard import leaderboard
 
     if split_name(metric)[0] not in ("val", "tune"):
         raise UsageError(f"--metric {metric}: models are chosen on val or tune, never on the rest")
-    return leaderboard(_comparable(tracker, sweep_id), metric=metric, maximize=maximize)
+    found = [with_checkpoint(tracker, run) for run in _comparable(tracker, sweep)]
+    return leaderboard(found, metric=metric, maximize=maximize)
 
 
-def _comparable(tracker: Tracker, sweep_id: str | None) -> list[Run]:
-    """The runs of one fingerprint: the latest sweep's, unless told which; else those by hand."""
-    if sweep_id is None and not tracker.list_sweeps():
-        return tracker.get_runs(fingerprint="")
-    return tracker.get_runs(fingerprint=tracker.get_sweep(sweep_id or "latest").fingerprints["val"])
+def _comparable(tracker: Tracker, sweep: Sweep | None) -> list[Run]:
+    """The runs of one fingerprint: the sweep's, else those logged by hand."""
+    return tracker.get_runs(fingerprint="" if sweep is None else sweep.fingerprints["val"])
 
 
 def _candidates(board: Leaderboard, model: str | None, baselines: bool) -> list[Row]:
-    """Ranked rows with a checkpoint on disk. Raises UnknownName for a model nobody knows."""
+    """Ranked rows with a checkpoint on disk; baselines if asked for, by flag or by name.
+
+    Raises UnknownName for a model nobody knows.
+    """
+    wanted: tuple[str, ...] = ()
     if model is not None:
         from foresweep.search.proposals import expand_models
 
@@ -101,20 +113,24 @@ def _candidates(board: Leaderboard, model: str | None, baselines: bool) -> list[
         for row in board.rows
         if row.place
         and row.run.has_checkpoint_files
-        and (baselines or not row.run.is_baseline)
-        and (model is None or row.run.model_name in wanted)
+        and (row.run.model_name in wanted if wanted else baselines or not row.run.is_baseline)
     ]
 
 
-def _choose_model(board: Leaderboard) -> str | None:
-    """Ask for a model type; None stands for all."""
-    names = ["toto", "kronos", "chronos2"]
+def _choose_model(rows: list[Row]) -> list[Row]:
+    """Ask for a model among those that have ranked runs, or all; its rows."""
+    names = sorted({r.run.model_name for r in rows})
+    choices = [*names, "all"]
     typer.echo("Which model?")
-    for k, name in enumerate([*names, "all"], start=1):
-        count = sum(r.run.model_name == name or name == "all" for r in board.rows if r.place)
+    for k, name in enumerate(choices, start=1):
+        count = sum(name in ("all", r.run.model_name) for r in rows)
         typer.echo(f"  {k}  {name} ({count} ranked)")
-    answer = typer.prompt("Number", default="4")
-    return names[int(answer) - 1] if answer in ("1", "2", "3") else None
+    while True:
+        answer = typer.prompt("Number", default=str(len(choices))).strip()
+        if answer.isdecimal() and 1 <= int(answer) <= len(choices):
+            chosen = choices[int(answer) - 1]
+            return [r for r in rows if chosen in ("all", r.run.model_name)]
+        typer.echo(f"Give a number from 1 to {len(choices)}.")
 
 
 def _choose_row(rows: list[Row], metric: str) -> Row | None:
@@ -180,7 +196,7 @@ def _export(row: Row, board: Leaderboard) -> None:
 
 def show(run: RunId, as_json: Json = False, db: Db = None) -> None:
     """One run in full: config, scores, curve, provenance, and the error if it failed."""
-    with open_tracker(db) as tracker:
+    with open_existing(db) as tracker:
         found = tracker.get_run(run)
         provenance = tracker.get_environment(found.run_id)
         curves = tracker.get_curves(found.run_id)
@@ -246,21 +262,32 @@ def _pairs(out: Any, heading: str, values: dict[str, Any]) -> None:
 
 def logs(run: RunId, db: Db = None, runs: Runs = None) -> None:
     """What a run's process printed: its training.log."""
-    with open_tracker(db) as tracker:
+    runs_dir = settings(db, runs).runs_dir
+    with open_existing(db) as tracker:
         found = tracker.get_run(run)
-    file = settings(db, runs).runs_dir / found.run_id / "training.log"
-    if not file.is_file():
-        raise NotFound(f"run {found.run_id} left no log at {file}; is --runs the right folder?")
-    typer.echo(file.read_text(encoding="utf-8", errors="replace"), nl=False)
-    if found.error:
+        file = find_log(tracker, found, runs_dir)
+    if file is None:
+        place = runs_dir / found.run_id
+        raise NotFound(
+            f"run {found.run_id} left no training.log in {place}; is --runs the right folder?"
+        )
+    text = file.read_text(encoding="utf-8", errors="replace")
+    typer.echo(text, nl=False)
+    if found.error and not _holds(text, found.error):
         typer.echo(found.error)
+
+
+def _holds(log: str, error: str) -> bool:
+    """Is the error's last line, which names it, in the log already?"""
+    lines = error.strip().splitlines()
+    return bool(lines) and lines[-1].strip() in log
 
 
 def report(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A .md file. Default: the screen.")
     ] = None,
-    metric: Metric = "val_pct_mae",
+    metric: Metric = None,
     sweep: SweepId = None,
     db: Db = None,
 ) -> None:
@@ -270,9 +297,10 @@ def report(
 
     if output is not None and output.suffix not in (".md", ".markdown"):
         raise UsageError(f"--output {output}: the report is Markdown; give a name ending in .md")
-    with open_tracker(db) as tracker:
-        asked = tracker.get_sweep(sweep or "latest") if sweep or tracker.list_sweeps() else None
-        text = markdown_report(_comparable(tracker, sweep), metric=metric, sweep=asked)
+    with open_existing(db) as tracker:
+        asked = asked_sweep(tracker, sweep)
+        found = _comparable(tracker, asked)
+        text = markdown_report(found, metric=metric or metric_of(asked), sweep=asked)
     if output is None:
         typer.echo(text, nl=False)
     else:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from foresweep.cli.options import Db, RunId, Runs, open_tracker, settings
+from foresweep.cli.options import Db, RunId, Runs, open_existing, settings
 from foresweep.errors import TrackerError
 
 
@@ -19,7 +19,7 @@ def note(
     db: Db = None,
 ) -> None:
     """Add a note to a run; `show` prints it."""
-    with open_tracker(db) as tracker:
+    with open_existing(db) as tracker:
         run_id = tracker.get_run(run).run_id
         tracker.add_note(run_id, text)
     typer.echo(f"Noted for {run_id}.")
@@ -31,7 +31,7 @@ def tag(
     db: Db = None,
 ) -> None:
     """Tag a run; `runs --tag` finds it."""
-    with open_tracker(db) as tracker:
+    with open_existing(db) as tracker:
         tagged = tracker.add_tag(tracker.get_run(run).run_id, tag)
     typer.echo(f"{tagged.run_id}: {', '.join(tagged.tags)}")
 
@@ -46,7 +46,7 @@ def rm(
     """Hide a run and, after asking, remove its files; it still counts as a trial."""
     from foresweep.tracker.hiding import hide_run, show_run_again
 
-    with open_tracker(db) as tracker:
+    with open_existing(db) as tracker:
         if undo:
             back = show_run_again(tracker, run)
             typer.echo(f"{back.run_id} is back{'' if back.checkpoint_path else ', without files'}.")

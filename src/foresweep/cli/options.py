@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foresweep.errors import UsageError
+from foresweep.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
+    from foresweep.records import Sweep
     from foresweep.settings import Settings
     from foresweep.tracker.tracker import Tracker
 
@@ -29,7 +30,13 @@ Data = Annotated[
     ),
 ]
 Model = Annotated[str | None, typer.Option("--model", "-m", help="Only this model. Default: all.")]
-Metric = Annotated[str, typer.Option(help="Score to rank by: val_... or tune_...; never test_....")]
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        help="Score to rank by: val_... or tune_...; never test_.... "
+        "Default: val_ and the sweep's objective; val_pct_mae without a sweep."
+    ),
+]
 SweepId = Annotated[str | None, typer.Option("--sweep", help="A sweep's id. Default: the latest.")]
 RunId = Annotated[str, typer.Argument(help="A run's id, or a unique beginning of it.")]
 Horizon = Annotated[int, typer.Option("--horizon", help="Bars forecast and scored.", min=1)]
@@ -45,6 +52,43 @@ def open_tracker(db: str | None) -> Tracker:
     from foresweep.tracker.jsonfile import JsonTracker
 
     return JsonTracker(settings(db).database)
+
+
+def open_existing(db: str | None) -> Tracker:
+    """The tracker of a command that asks: a mistyped place must not become an empty database.
+
+    Raises NotFound.
+    """
+    from foresweep.settings import is_url
+    from foresweep.tracker.tracker import Tracker
+
+    place = settings(db).database
+    if is_url(place):
+        return Tracker(place, create=False)
+    path = Path(place).expanduser()
+    is_json = path.suffix.lower() == ".json"  # stands for the database beside it
+    if path.exists() or (is_json and path.with_suffix(".db").exists()):
+        return open_tracker(db) if is_json else Tracker(place, create=False)
+    if db is None:
+        raise NotFound(
+            f"no database yet at {place}; start with: foresweep sweep --model all --mode demo"
+        )
+    raise NotFound(f"no database at {place}; is --db right?")
+
+
+def asked_sweep(tracker: Tracker, sweep_id: str | None) -> Sweep | None:
+    """The sweep of this id, else the latest; None where there is none yet. Raises NotFound."""
+    if sweep_id is None and not tracker.list_sweeps():
+        return None
+    return tracker.get_sweep(sweep_id or "latest")
+
+
+def metric_of(sweep: Sweep | None) -> str:
+    """The full name of the score that a sweep is judged by."""
+    from foresweep.metrics import METRICS
+
+    known = sweep is not None and sweep.objective in METRICS
+    return f"val_{sweep.objective}" if sweep and known else "val_pct_mae"
 
 
 def parse_values(pairs: list[str]) -> dict[str, Any]:

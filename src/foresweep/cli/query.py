@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foresweep.cli.options import Db, Json, Metric, Model, SweepId, open_tracker
-from foresweep.errors import UsageError
+from foresweep.cli.options import Db, Json, Model, SweepId, open_existing
+from foresweep.errors import UnknownName, UsageError
 
 if TYPE_CHECKING:
     from foresweep.records import Run
     from foresweep.tracker.impact import HyperparamImpact
 
+WIDE, ROOMY = 130, 100
+"""Columns of a terminal from which `runs` shows config and sweep, and the training time."""
 Where = Annotated[
     str | None,
     typer.Option(
@@ -50,7 +52,8 @@ def runs(
     """List runs: newest first, or sorted and filtered by anything on record."""
     if as_json and as_csv:
         raise UsageError("--json and --csv are two forms of one answer; give one")
-    with open_tracker(db) as tracker:
+    _check_state(state)
+    with open_existing(db) as tracker:
         sweep_id = tracker.get_sweep(sweep).sweep_id if sweep else None
         found = tracker.get_runs(
             model_name=model,
@@ -70,24 +73,35 @@ def runs(
         _draw_runs(found, sort)
 
 
+def _check_state(state: str | None) -> None:
+    """Raises UnknownName with the nearest."""
+    from foresweep.records import RunState
+
+    known = [s.value for s in RunState]
+    if state is not None and state not in known:
+        raise UnknownName("state", state, known)
+
+
 def _draw_runs(found: Sequence[Run], sort: str | None) -> None:
     from foresweep.cli.tables import console, number, percent, plain_table, seconds
 
     key = (sort or "").partition(":")[0].strip()
     extra = [key] if any(key in r.hyperparams or key in r.metrics for r in found) else []
     extra = [] if extra and key in ("val_pct_mae", "val_skill") else extra
-    table = plain_table(
-        "run", "model", "state", "config", *(f">{k}" for k in extra),
-        ">val_pct_mae", ">skill", ">training", "sweep",
-    )  # fmt: skip
+    out = console()
+    wide, roomy = out.width >= WIDE, out.width >= ROOMY
+    headings = ["run", "model", "state", *(["config"] if wide else []), *(f">{k}" for k in extra)]
+    headings += [">val_pct_mae", ">skill", *([">training"] if roomy else [])]
+    table = plain_table(*headings, *(["sweep"] if wide else []))
     for run in found:
-        table.add_row(
-            run.run_id, run.model_name, run.state.value, run.source,
-            *(_shown(run.hyperparams.get(k, run.metrics.get(k))) for k in extra),
-            number(run.score("val_pct_mae")), percent(run.score("val_skill"), 2),
-            seconds(run.training_time_seconds), run.sweep_id or "by hand",
-        )  # fmt: skip
-    console().print(table)
+        cells = [run.run_id, run.model_name, run.state.value, *([run.source] if wide else [])]
+        cells += [_shown(run.hyperparams.get(k, run.metrics.get(k))) for k in extra]
+        cells += [number(run.score("val_pct_mae")), percent(run.score("val_skill"), 2)]
+        cells += [seconds(run.training_time_seconds)] if roomy else []
+        table.add_row(*cells, *([run.sweep_id or "by hand"] if wide else []))
+    ids = table.columns[0]  # is copied into the next command, so it stays in one piece
+    ids.no_wrap, ids.min_width = True, max((len(r.run_id) for r in found), default=0)
+    out.print(table)
 
 
 def _shown(value: Any) -> str:
@@ -128,13 +142,13 @@ def _cell(value: Any) -> Any:
 def impact(
     hyperparam: Annotated[str, typer.Argument(help="A hyperparameter, by name.")],
     model: Annotated[str, typer.Option("--model", "-m", help="Whose: one model, by name.")],
-    metric: Metric = "val_pct_mae",
+    metric: Annotated[str, typer.Option(help="Which score; never test_....")] = "val_pct_mae",
     sweep: SweepId = None,
     as_json: Json = False,
     db: Db = None,
 ) -> None:
     """What a hyperparameter did to a score: runs, mean and spread by value, and a rank."""
-    with open_tracker(db) as tracker:
+    with open_existing(db) as tracker:
         found = tracker.summarise_hyperparam(model, hyperparam, metric, sweep_id=sweep)
     if as_json:
         plain = dataclasses.asdict(found)
@@ -171,7 +185,7 @@ def compare(
     """Runs side by side: the hyperparameters that differ, and every score."""
     if len(run) < 2:
         raise UsageError("compare needs two runs or more: foresweep compare RUN RUN")
-    with open_tracker(db) as tracker:
+    with open_existing(db) as tracker:
         found = [tracker.get_run(one) for one in run]
     if as_json:
         typer.echo(json.dumps(_comparison(found), indent=2))

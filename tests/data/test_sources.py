@@ -269,33 +269,6 @@ def test_hourly_stamps_become_utc(tmp_path: Path) -> None:
     assert np.array_equal(load_panel(tmp_path / "AAPL.csv").panel.timeline, hours)
 
 
-def test_the_cache_gives_the_same_panel_and_report_until_a_byte_changes(tmp_path: Path) -> None:
-    folder, cache = tmp_path / "prices", tmp_path / "cache"
-    path = write_item(folder, "AAPL")
-    write_item(folder, "IBM")
-    good = path.read_text().splitlines()[8]
-    with_line(path, 9, good[:10] + ",20,19,21,20,100")
-    first = load_panel(folder, cache_dir=cache)
-    kept = sorted(cache.iterdir())
-    assert [p.suffix for p in kept] == [".json", ".parquet"]
-    stamp = kept[1].stat().st_mtime_ns
-    again = load_panel(folder, cache_dir=cache)
-    assert sorted(cache.iterdir())[1].stat().st_mtime_ns == stamp
-    assert again.report == first.report == load_panel(folder).report
-    assert again.panel.hash == first.panel.hash
-    assert [b.num_masked for b in again.panel.bars] == [1, 0]
-    with_line(path, 9, good)
-    assert load_panel(folder, cache_dir=cache).panel.hash != first.panel.hash
-    kept[1].write_bytes(b"torn")
-    assert load_panel(folder, cache_dir=cache).report.findings == ()
-
-
-def test_a_cache_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
-    path = write_item(tmp_path / "prices", "AAPL")
-    with pytest.raises(DataError, match=r"AAPL\.csv: the cache cannot be written"):
-        load_panel(tmp_path / "prices", cache_dir=path)
-
-
 def test_joined_files_have_volume_only_where_both_do(tmp_path: Path) -> None:
     _split_in_two(tmp_path, "AAPL")
     second = tmp_path / "test" / "AAPL.csv"
@@ -305,24 +278,31 @@ def test_joined_files_have_volume_only_where_both_do(tmp_path: Path) -> None:
     assert (loaded.panel.bars[0].values[:, 4] == 0).all()
 
 
-def test_the_actions_file_is_part_of_the_cache_key(tmp_path: Path) -> None:
-    folder, cache = tmp_path / "prices", tmp_path / "cache"
+def test_the_actions_file_brings_prices_to_todays_terms(tmp_path: Path) -> None:
+    folder = tmp_path / "prices"
     write_item(folder, "AAPL")
-    plain = load_panel(folder, cache_dir=cache)
+    plain = load_panel(folder)
     actions = tmp_path / "actions.csv"
     actions.write_text(f"item,date,ratio\nAAPL,{str(weekdays(300)[150])[:10]},1.2\n")
-    adjusted = load_panel(folder, actions=actions, cache_dir=cache)
-    assert adjusted.panel.hash != plain.panel.hash
+    adjusted = load_panel(folder, actions=actions)
     ratio = plain.panel.bars[0].values[:, 3] / adjusted.panel.bars[0].values[:, 3]
     assert ratio == pytest.approx(np.where(np.arange(300) < 150, 1.2, 1.0))
 
 
 def test_the_default_is_the_seeds_folder_where_it_holds_tables(tmp_path: Path) -> None:
-    assert default_source(tmp_path) == "demo"
+    assert default_source(folder=tmp_path) == "demo"
     (tmp_path / "trainingdata" / "train").mkdir(parents=True)
-    assert default_source(tmp_path) == "demo"
+    assert default_source(folder=tmp_path) == "demo"
     write_item(tmp_path / "trainingdata" / "train", "AAPL")
-    assert default_source(tmp_path) == str(tmp_path / "trainingdata" / "train")
+    assert default_source(folder=tmp_path) == str(tmp_path / "trainingdata" / "train")
+
+
+def test_what_the_settings_name_is_the_default_and_must_be_there(tmp_path: Path) -> None:
+    write_item(tmp_path / "trainingdata" / "train", "AAPL")
+    named = default_source(tmp_path / "prices", folder=tmp_path)
+    assert named == str(tmp_path / "prices")
+    with pytest.raises(DataError, match="prices: no such file or folder"):
+        load_panel(named)
 
 
 @given(st.binary(max_size=400))

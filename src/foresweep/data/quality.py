@@ -13,11 +13,7 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-from foresweep.errors import DataError
-
 Severity = Literal["error", "warning", "note"]
-GATE_VERSION = 1
-"""Part of every cache key: raise it when a rule changes."""
 
 _ERRORS = {
     "unreadable": "The file is no table that can be read (or cannot be opened).",
@@ -117,21 +113,6 @@ class QualityReport:
     def as_dict(self) -> dict[str, Any]:
         """JSON-able: what a sweep stores."""
         return asdict(self) | {"counts": self.counts}
-
-
-def report_from_dict(stored: Mapping[str, Any]) -> QualityReport:
-    """The report of an `as_dict`. Raises DataError where it is none."""
-    try:
-        return QualityReport(
-            source=stored["source"],
-            findings=tuple(Finding(**f) for f in stored["findings"]),
-            items=tuple(stored["items"]),
-            dropped=tuple(stored["dropped"]),
-            num_rows=stored["num_rows"],
-            num_masked=stored["num_masked"],
-        )
-    except (KeyError, TypeError) as error:
-        raise DataError(f"not a quality report: {error!r}") from error
 
 
 def found(

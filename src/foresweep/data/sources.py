@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,25 +15,8 @@ from foresweep.data.columns import Fault, RawItem, canonical, missing_columns, r
 from foresweep.data.demo import demo_items
 from foresweep.data.gate import check
 from foresweep.data.panel import VOLUME, Panel, panel_from_frame
-from foresweep.data.quality import (
-    GATE_VERSION,
-    Finding,
-    QualityReport,
-    first_lines,
-    found,
-    report_from_dict,
-)
-from foresweep.data.tables import (
-    PARQUET_ENDINGS,
-    is_table,
-    parse_table,
-    read_json,
-    read_table,
-    stem,
-    table_bytes,
-    write_json_atomic,
-    write_table,
-)
+from foresweep.data.quality import Finding, QualityReport, first_lines, found
+from foresweep.data.tables import PARQUET_ENDINGS, is_table, parse_table, stem, table_bytes
 from foresweep.errors import DataError
 
 if TYPE_CHECKING:
@@ -55,22 +37,23 @@ class Loaded:
     report: QualityReport
 
 
-def default_source(folder: Path | str = ".") -> str:
-    """`trainingdata/train` where it stands in `folder` and holds tables, else the demo panel."""
+def default_source(configured: Path | str | None = None, *, folder: Path | str = ".") -> str:
+    """What is loaded where nothing is said: what the settings name, else `trainingdata/train` where
+    it stands in `folder` and holds tables, else the demo panel."""
+    if configured is not None:
+        return str(configured)
     seed = Path(folder) / SEED_FOLDER
     return str(seed) if seed.is_dir() and any(map(is_table, seed.iterdir())) else DEMO
 
 
-def load_panel(
-    source: Source, *, actions: Path | str | None = None, cache_dir: Path | str | None = None
-) -> Loaded:
+def load_panel(source: Source, *, actions: Path | str | None = None) -> Loaded:
     """The panel of a source, through the data gate.
 
     `source`: "demo"; a folder of CSV or Parquet files, one an item (a `test` folder beside a
     folder named `train` is joined item by item); one long file with an item column (or one item's
     file); a pandas or polars DataFrame with an item column. `actions`: a file of splits and
-    dividends (item, date, ratio). `cache_dir`: keep what passed as Parquet, by content hash.
-    Raises DataError when nothing usable is left, MissingExtra when the demo is not installed.
+    dividends (item, date, ratio). Raises DataError when nothing usable is left, MissingExtra when
+    the demo is not installed.
     """
     listed = read_actions(actions) if actions is not None else None
     if isinstance(source, str) and source == DEMO:
@@ -78,61 +61,15 @@ def load_panel(
     if not isinstance(source, (str, Path)):
         return _checked(_frame_items(source), (), "frame", listed)
     path = Path(source)
-    files = _files(path)
-    cache = _cache_path(path, files, actions, cache_dir)
-    kept = _cached(cache, str(source)) if cache is not None else None
-    if kept is not None:
-        return kept
-    raws, findings = _read_all(path, files)
-    return _checked(raws, findings, str(source), listed, cache)
+    raws, findings = _read_all(path, _files(path))
+    return _checked(raws, findings, str(source), listed)
 
 
 def _checked(
-    raws: Sequence[RawItem],
-    findings: Sequence[Finding],
-    source: str,
-    actions: Actions | None,
-    cache: Path | None = None,
+    raws: Sequence[RawItem], findings: Sequence[Finding], source: str, actions: Actions | None
 ) -> Loaded:
     frame, report = check(raws, source=source, actions=actions, findings=findings)
-    if cache is not None:
-        _keep(cache, frame, report)
     return Loaded(panel_from_frame(frame, source=source), report)
-
-
-def _cache_path(
-    path: Path, files: Sequence[Path], actions: Path | str | None, cache_dir: Path | str | None
-) -> Path | None:
-    """Where the cache keeps this content: named by the sha256 of the gate's version, every file's
-    name and every byte. None where a file cannot be read (nothing is kept then)."""
-    if cache_dir is None:
-        return None
-    digest = hashlib.sha256(f"gate {GATE_VERSION} folder {path.is_dir()}".encode())
-    extra = [("actions", Path(actions))] if actions is not None else []
-    try:
-        for name, file in [*((f"{f.parent.name}/{f.name}", f) for f in files), *extra]:
-            digest.update(name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
-    except OSError:
-        return None
-    return Path(cache_dir) / digest.hexdigest()[:32]
-
-
-def _keep(cache: Path, frame: pl.DataFrame, report: QualityReport) -> None:
-    try:
-        write_table(cache.with_suffix(".parquet"), frame)
-        write_json_atomic(cache.with_suffix(".json"), report.as_dict())
-    except OSError as error:
-        raise DataError(f"{cache.parent}: the cache cannot be written: {error.strerror}") from error
-
-
-def _cached(cache: Path, source: str) -> Loaded | None:
-    """What the cache kept, or None where there is nothing whole."""
-    try:
-        report = report_from_dict(read_json(cache.with_suffix(".json")))
-        frame = read_table(cache.with_suffix(".parquet"))
-        return Loaded(panel_from_frame(frame, source=source), replace(report, source=source))
-    except DataError:
-        return None
 
 
 def _files(path: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from foresweep.data.tables import write_bytes_atomic
+from foresweep.data.files import write_bytes_atomic
 from foresweep.reporting.report import markdown_report
 from foresweep.tracker import jsonfile
 

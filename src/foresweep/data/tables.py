@@ -1,25 +1,25 @@
-"""Tables, JSON and panels in and out of files, for everybody; every write is atomic."""
+"""Tables and panels in and out of files; every write is atomic."""
 
 from __future__ import annotations
 
 import gzip
 import io
-import json
-import os
 import zipfile
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import polars as pl
 
+from foresweep.data.files import first_line
+from foresweep.data.files import write_bytes_atomic as write_bytes_atomic
 from foresweep.data.panel import Bars, IntArray, Panel
 from foresweep.errors import DataError
 
 PANEL_FORMAT = 1
 """Raise it when the layout of a written panel changes."""
+AGAIN = "delete this file and run again: it is written anew"
 CSV_ENDINGS = (".csv", ".csv.gz")
 PARQUET_ENDINGS = (".parquet", ".pq")
 TABLE_ENDINGS = CSV_ENDINGS + PARQUET_ENDINGS
@@ -37,48 +37,6 @@ def stem(path: Path) -> str:
     return path.name[: -len(found[0])] if found else path.stem
 
 
-def write_bytes_atomic(path: Path | str, content: bytes) -> None:
-    """Write a file whole or not at all: temporary name, fsync, rename. Makes the folder."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid4().hex[:8]}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable, where the system can open a folder (not on Windows)."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_json_atomic(path: Path | str, value: Any) -> None:
-    """Write JSON (UTF-8, two spaces). Raises ValueError for NaN and infinity, which are no JSON:
-    say null."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    write_bytes_atomic(path, (text + "\n").encode())
-
-
-def read_json(path: Path | str) -> Any:
-    """What a JSON file holds. Raises DataError where it is missing or no JSON."""
-    try:
-        return json.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON: {_short(error)}") from error
-
-
 def parse_table(content: bytes, name: str) -> pl.DataFrame:
     """Frame of a file's bytes: CSV columns stay text (row k is line k + 2), Parquet's are typed.
 
@@ -89,7 +47,7 @@ def parse_table(content: bytes, name: str) -> pl.DataFrame:
             return pl.read_parquet(io.BytesIO(content))
         return pl.read_csv(content, infer_schema=False)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{name}: {_short(error)}") from error
+        raise DataError(f"{name}: {first_line(error)}") from error
 
 
 def table_bytes(path: Path) -> bytes:
@@ -98,7 +56,7 @@ def table_bytes(path: Path) -> bytes:
         content = path.read_bytes()
         return gzip.decompress(content) if path.name.lower().endswith(".gz") else content
     except (OSError, EOFError) as error:
-        raise DataError(f"{path}: cannot be read: {_short(error)}") from error
+        raise DataError(f"{path}: cannot be read: {first_line(error)}") from error
 
 
 def read_table(path: Path | str) -> pl.DataFrame:
@@ -143,15 +101,17 @@ def write_panel(path: Path | str, panel: Panel) -> None:
 
 def read_panel(path: Path | str) -> Panel:
     """The panel that `write_panel` wrote. Raises DataError where it is missing, cut short or of
-    another version."""
+    another version; the file is a copy, so the way out is to delete it."""
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as kept:
             found = {name: kept[name] for name in kept.files}
         if int(found["format"]) != PANEL_FORMAT:
-            raise DataError(f"{path}: written by another version of foresweep; load the data again")
+            raise DataError(f"{path}: written by another version of foresweep; {AGAIN}")
         return _panel_of(found)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a whole panel file: {_short(error)}") from error
+    except (FileNotFoundError, PermissionError) as error:
+        raise DataError(f"{path}: cannot be opened: {error.strerror or error}") from error
+    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a whole panel file ({first_line(error)}); {AGAIN}") from error
 
 
 def _panel_of(found: dict[str, Any]) -> Panel:
@@ -178,9 +138,3 @@ def _slices(array: Any, lengths: IntArray) -> list[Any]:
     """Views of consecutive pieces."""
     edges = np.concatenate([[0], np.cumsum(lengths)])
     return [array[a:b] for a, b in pairwise(edges)]
-
-
-def _short(error: Exception) -> str:
-    """The first line of what a library said."""
-    lines = str(error).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__

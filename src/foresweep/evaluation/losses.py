@@ -7,10 +7,6 @@ that a few wild months do not drown the rest (a predictable weight, Giacomini an
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foresweep.data.files import read_npz, write_npz
 from foresweep.data.panel import CLOSE
 from foresweep.data.windows import Windows
 from foresweep.errors import DataError, UnknownName
@@ -169,33 +166,6 @@ def load_forecast(path: Path, windows: Windows) -> Forecast:
     levels = tuple(float(x) for x in arrays["levels"])
     forecast = Forecast(arrays["values"].astype(np.float64), levels)
     return forecast.checked(len(windows), windows.horizon)
-
-
-def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Arrays by name, without pickle: temporary name, fsync, rename. Raises DataError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
-            stream.write(buffer.getbuffer())
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def read_npz(path: Path) -> dict[str, Any]:
-    """Every array of a file, by name. Raises DataError where it is missing or broken."""
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            return dict(stored)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
 
 
 def _named(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foresweep.data.files import sync_folder, write_bytes_atomic, write_synced
 from foresweep.errors import CheckpointError, WeightsNotFound
 from foresweep.models.base import Checkpoint
 
@@ -59,9 +60,9 @@ def write_checkpoint(
         temporary.mkdir(parents=True)
         files = _fill(temporary, model, config, weights)
         full = {**(card or {}), "versions": versions(), "files": files}
-        _write(temporary / CARD, _json(full))
+        write_synced(temporary / CARD, _json(full))
         os.rename(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
@@ -111,11 +112,8 @@ def update_card(checkpoint: Checkpoint, extra: Mapping[str, Any]) -> Checkpoint:
     """The same checkpoint with `extra` in its card; files and versions stay. Atomic."""
     kept = {k: checkpoint.card[k] for k in ("versions", "files") if k in checkpoint.card}
     text = _json({**checkpoint.card, **extra, **kept})
-    temporary = checkpoint.path / f".{CARD}.{os.getpid()}.tmp"
     try:
-        _write(temporary, text)
-        os.replace(temporary, checkpoint.path / CARD)
-        _sync_folder(checkpoint.path)
+        write_bytes_atomic(checkpoint.path / CARD, text)
     except OSError as error:
         raise CheckpointError(f"cannot write {checkpoint.path / CARD}: {error.strerror}") from error
     return Checkpoint(checkpoint.path, checkpoint.model, checkpoint.config, json.loads(text))
@@ -183,13 +181,13 @@ def _fill(
     folder: Path, model: str, config: Mapping[str, Any], weights: Weights | None
 ) -> dict[str, str]:
     """Write weights and config; their hashes by name."""
-    _write(folder / CONFIG, _json({"model": model, "config": dict(config)}))
+    write_synced(folder / CONFIG, _json({"model": model, "config": dict(config)}))
     names = [CONFIG]
     if weights is not None:
         from safetensors.numpy import save
 
         plain = {k: np.ascontiguousarray(v) for k, v in weights.items()}
-        _write(folder / WEIGHTS, save(plain))
+        write_synced(folder / WEIGHTS, save(plain))
         names.append(WEIGHTS)
     return {name: sha256_of(folder / name) for name in names}
 
@@ -221,21 +219,3 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{file} is not a JSON object")
     return value
-
-
-def _write(file: Path, data: bytes) -> None:
-    with file.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable (POSIX; elsewhere folders cannot be opened, and need not be)."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -23,7 +23,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
-from foresweep.data.tables import write_bytes_atomic
+from foresweep.data.files import write_bytes_atomic
 from foresweep.errors import ConfigError, TrackerError
 from foresweep.records import Run, RunState
 from foresweep.tracker import queries, schema, writes

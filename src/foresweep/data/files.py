@@ -1,0 +1,88 @@
+"""Files written whole or not at all, for everybody: bytes, JSON, arrays by name."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from foresweep.errors import DataError
+
+
+def write_bytes_atomic(path: Path | str, content: bytes) -> None:
+    """Write a file whole or not at all: temporary name, fsync, rename. Makes the folder."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid4().hex[:8]}.tmp")
+    try:
+        write_synced(temporary, content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a new file through to the disk; for a name that nobody reads yet."""
+    with path.open("xb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename durable, where the system can open a folder (not on Windows)."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json_atomic(path: Path | str, value: Any) -> None:
+    """Write JSON (UTF-8, two spaces). Raises ValueError for NaN and infinity, which are no JSON:
+    say null."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    write_bytes_atomic(path, (text + "\n").encode())
+
+
+def read_json(path: Path | str) -> Any:
+    """What a JSON file holds. Raises DataError where it is missing or no JSON."""
+    try:
+        return json.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON: {first_line(error)}") from error
+
+
+def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Arrays by name, uncompressed and without pickle, whole or not at all. Raises DataError."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    try:
+        write_bytes_atomic(path, buffer.getvalue())
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def read_npz(path: Path) -> dict[str, Any]:
+    """Every array of a file, by name. Raises DataError where it is missing or broken."""
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            return dict(stored)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"cannot read {path}: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what a library said."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__

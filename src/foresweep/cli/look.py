@@ -292,7 +292,7 @@ def report(
     db: Db = None,
 ) -> None:
     """Write the report: models side by side, best runs, hyperparameters, failures."""
-    from foresweep.data.tables import write_bytes_atomic
+    from foresweep.data.files import write_bytes_atomic
     from foresweep.reporting.report import markdown_report
 
     if output is not None and output.suffix not in (".md", ".markdown"):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from foresweep.tracker.impact import HyperparamImpact
 
 WIDE, ROOMY = 130, 100
-"""Columns of a terminal from which `runs` shows config and sweep, and the training time."""
+"""Columns of a terminal from which `runs` shows config and sweep; model and training time."""
 Where = Annotated[
     str | None,
     typer.Option(
@@ -90,11 +90,18 @@ def _draw_runs(found: Sequence[Run], sort: str | None) -> None:
     extra = [] if extra and key in ("val_pct_mae", "val_skill") else extra
     out = console()
     wide, roomy = out.width >= WIDE, out.width >= ROOMY
-    headings = ["run", "model", "state", *(["config"] if wide else []), *(f">{k}" for k in extra)]
-    headings += [">val_pct_mae", ">skill", *([">training"] if roomy else [])]
+    named = not roomy and all(r.run_id.startswith(r.model_name) for r in found)
+    headings = ["run", *([] if named else ["model"]), "state", *(["config"] if wide else [])]
+    headings += [
+        *(f">{k}" for k in extra),
+        ">val_pct_mae",
+        ">skill",
+        *([">training"] if roomy else []),
+    ]
     table = plain_table(*headings, *(["sweep"] if wide else []))
     for run in found:
-        cells = [run.run_id, run.model_name, run.state.value, *([run.source] if wide else [])]
+        cells = [run.run_id, *([] if named else [run.model_name]), run.state.value]
+        cells += [run.source] if wide else []
         cells += [_shown(run.hyperparams.get(k, run.metrics.get(k))) for k in extra]
         cells += [number(run.score("val_pct_mae")), percent(run.score("val_skill"), 2)]
         cells += [seconds(run.training_time_seconds)] if roomy else []

@@ -107,6 +107,10 @@ def test_the_stride_grows_before_items_are_left_out() -> None:
 def test_a_horizon_longer_than_the_data_is_refused_with_numbers() -> None:
     with pytest.raises(NotEnoughData, match=r"horizon 90 is too long.*'tune'.*of 400"):
         make_split(make_panel(1, 400), 90)
+    with pytest.raises(NotEnoughData, match=r"'tune' would have 0 bars after 90 purged ones"):
+        make_split(make_panel(1, 400), 90)
+    with pytest.raises(NotEnoughData, match=r"'train' would have 260 bars, of 400 in all"):
+        make_split(make_panel(1, 400), 300)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from foresweep.data.panel import panel_from_frame
 from foresweep.data.splits import make_split
 from foresweep.data.summary import summarise
-from foresweep.data.windows import Windows
+from foresweep.data.windows import TrainWindows, Windows
 from foresweep.errors import ConfigError
 from panels import every_day, make_frame, make_panel, walk_frame, weekdays
 
@@ -41,10 +41,20 @@ def test_the_summary_counts_bars_gaps_and_windows() -> None:
     json.dumps(asdict(summary), allow_nan=False)
 
 
+def test_the_windows_of_train_are_counted_at_a_context_that_is_named() -> None:
+    panel = make_panel(2, 2000)
+    summary = summarise(panel, horizon=5)
+    assert (summary.train_context, summary.max_context) == (128, 1024)
+    train = TrainWindows(panel, make_split(panel, 5), make_split(panel, 5).part("train"))
+    assert summary.parts[0].num_windows == len(train.starts(128, 5)[0]) == 2 * (1300 - 128 - 5 + 1)
+    assert summarise(panel, horizon=5, max_context=64).train_context == 64
+
+
 def test_a_panel_too_short_for_the_horizon_is_summarised_with_the_reason() -> None:
     summary = summarise(make_panel(1, 100), horizon=50)
     assert summary.parts == ()
     assert summary.max_context is None
+    assert summary.train_context is None
     assert "horizon 50 is too long" in summary.problem
 
 

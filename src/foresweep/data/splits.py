@@ -122,9 +122,10 @@ def _cut(
     """One part over eligible bars [first, end)."""
     num = end - first
     if num < horizon:
+        purged = f" after {horizon} purged ones" if name != "train" else ""
         raise NotEnoughData(
             f"horizon {horizon} is too long for this panel: {name!r} would have "
-            f"{max(num, 0)} bars after {horizon} purged ones, of {len(bars)} in all; "
+            f"{max(num, 0)} bars{purged}, of {len(bars)} in all; "
             f"use a shorter horizon or more history"
         )
     step = stride or max(1, min(horizon, (num - horizon) // WANTED_ORIGINS))

@@ -12,6 +12,9 @@ from foresweep.data.splits import Part, Split, make_split
 from foresweep.data.windows import TrainWindows, Windows
 from foresweep.errors import NotEnoughData
 
+USUAL_CONTEXT = 128
+"""Bars of context at which the windows of train are counted."""
+
 
 @dataclass(frozen=True, slots=True)
 class ItemSummary:
@@ -37,7 +40,7 @@ class PartSummary:
     stride: int
     num_origins: int
     effective_origins: float  # that share no labels
-    num_windows: int  # scored; for train: windows of max_context bars that a model may learn from
+    num_windows: int  # scored; for train: with `train_context` bars, that a model may learn from
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class PanelSummary:
     num_masked: int
     horizon: int
     max_context: int | None
+    train_context: int | None  # context of the windows counted for train: longer ones are fewer
     items: tuple[ItemSummary, ...]
     parts: tuple[PartSummary, ...]
     problem: str
@@ -79,6 +83,7 @@ def summarise(panel: Panel, *, horizon: int = 5, max_context: int | None = None)
         num_masked=sum(b.num_masked for b in panel.bars),
         horizon=horizon,
         max_context=split.max_context if split else None,
+        train_context=_train_context(split) if split else None,
         items=tuple(_item(panel, i) for i in range(panel.num_items)),
         parts=tuple(_part(panel, split, p) for p in split.parts) if split else (),
         problem=problem,
@@ -116,9 +121,13 @@ def _num_windows(panel: Panel, split: Split, part: Part) -> int:
     if part.name != "train":
         return len(Windows(panel, split, part))
     try:
-        return len(TrainWindows(panel, split, part).starts(split.max_context, split.horizon)[0])
+        return len(TrainWindows(panel, split, part).starts(_train_context(split), split.horizon)[0])
     except NotEnoughData:
         return 0
+
+
+def _train_context(split: Split) -> int:
+    return min(USUAL_CONTEXT, split.max_context)
 
 
 def _step(panel: Panel) -> str:

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from foresweep.data.files import first_line
-from foresweep.data.files import write_bytes_atomic as write_bytes_atomic
+from foresweep.data.files import first_line, write_bytes_atomic
 from foresweep.data.panel import Bars, IntArray, Panel
 from foresweep.errors import DataError
 

@@ -18,7 +18,7 @@ def test_the_defaults_are_those_of_the_seed(tmp_path: Path) -> None:
     assert load_settings(environ={}, folder=tmp_path) == Settings(
         database="hyperparams/sweeps.db",
         runs_dir=Path("hyperparams/runs"),
-        data_dir=Path("trainingdata/train"),
+        data=None,
         synchronous="NORMAL",
     )
 
@@ -29,7 +29,7 @@ def test_what_is_said_beats_the_environment_beats_the_file(tmp_path: Path) -> No
     found = load_settings(database="said.db", environ=environ, folder=tmp_path)
     assert found.database == "said.db"
     assert found.runs_dir == Path("e")
-    assert found.data_dir == tmp_path / "f"
+    assert found.data == str(tmp_path / "f")
 
 
 def test_a_path_in_the_file_starts_at_the_files_folder(tmp_path: Path) -> None:
@@ -37,6 +37,13 @@ def test_a_path_in_the_file_starts_at_the_files_folder(tmp_path: Path) -> None:
     inner = tmp_path / "a" / "b"
     inner.mkdir(parents=True)
     assert load_settings(environ={}, folder=inner).database == str(tmp_path / "here.db")
+
+
+def test_the_data_may_be_the_demo_whose_name_is_no_path(tmp_path: Path) -> None:
+    pyproject(tmp_path, '[tool.foresweep]\ndata = "demo"\n')
+    assert load_settings(environ={}, folder=tmp_path).data == "demo"
+    assert load_settings(environ={"FORESWEEP_DATA": "x"}, folder=tmp_path).data == "x"
+    assert load_settings(data=Path("y"), environ={}, folder=tmp_path).data == "y"
 
 
 def test_a_url_in_the_file_stays_as_it_is(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ pyproject.toml, which beats the defaults:
     [tool.foresweep]
     db = "hyperparams/sweeps.db"        # FORESWEEP_DB: a path or a URL
     runs = "hyperparams/runs"           # FORESWEEP_RUNS: checkpoints, forecasts, logs
-    data = "trainingdata/train"         # FORESWEEP_DATA: a folder of CSV or Parquet files
+    data = "prices"                     # FORESWEEP_DATA: what is read where no --data is said
     synchronous = "NORMAL"              # FORESWEEP_SYNCHRONOUS: FULL also survives a power cut
 """
 
@@ -23,6 +23,7 @@ from foresweep.errors import UnknownName, UsageError
 
 Synchronous = Literal["NORMAL", "FULL"]
 
+DEMO = "demo"
 KEYS = ("db", "runs", "data", "synchronous")
 
 
@@ -32,7 +33,7 @@ class Settings:
 
     database: str = "hyperparams/sweeps.db"  # a path or a database URL
     runs_dir: Path = Path("hyperparams/runs")
-    data_dir: Path = Path("trainingdata/train")
+    data: str | None = None  # a folder, a file or "demo"; None: trainingdata/train, else the demo
     synchronous: Synchronous = "NORMAL"
 
 
@@ -40,7 +41,7 @@ def load_settings(
     *,
     database: str | Path | None = None,
     runs_dir: str | Path | None = None,
-    data_dir: str | Path | None = None,
+    data: str | Path | None = None,
     synchronous: str | None = None,
     environ: Mapping[str, str] | None = None,
     folder: Path | None = None,
@@ -53,13 +54,13 @@ def load_settings(
     chosen = _from_pyproject(folder or Path.cwd()) | _from_environ(
         os.environ if environ is None else environ
     )
-    said = {"db": database, "runs": runs_dir, "data": data_dir, "synchronous": synchronous}
+    said = {"db": database, "runs": runs_dir, "data": data, "synchronous": synchronous}
     chosen |= {key: str(value) for key, value in said.items() if value is not None}
     default = Settings()
     return Settings(
         database=chosen.get("db", default.database),
         runs_dir=Path(chosen.get("runs", default.runs_dir)),
-        data_dir=Path(chosen.get("data", default.data_dir)),
+        data=chosen.get("data", default.data),
         synchronous=_synchronous(chosen.get("synchronous", default.synchronous)),
     )
 
@@ -99,7 +100,8 @@ def _read_table(file: Path) -> dict[str, str]:
 
 def _anchored(key: str, value: str, folder: Path) -> str:
     """A path of pyproject.toml means the same wherever below it the call is made."""
-    if key == "synchronous" or (key == "db" and is_url(value)):
+    word = key == "synchronous" or (key, value) == ("data", DEMO)
+    if word or (key == "db" and is_url(value)):
         return value
     return str(folder / Path(value).expanduser())
 

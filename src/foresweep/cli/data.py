@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Check and describe market data.", no_args_is_help=True)
 Source = Annotated[
     str | None,
-    typer.Argument(help="A folder, a file or 'demo'. Default: trainingdata/train or demo."),
+    typer.Argument(
+        help="A folder, a file or 'demo'. Default: what the settings name, else "
+        "trainingdata/train, else the demo."
+    ),
 ]
 Actions = Annotated[
     str | None, typer.Option(help="Splits file: item, date, ratio (ratio 1: a real move).")
@@ -27,8 +30,9 @@ Actions = Annotated[
 def check(source: Source = None, actions: Actions = None, as_json: Json = False) -> None:
     """Run the data gate: every finding names file, row and rule; exit 1 if an item was dropped."""
     from foresweep.data.sources import default_source, load_panel
+    from foresweep.settings import load_settings
 
-    loaded = load_panel(source or default_source(), actions=actions)
+    loaded = load_panel(source or default_source(load_settings().data), actions=actions)
     report = loaded.report
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=2))
@@ -65,8 +69,9 @@ def show(
 
     from foresweep.data.sources import default_source, load_panel
     from foresweep.data.summary import summarise
+    from foresweep.settings import load_settings
 
-    panel = load_panel(source or default_source(), actions=actions).panel
+    panel = load_panel(source or default_source(load_settings().data), actions=actions).panel
     found = summarise(panel, horizon=horizon)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(found), indent=2))
@@ -100,5 +105,8 @@ def _draw_summary(found: PanelSummary) -> None:
             p.name, p.start, p.end, str(p.num_bars), str(p.stride), str(p.num_origins or "-"),
             f"{p.effective_origins:.0f}" if p.num_origins else "-", f"{p.num_windows:,}",
         )  # fmt: skip
-    out.print(f"Horizon {found.horizon}, contexts of at most {found.max_context} bars:")
+    out.print(
+        f"Horizon {found.horizon}, contexts of at most {found.max_context} bars "
+        f"(train: windows with a context of {found.train_context}):"
+    )
     out.print(parts)

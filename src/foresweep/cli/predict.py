@@ -20,16 +20,24 @@ def predict(
     horizon: Annotated[
         int | None, typer.Option(help="Bars ahead. Default: the checkpoint's own.", min=1)
     ] = None,
+    actions: Annotated[
+        str | None, typer.Option(help="Splits file: item, date, ratio (ratio 1: a real move).")
+    ] = None,
     item: Annotated[list[str] | None, typer.Option(help="Only these items; repeatable.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Forecast the next bars of every item with the chosen checkpoint."""
+    from foresweep.cli.tables import report_lines
     from foresweep.data.sources import default_source, load_panel
     from foresweep.lifecycle.predict import predict_panel
     from foresweep.selection.export import read_exported_path
+    from foresweep.settings import load_settings
 
     chosen = checkpoint or read_exported_path(Path.cwd())
-    panel = load_panel(data or default_source()).panel
+    loaded = load_panel(data or default_source(load_settings().data), actions=actions)
+    for line in report_lines(loaded.report):
+        typer.echo(line, err=True)
+    panel = loaded.panel
     found = predict_panel(chosen, panel.select(item) if item else panel, horizon=horizon)
     if as_json:
         typer.echo(json.dumps(found.records(), indent=2))

@@ -78,6 +78,17 @@ def test_relative_paths_are_found_from_another_folder(
     assert shell("logs", found["run_id"], "--db", database) == "log of 1\n"
 
 
+def test_relative_paths_start_where_the_run_was_started(
+    shell: Shell, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = tmp_path / "a" / "b" / "c"
+    far.mkdir(parents=True)
+    shutil.copy(work / "hyperparams" / "sweeps.db", far / "sweeps.db")
+    monkeypatch.chdir(far)
+    path = json.loads(shell("best", "--db", "sweeps.db", "--json"))[0]["checkpoint_path"]
+    assert Path(path).is_relative_to(work)
+
+
 def test_relative_paths_are_found_beside_a_database_that_moved(
     shell: Shell, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,7 +54,7 @@ def _facts(db: str | None, runs: Any) -> tuple[dict[str, Any], list[str]]:
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "device": _device(),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "not set (trials set their own)"),
-        "data": default_source(),
+        "data": default_source(places.data),
         "database": places.database,
         "runs folder": places.runs_dir,
     }

@@ -18,6 +18,7 @@ import random
 import sqlite3
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -156,7 +157,11 @@ def logging_lines(tracker: Tracker, raw: Raw | None, kind: str) -> Iterator[Line
         )
 
 
-def creation_lines(tracker: Tracker, raw: Raw | None, kind: str) -> Iterator[Line]:
+def creation_lines(
+    tracker: Tracker, raw: Raw | None, kind: str, floor: float = 0.0
+) -> Iterator[Line]:
+    """`floor`: what the driver alone does, where there is no `raw`."""
+
     def create() -> None:
         for _ in range(200):
             tracker.log_run("toto", PARAMS, SCORES)
@@ -166,7 +171,7 @@ def creation_lines(tracker: Tracker, raw: Raw | None, kind: str) -> Iterator[Lin
             raw.create()  # type: ignore[union-attr]
 
     ours = rate(200, create)
-    target, beside = ">= 400", ""
+    target, beside = ">= 400", f"raw psycopg {floor:,.0f}"
     if raw is not None:
         target, beside = ">= 1,000", f"raw sqlite3 {rate(200, raw_create):,.0f}"
     yield Line(f"runs of 20 params and 15 scores, {kind}", ours, "runs/s", target, beside)
@@ -221,7 +226,7 @@ def raw_postgres(place: str, together: Any, num: int) -> None:
     with psycopg.connect(place) as db:
         together.wait()
         for number in range(num):
-            key = f"raw-{number}-{os.getpid()}"
+            key = f"raw-{time.time_ns()}-{number}-{os.getpid()}"
             with db.transaction():
                 db.execute(run_sql, (key, *row[1:]))
                 db.cursor().executemany(score_sql, [(key, *s[1:]) for s in scores])
@@ -368,7 +373,9 @@ def postgres_lines(server: Any, sizes: tuple[int, ...]) -> Iterator[Line]:
         server.execute(f"CREATE DATABASE {database}")
     with Tracker(server.url("ours")) as tracker:
         yield from logging_lines(tracker, None, "PostgreSQL")
-        yield from creation_lines(tracker, None, "PostgreSQL")
+        alone = threading.Barrier(1)
+        floor = rate(200, lambda: raw_postgres(server.url("ours"), alone, 200))
+        yield from creation_lines(tracker, None, "PostgreSQL", floor)
     for size in sizes:
         yield from query_lines(server.url(f"q{size}"), size, "PostgreSQL")
     yield from crowd_lines(server.url("crowd"), "PostgreSQL")

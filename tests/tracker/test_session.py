@@ -237,3 +237,25 @@ def test_what_the_machine_is_can_be_said() -> None:
     assert hardware.cpu_model()
     assert hardware.memory_mb() > 100
     assert isinstance(hardware.gpu_models(), list)
+
+
+def test_threads_share_a_tracker(tracker: Tracker) -> None:
+    run = tracker.start_run(model="toto", hyperparams={})
+    failures: list[Exception] = []
+
+    def work(name: str) -> None:
+        try:
+            for step in range(60):
+                tracker.log(run.run_id, step, {name: float(step)})
+                tracker.log_run(name, {}, {"val_pct_mae": float(step)})
+        except TrackerError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(f"t{n}",)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert [c.num_points for c in tracker.get_curves(run.run_id)] == [60] * 4
+    assert len(tracker.get_runs()) == 241

@@ -22,6 +22,9 @@ BEAT_S = 15.0
 GRACE = timedelta(seconds=120)
 """A run on another machine that has been silent for longer is lost."""
 
+LONGEST_FAREWELL_S = 5.0
+"""A beat that waits for a database which is away holds nobody up."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -131,7 +134,7 @@ class Heartbeat:
         trace: TracebackType | None,
     ) -> None:
         self._stop.set()
-        self._thread.join()
+        self._thread.join(LONGEST_FAREWELL_S)
 
     def _loop(self) -> None:
         while not self._stop.wait(self._every_s):

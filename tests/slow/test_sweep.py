@@ -126,12 +126,14 @@ def test_ctrl_c_leaves_no_run_running(tmp_path: Path) -> None:
 def test_a_trial_that_raises_is_on_record_with_its_traceback(tmp_path: Path) -> None:
     out = run(tmp_path, "train", "--data", "demo", "--stride", "20", "--model", "chronos2",
               "--set", "lr=1.0", "--set", "gradient_clip=1e9", "--set", "max_steps=40",
-              "--set", "warmup_fraction=0.0", "--set", "weight_decay=100")  # fmt: skip
+              "--set", "warmup_fraction=0.0", "--set", "weight_decay=100",
+              code=1)  # fmt: skip
     (failed,) = runs_of(tmp_path, "chronos2")
     assert failed["state"] == "failed"
-    assert "TrainingDiverged" in failed["error"]
+    assert "not finite" in failed["error"]
     assert "Traceback" in failed["error"]
     assert "Traceback" not in out
+    assert "Nothing that was asked for came to its end" in out
     assert "Traceback" in run(tmp_path, "logs", failed["run_id"])
 
 

@@ -26,7 +26,7 @@ Data = Annotated[
     typer.Option(
         "--data",
         help="A folder of CSV or Parquet files, one long file, or 'demo'. "
-        "Default: trainingdata/train if it is there, else the demo panel.",
+        "Default: what the settings name, else trainingdata/train, else the demo panel.",
     ),
 ]
 Model = Annotated[str | None, typer.Option("--model", "-m", help="Only this model. Default: all.")]

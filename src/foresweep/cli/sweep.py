@@ -181,6 +181,7 @@ def _plan(
     from foresweep.errors import UsageError
     from foresweep.models.base import Resources
     from foresweep.search.plan import SweepPlan, by_hand
+    from foresweep.settings import load_settings
 
     if pretrained and size:
         raise UsageError(
@@ -189,7 +190,7 @@ def _plan(
         )
     device, threads, micro_batch = resources
     plan = SweepPlan(
-        data=data or default_source(),
+        data=data or default_source(load_settings().data),
         pretrained=pretrained,
         size=None if pretrained else (size or Size.tiny).value,
         resources=Resources(device=device, threads=threads, micro_batch=micro_batch),

@@ -19,7 +19,7 @@ class Shell:
             main(args)
         self.out, self.err = self.capsys.readouterr()
         assert (ended.value.code or 0) == code, self.out + self.err
-        assert "Traceback" not in self.out + self.err
+        assert "Traceback (most recent call last)" not in self.err
         return self.out
 
     def error(self, *args: str, code: int) -> str:

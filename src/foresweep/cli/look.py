@@ -220,6 +220,13 @@ def _curve_json(curve: Any) -> dict[str, Any]:
     return dataclasses.asdict(curve)
 
 
+def _in_a_line(provenance: Any) -> dict[str, Any]:
+    """What of a run's origin fits on a line each; a diff is counted, and whole in --json."""
+    facts = {k: v for k, v in provenance.items() if isinstance(v, str | int | float)}
+    diff = facts.pop("git_diff", None)
+    return facts if not diff else facts | {"git_diff": f"{len(diff.splitlines())} lines (--json)"}
+
+
 def _draw_run(run: Run, curves: Any, provenance: Any) -> None:
     from foresweep.cli.tables import console, number, plain_table
 
@@ -231,7 +238,7 @@ def _draw_run(run: Run, curves: Any, provenance: Any) -> None:
         "training": run.training_time_seconds, "peak memory (MiB)": run.peak_memory_mb,
         "checkpoint": run.checkpoint_path, "notes": run.notes,
         "tags": ", ".join(run.tags) or None,
-        **{k: v for k, v in provenance.items() if isinstance(v, str | int | float)},
+        **_in_a_line(provenance),
     }  # fmt: skip
     _pairs(out, "run", {k: v for k, v in facts.items() if v is not None})
     _pairs(out, "hyperparameter", dict(run.hyperparams))

@@ -224,7 +224,9 @@ def _in_a_line(provenance: Any) -> dict[str, Any]:
     """What of a run's origin fits on a line each; a diff is counted, and whole in --json."""
     facts = {k: v for k, v in provenance.items() if isinstance(v, str | int | float)}
     diff = facts.pop("git_diff", None)
-    return facts if not diff else facts | {"git_diff": f"{len(diff.splitlines())} lines (--json)"}
+    return (
+        facts if not diff else facts | {"git_diff": f"{len(str(diff).splitlines())} lines (--json)"}
+    )
 
 
 def _draw_run(run: Run, curves: Any, provenance: Any) -> None:

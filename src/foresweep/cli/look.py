@@ -275,6 +275,9 @@ def logs(run: RunId, db: Db = None, runs: Runs = None) -> None:
     with open_existing(db) as tracker:
         found = tracker.get_run(run)
         file = find_log(tracker, found, runs_dir)
+    if file is None and found.error:  # it ended before it had a log
+        typer.echo(found.error)
+        return
     if file is None:
         place = runs_dir / found.run_id
         raise NotFound(

@@ -172,3 +172,14 @@ def test_the_demo_panel_is_what_the_sweep_says_it_is(swept: Place) -> None:
     with Tracker(swept.db) as tracker:
         dataset = tracker.get_dataset(str(tracker.get_sweep().dataset_id))
     assert dataset["num_items"] == demo_panel().num_items == 6
+
+
+def test_the_load_of_the_machine_stands_beside_the_curves(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foresweep.search.sweep.SYSTEM_EVERY_S", 0.02)
+    runs = place.sweep(PLAN)
+    with Tracker(place.db) as tracker:
+        names = {c.name for r in runs for c in tracker.get_curves(r.run_id)}
+    assert {"system/cpu_pct", "system/memory_pct"} <= names
+    assert "system/process_memory_mb" not in names

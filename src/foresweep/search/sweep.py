@@ -7,13 +7,15 @@ that fails, dies or is refused is on record with its cause, and the sweep goes o
 from __future__ import annotations
 
 import dataclasses
+import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from foresweep.data.sources import Loaded, load_panel
-from foresweep.errors import ConfigError, ForesweepError, LeakFound, WorkerDied
+from foresweep.errors import ConfigError, ForesweepError, LeakFound, TrackerError, WorkerDied
 from foresweep.models.base import TrialPruned
 from foresweep.models.registry import BASELINES
 from foresweep.records import Run, Sweep
@@ -34,8 +36,13 @@ from foresweep.search.plan import SweepPlan
 from foresweep.search.proposals import BASELINE_SOURCE, Proposal, baseline_proposals, propose
 from foresweep.search.stage import Stage, plan_record, require_writable, set_stage
 from foresweep.search.trial import LeakTest, Prepare, Prepared, Trial, TrialResult
+from foresweep.tracker.hardware import SystemWatch
 from foresweep.tracker.tracker import Heartbeat, Tracker
 
+logger = logging.getLogger(__name__)
+
+SYSTEM_EVERY_S = 30.0
+HEAD_MEMORY = "system/process_memory_mb"  # of this process, not of the one that trains
 SPARE = 4
 """Proposals drawn for each trial wanted: those that cannot be tried must not eat the budget."""
 PRELOAD = ("foresweep.search.trial", "foresweep.models.baselines")
@@ -261,9 +268,10 @@ def _execute(stage: Stage, run: Run, prepared: Prepared) -> Run:
     )
     started = time.perf_counter()
     try:
-        result: TrialResult = stage.engine.run(
-            task, log=out / "training.log", on_progress=on_progress
-        )
+        with _watched(tracker, run.run_id):
+            result: TrialResult = stage.engine.run(
+                task, log=out / "training.log", on_progress=on_progress
+            )
     except KeyboardInterrupt:
         tracker.finish_run(run.run_id, "cancelled", error="stopped by Ctrl-C")
         raise
@@ -283,3 +291,22 @@ def _execute(stage: Stage, run: Run, prepared: Prepared) -> Run:
         duration_seconds=time.perf_counter() - started,
         peak_memory_mb=result.peak_memory_mb,
     )
+
+
+@contextmanager
+def _watched(tracker: Tracker, run_id: str) -> Iterator[None]:
+    """Put the machine's load beside the run's curves, at a low rate; never at the run's cost."""
+
+    def tell(second: int, found: Mapping[str, float]) -> None:
+        machine = {k: v for k, v in found.items() if k != HEAD_MEMORY}
+        try:
+            tracker.log(run_id, second, machine)
+        except TrackerError as error:
+            logger.warning("system metrics of %s not written: %s", run_id, error)
+
+    watch = SystemWatch(tell, every_s=SYSTEM_EVERY_S)
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.stop()

@@ -116,6 +116,12 @@ def test_an_error_is_printed_once(shell: Shell) -> None:
     log.write_text("step 1\n")
     assert shell("logs", run).count("RuntimeError") == 1
     log.unlink()
+    assert shell("logs", run).count("RuntimeError") == 1
+
+
+def test_a_run_without_log_or_error_says_where_it_was_looked_for(shell: Shell) -> None:
+    run = json.loads(shell("runs", "--state", "complete", "--json"))[0]["run_id"]
+    (Path("hyperparams/runs") / run / "training.log").unlink(missing_ok=True)
     assert "left no training.log" in shell.error("logs", run, code=1)
 
 

@@ -119,10 +119,13 @@ def test_an_error_is_printed_once(shell: Shell) -> None:
     assert shell("logs", run).count("RuntimeError") == 1
 
 
-def test_a_run_without_log_or_error_says_where_it_was_looked_for(shell: Shell) -> None:
-    run = json.loads(shell("runs", "--state", "complete", "--json"))[0]["run_id"]
-    (Path("hyperparams/runs") / run / "training.log").unlink(missing_ok=True)
-    assert "left no training.log" in shell.error("logs", run, code=1)
+def test_a_run_without_log_or_error_says_where_it_was_looked_for(
+    shell: Shell, tmp_path: Path
+) -> None:
+    database = str(tmp_path / "logless.db")
+    with Tracker(database) as tracker:
+        run = tracker.log_run("toto", {}, {"val_pct_mae": 0.5})
+    assert "left no training.log" in shell.error("logs", run, "--db", database, code=1)
 
 
 def test_a_state_that_is_mistyped_names_the_nearest(shell: Shell) -> None:

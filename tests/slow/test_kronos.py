@@ -36,9 +36,9 @@ DEMO = KronosConfig(
 
 def test_a_sine_is_forecast_nearly_perfectly_from_one_bar_returns(tmp_path: Path) -> None:
     case = make_case(sine_panel(seed=0))
-    started = time.perf_counter()
+    started = time.process_time()
     checkpoint = train_case(Kronos(), SINE, case, tmp_path / "sine", seed=0)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     predictor = Kronos().load(read_checkpoint(checkpoint.path), Resources())
     judged = judge(forecast_test(predictor, case).median, case)
     assert not judged.faults(skill=0.88, slope=0.04), judged

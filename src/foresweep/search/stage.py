@@ -119,6 +119,7 @@ def plan_record(stage: Stage) -> dict[str, Any]:
         "data": stage.plan.data,
         "actions": stage.plan.actions,
         "stride": stage.plan.stride,
+        "items": [panel.items[i] for i in split.items],  # which lineage it belongs to
         "parts": {
             part.name: {
                 "from": str(panel.timeline[part.start].astype("datetime64[s]")),

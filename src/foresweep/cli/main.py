@@ -16,6 +16,7 @@ from foresweep.cli import (
     exchange,
     look,
     manage,
+    power,
     predict,
     query,
     spaces,
@@ -45,6 +46,7 @@ app.command()(manage.tag)
 app.command()(manage.rm)
 app.command()(predict.predict)
 app.command()(doctor.doctor)
+app.command()(power.power)
 app.add_typer(exchange.import_app, name="import")
 app.add_typer(exchange.export_app, name="export")
 app.add_typer(database.app, name="db")

@@ -70,11 +70,7 @@ def plan_power(
     """
     scores = {name: _tune_score(panel, split, name) for name in POINT_BASELINES}
     benchmark = min(scores, key=lambda name: scores[name])  # the first of equals: last-value
-    windows = history(panel, split)
-    errors, scale = _errors(windows, benchmark)
-    curves = tuple(
-        signal_curve(errors, scale, shared=shared, seed=seed) for shared in (False, True)
-    )
+    curves = plan_curves(panel, split, benchmark, seed=seed)
     parts = (split.part("val"), split.part("test"))
     val, test = (part.effective_origins(split.horizon) for part in parts)
     here = Design(len(split.items), val, test, trials, level)
@@ -84,8 +80,26 @@ def plan_power(
         for i, y in MORE
     )
     return PowerPlan(
-        benchmark, scores, split.horizon, trials, level, power, skill, len(errors), outlooks
+        benchmark,
+        scores,
+        split.horizon,
+        trials,
+        level,
+        power,
+        skill,
+        curves[0].num_origins,
+        outlooks,
     )
+
+
+def plan_curves(
+    panel: Panel, split: Split, benchmark: str, *, seed: int = 0
+) -> tuple[Curve, Curve]:
+    """Trials of rising skill on this history: errors of their own for each item, and errors shared
+    by all items. Raises NotEnoughData."""
+    errors, scale = _errors(history(panel, split), benchmark)
+    own, shared = (signal_curve(errors, scale, shared=s, seed=seed) for s in (False, True))
+    return own, shared
 
 
 def history(panel: Panel, split: Split) -> Windows:

@@ -26,8 +26,8 @@ POWER = 0.8
 FEWEST_ORIGINS = 20.0
 """Effective origins below which a verdict is `hold`, whatever the losses say."""
 RHOS = np.concatenate([[0.0], np.geomspace(0.02, 0.85, 24)])
-MOST_CELLS = 60_000
-"""Windows times leads drawn per signal: enough for its variance to some 2 %."""
+MOST_CELLS = 400_000
+"""Windows times leads drawn per signal: what items share is small, and needs many to be seen."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -94,7 +94,7 @@ def _adjust(pvalues: Array, method: str) -> Array:
     from statsmodels.stats.multitest import multipletests
 
     given = np.nan_to_num(np.asarray(pvalues, dtype=np.float64), nan=1.0)
-    if not len(given):
+    if len(given) < 2:  # nothing to adjust, and statsmodels collects garbage each time: 80 ms
         return given
     adjusted: Array = multipletests(given, method=method)[1]
     return adjusted

@@ -33,12 +33,11 @@ from foresweep.data.sources import load_panel
 from foresweep.data.splits import Part, make_split
 from foresweep.data.windows import Windows
 from foresweep.evaluation.losses import volatility_scale
-from foresweep.evaluation.planning import plan_curves
 from foresweep.records import Outcome, Verdict
 from foresweep.selection.cases import Case, Opened
 from foresweep.selection.losstable import LossTable, PartLosses, effective_origins
 from foresweep.selection.verdict import judge
-from foresweep.stats.power import Design, chance
+from foresweep.stats.power import Design, chance, signal_curve
 
 Array = NDArray[np.float64]
 
@@ -248,13 +247,17 @@ BOUNDS: tuple[tuple[str, str, str, float], ...] = (
 )  # what the procedure is held to
 
 
-def curve(panel: Panel, market: Market, items: int, repetitions: int) -> dict[str, Any]:
+def curve(market: Market, items: int, repetitions: int) -> dict[str, Any]:
     """Share promoted by skill, simulated, and as `foresweep power` reckons it."""
     points = [
         repeat(replace(ONE, name="curve", skill=skill, items=items), market, repetitions)
         for skill in CURVE_SKILLS
     ]
-    own, shared = plan_curves(panel, make_split(panel, HORIZON), BENCHMARK)
+    every = slice(None, None, HORIZON)  # the same losses, on days that share no label
+    own, shared = (
+        signal_curve(market.moves[every, :, None], market.sigma[every], shared=s)
+        for s in (False, True)
+    )
     effective = effective_origins(ONE.origins, HORIZON, STRIDE)
     design = Design(items, effective, effective, TRIALS)
     return {
@@ -327,7 +330,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     market = read_market(panel)
     times = 30 if asked.quick else 300
     scenarios = [repeat(s, market, times) for s in SCENARIOS]
-    curves = [curve(panel, market, items, times // 3) for items in (31, 400)]
+    curves = [curve(market, items, times // 3) for items in (31, 400)]
     spent = sum(x["cpu_s"] for x in (*scenarios, *curves))
     days, items = market.moves.shape
     found = {

@@ -6,10 +6,10 @@ benchmark's forecast by
 
     s = rho^2 r + rho sqrt(1 - rho^2) sigma e        e: errors of other origins over their sigma
 
-so it knows a part of what came and is wrong by what markets really do: fat tails, wild months, and
-leads that move together. rho sets its skill. The loss differences, divided by sigma, have a mean
-and a variance over origins of common + own / items; with those, more items or more years are a
-matter of arithmetic.
+so it knows a part of what came and is wrong by what markets really do, fat tails and wild months; e
+is one number for all leads, since forecasts are smooth paths. rho sets its skill. The loss
+differences, divided by sigma, have a mean and a variance over origins of common + own / items; with
+those, more items or more years are a matter of arithmetic.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ POWER = 0.8
 """Chance at which a skill counts as provable."""
 FEWEST_ORIGINS = 20.0
 """Effective origins below which a verdict is `hold`, whatever the losses say."""
-RHOS = np.concatenate([[0.0], np.geomspace(0.02, 0.85, 24)])
-MOST_CELLS = 400_000
+RHOS = np.concatenate([[0.0], np.geomspace(0.02, 0.85, 18)])
+MOST_CELLS = 300_000
 """Windows times leads drawn per signal: what items share is small, and needs many to be seen."""
 
 
@@ -157,7 +157,7 @@ def signal_curve(
     per_lead = scale[:, :, None] * np.sqrt(np.arange(1, errors.shape[2] + 1) / errors.shape[2])
     shocks = _standard(errors / per_lead)
     chosen = _chosen(errors, rng)
-    noise = per_lead[chosen] * _elsewhere(shocks, chosen, shared, rng)
+    noise = per_lead[chosen] * _elsewhere(shocks[:, :, -1:], chosen, shared, rng)
     truth, weights = errors[chosen], scale[chosen]
     rows = [_signal(truth, weights, noise, float(rho)) for rho in rhos]
     skill, mean, common, own = (np.array(column) for column in zip(*rows, strict=True))

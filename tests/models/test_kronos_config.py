@@ -40,7 +40,8 @@ def pretrained(facts: Facts = FACTS, **values: Any) -> KronosConfig:
 def test_from_scratch_everything_is_filled_in_by_size() -> None:
     found = as_dict(scratch(size="tiny"))
     unset = {k for k, v in found.items() if v is None}
-    assert unset == {"pretrained", "max_epochs"}
+    off = {"ema_decay", "patience", "lora_r", "lora_alpha", "lora_dropout"}
+    assert unset == {"pretrained", "max_epochs"} | off
     assert {k: found[k] for k in ARCHITECTURE} == dict(size_of("tiny").fields)
     assert (found["target"], found["prediction_length"]) == ("return", 5)
 

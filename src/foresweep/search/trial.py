@@ -24,7 +24,7 @@ from foresweep.evaluation.leaks import check_no_leak
 from foresweep.models.base import Facts, ForecastModel, Resources
 from foresweep.models.checkpoint import read_checkpoint, update_card
 from foresweep.models.config import as_dict, config_hash, make_config
-from foresweep.models.devices import on_device
+from foresweep.models.devices import bf16_is_fast, on_device
 from foresweep.models.registry import BASELINES, get_model
 from foresweep.search.channel import PipeChannel
 from foresweep.search.plan import SweepPlan
@@ -83,12 +83,14 @@ class Prepare:
     plan: SweepPlan
 
     def __call__(self, channel: PipeChannel) -> tuple[Prepared, ...]:
+        fast_bf16 = False
         if any(p.model not in BASELINES for p in self.proposals):
-            on_device(self.plan.resources)  # a device that is not there stops the sweep here
+            used = on_device(self.plan.resources)  # a device that is not there stops the sweep here
+            fast_bf16 = bf16_is_fast(used.device)
         panel, split = self.ground.load()
         train = TrainWindows(panel, split, split.part("train"))
         bars = sum(len(train.values(i)) for i in range(panel.num_items))
-        facts = Facts(split.horizon, split.max_context, bars, self.plan.step_cap)
+        facts = Facts(split.horizon, split.max_context, bars, self.plan.step_cap, fast_bf16)
         return tuple(prepare(p, facts) for p in self.proposals)
 
 

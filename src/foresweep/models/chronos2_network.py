@@ -1,4 +1,6 @@
-"""The Chronos-2 network: built, read, adapted, asked. The one file that touches `chronos`.
+"""The Chronos-2 network: built, read, adapted, asked.
+
+With `chronos2_encoder` the one place that touches `chronos`.
 
 Rows: group attention mixes the rows of one group along the batch axis, so the V channels of a
 window become V rows with one group id, and windows never see each other.
@@ -13,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from chronos.chronos2 import Chronos2CoreConfig, Chronos2Model
+from chronos.chronos2 import Chronos2CoreConfig
 from torch import Tensor, nn
 
 from foresweep.errors import ModelError
+from foresweep.models.chronos2_encoder import Chronos2Model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -180,8 +183,7 @@ def _rows(context: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rows_at_once(context: Tensor) -> int:
-    """Group attention costs the square of the rows of a call: short calls are faster on a CPU,
-    and a GPU wants longer ones."""
+    """Short calls stay in the caches of a CPU, and a GPU wants longer ones."""
     return 64 if context.device.type == "cpu" else 1024
 
 

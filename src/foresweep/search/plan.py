@@ -11,8 +11,14 @@ from foresweep.data.splits import PARTS
 from foresweep.errors import ConfigError, UnknownName, UsageError
 from foresweep.metrics import METRICS
 from foresweep.models.base import Resources
-from foresweep.models.registry import BASELINES, FAMILIES
-from foresweep.search.proposals import BASELINE_SOURCE, DEFAULT_MAX_RUNS, Proposal, expand_models
+from foresweep.models.registry import BASELINES
+from foresweep.search.proposals import (
+    BASELINE_SOURCE,
+    DEFAULT_MAX_RUNS,
+    ZERO_SHOT,
+    Proposal,
+    expand_models,
+)
 
 OBJECTIVES = tuple(m for m in METRICS if m not in ("naive_pct_mae", "dm_pvalue_vs_naive"))
 """What a sweep can be about: scores of the model itself, not of naive and not of chance."""
@@ -60,7 +66,7 @@ class SweepPlan:
         return {"pretrained": self.pretrained, "size": None if self.pretrained else self.size}
 
     def checked(self) -> SweepPlan:
-        """This plan with model names spelt out. Raises UnknownName, ConfigError."""
+        """This plan with model names spelt out. Raises UnknownName, ConfigError, UsageError."""
         bare = self.objective.strip()
         if bare.partition("_")[0] in PARTS:
             raise ConfigError(
@@ -69,7 +75,14 @@ class SweepPlan:
             )
         if bare not in OBJECTIVES:
             raise UnknownName("objective", bare, OBJECTIVES)
-        return dataclasses.replace(self, models=expand_models(self.models), objective=bare)
+        models = expand_models(self.models)
+        if self.mode == ZERO_SHOT and not self.pretrained and not set(models) <= set(BASELINES):
+            raise UsageError(
+                f"--mode {ZERO_SHOT} asks weights as they are, and a model from scratch has none; "
+                f"give --pretrained published (or a Hugging Face id, or a folder), or train from "
+                f"scratch with --mode priority"
+            )
+        return dataclasses.replace(self, models=models, objective=bare)
 
 
 def by_hand(plan: SweepPlan, values: Mapping[str, Any]) -> SweepPlan:
@@ -82,7 +95,7 @@ def by_hand(plan: SweepPlan, values: Mapping[str, Any]) -> SweepPlan:
     if said.get("pretrained"):
         said.setdefault("size", None)
     plan = dataclasses.replace(plan, **said)
-    base = plan.base if models[0] in FAMILIES else {}  # a plug-in's fields are its own
+    base = {} if models[0] in BASELINES else plan.base
     config = {**base, **values}
     source = BASELINE_SOURCE if models[0] in BASELINES and not values else "by hand"
     return dataclasses.replace(plan, proposals=(Proposal(models[0], config, source),))

@@ -15,21 +15,37 @@ from pathlib import Path
 from typing import Any
 
 from foresweep.data.panel import Panel
-from foresweep.data.splits import SHARES, Split, make_split
+from foresweep.data.splits import SHARES, PartName, Split, make_split
 from foresweep.data.tables import read_panel
 from foresweep.data.windows import TrainWindows
 from foresweep.errors import ForesweepError
-from foresweep.evaluation.backtest import evaluate, make_scorer
+from foresweep.evaluation.backtest import calibrate, evaluate, make_scorer
 from foresweep.evaluation.leaks import check_no_leak
-from foresweep.models.base import Facts, ForecastModel, Resources
+from foresweep.metrics import QUANTILE_METRICS
+from foresweep.models.base import (
+    Checkpoint,
+    Facts,
+    Forecast,
+    ForecastModel,
+    Predictor,
+    Resources,
+)
+from foresweep.models.calibration import (
+    load_predictor,
+    refuse_centre_under,
+    store_calibration,
+    wants_calibration,
+)
 from foresweep.models.checkpoint import read_checkpoint, update_card
-from foresweep.models.config import as_dict, config_hash, make_config
+from foresweep.models.config import as_dict, config_hash, hyperparameters, make_config
 from foresweep.models.devices import bf16_is_fast, on_device
 from foresweep.models.registry import BASELINES, get_model
 from foresweep.search.channel import PipeChannel
 from foresweep.search.plan import SweepPlan
 from foresweep.search.proposals import Proposal
 
+IMPLIED = (("pretrained", None), ("size", None), ("size", "tiny"))
+"""Laid under every config without being asked for."""
 LEAK_STEPS = 2
 """A model that looks ahead does so from its first step: the leak test trains no longer."""
 
@@ -91,16 +107,18 @@ class Prepare:
         train = TrainWindows(panel, split, split.part("train"))
         bars = sum(len(train.values(i)) for i in range(panel.num_items))
         facts = Facts(split.horizon, split.max_context, bars, self.plan.step_cap, fast_bf16)
-        return tuple(prepare(p, facts) for p in self.proposals)
+        return tuple(prepare(p, facts, objective=self.plan.objective) for p in self.proposals)
 
 
-def prepare(proposal: Proposal, facts: Facts) -> Prepared:
+def prepare(proposal: Proposal, facts: Facts, *, objective: str) -> Prepared:
     """Resolve one proposal. A refusal is an answer, not an error: the sweep goes on without it."""
     try:
         model = get_model(proposal.model)
-        config = make_config(model.Config, proposal.config, model=proposal.model)
+        values = _fitting(model.Config, proposal.config)
+        config = make_config(model.Config, values, model=proposal.model)
         whole = model.resolve(config, replace(facts, step_cap=None))
         config = model.resolve(config, facts)
+        refuse_centre_under(objective, config, quantile_metrics=QUANTILE_METRICS)
         weights = model.weights_hash(config)
     except ForesweepError as error:
         return Prepared(proposal, {}, "", "", refused=str(error))
@@ -111,6 +129,13 @@ def prepare(proposal: Proposal, facts: Facts) -> Prepared:
         for inference in (True, False)
     )
     return Prepared(proposal, as_dict(config), whole_hash, train_hash, steps_asked=cut)
+
+
+def _fitting(config_type: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values without what a sweep lays under every config and a family has no field for: a
+    start from scratch, in the size that was not asked for."""
+    known = {h.name for h in hyperparameters(config_type)}
+    return {k: v for k, v in values.items() if k in known or (k, v) not in IMPLIED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +156,7 @@ class LeakTest:
         if getattr(config, "max_steps", None):
             config = replace(config, max_steps=LEAK_STEPS)
         checkpoint = _train(model, config, panel, split, self, channel)
-        predictor = model.load(checkpoint, on_device(self.resources))
+        predictor, _ = _calibrated(model, config, checkpoint, panel, split, self)
         check_no_leak(predictor, panel, split, seed=self.seed)
 
 
@@ -166,9 +191,9 @@ class Trial:
         started = time.perf_counter()
         checkpoint = _train(model, config, panel, split, self, channel)
         trained = time.perf_counter()
-        predictor = model.load(checkpoint, on_device(self.resources))
-        scores = evaluate(predictor, panel, split, seed=self.seed, out=self.out)
-        update_card(checkpoint, self._card(panel, split, scores))
+        predictor, made = _calibrated(model, config, checkpoint, panel, split, self)
+        scores = evaluate(predictor, panel, split, seed=self.seed, out=self.out, made=made)
+        update_card(read_checkpoint(checkpoint.path), self._card(panel, split, scores))
         return TrialResult(
             scores=scores,
             checkpoint_path=checkpoint.path,
@@ -212,6 +237,26 @@ def _train(
         out=task.out / "checkpoint",
     )
     return read_checkpoint(checkpoint.path)
+
+
+def _calibrated(
+    model: ForecastModel,
+    config: Any,
+    checkpoint: Checkpoint,
+    panel: Panel,
+    split: Split,
+    task: Trial | LeakTest,
+) -> tuple[Predictor, dict[PartName, Forecast]]:
+    """The predictor to score, calibrated and stored where its config asks for it, with tune's own
+    cross-fitted forecasts; then no part is forecast twice."""
+    resources = on_device(task.resources)
+    if not wants_calibration(config):
+        return load_predictor(model, checkpoint, resources), {}
+    raw = model.load(checkpoint, resources)
+    tuned = calibrate(raw, config, panel, split, seed=task.seed)
+    store_calibration(checkpoint, tuned.calibration)
+    calibrated = load_predictor(model, read_checkpoint(checkpoint.path), resources)
+    return calibrated, {"tune": tuned.forecast}
 
 
 def _peak_memory_mb() -> float:

@@ -28,7 +28,7 @@ from foresweep.data.panel import Bars, Panel
 from foresweep.data.splits import Split, make_split
 from foresweep.data.windows import Context, TrainWindows, Windows
 from foresweep.errors import ConfigError, UnknownName
-from foresweep.evaluation.backtest import make_scorer
+from foresweep.evaluation.backtest import calibrate, make_scorer
 from foresweep.evaluation.leaks import check_no_leak, check_training_is_blind, falling_scorer
 from foresweep.models.base import (
     DEFAULT_LEVELS,
@@ -42,6 +42,7 @@ from foresweep.models.base import (
     Resources,
     Scorer,
 )
+from foresweep.models.calibration import load_predictor, store_calibration, wants_calibration
 from foresweep.models.checkpoint import read_checkpoint, read_weights
 from foresweep.models.config import Hyperparameter, hyperparameters, make_config
 
@@ -150,7 +151,17 @@ class Bench:
             report=report,
             out=out,
         )
-        return checkpoint, told
+        return self.calibrated(checkpoint, panel, values), told
+
+    def calibrated(
+        self, checkpoint: Checkpoint, panel: Panel, values: Mapping[str, Any]
+    ) -> Checkpoint:
+        """The checkpoint with the calibration that the config asks for, as every trial has it."""
+        config = self.resolve(values)
+        if not wants_calibration(config):
+            return checkpoint
+        raw = self.model.load(checkpoint, Resources())
+        return store_calibration(checkpoint, calibrate(raw, config, panel, self.split).calibration)
 
     def trial(self, values: Mapping[str, Any], *, seed: int = 0, steered: bool = True) -> Trial:
         """The trial of these values; `steered` by tune, or keeping its last step."""
@@ -163,7 +174,7 @@ class Bench:
         """The same, never from memory."""
         scorer = make_scorer(self.panel, self.split) if steered else falling_scorer()
         checkpoint, told = self.fit(self.panel, scorer, values, seed)
-        predictor = self.model.load(read_checkpoint(checkpoint.path), Resources())
+        predictor = load_predictor(self.model, read_checkpoint(checkpoint.path), Resources())
         context = self.contexts(predictor)
         forecast = ask(predictor, context).values
         return Trial(checkpoint, predictor, context, forecast, tuple(told))
@@ -276,7 +287,7 @@ class ModelContract:
         def train(panel: Panel, scorer: Scorer) -> dict[str, Any]:
             checkpoint, _ = bench.fit(panel, scorer, self.config())
             windows = Windows(bench.panel, bench.split, bench.split.part("val"))
-            predictor = bench.model.load(read_checkpoint(checkpoint.path), Resources())
+            predictor = load_predictor(bench.model, read_checkpoint(checkpoint.path), Resources())
             context = windows.context(predictor.context_length, np.arange(3))
             forecast = ask(predictor, context).values  # catches what is kept beside the weights
             return {**read_weights(checkpoint), "forecast": forecast}
@@ -298,7 +309,7 @@ class ModelContract:
     def test_a_reloaded_checkpoint_gives_the_same_forecast(
         self, bench: Bench, trial: Trial, tmp_path: Path
     ) -> None:
-        again = bench.model.load(read_checkpoint(trial.checkpoint.path), Resources())
+        again = load_predictor(bench.model, read_checkpoint(trial.checkpoint.path), Resources())
         np.testing.assert_allclose(ask(again, trial.context).values, trial.forecast, rtol=1e-6)
         elsewhere = forecast_in_new_process(bench.model, trial.checkpoint.path, tmp_path / "f.npy")
         np.testing.assert_allclose(elsewhere, trial.forecast, rtol=1e-6)
@@ -355,5 +366,5 @@ def main(module: str, name: str, checkpoint: str, out: str) -> None:
     """What `forecast_in_new_process` runs."""
     model: ForecastModel = getattr(importlib.import_module(module), name)()
     bench = Bench(model, Path(checkpoint).parent)
-    predictor = model.load(read_checkpoint(Path(checkpoint)), Resources())
+    predictor = load_predictor(model, read_checkpoint(Path(checkpoint)), Resources())
     np.save(out, ask(predictor, bench.contexts(predictor)).values)

@@ -156,7 +156,7 @@ class LeakTest:
         if getattr(config, "max_steps", None):
             config = replace(config, max_steps=LEAK_STEPS)
         checkpoint = _train(model, config, panel, split, self, channel)
-        predictor, _ = _calibrated(model, config, checkpoint, panel, split, self)
+        _, predictor, _ = _calibrated(model, config, checkpoint, panel, split, self)
         check_no_leak(predictor, panel, split, seed=self.seed)
 
 
@@ -191,9 +191,9 @@ class Trial:
         started = time.perf_counter()
         checkpoint = _train(model, config, panel, split, self, channel)
         trained = time.perf_counter()
-        predictor, made = _calibrated(model, config, checkpoint, panel, split, self)
+        checkpoint, predictor, made = _calibrated(model, config, checkpoint, panel, split, self)
         scores = evaluate(predictor, panel, split, seed=self.seed, out=self.out, made=made)
-        update_card(read_checkpoint(checkpoint.path), self._card(panel, split, scores))
+        update_card(checkpoint, self._card(panel, split, scores))
         return TrialResult(
             scores=scores,
             checkpoint_path=checkpoint.path,
@@ -246,17 +246,19 @@ def _calibrated(
     panel: Panel,
     split: Split,
     task: Trial | LeakTest,
-) -> tuple[Predictor, dict[PartName, Forecast]]:
+) -> tuple[Checkpoint, Predictor, dict[PartName, Forecast]]:
     """The predictor to score, calibrated and stored where its config asks for it, with tune's own
     cross-fitted forecasts; then no part is forecast twice."""
     resources = on_device(task.resources)
-    if not wants_calibration(config):
-        return load_predictor(model, checkpoint, resources), {}
-    raw = model.load(checkpoint, resources)
-    tuned = calibrate(raw, config, panel, split, seed=task.seed)
-    store_calibration(checkpoint, tuned.calibration)
-    calibrated = load_predictor(model, read_checkpoint(checkpoint.path), resources)
-    return calibrated, {"tune": tuned.forecast}
+    made: dict[PartName, Forecast] = {}
+    if wants_calibration(config):
+        raw = model.load(checkpoint, resources)
+        tuned = calibrate(raw, config, panel, split, seed=task.seed)
+        checkpoint, made = (
+            store_calibration(checkpoint, tuned.calibration),
+            {"tune": tuned.forecast},
+        )
+    return checkpoint, load_predictor(model, checkpoint, resources), made
 
 
 def _peak_memory_mb() -> float:

@@ -163,13 +163,17 @@ def seeded(seed: int, resources: Resources) -> Iterator[None]:
     devices = [resources.device] if resources.device.startswith("cuda") else []
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fills = torch.utils.deterministic.fill_uninitialized_memory
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         torch.set_num_threads(resources.threads)
         torch.use_deterministic_algorithms(resources.device == "cpu")
+        # an aid for debugging, not for determinism; it costs about 1 % of a tiny step
+        torch.utils.deterministic.fill_uninitialized_memory = False
         try:
             yield
         finally:
+            torch.utils.deterministic.fill_uninitialized_memory = fills
             torch.use_deterministic_algorithms(strict, warn_only=warn_only)
             torch.set_num_threads(threads)
 

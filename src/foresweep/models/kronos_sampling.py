@@ -320,7 +320,7 @@ def _attend(
 
 def _split(x: Tensor, heads: int) -> Tensor:
     """[..., L, h * d] -> [..., h, L, d]"""
-    return x.unflatten(-1, (heads, -1)).transpose(-2, -3)
+    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads).transpose(-2, -3)
 
 
 def _heads(block: Block, x: Tensor) -> tuple[Tensor, ...]:

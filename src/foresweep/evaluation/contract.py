@@ -44,7 +44,7 @@ from foresweep.models.base import (
 )
 from foresweep.models.calibration import load_predictor, store_calibration, wants_calibration
 from foresweep.models.checkpoint import read_checkpoint, read_weights
-from foresweep.models.config import Hyperparameter, hyperparameters, make_config
+from foresweep.models.config import Hyperparameter, as_dict, hyperparameters, make_config
 
 HORIZON = 3
 MAX_CONTEXT = 256
@@ -165,7 +165,8 @@ class Bench:
 
     def trial(self, values: Mapping[str, Any], *, seed: int = 0, steered: bool = True) -> Trial:
         """The trial of these values; `steered` by tune, or keeping its last step."""
-        key = json.dumps([dict(values), seed, steered], sort_keys=True)
+        config = make_config(self.model.Config, values, model=self.model.name)
+        key = json.dumps([as_dict(config), seed, steered], sort_keys=True)
         if key not in self._trials:
             self._trials[key] = self.fresh(values, seed=seed, steered=steered)
         return self._trials[key]

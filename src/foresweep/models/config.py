@@ -79,7 +79,7 @@ class Hyperparameter:
 
 
 def hyperparameters(config_type: type[Any]) -> tuple[Hyperparameter, ...]:
-    """Every field of a Config class, in order."""
+    """Every field of a Config class, in order; what comes after training last."""
     found = []
     for f in dataclasses.fields(config_type):
         info: Any = f.default
@@ -94,7 +94,7 @@ def hyperparameters(config_type: type[Any]) -> tuple[Hyperparameter, ...]:
                 extra["probe"],
             )
         )
-    return tuple(found)
+    return tuple(sorted(found, key=lambda h: h.stage == "calibration"))
 
 
 def make_config(config_type: type[T], values: Mapping[str, Any], *, model: str) -> T:

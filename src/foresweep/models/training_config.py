@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from foresweep.errors import ConfigError
 from foresweep.models.base import Facts
+from foresweep.models.calibration import CalibrationConfig
 from foresweep.models.config import config_class, hyper, hyperparameters
 
 TINY_STEPS, DEFAULT_STEPS = 300, 1000
@@ -28,7 +29,7 @@ _LORA = {**_WEIGHTS, "finetune": "lora"}
 
 
 @config_class
-class TrainingConfig:
+class TrainingConfig(CalibrationConfig):
     """Hyperparameters that every trained family shares; families inherit and add their own."""
 
     pretrained: str | None = hyper(

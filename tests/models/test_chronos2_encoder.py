@@ -132,15 +132,30 @@ def test_embeddings_and_attention_weights_are_the_authors_own() -> None:
     ours, theirs = pair()
     rows, ids = windows(4, 1)[:, 0], torch.arange(4)
     with torch.no_grad():
+        ours(rows, group_ids=ids)  # reads one patch; encoding reads all
         found, wanted = (n.encode(rows, group_ids=ids)[0][0] for n in (ours, theirs))
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
         weights = ours(rows, group_ids=ids, output_attentions=True).enc_time_self_attn_weights
     assert [w.shape[-1] for w in weights] == [14, 14]
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_dropout_in_training_follows_the_authors_law(channels: int) -> None:
+def test_a_row_alone_loses_the_same_share_of_heads_as_any_other() -> None:
+    ours, _ = pair(dropout=0.4)
+    group = ours.encoder.block[0].layer[1].self_attention
+    seen: dict[str, Tensor] = {}
+    group.v.register_forward_hook(lambda *given: seen.update(value=given[2]))
+    group.o.register_forward_hook(lambda *given: seen.update(found=given[1][0]))
+    with seeded(0, Resources()):
+        net.quantiles(ours.train(), windows(60, 1), 6)
+    value, found = (seen[k].unflatten(-1, (2, 8)) for k in ("value", "found"))
+    lost = (found == 0).all(dim=-1)
+    assert 0.37 < lost.float().mean() < 0.43
+    torch.testing.assert_close(found[~lost], value[~lost] / 0.6)
+
+
+def test_dropout_in_training_follows_the_authors_law() -> None:
     """The mean and the spread of 150 losses are those of the authors' network."""
+    channels = 3
     context = windows(3, channels)
     labels = torch.randn(3, channels, 6, generator=torch.Generator().manual_seed(2))
     found = []

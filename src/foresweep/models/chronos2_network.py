@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +18,11 @@ from chronos.chronos2 import Chronos2CoreConfig
 from torch import Tensor, nn
 
 from foresweep.errors import ModelError
+from foresweep.models.adapters import Group, Layers, halves
 from foresweep.models.chronos2_encoder import Chronos2Model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from peft.tuners.lora import LoraModel
 
 LEVELS = (0.01, *(k / 100 for k in range(5, 100, 5)), 0.99)
 """The 21 levels of amazon/chronos-2, kept from scratch."""
@@ -32,8 +31,19 @@ ADAPTED = (
     "output_patch_embedding.output_layer",
 )
 """Layers that carry LoRA adapters: the choice of `Chronos2Pipeline.fit`."""
-EMBEDDINGS = ("shared", "input_patch_embedding", "output_patch_embedding")
-"""What is trained when the backbone is frozen: token, input and output embeddings."""
+
+
+def layers(num_blocks: int) -> Layers:
+    """How the network is made up: with `freeze="backbone"` the token, input and output embeddings
+    are trained."""
+    lower, upper = halves("encoder.block", num_blocks)
+    groups: dict[Group, tuple[str, ...]] = {
+        "embedding": ("shared", "input_patch_embedding"),
+        "lower_half": lower,
+        "upper_half": (*upper, "encoder.final_layer_norm"),
+        "head": ("output_patch_embedding",),
+    }
+    return Layers(ADAPTED, groups)
 
 
 def core_config(
@@ -121,29 +131,6 @@ def fill(network: Chronos2Model, weights: Mapping[str, NDArray[Any]], *, where: 
 def weights_of(network: Chronos2Model) -> dict[str, NDArray[Any]]:
     """Every weight, as plain float32 arrays."""
     return {k: v.detach().float().cpu().numpy() for k, v in network.state_dict().items()}
-
-
-def freeze_backbone(network: Chronos2Model) -> None:
-    """Keep the encoder as it is: only EMBEDDINGS are trained."""
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name.split(".")[0] in EMBEDDINGS)
-
-
-def adapt(network: Chronos2Model, *, r: int, alpha: int, dropout: float) -> LoraModel:
-    """Hang LoRA adapters (Hu et al. 2021) on the layers ADAPTED, in place; all else is frozen."""
-    from peft import LoraConfig
-    from peft.tuners.lora import LoraModel
-
-    config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(ADAPTED))
-    return LoraModel(network, config, "default")
-
-
-def recompute_blocks(network: Chronos2Model) -> None:
-    """Keep no activations inside the encoder's blocks: less memory, one more forward pass."""
-    from torch.utils.checkpoint import checkpoint
-
-    for block in network.encoder.block:
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def loss(network: nn.Module, context: Tensor, labels: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from foresweep.data.panel import CLOSE, HIGH, LOW, OPEN, VOLUME, Array, IntArray
 from foresweep.data.windows import TrainWindows
+from foresweep.errors import NotEnoughData
 from foresweep.models.training_config import TrainingConfig
 
 Flags = NDArray[np.bool_]
@@ -43,7 +44,14 @@ class Sampler:
         """Raises NotEnoughData when no item has a window, `config.time_scale` times as long."""
         self._train, self._length = train, context + labels
         self._scale, self._flips = config.time_scale, config.sign_flip
-        self._starts = [train.starts(k * context, k * labels) for k in range(1, self._scale + 1)]
+        try:
+            longest = train.starts(self._scale * context, self._scale * labels)
+        except NotEnoughData as error:
+            if self._scale == 1:
+                raise
+            raise NotEnoughData(f"time_scale={self._scale}: {error}") from error
+        shorter = (train.starts(k * context, k * labels) for k in range(1, self._scale))
+        self._starts = [*shorter, longest]
 
     def draw(self, rng: np.random.Generator, size: int) -> Drawn:
         """`size` windows."""
@@ -56,7 +64,8 @@ class Sampler:
         flipped = rng.random(size) < 0.5 if self._flips else np.zeros(size, dtype=bool)
         item, row = (self._pick(part, merged, chosen) for part in (0, 1))
         bars, times = self._cut(item, row, merged)
-        bars[flipped] = mirror(bars[flipped])
+        if self._flips:
+            bars[flipped] = mirror(bars[flipped])
         return Drawn(bars, times, item, row, merged, flipped)
 
     def _pick(self, part: int, merged: IntArray, chosen: IntArray) -> IntArray:

@@ -159,21 +159,22 @@ def seeded(seed: int, resources: Resources) -> Iterator[None]:
     Wrap building a module in it, too: random initialisation is part of what a seed fixes.
     """
     import torch
+    from torch.utils import deterministic as memory
 
     devices = [resources.device] if resources.device.startswith("cuda") else []
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    fills = torch.utils.deterministic.fill_uninitialized_memory
+    fills = memory.fill_uninitialized_memory  # type: ignore[attr-defined]
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         torch.set_num_threads(resources.threads)
         torch.use_deterministic_algorithms(resources.device == "cpu")
         # an aid for debugging, not for determinism; it costs about 1 % of a tiny step
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        memory.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         try:
             yield
         finally:
-            torch.utils.deterministic.fill_uninitialized_memory = fills
+            memory.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
             torch.use_deterministic_algorithms(strict, warn_only=warn_only)
             torch.set_num_threads(threads)
 

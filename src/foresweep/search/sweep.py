@@ -17,7 +17,7 @@ from pathlib import Path
 from foresweep.data.sources import Loaded, load_panel
 from foresweep.errors import ConfigError, ForesweepError, LeakFound, TrackerError, WorkerDied
 from foresweep.models.base import TrialPruned
-from foresweep.models.registry import BASELINES, module_of
+from foresweep.models.registry import BASELINES
 from foresweep.records import Run, Sweep
 from foresweep.search.channel import Progress
 from foresweep.search.events import (
@@ -45,7 +45,6 @@ SYSTEM_EVERY_S = 30.0
 HEAD_MEMORY = "system/process_memory_mb"  # of this process, not of the one that trains
 SPARE = 4
 """Proposals drawn for each trial wanted: those that cannot be tried must not eat the budget."""
-PRELOAD = ("foresweep.search.trial", "foresweep.models.baselines")
 
 
 def run_sweep(plan: SweepPlan, *, tracker: Tracker, runs_dir: Path, listen: Listener) -> Sweep:
@@ -64,8 +63,8 @@ def run_sweep(plan: SweepPlan, *, tracker: Tracker, runs_dir: Path, listen: List
         step_cap=plan.step_cap,
     )
     require_writable(runs_dir)
-    engine = LocalEngine((*PRELOAD, *(module_of(m) for m in plan.models)))
-    warm_up(engine.preload)
+    engine = LocalEngine(plan.models)
+    warm_up(engine.models)
     loaded = load_panel(plan.data, actions=plan.actions)
     stage = set_stage(plan, tracker, engine, runs_dir, loaded.panel, listen)
     listen(DataReady(loaded.panel, stage.split, loaded.report))

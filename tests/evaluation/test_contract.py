@@ -172,7 +172,7 @@ def test_a_planted_breach_is_caught(model, test, tmp_path):
     (tmp_path / "trials").mkdir()
     bench = Bench(model(), tmp_path / "trials")
     suite = TestHonest()
-    given = {"bench": bench, "tmp_path": tmp_path}
+    given = {"bench": bench, "tmp_path": tmp_path, "mode": "scratch"}
     check = getattr(suite, test)
     wanted = inspect.signature(check).parameters
     if "trial" in wanted:
@@ -183,7 +183,7 @@ def test_a_planted_breach_is_caught(model, test, tmp_path):
 
 def test_quantiles_that_fall_are_caught(tmp_path):
     bench = Bench(broken("crossed")(), tmp_path)
-    trial = bench.trial(TestHonest().config(), steered=False)
+    trial = bench.trial(TestHonest().config(), steer="falling")
     with pytest.raises(AssertionError):
         TestHonest().test_quantiles_rise_and_hold_prices_of_the_right_size(trial)
 

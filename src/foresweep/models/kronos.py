@@ -62,6 +62,8 @@ from foresweep.models.representation import by_length, sample_quantiles
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from foresweep.models.kronos_sampling import Draw
+
 ATTENTION_CELLS = 2**25
 """Largest number of attention weights held at once: bounds the windows of one sampling call."""
 
@@ -198,9 +200,12 @@ class KronosPredictor:
             out[index] = sample_quantiles(closes, levels)
         return Forecast(out, levels).checked(len(seen), horizon)
 
-    def paths(self, context: Context, *, horizon: int, seed: int) -> Array:
-        """[N, S, H] sampled closes. Every window must have all of its bars."""
-        from foresweep.models.kronos_sampling import Sampling, inverse_cdf, sample_paths
+    def paths(
+        self, context: Context, *, horizon: int, seed: int, draw: Draw | None = None
+    ) -> Array:
+        """[N, S, H] sampled closes. Every window must have all of its bars. `draw` chooses tokens
+        in place of draws that are a function of seed, item and origin."""
+        from foresweep.models.kronos_sampling import Sampling, sample_paths
 
         config = self._config
         how = Sampling(
@@ -211,7 +216,6 @@ class KronosPredictor:
             positions_of(config),
         )
         normal = normalise(context.values, context.values.shape[1], config.target or "return")
-        drawn = _stratified(uniforms(context, seed=seed, shape=(2, config.num_samples, horizon, 2)))
         ahead = stamps_ahead(context.timestamps, context.future_timestamps, horizon)
         with _evaluating(self.nets):
             bars = sample_paths(
@@ -221,9 +225,15 @@ class KronosPredictor:
                 self._tensor(time_stamps(context.timestamps)),
                 self._tensor(ahead),
                 how,
-                inverse_cdf(self._tensor(drawn)),
+                draw or self._own_draws(context, horizon, seed),
             )
         return normal.closes(bars[..., CLOSE].cpu().double().numpy())
+
+    def _own_draws(self, context: Context, horizon: int, seed: int) -> Draw:
+        from foresweep.models.kronos_sampling import inverse_cdf
+
+        shape = (2, self._config.num_samples, horizon, 2)
+        return inverse_cdf(self._tensor(_stratified(uniforms(context, seed=seed, shape=shape))))
 
     def _tensor(self, values: NDArray[Any]) -> Tensor:
         """On the device; MPS knows no float64."""

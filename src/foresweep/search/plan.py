@@ -11,6 +11,7 @@ from foresweep.data.splits import PARTS
 from foresweep.errors import ConfigError, UnknownName, UsageError
 from foresweep.metrics import METRICS
 from foresweep.models.base import Resources
+from foresweep.models.pretraining import parse_date
 from foresweep.models.registry import BASELINES
 from foresweep.search.proposals import (
     BASELINE_SOURCE,
@@ -38,6 +39,7 @@ class SweepPlan:
     max_runs: int | None = None
     size: str | None = "tiny"  # None with pretrained weights
     pretrained: str | None = None
+    pretrain_cutoff: str | None = None  # last day that the weights may know, where nobody states it
     max_steps: int | None = None
     seed: int = 0
     stride: int | None = None
@@ -82,7 +84,17 @@ class SweepPlan:
                 f"give --pretrained published (or a Hugging Face id, or a folder), or train from "
                 f"scratch with --mode priority"
             )
-        return dataclasses.replace(self, models=models, objective=bare)
+        cutoff = None if self.pretrain_cutoff is None else self._said_cutoff()
+        return dataclasses.replace(self, models=models, objective=bare, pretrain_cutoff=cutoff)
+
+    def _said_cutoff(self) -> str:
+        """Raises UsageError where it is no date or there are no weights."""
+        if not self.pretrained:
+            raise UsageError(
+                f"--pretrain-cutoff {self.pretrain_cutoff} says nothing of models from scratch; "
+                f"give it with --pretrained, or leave it out"
+            )
+        return parse_date(str(self.pretrain_cutoff))
 
 
 def by_hand(plan: SweepPlan, values: Mapping[str, Any]) -> SweepPlan:

@@ -94,7 +94,7 @@ def _prepare(stage: Stage, proposals: tuple[Proposal, ...]) -> tuple[Prepared, .
     """The baselines and the first distinct configs that can be tried, up to the budget, with
     whatever was refused on the way. Raises ConfigError where nothing can be tried."""
     found: tuple[Prepared, ...] = stage.engine.run(
-        Prepare(stage.ground, (*baseline_proposals(), *proposals), stage.plan),
+        Prepare(stage.ground, (*baseline_proposals(stage.plan.objective), *proposals), stage.plan),
         log=stage.runs_dir / "prepare.log",
         on_progress=lambda _: None,
     )
@@ -274,6 +274,7 @@ def _execute(stage: Stage, run: Run, prepared: Prepared) -> Run:
         out=out,
         run_id=run.run_id,
         fingerprints=stage.fingerprints,
+        cutoff=prepared.cutoff,
     )
     started = time.perf_counter()
     try:

@@ -10,7 +10,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from foresweep.models.calibration import (
 from foresweep.models.checkpoint import read_checkpoint, update_card
 from foresweep.models.config import as_dict, config_hash, hyperparameters, make_config
 from foresweep.models.devices import bf16_is_fast, on_device
+from foresweep.models.pretraining import Cutoff, weights_cutoff
 from foresweep.models.registry import BASELINES, get_model
 from foresweep.search.channel import PipeChannel
 from foresweep.search.plan import SweepPlan
@@ -88,6 +89,7 @@ class Prepared:
     train_hash: str
     refused: str | None = None
     steps_asked: int | None = None  # where the sweep's cap cut them
+    cutoff: Cutoff | None = None  # of its pretrained weights, where somebody knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +109,10 @@ class Prepare:
         train = TrainWindows(panel, split, split.part("train"))
         bars = sum(len(train.values(i)) for i in range(panel.num_items))
         facts = Facts(split.horizon, split.max_context, bars, self.plan.step_cap, fast_bf16)
-        return tuple(prepare(p, facts, objective=self.plan.objective) for p in self.proposals)
+        return tuple(prepare(p, facts, self.plan) for p in self.proposals)
 
 
-def prepare(proposal: Proposal, facts: Facts, *, objective: str) -> Prepared:
+def prepare(proposal: Proposal, facts: Facts, plan: SweepPlan) -> Prepared:
     """Resolve one proposal. A refusal is an answer, not an error: the sweep goes on without it."""
     try:
         model = get_model(proposal.model)
@@ -118,8 +120,9 @@ def prepare(proposal: Proposal, facts: Facts, *, objective: str) -> Prepared:
         config = make_config(model.Config, values, model=proposal.model)
         whole = model.resolve(config, replace(facts, step_cap=None))
         config = model.resolve(config, facts)
-        refuse_centre_under(objective, config, quantile_metrics=QUANTILE_METRICS)
+        refuse_centre_under(plan.objective, config, quantile_metrics=QUANTILE_METRICS)
         weights = model.weights_hash(config)
+        cutoff = weights_cutoff(model, config, plan.pretrain_cutoff)
     except ForesweepError as error:
         return Prepared(proposal, {}, "", "", refused=str(error))
     asked = getattr(whole, "max_steps", None)
@@ -128,7 +131,9 @@ def prepare(proposal: Proposal, facts: Facts, *, objective: str) -> Prepared:
         config_hash(config, model=proposal.model, weights_hash=weights, inference=inference)
         for inference in (True, False)
     )
-    return Prepared(proposal, as_dict(config), whole_hash, train_hash, steps_asked=cut)
+    return Prepared(
+        proposal, as_dict(config), whole_hash, train_hash, steps_asked=cut, cutoff=cutoff
+    )
 
 
 def _fitting(config_type: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,6 +188,7 @@ class Trial:
     out: Path
     run_id: str
     fingerprints: Mapping[str, str]
+    cutoff: Cutoff | None = None
 
     def __call__(self, channel: PipeChannel) -> TrialResult:
         panel, split = self.ground.load()
@@ -203,7 +209,7 @@ class Trial:
         )
 
     def _card(self, panel: Panel, split: Split, scores: Mapping[str, float]) -> dict[str, Any]:
-        last = panel.timeline[split.part("tune").stop - 1]
+        tuned, selected = (panel.timeline[split.part(p).stop - 1] for p in ("tune", "val"))
         return {
             "run_id": self.run_id,
             "seed": self.seed,
@@ -213,7 +219,9 @@ class Trial:
             "items": list(panel.items),
             "scores": {k: v for k, v in scores.items() if not k.startswith("test_")},
             "beats_naive": bool(scores["val_skill"] > 0),
-            "tuned_until": str(last.astype("datetime64[s]")),
+            "tuned_until": str(tuned.astype("datetime64[s]")),
+            "selected_until": str(selected.astype("datetime64[s]")),
+            "pretrain_cutoff": asdict(self.cutoff) if self.cutoff else None,
         }
 
 

@@ -35,12 +35,19 @@ SHAPE: Mapping[str, int] = {
 SMALLEST: Mapping[str, Any] = {
     "context_length": 32, "batch_size": 4, "lr": 3e-3, "max_steps": 4, "num_samples": 5, **SHAPE,
 }  # fmt: skip
+TRAINED = ("batch_size", "lr", "max_steps")
+"""What of them has no effect where nothing is trained."""
 
 
 def config(facts: Facts = FACTS, **values: Any) -> KronosConfig:
-    """The smallest config with these values, resolved; with weights, theirs is the shape."""
-    shape = dict.fromkeys(SHAPE) | {"size": None} if values.get("pretrained") else {}
-    made = make_config(KronosConfig, {**SMALLEST, **shape, **values}, model="kronos")
+    """The smallest config with these values, resolved; with weights, theirs is the shape, and
+    zero-shot takes no steps."""
+    given = dict(SMALLEST)
+    if values.get("pretrained"):
+        given |= dict.fromkeys(SHAPE) | {"size": None}
+    if values.get("finetune") == "none":
+        given = {k: v for k, v in given.items() if k not in TRAINED}
+    made = make_config(KronosConfig, {**given, **values}, model="kronos")
     return Kronos().resolve(made, facts)
 
 

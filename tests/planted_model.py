@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,13 @@ from foresweep.data.windows import Context
 from foresweep.models import registry
 from foresweep.models.base import Checkpoint, Forecast, Levels, Predictor, Resources
 from foresweep.models.baselines import Drift
+
+GUEST = """from foresweep.models.baselines import Drift
+
+
+class Guest(Drift):
+    name = "guest"
+"""
 
 
 @dataclass(frozen=True)
@@ -55,12 +63,33 @@ class Killed(Drift):
 @contextmanager
 def installed(folder: Path) -> Iterator[None]:
     """Both models, found by entry point as a plug-in's are, in this process and its workers."""
-    info = folder / "planted-0.1.dist-info"
+    with _found(folder, "planted", "leaky = planted_model:Leaky\nkilled = planted_model:Killed\n"):
+        yield
+
+
+@contextmanager
+def plugin(folder: Path, *, module: str = GUEST, space: str = "") -> Iterator[None]:
+    """The model `guest` in a package of its own, `guest_package`, with a space file or without."""
+    package = folder / "guest_package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "model.py").write_text(module)
+    if space:
+        (package / "spaces").mkdir()
+        (package / "spaces" / "guest.toml").write_text(space)
+    with _found(folder, "guest-plugin", "guest = guest_package.model:Guest\n", needs="numpy>=2"):
+        yield
+    for name in ("guest_package", "guest_package.model"):
+        sys.modules.pop(name, None)
+
+
+@contextmanager
+def _found(folder: Path, name: str, points: str, *, needs: str = "") -> Iterator[None]:
+    info = folder / f"{name.replace('-', '_')}-0.1.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: planted\nVersion: 0.1\n")
-    (info / "entry_points.txt").write_text(
-        "[foresweep.models]\nleaky = planted_model:Leaky\nkilled = planted_model:Killed\n"
-    )
+    wanted = f"Requires-Dist: {needs}\n" if needs else ""
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1\n{wanted}")
+    (info / "entry_points.txt").write_text(f"[foresweep.models]\n{points}")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         registry._points.cache_clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 
 from foresweep.search.channel import PipeChannel
@@ -58,3 +59,13 @@ class KillItself:
 class SayPid:
     def __call__(self, channel: PipeChannel) -> int:
         return os.getpid()
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Which of these modules were there before the task did anything."""
+
+    names: tuple[str, ...]
+
+    def __call__(self, channel: PipeChannel) -> tuple[str, ...]:
+        return tuple(n for n in self.names if n in sys.modules)

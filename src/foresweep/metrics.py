@@ -259,6 +259,9 @@ _ROWS = (
 METRICS: Mapping[str, Metric] = MappingProxyType({m.name: m for m in _ROWS})
 """Every metric by its bare name."""
 
+QUANTILE_METRICS = ("pinball", "pinball_skill", "coverage_80")
+"""Metrics that look at more than the median."""
+
 PANEL_LOSSES = ("pct_mae", "pinball")
 """Metrics whose losses are kept for every run, per window and per lead."""
 

@@ -109,6 +109,13 @@ class Forgetful(Honest):
         return self.made(self.Config(**checkpoint.config), 1.0 + 1e-5 * np.random.random())
 
 
+class GoesAstray(Honest):
+    """A resumed training ends elsewhere."""
+
+    def train(self, train, config, resources, *, resume=None, seed, **rest):
+        return super().train(train, config, resources, seed=seed + bool(resume), **rest)
+
+
 @dataclasses.dataclass(frozen=True)
 class Altered(Stretched):
     """A predictor with a breach."""
@@ -154,6 +161,7 @@ PLANTED = [
     (DeafToStretch, "test_every_hyperparameter_changes_the_outcome_or_is_refused"),
     (Unseeded, "test_the_same_seed_gives_the_same_weights_and_scores"),
     (LastValue, "test_another_seed_gives_another_outcome"),
+    (GoesAstray, "test_a_resumed_training_ends_where_an_unbroken_one_does"),
     (Forgetful, "test_a_reloaded_checkpoint_gives_the_same_forecast"),
     (broken("neighbours"), "test_no_forecast_moves_when_only_the_future_is_changed"),
     (broken("neighbours"), "test_batch_size_and_order_change_no_forecast"),
@@ -172,7 +180,8 @@ def test_a_planted_breach_is_caught(model, test, tmp_path):
     (tmp_path / "trials").mkdir()
     bench = Bench(model(), tmp_path / "trials")
     suite = TestHonest()
-    given = {"bench": bench, "tmp_path": tmp_path}
+    given = {"bench": bench, "tmp_path": tmp_path, "mode": "scratch"}
+    given["trained_mode"] = "scratch"
     check = getattr(suite, test)
     wanted = inspect.signature(check).parameters
     if "trial" in wanted:
@@ -183,7 +192,7 @@ def test_a_planted_breach_is_caught(model, test, tmp_path):
 
 def test_quantiles_that_fall_are_caught(tmp_path):
     bench = Bench(broken("crossed")(), tmp_path)
-    trial = bench.trial(TestHonest().config(), steered=False)
+    trial = bench.trial(TestHonest().config(), steer="falling")
     with pytest.raises(AssertionError):
         TestHonest().test_quantiles_rise_and_hold_prices_of_the_right_size(trial)
 

@@ -16,6 +16,7 @@ from foresweep.data.panel import CLOSE, panel_from_frame
 from foresweep.data.splits import make_split
 from foresweep.data.windows import TrainWindows, Windows
 from foresweep.errors import ConfigError, ForecastError, ModelError, WeightsNotFound
+from foresweep.models.adapters import recompute, tune
 from foresweep.models.base import DEFAULT_LEVELS, Facts, Resources
 from foresweep.models.chronos2 import Chronos2, Chronos2Predictor, at_levels, encode, start
 from foresweep.models.chronos2_config import Chronos2Config
@@ -46,8 +47,9 @@ def make_network(seed: int = 0, *, spread: float = 1.0, **options: Any) -> Any:
     """A network as from scratch, `spread` times its first weights: far from an even forecast."""
     from foresweep.models import chronos2_network as net
 
+    dropout = options.pop("dropout", 0.0)
     core = net.core_config(
-        **SHAPE, dropout=options.pop("dropout", 0.0), context_length=48, label_length=5
+        **{**SHAPE, **options}, dropout=dropout, context_length=48, label_length=5
     )
     with seeded(seed, Resources()):
         network = net.build(core)
@@ -58,13 +60,17 @@ def make_network(seed: int = 0, *, spread: float = 1.0, **options: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights as `Chronos2Pipeline.save_pretrained` writes them."""
+    """Random weights in the authors' format."""
+    return saved(make_network(spread=10.0, dropout=0.1), tmp_path_factory.mktemp("weights"))
+
+
+def saved(network: Any, path: Path) -> Path:
+    """The folder that `Chronos2Pipeline.save_pretrained` writes."""
     from chronos import Chronos2Pipeline
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    path = tmp_path_factory.mktemp("weights")
-    Chronos2Pipeline(make_network(spread=10.0, dropout=0.1)).save_pretrained(path)
+    Chronos2Pipeline(network).save_pretrained(path)
     return path
 
 
@@ -91,9 +97,10 @@ def test_weights_fix_the_architecture_and_dropout_is_theirs_unless_chosen(folder
     assert resolved(pretrained=str(folder), dropout=0.3).dropout == 0.3
 
 
-@pytest.mark.parametrize("lora", [False, True])
-def test_a_config_that_is_resolved_again_stays_as_it_is(folder: Path, lora: bool) -> None:
-    config = resolved(**({"pretrained": str(folder), "finetune": "lora"} if lora else {}))
+@pytest.mark.parametrize("finetune", ["scratch", "full", "lora", "none"])
+def test_a_config_that_is_resolved_again_stays_as_it_is(folder: Path, finetune: str) -> None:
+    tuned = {"pretrained": str(folder), "finetune": finetune}
+    config = resolved(**(tuned if finetune != "scratch" else {}))
     assert Chronos2().resolve(config, FACTS) == config
 
 
@@ -108,7 +115,9 @@ def test_lora_takes_the_authors_rank_and_twice_the_rank_as_alpha(folder: Path) -
     ("values", "message"),
     [
         ({"finetune": "lora"}, "finetune='lora' would keep a backbone of random weights"),
-        ({"freeze_backbone": True}, "freeze_backbone=True would keep a backbone of random"),
+        ({"freeze": "backbone"}, "freeze='backbone' would keep a backbone of random"),
+        ({"finetune": "none"}, "finetune='none' would forecast with random weights"),
+        ({"target": "price", "scaling": "volatility"}, "scaling='volatility' has no effect"),
         ({"lora_r": 16}, "lora_r=16 has no effect with finetune='full'"),
         ({"lora_alpha": 16}, "lora_alpha=16 has no effect with finetune='full'"),
         ({"lora_dropout": 0.0}, "lora_dropout=0.0 has no effect with finetune='full'"),
@@ -131,7 +140,10 @@ def test_a_choice_without_effect_or_sense_is_refused_by_name(
         ({"size": "tiny"}, "size='tiny' has no effect with pretrained"),
         ({"d_model": 32}, "d_model=32 contradicts pretrained=.* d_model=16"),
         ({"patch_size": 16}, "patch_size=16 contradicts pretrained=.* patch_size=8"),
-        ({"finetune": "lora", "freeze_backbone": True}, "freeze_backbone=True has no effect with"),
+        ({"finetune": "lora", "freeze": "backbone"}, "freeze='backbone' has no effect with"),
+        ({"finetune": "none", "lr": 1e-5}, "lr=1e-05 has no effect with finetune='none'"),
+        ({"finetune": "none", "dropout": 0.1}, "dropout=0.1 has no effect with finetune='none'"),
+        ({"freeze": "lower_half"}, "freeze='lower_half' of 1 block freezes none"),
     ],
 )
 def test_a_choice_that_contradicts_the_weights_is_refused_by_name(
@@ -178,16 +190,18 @@ def test_the_weights_hash_follows_config_and_weights(folder: Path, tmp_path: Pat
         copy.mkdir()
         for file in folder.iterdir():
             (copy / file.name).write_bytes(file.read_bytes())
-        with (copy / name).open("ab") as changed:
-            changed.write(b" ")
+        changed = (copy / name).read_bytes().replace(b"0.1", b"0.2") + b" "
+        (copy / name).write_bytes(changed)
         elsewhere = make_config(Chronos2Config, {"pretrained": str(copy)}, model="chronos2")
         found.add(Chronos2().weights_hash(elsewhere))
     assert len(found) == 3
 
 
 @pytest.mark.parametrize("kind", ["scratch", "pretrained"])
-def test_every_config_of_the_space_file_resolves(kind: Any, folder: Path) -> None:
+def test_every_config_of_the_space_file_resolves(kind: Any, tmp_path: Path) -> None:
     from importlib.resources import files
+
+    folder = saved(make_network(num_layers=2), tmp_path)
 
     text = (files("foresweep.models") / "spaces" / "chronos2.toml").read_text()
     space = parse_space_file(text, kind)
@@ -250,11 +264,12 @@ def test_the_loss_is_the_authors_own_on_an_equal_batch(train: TrainWindows) -> N
     learner.module.eval()
     item = np.arange(3)
     row = np.array([len(train.values(i)) for i in item]) - 48 - 13
-    batch = learner.windows(item, row)
+    bars = train.cut(item, row, 61)[0]
+    batch = learner.windows(bars)
     assert bool(batch[1][:, 1:].isnan().all())
     assert not bool(batch[1][:, 0].isnan().any())
 
-    channels, _ = encode(learner.view, train.cut(item, row, 61)[0], 48)
+    channels, _ = encode(learner.view, bars, 48)
     inputs = [
         {"target": c[0], "past_covariates": {f"x{k}": c[k] for k in range(1, 4)}}
         for c in channels.astype(np.float32)
@@ -285,7 +300,8 @@ def test_labels_change_nothing_of_the_context_they_follow() -> None:
         with seeded(0, Resources()):
             own = TrainWindows(panel, split, split.part("train"))
             learner = start(own, config, Resources(), horizon=5)
-        found.append(learner.windows(np.array([0]), np.array([100])))
+        bars, _ = own.cut(np.array([0]), np.array([100]), 48 + 5)
+        found.append(learner.windows(bars))
     np.testing.assert_array_equal(found[0][0].numpy(), found[1][0].numpy())
     assert not np.array_equal(found[0][1].numpy(), found[1][1].numpy())
 
@@ -441,8 +457,9 @@ def test_lora_trains_adapters_alone_and_merging_changes_no_forecast() -> None:
     names = set(network.state_dict())
     context = torch.randn(3, 2, 48, generator=torch.Generator().manual_seed(0))
     plain = net.quantiles(network, context, 5)
+    config = Chronos2Config(pretrained="here", finetune="lora", lora_r=2, lora_alpha=8)
     with seeded(1, Resources()):
-        lora = net.adapt(network, r=2, alpha=8, dropout=0.0)
+        adapted = tune(network, config, net.layers(1))
     trained = [name for name, p in network.named_parameters() if p.requires_grad]
     layers = {name.split(".lora_")[0].split("encoder.block.0.layer.")[-1] for name in trained}
     assert all(".lora_" in name for name in trained)
@@ -453,21 +470,37 @@ def test_lora_trains_adapters_alone_and_merging_changes_no_forecast() -> None:
     for name, parameter in network.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(1))
-    adapted = net.quantiles(network, context, 5)
-    assert not torch.allclose(adapted, plain)
-    lora.merge_and_unload()
+    other = net.quantiles(network, context, 5)
+    assert not torch.allclose(other, plain)
+    assert adapted.merged() is network
     assert set(network.state_dict()) == names
-    torch.testing.assert_close(net.quantiles(network, context, 5), adapted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(net.quantiles(network, context, 5), other, rtol=1e-4, atol=1e-4)
 
 
-def test_a_frozen_backbone_leaves_the_embeddings_to_train() -> None:
+@pytest.mark.parametrize(
+    ("freeze", "trained"),
+    [
+        ("embedding", {"encoder", "output_patch_embedding"}),
+        ("backbone", {"shared", "input_patch_embedding", "output_patch_embedding"}),
+    ],
+)
+def test_what_is_frozen_leaves_the_rest_to_train(freeze: Any, trained: set[str]) -> None:
     from foresweep.models import chronos2_network as net
 
     network = make_network()
-    net.freeze_backbone(network)
-    trained = {n.split(".")[0] for n, p in network.named_parameters() if p.requires_grad}
-    assert trained == {"shared", "input_patch_embedding", "output_patch_embedding"}
-    assert not any(p.requires_grad for p in network.encoder.parameters())
+    tune(network, Chronos2Config(pretrained="here", freeze=freeze), net.layers(1))
+    assert {n.split(".")[0] for n, p in network.named_parameters() if p.requires_grad} == trained
+
+
+def test_the_lower_half_of_the_blocks_can_be_frozen() -> None:
+    from foresweep.models import chronos2_network as net
+
+    network = make_network(num_layers=3)
+    tune(network, Chronos2Config(pretrained="here", freeze="lower_half"), net.layers(3))
+    frozen = {".".join(n.split(".")[:3]) for n, p in network.named_parameters() if p.requires_grad}
+    assert "encoder.block.0" not in frozen
+    assert {"encoder.block.1", "encoder.block.2", "encoder.final_layer_norm.weight"} <= frozen
+    assert not any(n.startswith(("shared", "input_patch")) for n in frozen)
 
 
 def test_gradient_checkpointing_gives_the_same_gradients() -> None:
@@ -479,10 +512,10 @@ def test_gradient_checkpointing_gives_the_same_gradients() -> None:
     context = torch.randn(3, 2, 48, generator=generator)
     labels = torch.randn(3, 2, 5, generator=generator)
     found = []
-    for recompute in (False, True):
+    for again in (False, True):
         network = make_network(spread=5.0, dropout=0.1).train()
-        if recompute:
-            net.recompute_blocks(network)
+        if again:
+            recompute(network.encoder.block)
         with seeded(3, Resources()):
             net.loss(network, context, labels).backward()
         found.append({n: p.grad for n, p in network.named_parameters()})

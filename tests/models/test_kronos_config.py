@@ -16,6 +16,7 @@ from foresweep.models.kronos_config import (
     KronosConfig,
     architecture_of,
     changed,
+    positions_of,
     resolve_pretrained,
     resolve_scratch,
     size_of,
@@ -40,7 +41,8 @@ def pretrained(facts: Facts = FACTS, **values: Any) -> KronosConfig:
 def test_from_scratch_everything_is_filled_in_by_size() -> None:
     found = as_dict(scratch(size="tiny"))
     unset = {k for k, v in found.items() if v is None}
-    assert unset == {"pretrained", "max_epochs"}
+    off = {"ema_decay", "patience", "lora_r", "lora_alpha", "lora_dropout", "top_k"}
+    assert unset == {"pretrained", "max_epochs"} | off
     assert {k: found[k] for k in ARCHITECTURE} == dict(size_of("tiny").fields)
     assert (found["target"], found["prediction_length"]) == ("return", 5)
 
@@ -54,9 +56,9 @@ def test_resolving_twice_changes_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("size", "predictor", "tokenizer"),
-    [("small", 24.7, 4.0), ("base", 102.3, 4.0)],
+    [("mini", 4.1, 4.0), ("small", 24.7, 4.0), ("base", 102.3, 4.0)],
 )
-def test_small_and_base_have_the_published_millions_of_parameters(
+def test_mini_small_and_base_have_the_published_millions_of_parameters(
     size: str, predictor: float, tokenizer: float
 ) -> None:
     import torch
@@ -94,23 +96,55 @@ def test_a_tokenizer_setting_beside_a_frozen_tokenizer_is_refused(name: str) -> 
     assert getattr(pretrained(freeze_tokenizer=False, **{name: 0.1}), name) == 0.1
 
 
-def test_context_and_horizon_must_fit_512_bars_together() -> None:
+def test_a_training_window_must_fit_512_bars() -> None:
     assert scratch(context_length=507).context_length == 507
-    with pytest.raises(ConfigError, match=r"context_length=508 and 5 .* at most 507"):
+    with pytest.raises(ConfigError, match=r"context_length=508 and prediction_length=5 .* at most"):
         scratch(context_length=508)
-    with pytest.raises(ConfigError, match=r"64 bars ahead .* at most 448"):
+    with pytest.raises(ConfigError, match=r"of at most 448 or a shorter prediction_length"):
         scratch(context_length=449, prediction_length=64)
     with pytest.raises(ConfigError, match="at most 448"):
-        scratch(Facts(64, 1024, 8000), context_length=500, prediction_length=5)
+        scratch(Facts(64, 1024, 8000), context_length=500)
 
 
-def test_the_published_mini_holds_2048_bars() -> None:
-    mini = architecture_of(scratch(size="small", num_layers=4, d_model=256, num_heads=4))
+def test_a_longer_horizon_than_was_trained_slides_beyond_them() -> None:
+    found = scratch(Facts(64, 1024, 8000), context_length=500, prediction_length=5)
+    assert (found.context_length, positions_of(found)) == (500, 512)
+
+
+def test_mini_holds_2048_bars() -> None:
+    assert scratch(Facts(5, 4096, 8000), size="mini", context_length=2000).d_model == 256
+    mini = architecture_of(scratch(size="mini"))
     config = KronosConfig(pretrained="mini", size=None, context_length=2000)
     facts = Facts(5, 4096, 8000)
     assert resolve_pretrained(config, facts, mini).context_length == 2000
     with pytest.raises(ConfigError, match="512 bars"):
         resolve_pretrained(config, facts, architecture_of(scratch(size="small")))
+
+
+def test_zero_shot_may_fill_every_position_and_is_one_config() -> None:
+    found = pretrained(context_length=512, finetune="none")
+    assert found == pretrained(Facts(5, 1024, 999), context_length=512, finetune="none")
+    assert (found.max_steps, found.freeze_tokenizer, found.target) == (None, None, "price")
+    for name, value in (("freeze_tokenizer", False), ("prediction_length", 3), ("lr", 0.1)):
+        with pytest.raises(ConfigError, match=f"{name}={value} has no effect"):
+            pretrained(finetune="none", **{name: value})
+    with pytest.raises(ConfigError, match="context_length=513 are more than the 512"):
+        pretrained(context_length=513, finetune="none")
+
+
+def test_top_k_and_top_p_are_not_given_together() -> None:
+    assert scratch(top_k=63).top_k == 63
+    with pytest.raises(ConfigError, match=r"top_p=0\.9 has no effect beside top_k=5"):
+        scratch(top_k=5, top_p=0.9)
+    with pytest.raises(ConfigError, match=r"top_k=64 has no effect on 64 tokens .*at most 63"):
+        scratch(top_k=64)
+
+
+def test_bf16_is_taken_by_wide_nets_where_it_is_fast() -> None:
+    fast = Facts(5, 1024, 8000, fast_bf16=True)
+    assert scratch(fast, size="mini").precision == "bf16"
+    assert scratch(fast, size="tiny").precision == "fp32"
+    assert scratch(size="mini").precision == "fp32"
 
 
 def test_a_context_beyond_the_sweeps_is_refused() -> None:

@@ -20,11 +20,17 @@ from kronos_tiny import SHAPE, SMALLEST, config
 class TestKronosContract(ModelContract):
     """Both stages run in every trial: four steps are two of each."""
 
+    modes = ("scratch", "full", "lora", "zero-shot")
+
     def make(self) -> Kronos:
         return Kronos()
 
     def config(self) -> Mapping[str, Any]:
         return SMALLEST
+
+    def settings(self) -> Mapping[str, Mapping[str, Any]]:
+        """Patience needs three scorings of the predictor, which has half of the steps."""
+        return {"patience": {"max_steps": 8}}
 
     def tuned_config(self, folder: Path) -> Mapping[str, Any]:
         """Random weights in the authors' format."""

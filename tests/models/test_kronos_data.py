@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kronos_finance._vendor.kronos_model.kronos import calc_time_stamps
 
-from foresweep.data.panel import CLOSE
+from foresweep.data.panel import CLOSE, Panel
 from foresweep.data.splits import make_split
 from foresweep.data.windows import TrainWindows
 from foresweep.errors import NotEnoughData
+from foresweep.models.kronos_config import KronosConfig
 from foresweep.models.kronos_data import (
     CLIP,
     Target,
@@ -133,25 +134,23 @@ def test_a_price_that_never_moves_stays_finite(target: Target) -> None:
     np.testing.assert_allclose(normal.closes(np.full((1, 2, 3), 4.0)), 7, rtol=1e-3)
 
 
-def test_training_windows_end_where_train_ends() -> None:
-    panel = make_panel(3, 400)
+def training_bars(panel: Panel, context: int) -> TrainingBars:
     split = make_split(panel, LABELS)
     train = TrainWindows(panel, split, split.part("train"))
-    drawn = TrainingBars(train, CONTEXT, LABELS, "return")
-    last = np.max(drawn.start) + drawn.length
-    assert last <= len(drawn.bars) == sum(len(train.values(i)) for i in range(3))
-    x, stamps = drawn.draw(np.random.default_rng(0), 7)
-    assert x.shape == (7, CONTEXT + LABELS, 6)
-    assert stamps.shape == (7, CONTEXT + LABELS, 5)
-    starts = np.cumsum([0, *(len(train.values(i)) for i in range(2))])
-    item = np.searchsorted(starts, drawn.start, side="right") - 1
-    ends = np.cumsum([len(train.values(i)) for i in range(3)])
-    assert (drawn.start + drawn.length <= ends[item]).all(), "no window crosses two items"
+    return TrainingBars(train, KronosConfig(context_length=context, target="return"), LABELS)
+
+
+def test_a_training_window_is_normalised_by_its_context_alone() -> None:
+    bars = training_bars(make_panel(3, 400), CONTEXT)
+    drawn = bars.draw(np.random.default_rng(0), 7)
+    found = bars.seen(drawn.bars)
+    assert found.shape == (7, CONTEXT + LABELS, 6)
+    changed = drawn.bars.copy()
+    changed[:, CONTEXT:] *= 1.5
+    np.testing.assert_array_equal(bars.seen(changed)[:, :CONTEXT], found[:, :CONTEXT])
+    assert not np.array_equal(bars.seen(changed), found)
 
 
 def test_windows_longer_than_the_data_are_refused() -> None:
-    panel = make_panel(2, 200)
-    split = make_split(panel, LABELS)
-    train = TrainWindows(panel, split, split.part("train"))
     with pytest.raises(NotEnoughData, match="consecutive bars"):
-        TrainingBars(train, 180, LABELS, "return")
+        training_bars(make_panel(2, 200), 180).draw(np.random.default_rng(0), 1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,13 +12,15 @@ import torch.nn.functional as F
 
 from foresweep.data.splits import make_split
 from foresweep.data.windows import TrainWindows
+from foresweep.models.augmentation import Drawn
 from foresweep.models.base import Resources
 from foresweep.models.kronos import KronosPredictor
 from foresweep.models.kronos_config import architecture_of
-from foresweep.models.kronos_data import TrainingBars
+from foresweep.models.kronos_data import TrainingBars, time_stamps
 from foresweep.models.kronos_learners import (
     PredictorLearner,
     TokenizerLearner,
+    Tokens,
     encode,
     token_logits,
     token_loss,
@@ -36,7 +41,13 @@ def nets() -> Nets:
 @pytest.fixture
 def bars() -> TrainingBars:
     split = make_split(PANEL, HORIZON)
-    return TrainingBars(TrainWindows(PANEL, split, split.part("train")), 32, HORIZON, "return")
+    return TrainingBars(TrainWindows(PANEL, split, split.part("train")), config(), HORIZON)
+
+
+def windows(bars: TrainingBars, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """x [size, T, 6] and time stamps [size, T, 5] of drawn windows."""
+    drawn = bars.draw(np.random.default_rng(0), size)
+    return torch.from_numpy(bars.seen(drawn.bars)), torch.from_numpy(time_stamps(drawn.timestamps))
 
 
 def learner(kind: type, nets: Nets, bars: TrainingBars) -> TokenizerLearner | PredictorLearner:
@@ -56,7 +67,7 @@ def test_the_predictor_loss_is_next_token_cross_entropy(nets: Nets, bars: Traini
     batch = stage.draw(np.random.default_rng(0), 5)
     torch.manual_seed(3)
     found = stage.loss(batch)
-    coarse, fine = encode(nets.tokenizer, batch[0])
+    coarse, fine = batch[0].unbind(-1)
     torch.manual_seed(3)
     logits = nets.predictor(coarse[:, :-1], fine[:, :-1], batch[1][:, :-1])
     pairs = zip(logits, (coarse, fine), strict=True)
@@ -79,7 +90,7 @@ def test_the_tokenizer_stands_still_while_the_predictor_learns(
 def test_a_later_bar_moves_no_earlier_logit_although_the_packages_eval_mode_lets_it(
     nets: Nets, bars: TrainingBars
 ) -> None:
-    x, stamps = learner(TokenizerLearner, nets, bars).draw(np.random.default_rng(0), 2)
+    x, stamps = windows(bars, 2)
     coarse, fine = encode(nets.tokenizer, x)
     at = 20
     moved = fine.clone()
@@ -102,7 +113,7 @@ def test_a_later_bar_moves_no_earlier_logit_although_the_packages_eval_mode_lets
 def test_the_own_loss_is_the_same_twice_and_leaves_the_mode_alone(
     nets: Nets, bars: TrainingBars
 ) -> None:
-    x, stamps = learner(TokenizerLearner, nets, bars).draw(np.random.default_rng(0), 4)
+    x, stamps = windows(bars, 4)
     nets.predictor.train()
     torch.manual_seed(0)
     first = token_loss(nets, x, stamps)
@@ -117,7 +128,7 @@ def test_what_was_looked_at_in_inference_mode_can_still_be_trained(
 ) -> None:
     """The nets keep rotary tables of the last length between calls."""
     first, second = (learner(k, nets, bars) for k in (TokenizerLearner, PredictorLearner))
-    x, stamps = second.draw(np.random.default_rng(0), 4)
+    x, stamps = windows(bars, 4)
     coarse, fine = encode(nets.tokenizer, x)
     nets.tokenizer.requires_grad_(True)
     with torch.inference_mode():
@@ -125,7 +136,74 @@ def test_what_was_looked_at_in_inference_mode_can_still_be_trained(
     nets.predictor(coarse[:, :-1], fine[:, :-1], stamps[:, :-1])[0].sum().backward()
     with torch.inference_mode():
         token_loss(nets, x[:, :30], stamps[:, :30])
-    first.loss((x[:, :30], stamps[:, :30])).backward()
+    first.loss((x[:, :30],)).backward()
     with torch.inference_mode():
         forecast(second.predictor(), windows_of(PANEL), first=2)
-    first.loss((x[:, :32], stamps[:, :32])).backward()
+    first.loss((x[:, :32],)).backward()
+
+
+class Counting:
+    """A tokenizer that counts the windows it encodes."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer, self.encoded = tokenizer, 0
+
+    def parameters(self) -> Iterator[torch.Tensor]:
+        return iter(self._tokenizer.parameters())
+
+    def encode(self, x: torch.Tensor, half: bool) -> Any:
+        self.encoded += len(x)
+        return self._tokenizer.encode(x, half=half)
+
+
+def fresh(nets: Nets, bars: TrainingBars, drawn: Drawn) -> torch.Tensor:
+    """Tokens as the tokenizer gives them now."""
+    return torch.stack(encode(nets.tokenizer, torch.from_numpy(bars.seen(drawn.bars))), dim=-1)
+
+
+def test_a_window_drawn_again_is_not_encoded_again(nets: Nets, bars: TrainingBars) -> None:
+    counting = Counting(nets.tokenizer)
+    memory, rng = Tokens(counting, bars), np.random.default_rng(0)
+    seen: set[tuple[int, int]] = set()
+    for _ in range(20):
+        drawn = bars.draw(rng, 16)
+        assert torch.equal(memory.of(drawn), fresh(nets, bars, drawn))
+        seen |= set(zip(drawn.item.tolist(), drawn.row.tolist(), strict=True))
+    assert len(seen) <= counting.encoded < 20 * 16
+
+
+def test_a_mirrored_or_merged_window_is_another_one(nets: Nets) -> None:
+    split = make_split(PANEL, HORIZON)
+    train = TrainWindows(PANEL, split, split.part("train"))
+    bars = TrainingBars(train, config(sign_flip=True, time_scale=2), HORIZON)
+    memory, rng = Tokens(nets.tokenizer, bars), np.random.default_rng(0)
+    for _ in range(10):
+        drawn = bars.draw(rng, 64)
+        assert torch.equal(memory.of(drawn), fresh(nets, bars, drawn))
+
+
+def test_what_the_memory_has_no_room_for_is_encoded_each_time(
+    nets: Nets, bars: TrainingBars
+) -> None:
+    drawn = bars.draw(np.random.default_rng(0), 4)
+    counting = Counting(nets.tokenizer)
+    memory = Tokens(counting, bars, limit=2 * 2 * 36 * 2)  # two windows of 36 bars
+    wanted = fresh(nets, bars, drawn)
+    for _ in range(3):
+        assert torch.equal(memory.of(drawn), wanted)
+    assert counting.encoded == 4 + 2 + 2
+
+
+def test_no_token_outlives_the_tokenizer_that_made_it(nets: Nets, bars: TrainingBars) -> None:
+    first = learner(PredictorLearner, nets, bars)
+    before = first.draw(np.random.default_rng(0), 8)[0]
+    nets.tokenizer.requires_grad_(True)
+    tuned = learner(TokenizerLearner, nets, bars)
+    tuned.loss(tuned.draw(np.random.default_rng(1), 8)).backward()
+    with torch.no_grad():
+        for parameter in nets.tokenizer.parameters():
+            parameter -= 0.5 * parameter.grad
+    again = learner(PredictorLearner, nets, bars).draw(np.random.default_rng(0), 8)[0]
+    wanted = fresh(nets, bars, bars.draw(np.random.default_rng(0), 8))
+    assert torch.equal(again, wanted)
+    assert not torch.equal(again, before)

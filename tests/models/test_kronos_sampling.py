@@ -38,24 +38,50 @@ def multinomial(probs: torch.Tensor, step: int, half: int) -> torch.Tensor:
     return torch.multinomial(probs, 1)[:, 0]
 
 
+def theirs(both: Nets, given: tuple[torch.Tensor, ...], how: Sampling) -> np.ndarray:
+    """Means [B, H, 6] over the paths of the package's own loop."""
+    found = auto_regressive_inference(
+        both.tokenizer, both.predictor, *given, how.positions, HORIZON,
+        T=how.temperature, top_k=how.top_k, top_p=how.top_p, sample_count=how.num_samples,
+    )  # fmt: skip
+    means: np.ndarray = found[:, -HORIZON:]
+    return means
+
+
+def compare(both: Nets, how: Sampling) -> None:
+    """For the same seed of torch, our paths are the package's."""
+    given = inputs()
+    torch.manual_seed(7)
+    ours = sample_paths(both.tokenizer, both.predictor, *given, how, multinomial)
+    torch.manual_seed(7)
+    wanted = theirs(both, given, how)
+    assert ours.shape == (NUM_WINDOWS, SAMPLES, HORIZON, 6)
+    assert float(ours.std(dim=1).min()) > 0, "paths must differ"
+    np.testing.assert_allclose(ours.mean(dim=1).numpy(), wanted, atol=2e-6)
+
+
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 0.9), (1.3, 0.5)])
 @pytest.mark.parametrize(("num_layers", "tokenizer_layers"), [(1, 2), (3, 4)])
 def test_paths_are_those_of_the_packages_loop_for_the_same_draws(
     temperature: float, top_p: float, num_layers: int, tokenizer_layers: int
 ) -> None:
-    both = nets(num_layers, tokenizer_layers)
-    x, past, future = inputs()
-    torch.manual_seed(7)
-    how = Sampling(SAMPLES, temperature, top_p)
-    ours = sample_paths(both.tokenizer, both.predictor, x, past, future, how, multinomial)
-    torch.manual_seed(7)
-    theirs = auto_regressive_inference(
-        both.tokenizer, both.predictor, x, past, future, 512, HORIZON,
-        T=temperature, top_k=0, top_p=top_p, sample_count=SAMPLES,
-    )  # fmt: skip
-    assert ours.shape == (NUM_WINDOWS, SAMPLES, HORIZON, 6)
-    assert float(ours.std(dim=1).min()) > 0, "paths must differ"
-    np.testing.assert_allclose(ours.mean(dim=1).numpy(), theirs[:, -HORIZON:], atol=2e-6)
+    compare(nets(num_layers, tokenizer_layers), Sampling(SAMPLES, temperature, top_p))
+
+
+def test_the_likeliest_k_tokens_are_the_packages_and_leave_top_p_alone() -> None:
+    compare(nets(), Sampling(SAMPLES, top_p=0.01, top_k=4))
+
+
+@pytest.mark.parametrize("positions", [CONTEXT - 4, CONTEXT, CONTEXT + 3, CONTEXT + HORIZON - 1])
+def test_beyond_the_models_positions_paths_slide_as_the_packages_do(positions: int) -> None:
+    compare(nets(), Sampling(SAMPLES, positions=positions))
+
+
+def test_a_horizon_that_fills_every_position_is_the_packages_and_a_longer_one_is_refused() -> None:
+    compare(nets(), Sampling(SAMPLES, positions=HORIZON))
+    both, given = nets(), inputs()
+    with pytest.raises(ForecastError, match="holds 5 bars and was asked for 6"):
+        sample_paths(both.tokenizer, both.predictor, *given, Sampling(2, positions=5), multinomial)
 
 
 def test_a_window_alone_and_beside_others_has_the_same_paths() -> None:

@@ -13,15 +13,25 @@ from scipy import stats
 from foresweep.data.panel import CLOSE, Panel
 from foresweep.data.splits import make_split
 from foresweep.data.windows import TrainWindows, make_context
-from foresweep.errors import ForecastError
+from foresweep.errors import ConfigError, ForecastError
 from foresweep.models.base import DEFAULT_LEVELS
-from foresweep.models.representation import Representation, by_length, cut_bars, sample_quantiles
+from foresweep.models.representation import (
+    BURN_IN,
+    Representation,
+    by_length,
+    cut_bars,
+    sample_quantiles,
+)
 from panels import make_panel
 
 LEVELS = (0.1, 0.5, 0.9)
 EVERY = [
     Representation(t, c, 5)
     for t, c in product(("overlapping", "return", "price"), ("none", "ohlcv"))
+]
+EVERY += [
+    Representation(t, c, 5, "volatility")
+    for t, c in product(("overlapping", "return"), ("none", "ohlcv"))
 ]
 
 
@@ -183,3 +193,72 @@ def test_a_window_of_one_bar_is_refused_by_its_item(panel: Panel) -> None:
     context = make_context(panel, np.array([0, 1]), np.array([9, 0]), 8, 5)
     with pytest.raises(ForecastError, match="A1: a window has 1 bars"):
         list(by_length(context, lambda n: n, batch=9))
+
+
+def volatility_by_hand(moves: np.ndarray) -> np.ndarray:
+    """[n] the root of the mean square of the first BURN_IN moves, then 0.94 old + 0.06 new."""
+    known = [float((moves[:BURN_IN] ** 2).mean())]
+    for k, move in enumerate(moves):
+        known.append(known[-1] if k < BURN_IN else 0.94 * known[-1] + 0.06 * move**2)
+    return np.sqrt(known)
+
+
+def test_scaled_returns_are_over_the_volatility_known_where_they_begin(panel: Panel) -> None:
+    form = Representation("overlapping", "ohlcv", 3, "volatility")
+    bars = bars_of(panel, 60)
+    seen = form.encode(bars, 50)
+    close = 100 * np.log(bars[0, :, CLOSE])
+    known = volatility_by_hand(np.diff(close[:50]))
+    at, lead = 40, 3
+    assert seen.channels[0, 2, at] == pytest.approx(
+        (close[at] - close[at - lead]) / known[at - lead]
+    )
+    plain = Representation("overlapping", "ohlcv", 3).encode(bars, 50)
+    for gap_or_span in (3, 4):
+        expected = plain.channels[0, gap_or_span, at] / known[at - 1]
+        assert seen.channels[0, gap_or_span, at] == pytest.approx(expected)
+    np.testing.assert_array_equal(seen.channels[:, 5], plain.channels[:, 5])  # volume as it was
+    assert seen.scale[0] == pytest.approx(known[49])
+    after = (close[52] - close[51 - 2]) / known[49]  # labels: the origin's volatility, no later one
+    assert seen.channels[0, 2, 52] == pytest.approx(after)
+
+
+@pytest.mark.parametrize("target", ["overlapping", "return"])
+def test_no_scaled_channel_knows_of_later_bars_of_its_own_context(
+    panel: Panel, target: str
+) -> None:
+    form = Representation(target, "ohlcv", 5, "volatility")  # type: ignore[arg-type]
+    bars = bars_of(panel, 60)
+    wild = bars.copy()
+    wild[:, 33:] *= np.linspace(2, 9, 27)[None, :, None]
+    seen, other = form.encode(bars, 60), form.encode(wild, 60)
+    kept = slice(form.lag, 33)
+    assert form.lag < 33
+    np.testing.assert_array_equal(seen.channels[..., kept], other.channels[..., kept])
+
+
+def test_scaling_evens_out_calm_and_storm() -> None:
+    rng = np.random.default_rng(0)
+    sigma = np.repeat([0.002, 0.03, 0.002, 0.03], 100)
+    close = 50 * np.exp(np.cumsum(sigma * rng.standard_normal(400)))
+    bars = np.repeat(close[None, :, None], 5, axis=2)
+
+    def storm_over_calm(form: Representation) -> float:
+        channel = form.encode(bars, 400).channels[0, 0]
+        return float(channel[340:].std() / channel[240:300].std())
+
+    assert storm_over_calm(Representation("return", "none", 1)) > 10
+    assert storm_over_calm(Representation("return", "none", 1, "volatility")) < 2
+
+
+@pytest.mark.parametrize("rows", [2, 3, BURN_IN, BURN_IN + 1, BURN_IN + 2])
+def test_scaled_channels_of_few_bars_are_numbers(panel: Panel, rows: int) -> None:
+    form = Representation("overlapping", "ohlcv", 5, "volatility")
+    seen = form.encode(bars_of(panel, rows), rows)
+    assert np.isfinite(seen.channels).all()
+    assert (seen.scale > 0).all()
+
+
+def test_scaling_is_refused_for_prices_which_are_scaled_already() -> None:
+    with pytest.raises(ConfigError, match="scaling='volatility' has no effect with target='price'"):
+        Representation("price", "none", 5, "volatility")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,144 +15,16 @@ from foresweep.data.splits import make_split
 from foresweep.data.windows import TrainWindows, make_context
 from foresweep.errors import ConfigError, ModelError, WeightsNotFound
 from foresweep.models import toto_network as nets
-from foresweep.models.base import DEFAULT_LEVELS, Facts, Resources
+from foresweep.models.adapters import recompute
+from foresweep.models.base import DEFAULT_LEVELS, Resources
 from foresweep.models.config import as_dict
-from foresweep.models.representation import Representation
-from foresweep.models.toto import (
-    Toto,
-    TotoConfig,
-    TotoLearner,
-    TotoPredictor,
-    usable_rows,
-    whole_patches,
-)
+from foresweep.models.toto import Toto, TotoConfig, TotoLearner, usable_rows, whole_patches
 from foresweep.models.toto_losses import make_loss
+from foresweep.models.toto_mixture import Mixture, fold
+from foresweep.models.toto_weights import load_pretrained
 from foresweep.models.training import inference, seeded
 from panels import make_panel
-
-FACTS = Facts(horizon=3, max_context=256, train_bars=1000)
-NARROW = {"embed_dim": 32, "num_layers": 2, "num_heads": 2, "mlp_hidden_dim": 32}
-
-
-def resolved(**values: Any) -> TotoConfig:
-    return Toto().resolve(TotoConfig(**{"context_length": 64, **NARROW, **values}), FACTS)
-
-
-def network_of(config: TotoConfig, seed: int = 0) -> Any:
-    with seeded(seed, Resources()):
-        return nets.build(nets.network_options(config.architecture, config.dropout)).eval()
-
-
-def authors_folder(path: Path, **changes: Any) -> dict[str, Any]:
-    """A tiny network in the authors' own format: model.safetensors and config.json."""
-    options = {**nets.network_options(resolved(patch_size=16).architecture, 0.1), **changes}
-    with seeded(3, Resources()):
-        model = nets.package().Toto(**options)
-    save_file(model.state_dict(), path / "model.safetensors")
-    (path / "config.json").write_text(json.dumps(options))
-    return dict(model.model.state_dict())
-
-
-def context_of(rows: int = 64, num: int = 6) -> Any:
-    panel = make_panel(3, 200)
-    item = np.arange(num) % 3
-    return make_context(panel, item, 100 + 7 * np.arange(num), rows, 3)
-
-
-def predictor_of(config: TotoConfig, horizon: int = 3) -> TotoPredictor:
-    form = Representation(config.target, config.covariates, horizon)
-    return TotoPredictor(network_of(config), config, form, Resources())
-
-
-class TestSampling:
-    def test_student_t_draws_have_the_right_law(self) -> None:
-        u = torch.from_numpy(np.random.default_rng(0).random((2, 200_000)))
-        for df in (2.1, 4.0, 30.0):
-            drawn = nets.student_t(torch.full((1,), df, dtype=torch.float64), u[0], u[1])
-            assert stats.kstest(drawn.numpy(), stats.t(df).cdf).pvalue > 0.01
-
-    @pytest.mark.parametrize("channels", [1, 3])
-    def test_teacher_forced_chains_equal_the_authors_forecaster(self, channels: int) -> None:
-        """Given equal samples so far, the mixture of every patch is the authors' own."""
-        network = network_of(resolved())
-        from toto.inference.forecaster import TotoForecaster
-
-        x = torch.randn(2, channels, 64, generator=torch.Generator().manual_seed(0))
-        samples, patches = 5, 3
-        draws = torch.rand(2, samples, channels, 8 * patches, 3)
-        with torch.no_grad():
-            ours = nets.sample_paths(network, x, nets.masks(x)[0], draws)
-            chains = x.repeat(samples, 1, 1)
-            cache = nets._cache(network, chains, 2 * samples, 8 * patches)
-            for k in range(patches):
-                found = network(chains, *nets.masks(chains), cache, 64)
-                mixture = TotoForecaster.create_affine_transformed(*found)
-                flat = draws[..., 8 * k : 8 * k + 8, :].transpose(0, 1).flatten(0, 1)
-                expected = inverse(mixture, flat)
-                mine = ours[..., 8 * k : 8 * k + 8].transpose(0, 1).flatten(0, 1)
-                torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-4)
-                chains = torch.cat([chains, mine], dim=-1)
-
-    def test_sampled_quantiles_are_those_of_the_mixture(self) -> None:
-        network = network_of(resolved())
-        x = torch.randn(1, 1, 64, generator=torch.Generator().manual_seed(1))
-        draws = torch.from_numpy(np.random.default_rng(1).random((1, 20_000, 1, 8, 3))).float()
-        with torch.no_grad():
-            paths = nets.sample_paths(network, x, nets.masks(x)[0], draws)[0, :, 0]
-            found = network(x, *nets.masks(x))
-            own = (paths - found.loc[0, 0, -1]) / found.scale[0, 0, -1]
-            parts = found.distribution.component_distribution
-            weights = found.distribution.mixture_distribution.probs[0, 0, -8:]
-            for step in range(8):
-                df, loc, scale = (getattr(parts, k)[0, 0, step - 8] for k in ("df", "loc", "scale"))
-                at = np.quantile(own[:, step], [0.1, 0.5, 0.9])
-                cdf = stats.t(df, loc, scale).cdf(at[:, None]) @ weights[step].numpy()
-                np.testing.assert_allclose(cdf, [0.1, 0.5, 0.9], atol=0.015)
-
-    def test_single_bars_are_drawn_as_whole_paths_would_have_them(self) -> None:
-        network = network_of(resolved())
-        x = torch.randn(2, 3, 64, generator=torch.Generator().manual_seed(2))
-        draws = torch.rand(2, 5, 3, 8, 3)
-        channels, steps = torch.tensor([0, 1, 1]), torch.tensor([0, 4, 7])
-        real = nets.masks(x)[0]
-        with torch.no_grad():
-            paths = nets.sample_paths(network, x, real, draws)
-            few = draws[:, :, channels, steps]
-            points = nets.sample_points(network, x, real, few, channels, steps)
-        torch.testing.assert_close(points, paths[:, :, channels, steps])
-
-    @pytest.mark.parametrize("target", ["overlapping", "return", "price"])
-    def test_a_horizon_of_several_patches_is_rolled(self, target: str) -> None:
-        predictor = predictor_of(resolved(target=target, patch_size=4), horizon=11)
-        found = predictor.predict(context_of(), horizon=11, levels=DEFAULT_LEVELS, seed=0)
-        width = found.values[..., -1] / found.values[..., 0]
-        assert (width[:, -1] > 1).all()
-        found.checked(6, 11)
-
-    def test_more_samples_refine_the_same_forecast(self) -> None:
-        few, many = (
-            predictor_of(resolved(num_samples=s)).predict(
-                context_of(), horizon=3, levels=DEFAULT_LEVELS, seed=0
-            )
-            for s in (500, 2000)
-        )
-        np.testing.assert_allclose(few.values, many.values, rtol=0.02)
-        assert not np.array_equal(few.values, many.values)
-
-
-def inverse(mixture: Any, draws: torch.Tensor) -> torch.Tensor:
-    """Draws of the newest patch, written out apart from the code under test."""
-    base, patch = mixture.base_dist, draws.shape[-2]
-    affine = mixture.transforms[0]
-    probs = base.mixture_distribution.probs[:, :, -patch:]
-    chosen = (draws[..., 0, None] >= probs.cumsum(-1)).sum(-1, keepdim=True)
-    df, loc, scale = (
-        getattr(base.component_distribution, k)[:, :, -patch:].gather(-1, chosen)[..., 0]
-        for k in ("df", "loc", "scale")
-    )
-    radius = (df * ((1 - draws[..., 1]) ** (-2 / df) - 1)).sqrt()
-    drawn = loc + scale * radius * torch.cos(2 * np.pi * draws[..., 2])
-    return drawn * affine.scale[:, :, -patch:] + affine.loc[:, :, -patch:]
+from toto_tiny import FACTS, authors_folder, context_of, network_of, predictor_of, resolved
 
 
 class TestWindows:
@@ -178,8 +49,8 @@ class TestWindows:
         train = TrainWindows(panel, split, split.part("train"))
         learner = TotoLearner(network_of(config), train, config, 3, Resources())
         item, row = np.array([0, 2]), np.array([5, 60])
-        learnt = learner.series(item, row)
         rows = usable_rows(64, 3, 8)
+        learnt = learner.series(train.cut(item, row, rows + 8)[0])
         seen: list[np.ndarray] = []
         predictor = predictor_of(config)
         context = make_context(panel, item, row + rows - 1, 64, 3).last(rows)
@@ -203,12 +74,23 @@ class TestWindows:
 
 
 class TestLosses:
-    def mixture(self) -> Any:
+    def mixture(self) -> Mixture:
         network = network_of(resolved())
-        return network.output_distribution(torch.randn(3, 7, 32))
+        return fold(network).mixture(torch.randn(3, 2, 32))
+
+    def test_combined_is_the_authors_own(self) -> None:
+        from toto.model.losses import CombinedLoss
+
+        found, y = self.mixture(), torch.linspace(-3, 3, 16).expand(3, 16)
+        parts = torch.distributions.StudentT(found.df, found.loc, found.scale)
+        shares = torch.distributions.Categorical(probs=found.shares)
+        theirs = torch.distributions.MixtureSameFamily(shares, parts)
+        for weight in (0.575, 0.3, 1.0):
+            expected = CombinedLoss(lambda_nll=weight)(theirs, y)
+            torch.testing.assert_close(make_loss("combined", weight, None)(found, y), expected)
 
     def test_huber_is_the_likelihood_and_a_robust_error_of_the_mean(self) -> None:
-        mixture, y = self.mixture(), torch.linspace(-3, 3, 7).expand(3, 7)
+        mixture, y = self.mixture(), torch.linspace(-3, 3, 16).expand(3, 16)
         error = (y - mixture.mean).abs()
         robust = torch.where(error <= 0.5, error**2 / (2 * 0.5), error - 0.25)
         expected = -0.3 * mixture.log_prob(y) + 0.7 * robust
@@ -217,16 +99,16 @@ class TestLosses:
     def test_quantile_is_least_where_the_label_is_the_mean(self) -> None:
         mixture = self.mixture()
         loss = make_loss("quantile", 0.1, None)
-        middle = (mixture.mixture_distribution.probs * mixture.component_distribution.loc).sum(-1)
+        middle = mixture.mean
         assert (loss(mixture, middle) < loss(mixture, middle + 3)).all()
 
     def test_quantile_pinball_equals_its_definition(self) -> None:
-        mixture, y = self.mixture(), torch.zeros(3, 7)
-        p, parts = mixture.mixture_distribution.probs, mixture.component_distribution
-        mean = (p * parts.loc).sum(-1)
-        sd = ((p * (parts.scale**2 + parts.loc**2)).sum(-1) - mean**2).sqrt()
+        mixture, y = self.mixture(), torch.zeros(3, 16)
+        p = mixture.logits.softmax(-1)
+        mean = (p * mixture.loc).sum(-1)
+        sd = ((p * (mixture.scale**2 + mixture.loc**2)).sum(-1) - mean**2).sqrt()
         found = (make_loss("quantile", 0.5, None)(mixture, y) + 0.5 * mixture.log_prob(y)) * 2
-        total = torch.zeros(3, 7)
+        total = torch.zeros(3, 16)
         for level in DEFAULT_LEVELS:
             error = y - (mean + sd * float(stats.norm.ppf(level)))
             total += 2 * torch.where(error > 0, level * error, (level - 1) * error) / 9
@@ -281,7 +163,7 @@ class TestPretrained:
         state = authors_folder(tmp_path)
         config = Toto().resolve(self.config(tmp_path), FACTS)
         assert (config.patch_size, config.embed_dim) == (16, 32)
-        network = nets.load_pretrained(tmp_path, config.dropout)
+        network = load_pretrained(tmp_path, config.dropout)
         for name, value in network.state_dict().items():
             torch.testing.assert_close(value, state[name], rtol=0, atol=0)
         assert len(Toto().weights_hash(config)) == 64
@@ -318,10 +200,10 @@ class TestPretrained:
         lost = state.pop("model.unembed.bias")
         save_file(state, tmp_path / "model.safetensors")
         with pytest.raises(ModelError, match=r"lacks 1 parameters: model\.unembed\.bias"):
-            nets.load_pretrained(tmp_path, 0.0)
+            load_pretrained(tmp_path, 0.0)
         save_file({**state, "model.unembed.bias": lost[:-1]}, tmp_path / "model.safetensors")
         with pytest.raises(ModelError, match="do not fit"):
-            nets.load_pretrained(tmp_path, 0.0)
+            load_pretrained(tmp_path, 0.0)
 
     @pytest.mark.parametrize("text", ["{}", "[]", "no json", '{"d_model": 64}'])
     def test_another_models_folder_is_refused(self, tmp_path: Path, text: str) -> None:
@@ -347,10 +229,11 @@ def test_gradient_checkpointing_gives_the_same_gradients() -> None:
     gradients = []
     for flag in (False, True):
         with seeded(0, Resources()):
-            options = nets.network_options(config.architecture, 0.0)
-            network = nets.build(options, checkpointing=flag).train()
-        found = network(x, *nets.masks(x))
-        found.distribution.log_prob(x).mean().backward()
+            network = nets.build(nets.network_options(config.architecture, 0.2)).train()
+            if flag:
+                recompute(network.transformer.layers)
+            hidden, _, _ = nets.hidden_states(network, x, nets.masks(x)[0])
+        fold(network).mixture(hidden).log_prob(x).mean().backward()
         gradients.append([p.grad for p in network.parameters()])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other)

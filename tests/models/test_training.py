@@ -10,23 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import optimization
 
-from foresweep.errors import CheckpointError, ConfigError, TrainingDiverged
-from foresweep.models.base import Facts, Resources, Scored, TrialPruned
-from foresweep.models.config import make_config
+from foresweep.errors import CheckpointError, TrainingDiverged
+from foresweep.models.base import Resources, Scored, TrialPruned
 from foresweep.models.training import (
     EVALUATIONS,
     TrainingConfig,
     fit,
-    learning_rate,
-    resolve_training,
     seeded,
 )
 from foresweep.models.training_state import clear_states, state_file
 
 CONFIG = TrainingConfig(lr=0.05, batch_size=8, max_steps=32, schedule="cosine", weight_decay=0.0)
-FACTS = Facts(horizon=5, max_context=512, train_bars=10_000)
 
 
 class Line:
@@ -191,12 +186,26 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("dies_after", [4, 12, 28])
+FEATURES: tuple[dict[str, Any], ...] = (
+    {},
+    {"ema_decay": 0.9},
+    {"patience": 4, "schedule": "wsd"},
+    {"precision": "bf16", "beta2": 0.9, "weight_decay": 0.1, "schedule": "linear"},
+    {"ema_decay": 0.8, "patience": 3, "precision": "bf16", "schedule": "constant"},
+)
+
+
+@pytest.mark.parametrize("features", FEATURES, ids=lambda f: "+".join(f) or "plain")
+@pytest.mark.parametrize(("dies_after", "micro_batch"), [(4, None), (12, 3), (16, None)])
 def test_a_resumed_training_ends_where_an_unbroken_one_does(
-    tmp_path: Path, dies_after: int
+    tmp_path: Path, dies_after: int, micro_batch: int | None, features: dict[str, Any]
 ) -> None:
     scores = (5.0, 1.0, 4.0, 3.0, 6.0, 7.0, 8.0, 9.0)
-    unbroken, weight, notes = run(tmp_path / "a", notes=Notes(scores))
+    config = replace(CONFIG, **features)
+    resources = Resources(micro_batch=micro_batch)
+    unbroken, weight, notes = run(
+        tmp_path / "a", notes=Notes(scores), config=config, resources=resources
+    )
     half = Notes(scores)
 
     def dies(predictor: Any) -> Scored:
@@ -205,13 +214,13 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(
         return half.score(predictor)
 
     with pytest.raises(Killed):
-        run(tmp_path / "b", notes=half, score=dies)
+        run(tmp_path / "b", notes=half, score=dies, config=config, resources=resources)
     rest = Notes(scores[dies_after // 4 :])
     again = make_line(seed=5)  # its own initialisation must not matter
     fitted = fit(
         again,
-        CONFIG,
-        Resources(),
+        config,
+        resources,
         seed=0,
         report=rest.report,
         score=rest.score,
@@ -261,6 +270,92 @@ def test_pruning_passes_through(tmp_path: Path) -> None:
         run(tmp_path, notes=Notes(prune_at=8))
 
 
+def test_averaged_weights_are_what_is_scored_and_kept(tmp_path: Path) -> None:
+    plain, averaged = Notes((math.nan,) * EVALUATIONS), Notes((math.nan,) * EVALUATIONS)
+    steps = {"max_steps": 3, "warmup_fraction": 0.0}
+    begin = float(make_line().module[1].weight.detach())
+    run(tmp_path / "a", notes=plain, config=replace(CONFIG, **steps))
+    config = replace(CONFIG, **steps, ema_decay=0.2)
+    _, kept, _ = run(tmp_path / "b", notes=averaged, config=config)
+    expected = begin
+    for n, live in enumerate(plain.weights, start=1):
+        decay = min(0.2, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * live
+        assert averaged.weights[n - 1] == pytest.approx(expected, rel=1e-6)
+    assert float(kept) == averaged.weights[-1]
+
+
+def test_the_best_averaged_weights_come_back(tmp_path: Path) -> None:
+    notes = Notes((5.0, 4.0, 1.0, 3.0, 1.0, 2.0, math.nan, 9.0))
+    fitted, weight, _ = run(tmp_path, notes=notes, config=replace(CONFIG, ema_decay=0.9))
+    assert (fitted.step, float(weight)) == (12, notes.weights[2])
+
+
+def test_without_a_scorer_the_last_average_is_kept(tmp_path: Path) -> None:
+    config = replace(CONFIG, ema_decay=0.9)
+    notes = Notes((math.nan,) * EVALUATIONS)
+    run(tmp_path / "a", notes=notes, config=config)
+    _, weight, _ = run(tmp_path / "b", score=None, config=config)
+    assert float(weight) == notes.weights[-1]
+
+
+def test_patience_ends_a_training_that_gets_no_better(tmp_path: Path) -> None:
+    scores = (3.0, 4.0, 2.0, 2.0, math.nan, 5.0, 1.0, 1.0)
+    fitted, weight, notes = run(tmp_path, notes=Notes(scores), config=replace(CONFIG, patience=3))
+    assert notes.evaluations == [4, 8, 12, 16, 20, 24]
+    assert (fitted.step, fitted.best, float(weight)) == (12, 2.0, notes.weights[2])
+    patient = run(tmp_path / "b", notes=Notes(scores), config=replace(CONFIG, patience=4))
+    assert patient[0].step == 28
+
+
+def test_a_training_that_patience_ended_is_not_gone_on_with(tmp_path: Path) -> None:
+    config = replace(CONFIG, patience=1)
+    fitted, weight, _ = run(tmp_path, notes=Notes((1.0, 2.0)), config=config)
+    line = make_line()
+    again, same, _ = run(tmp_path, line=line, config=config, resume=tmp_path / "out")
+    assert (line.calls, again) == (0, fitted)
+    assert torch.equal(same, weight)
+
+
+def test_where_nothing_is_trained_the_weights_are_scored_once_as_they_are(tmp_path: Path) -> None:
+    line = make_line()
+    before = line.module[1].weight.detach().clone()
+    fitted, weight, notes = run(
+        tmp_path, line=line, config=replace(CONFIG, finetune="none"), first_step=7
+    )
+    assert torch.equal(weight, before)
+    assert (line.calls, notes.modes, fitted.step) == (0, [False], 0)
+    assert [step for step, _ in notes.reports] == [7]
+    assert fitted.best == notes.reports[0][1]["tune_pinball"]
+    assert math.isnan(fitted.final_loss)
+    assert not line.module.training
+
+
+def test_in_bf16_products_are_rounded_and_weights_are_not(tmp_path: Path) -> None:
+    line = make_line(dropout=0.0)
+    seen: list[torch.dtype] = []
+    line.module.register_forward_hook(lambda *call: seen.append(call[-1].dtype))
+    config = replace(CONFIG, precision="bf16")
+    rounded = run(tmp_path / "a", line=line, config=config, score=None)[1]
+    assert set(seen) == {torch.bfloat16}
+    assert rounded.dtype == torch.float32
+    exact = run(tmp_path / "b", line=make_line(dropout=0.0), score=None)[1]
+    assert not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.05)
+
+
+def test_weight_decay_leaves_out_what_a_family_says(tmp_path: Path) -> None:
+    config = replace(CONFIG, weight_decay=10.0, max_steps=4)
+
+    def biases(decays: Any) -> torch.Tensor:
+        line = make_line(dropout=0.0)
+        run(tmp_path, line=line, config=config, decays=decays)
+        return line.module[1].bias.detach()
+
+    kept, decayed = biases(lambda name: "bias" not in name), biases(lambda name: True)
+    assert kept.abs() > decayed.abs()
+
+
 @pytest.mark.parametrize("field", ["lr", "batch_size", "max_steps", "warmup_fraction", "schedule"])
 def test_each_shared_hyperparameter_changes_the_weights(tmp_path: Path, field: str) -> None:
     values = {"lr": 0.01, "batch_size": 4, "max_steps": 20, "warmup_fraction": 0.5}
@@ -269,61 +364,11 @@ def test_each_shared_hyperparameter_changes_the_weights(tmp_path: Path, field: s
     assert not torch.equal(before, run(tmp_path / "b", config=changed)[1])
 
 
-@pytest.mark.parametrize(("field", "value"), [("weight_decay", 1.0), ("gradient_clip", 0.01)])
-def test_decay_and_clipping_change_the_weights(tmp_path: Path, field: str, value: float) -> None:
+@pytest.mark.parametrize(
+    ("field", "value"), [("weight_decay", 1.0), ("gradient_clip", 0.01), ("beta2", 0.5)]
+)
+def test_decay_clipping_and_beta2_change_the_weights(
+    tmp_path: Path, field: str, value: float
+) -> None:
     before = run(tmp_path / "a")[1]
     assert not torch.equal(before, run(tmp_path / "b", config=replace(CONFIG, **{field: value}))[1])
-
-
-@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "wsd"])
-@pytest.mark.parametrize(("steps", "warmup"), [(100, 0.1), (7, 0.0), (20, 0.5), (1, 0.9)])
-def test_schedules_equal_those_of_transformers(schedule: str, steps: int, warmup: float) -> None:
-    config = make_config(
-        TrainingConfig,
-        {"schedule": schedule, "max_steps": steps, "warmup_fraction": warmup, "lr": 0.5},
-        model="toto",
-    )
-    name = {"constant": "constant_with_warmup", "wsd": "warmup_stable_decay"}.get(
-        schedule, schedule
-    )
-    warm = int(steps * warmup)
-    decay = min(max(1, int(0.2 * steps)), steps - warm)
-    more = {"num_decay_steps": decay, "decay_type": "linear"} if schedule == "wsd" else None
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
-    oracle = optimization.get_scheduler(name, optimizer, warm, steps, more)
-    for step in range(steps):
-        assert learning_rate(config, step) == pytest.approx(oracle.get_last_lr()[0], abs=1e-12)
-        optimizer.step()
-        oracle.step()
-
-
-def test_one_epoch_is_the_bars_of_train_over_the_bars_of_a_batch() -> None:
-    config = TrainingConfig(max_epochs=3, batch_size=10, context_length=100)
-    assert resolve_training(config, FACTS).max_steps == 30
-    assert resolve_training(config, FACTS, window_bars=96).max_steps == 33
-    assert resolve_training(config, FACTS).max_epochs is None
-
-
-def test_steps_have_a_default_by_size_and_a_cap_by_the_sweep() -> None:
-    assert resolve_training(TrainingConfig(), FACTS).max_steps == 300
-    assert resolve_training(TrainingConfig(size="small"), FACTS).max_steps == 1000
-    assert resolve_training(TrainingConfig(), replace(FACTS, step_cap=50)).max_steps == 50
-    assert resolve_training(TrainingConfig(max_steps=9), replace(FACTS, step_cap=50)).max_steps == 9
-
-
-def test_resolving_twice_changes_nothing() -> None:
-    once = resolve_training(TrainingConfig(max_epochs=2), FACTS)
-    assert resolve_training(once, FACTS) == once
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"max_steps": 10, "max_epochs": 2}, "max_steps=10 and max_epochs=2 exclude each other"),
-        ({"context_length": 513}, "context_length=513 is more than this sweep's max_context 512"),
-        ({"pretrained": "published"}, "size='tiny' has no effect with pretrained='published'"),
-    ],
-)
-def test_contradictions_are_refused_by_name(values: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        resolve_training(TrainingConfig(**values), FACTS)

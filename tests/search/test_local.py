@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -15,10 +16,10 @@ from foresweep.errors import DataError, WorkerDied
 from foresweep.models.base import TrialPruned
 from foresweep.search.channel import Progress
 from foresweep.search.local import LocalEngine, TaskFailed
-from foresweep.search.sweep import PRELOAD
+from planted_model import plugin
 from trial_tasks import KillItself, Raise, Report, SayPid
 
-ENGINE = LocalEngine(PRELOAD)
+ENGINE = LocalEngine()
 
 
 def run(task: object, tmp_path: Path) -> object:
@@ -116,3 +117,54 @@ def test_a_script_without_a_main_guard_can_run_tasks(tmp_path: Path) -> None:
         [sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout.split() == ["script", "42"], done.stderr
+
+
+def loaded_in_worker(tmp_path: Path, models: tuple[str, ...], names: tuple[str, ...]) -> list[str]:
+    """Which of these modules a fresh worker finds imported; its server is one of its own."""
+    script = f"""
+        import sys
+        sys.path[:0] = [{str(Path(__file__).parents[1])!r}, {str(tmp_path)!r}]
+        from pathlib import Path
+        from trial_tasks import Loaded
+        from foresweep.search.local import LocalEngine
+        print(*LocalEngine({models!r}).run(Loaded({names!r}), log=Path({str(tmp_path)!r}) / "log",
+                                           on_progress=print))
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stderr == "", "the server speaks into the terminal"
+    return done.stdout.split()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "package"),
+    [
+        ("toto", "toto.model.toto"),
+        ("kronos", "kronos_finance._vendor.kronos_model.kronos"),
+        ("chronos2", "chronos.chronos2"),
+    ],
+)
+def test_a_fresh_worker_has_the_imports_of_the_first_step_behind_it(
+    model: str, package: str, tmp_path: Path
+) -> None:
+    wanted = ("torch", "torch._dynamo", "safetensors.torch", "scipy.special", package)
+    assert loaded_in_worker(tmp_path, (model,), wanted) == list(wanted)
+
+
+def test_a_plugin_s_module_is_imported_beforehand_too(tmp_path: Path) -> None:
+    with plugin(tmp_path):
+        found = loaded_in_worker(tmp_path, ("guest",), ("guest_package.model", "torch"))
+    assert found == ["guest_package.model"]
+
+
+def test_a_plugin_that_breaks_on_import_does_not_take_the_workers_down(tmp_path: Path) -> None:
+    with plugin(tmp_path, module="raise RuntimeError('no licence')\n"):
+        found = loaded_in_worker(tmp_path, ("guest",), ("guest_package.model", "numpy"))
+    assert found == ["numpy"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from foresweep.errors import SpaceError, UnknownName
+from foresweep.errors import SpaceError, UnknownName, UsageError
+from foresweep.search.plan import SweepPlan
 from foresweep.search.proposals import (
     baseline_proposals,
     expand_models,
@@ -12,6 +15,7 @@ from foresweep.search.proposals import (
     propose,
     space_text,
 )
+from planted_model import plugin
 
 SCRATCH = {"pretrained": None, "size": "tiny"}
 
@@ -87,3 +91,47 @@ def test_random_steps_are_drawn_below_the_cap() -> None:
     steps = [p.config["max_steps"] for p in found]
     assert max(steps) <= 300
     assert len(set(steps)) > 3
+
+
+WEIGHTS = {"pretrained": "published", "size": None}
+
+
+def test_untrained_weights_stand_beside_what_is_made_of_them_at_no_cost() -> None:
+    found = propose(("toto", "kronos"), "priority", base=WEIGHTS, seed=0, count=5)
+    beside = [p for p in found if p.is_companion]
+    assert {p.model for p in beside} == {"toto", "kronos"}
+    assert all(p.config["finetune"] == "none" and p.is_free for p in beside)
+    assert found[-len(beside) :] == tuple(beside)
+
+
+def test_nothing_stands_beside_models_from_scratch() -> None:
+    found = propose(("toto",), "priority", base=SCRATCH, seed=0, count=5)
+    assert not any(p.is_companion for p in found)
+
+
+def test_zero_shot_takes_the_weights_as_they_are() -> None:
+    found = propose(("toto", "drift"), "zero-shot", base=WEIGHTS, seed=0, count=5)
+    assert {p.config.get("finetune") for p in found if p.model == "toto"} == {"none"}
+    assert not any(p.is_free for p in found if p.model == "toto")
+    assert [p.source for p in found if p.model == "drift"] == ["baseline"]
+
+
+def test_zero_shot_from_scratch_is_refused_with_both_ways_out() -> None:
+    with pytest.raises(UsageError, match=r"--pretrained.*--mode priority"):
+        SweepPlan(models=("toto",), mode="zero-shot").checked()
+    SweepPlan(models=("toto",), mode="zero-shot", pretrained="published", size=None).checked()
+
+
+def test_a_mode_without_configs_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    with plugin(tmp_path, space='model = "guest"\n[[quick]]\nname = "a"\nsource = "b"\n'):
+        with pytest.raises(SpaceError, match="priority; its space file has: quick"):
+            propose(("guest",), "priority", base=SCRATCH, seed=0, count=5)
+        with pytest.raises(SpaceError, match="nothing to draw from"):
+            propose(("guest",), "random", base=SCRATCH, seed=0, count=5)
+        (found,) = propose(("guest",), "quick", base=SCRATCH, seed=0, count=5)
+    assert (found.model, found.source) == ("guest", "quick: a")
+
+
+def test_a_plugin_without_a_space_is_trained_by_hand(tmp_path: Path) -> None:
+    with plugin(tmp_path), pytest.raises(SpaceError, match="foresweep train --model guest"):
+        propose(("guest",), "priority", base=SCRATCH, seed=0, count=5)

@@ -146,7 +146,7 @@ def test_fine_tuning_moves_all_weights(case: Case, folder: Path, tmp_path: Path)
 
 
 def test_a_frozen_backbone_stays_as_it_was(case: Case, folder: Path, tmp_path: Path) -> None:
-    config = tuned(folder, freeze_backbone=True)
+    config = tuned(folder, freeze="backbone")
     checkpoint = train_case(Chronos2(), config, case, tmp_path / "frozen", seed=0)
     moved = {name.split(".")[0] for name in changed(checkpoint, folder)}
     assert moved == {"shared", "input_patch_embedding", "output_patch_embedding"}
@@ -175,7 +175,7 @@ def test_lora_moves_what_its_adapters_hang_on_and_is_merged_into_plain_weights(
 
 @pytest.mark.parametrize(
     ("name", "values"),
-    [("finetune", ("full", "lora")), ("freeze_backbone", (False, True)), ("lora_r", (1, 4))],
+    [("finetune", ("full", "lora")), ("freeze", ("none", "backbone")), ("lora_r", (1, 4))],
 )
 def test_each_way_of_fine_tuning_gives_another_forecast(
     case: Case, folder: Path, tmp_path: Path, name: str, values: tuple[Any, Any]

@@ -43,6 +43,8 @@ class TestToto(ModelContract):
 
 
 class TestChronos2(ModelContract):
+    modes = ("scratch", "full", "lora", "zero-shot")
+
     def make(self):
         return get_model("chronos2")
 

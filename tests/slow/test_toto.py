@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from foresweep.data.demo import demo_panel
 from foresweep.data.windows import Context, TrainWindows
-from foresweep.models import toto as toto_module
 from foresweep.models.base import DEFAULT_LEVELS, Levels, Resources, Scored
 from foresweep.models.checkpoint import read_checkpoint, read_weights
-from foresweep.models.toto import Toto, TotoConfig, TotoLearner, TotoPredictor
+from foresweep.models.toto import Toto, TotoConfig, TotoLearner, TotoPredictor, start, usable_rows
+from foresweep.models.toto_decoding import Newest, draw
 from foresweep.models.training import inference, seeded
 from panels import sine_panel
 from sine import Case, Judged, forecast_test, judge, make_case, silent, train_case
@@ -116,12 +115,11 @@ def test_a_forecast_that_is_not_put_back_into_its_units_is_caught(
     sine: tuple[Case, TotoPredictor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case, predictor = sine
-    real = toto_module.nets._sample
 
-    def bare(network: Any, flat: Any, loc: Any, scale: Any, draws: Any) -> Any:
-        return real(network, flat, torch.zeros_like(loc), torch.ones_like(scale), draws)
+    def bare(self: Newest, draws: Any) -> Any:
+        return draw(self.mixture, draws)
 
-    monkeypatch.setattr(toto_module.nets, "_sample", bare)
+    monkeypatch.setattr(Newest, "sample", bare)
     assert judged(case, predictor).faults(skill=0.93, slope=0.03)
 
 
@@ -142,10 +140,11 @@ def test_toto_learns_the_demo_panel(seed: int, tmp_path: Path) -> None:
     config = Toto().resolve(DEMO, case.facts)
     tune = TrainWindows(case.panel, case.split, case.split.part("tune"))
     with seeded(seed, Resources()):
-        network, _ = toto_module._start(config, Resources())
+        network, _ = start(config)
     learner = TotoLearner(network, tune, config, 5, Resources())
-    chosen = np.arange(0, len(learner._item), 6)
-    batch = (learner.series(learner._item[chosen], learner._row[chosen]),)
+    rows = usable_rows(config.context_length, 5, 8)
+    item, row = (found[::6] for found in tune.starts(rows, 8))
+    batch = (learner.series(tune.cut(item, row, rows + 8)[0]),)
 
     def own_loss(module: Any) -> float:
         learner.module = module

@@ -36,6 +36,7 @@ from foresweep.search.proposals import expand_models
 if TYPE_CHECKING:
     from foresweep.records import Run, Sweep
     from foresweep.search.plan import SweepPlan
+    from foresweep.search.trial import Prepared
     from foresweep.tracker.tracker import Tracker
 
 
@@ -159,6 +160,7 @@ class LiveView:
         for refused in event.refused:
             self.say(f"left out: {refused.proposal.source}: {refused.refused}", "yellow")
         self.say(f"Sweep {event.sweep.sweep_id}: {len(event.trials)} configs, baselines included.")
+        self._say_cutoffs(event.trials)
         cut = [p for p in event.trials if p.steps_asked]
         if cut:
             self.say(
@@ -168,6 +170,18 @@ class LiveView:
             )
         total = sum(_steps(p.config) for p in event.trials)
         self.whole = self.bars.add_task("sweep (steps)", total=total)
+
+    def _say_cutoffs(self, trials: tuple[Prepared, ...]) -> None:
+        """Up to when the weights know the world: a test period before that proves nothing."""
+        tuned = {p.proposal.model: p.cutoff for p in trials if p.config.get("pretrained")}
+        for model, cutoff in tuned.items():
+            if cutoff:
+                self.say(f"{model}: its weights know the world to {cutoff.date} ({cutoff.source}).")
+            else:
+                self.say_warning(
+                    f"{model}: nobody says up to when its weights know the world, so no test "
+                    f"period is clean; --pretrain-cutoff DATE says it."
+                )
 
     def _started(self, event: events.TrialStarted) -> None:
         name = f"{event.run.model_name} {config_name(event.run)}".strip()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,6 +43,27 @@ Metric = Annotated[
 SweepId = Annotated[str | None, typer.Option("--sweep", help="A sweep's id. Default: the latest.")]
 RunId = Annotated[str, typer.Argument(help="A run's id, or a unique beginning of it.")]
 Horizon = Annotated[int, typer.Option("--horizon", help="Bars forecast and scored.", min=1)]
+
+
+def sharing(shared: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the fields of a dataclass as options, after its own parameters; the command
+    takes an instance of it first. Options that several commands share are thus written once."""
+    fields = inspect.signature(shared, eval_str=True).parameters
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+
+        @wraps(command)
+        def call(**given: Any) -> None:
+            asked = shared(**{name: given.pop(name) for name in fields})
+            command(asked, **given)
+
+        every = [*(p.replace(kind=p.KEYWORD_ONLY) for p in (*own, *fields.values()))]
+        call.__annotations__ = {p.name: p.annotation for p in every} | {"return": None}
+        call.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+        return call
+
+    return decorate
 
 
 def settings(db: str | None, runs: Path | None = None) -> Settings:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foresweep.cli.options import Data, Db, Horizon, Runs, parse_values, settings
+from foresweep.cli.options import Data, Db, Horizon, Runs, parse_values, settings, sharing
 
 if TYPE_CHECKING:
     from foresweep.search.plan import SweepPlan
@@ -21,6 +22,7 @@ class Mode(StrEnum):
     full = "full"
     random = "random"
     demo = "demo"
+    zero_shot = "zero-shot"
 
 
 class Size(StrEnum):
@@ -34,8 +36,16 @@ class Size(StrEnum):
 Pretrained = Annotated[
     str | None,
     typer.Option(
-        help="Fine-tune weights: 'published' (the authors'), a Hugging Face id or a folder. "
+        help="Start from weights: 'published' (the authors'), a Hugging Face id or a folder. "
         "Default: from scratch.",
+    ),
+]
+PretrainCutoff = Annotated[
+    str | None,
+    typer.Option(
+        help="Last day that the weights may have seen, where nobody states it, as for a folder. "
+        "Recorded: a test period that begins before it proves nothing about them.",
+        metavar="DATE",
     ),
 ]
 SizeOption = Annotated[
@@ -61,6 +71,16 @@ MicroBatch = Annotated[
     int | None,
     typer.Option(help="Windows per backward pass; less memory, same batch size.", min=1),
 ]
+InferenceBatch = Annotated[
+    int, typer.Option(help="Windows per forecast call; less memory, same forecasts.", min=1)
+]
+GradientCheckpointing = Annotated[
+    bool,
+    typer.Option(
+        "--gradient-checkpointing",
+        help="Compute activations once more in the backward pass; less memory, same gradients.",
+    ),
+]
 MirrorOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -75,139 +95,112 @@ Actions = Annotated[
 Again = Annotated[bool, typer.Option("--again", help="Train equal configs once more.")]
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The options that both commands take."""
+
+    data: Data = None
+    horizon: Horizon = 5
+    objective: Objective = "pct_mae"
+    size: SizeOption = None
+    pretrained: Pretrained = None
+    pretrain_cutoff: PretrainCutoff = None
+    max_steps: MaxSteps = None
+    seed: Seed = 0
+    stride: Stride = None
+    max_context: MaxContext = None
+    device: Device = "auto"
+    threads: Threads = 1
+    micro_batch: MicroBatch = None
+    inference_batch: InferenceBatch = 64
+    gradient_checkpointing: GradientCheckpointing = False
+    again: Again = False
+    actions: Actions = None
+    mirror: MirrorOption = None
+    db: Db = None
+    runs: Runs = None
+
+
+@sharing(Asked)
 def sweep(
+    asked: Asked,
     model: Annotated[
-        list[str], typer.Option("--model", "-m", help="toto, kronos, chronos2 or all; repeatable.")
+        list[str],
+        typer.Option(
+            "--model", "-m", help="toto, kronos, chronos2, a plug-in's name or all; repeatable."
+        ),
     ],
     mode: Annotated[Mode, typer.Option(help="How configs are proposed.")] = Mode.priority,
     max_runs: Annotated[
         int | None, typer.Option(help="Trials at most. Default: 5 per model.", min=1)
     ] = None,
-    data: Data = None,
-    horizon: Horizon = 5,
-    objective: Objective = "pct_mae",
-    size: SizeOption = None,
-    pretrained: Pretrained = None,
-    max_steps: MaxSteps = None,
-    seed: Seed = 0,
-    stride: Stride = None,
-    max_context: MaxContext = None,
-    device: Device = "auto",
-    threads: Threads = 1,
-    micro_batch: MicroBatch = None,
-    again: Again = False,
-    actions: Actions = None,
-    mirror: MirrorOption = None,
-    db: Db = None,
-    runs: Runs = None,
 ) -> None:
     """Train research-backed configs beside the baselines and rank them on the same windows."""
-    plan = _plan(
-        models=tuple(model),
-        mode=mode.value,
-        max_runs=max_runs,
-        data=data,
-        horizon=horizon,
-        objective=objective,
-        size=size,
-        pretrained=pretrained,
-        max_steps=max_steps,
-        seed=seed,
-        stride=stride,
-        max_context=max_context,
-        again=again,
-        actions=actions,
-        resources=(device, threads, micro_batch),
-    )
-    _run(plan, db, runs, mirror or [])
+    _run(_plan(asked, models=tuple(model), mode=mode.value, max_runs=max_runs), asked)
 
 
+@sharing(Asked)
 def train(
+    asked: Asked,
     model: Annotated[str, typer.Option("--model", "-m", help="One model, by name.")],
     values: Annotated[
         list[str] | None,
         typer.Option("--set", help="A hyperparameter: key=value; repeatable.", metavar="KEY=VALUE"),
     ] = None,
-    data: Data = None,
-    horizon: Horizon = 5,
-    objective: Objective = "pct_mae",
-    size: SizeOption = None,
-    pretrained: Pretrained = None,
-    max_steps: MaxSteps = None,
-    seed: Seed = 0,
-    stride: Stride = None,
-    max_context: MaxContext = None,
-    device: Device = "auto",
-    threads: Threads = 1,
-    micro_batch: MicroBatch = None,
-    again: Again = False,
-    actions: Actions = None,
-    mirror: MirrorOption = None,
-    db: Db = None,
-    runs: Runs = None,
 ) -> None:
     """Train one config by hand; tracked, scored and ranked like any other."""
-    plan = _plan(
-        models=(model,),
-        mode="by hand",
-        max_runs=1,
-        data=data,
-        horizon=horizon,
-        objective=objective,
-        size=size,
-        pretrained=pretrained,
-        max_steps=max_steps,
-        seed=seed,
-        stride=stride,
-        max_context=max_context,
-        again=again,
-        actions=actions,
-        resources=(device, threads, micro_batch),
-        values=parse_values(values or []),
-    )
-    _run(plan, db, runs, mirror or [])
+    from foresweep.search.plan import by_hand
+
+    plan = _plan(asked, models=(model,), mode="by hand", max_runs=1)
+    _run(by_hand(plan, parse_values(values or [])), asked)
 
 
-def _plan(
-    *,
-    data: str | None,
-    size: Size | None,
-    pretrained: str | None,
-    resources: tuple[str, int, int | None],
-    values: dict[str, Any] | None = None,
-    **rest: Any,
-) -> SweepPlan:
+def _plan(asked: Asked, **rest: Any) -> SweepPlan:
     from foresweep.data.sources import default_source
     from foresweep.errors import UsageError
     from foresweep.models.base import Resources
-    from foresweep.search.plan import SweepPlan, by_hand
+    from foresweep.search.plan import SweepPlan
     from foresweep.settings import load_settings
 
-    if pretrained and size:
+    if asked.pretrained and asked.size:
         raise UsageError(
-            f"--size {size.value} and --pretrained {pretrained}: the weights fix the size; "
-            f"give one of the two"
+            f"--size {asked.size.value} and --pretrained {asked.pretrained}: the weights fix the "
+            f"size; give one of the two"
         )
-    device, threads, micro_batch = resources
-    plan = SweepPlan(
-        data=data or default_source(load_settings().data),
-        pretrained=pretrained,
-        size=None if pretrained else (size or Size.tiny).value,
-        resources=Resources(device=device, threads=threads, micro_batch=micro_batch),
+    return SweepPlan(
+        data=asked.data or default_source(load_settings().data),
+        horizon=asked.horizon,
+        objective=asked.objective,
+        size=None if asked.pretrained else (asked.size or Size.tiny).value,
+        pretrained=asked.pretrained,
+        pretrain_cutoff=asked.pretrain_cutoff,
+        max_steps=asked.max_steps,
+        seed=asked.seed,
+        stride=asked.stride,
+        max_context=asked.max_context,
+        again=asked.again,
+        actions=asked.actions,
+        resources=Resources(
+            device=asked.device,
+            threads=asked.threads,
+            micro_batch=asked.micro_batch,
+            inference_batch=asked.inference_batch,
+            gradient_checkpointing=asked.gradient_checkpointing,
+        ),
         **rest,
     )
-    return plan if values is None else by_hand(plan, values)
 
 
-def _run(plan: SweepPlan, db: str | None, runs: Any, mirrors: list[str]) -> None:
+def _run(plan: SweepPlan, asked: Asked) -> None:
     from foresweep.cli.live import LiveView
     from foresweep.cli.mirrors import Mirrors
     from foresweep.cli.options import open_tracker
     from foresweep.search.sweep import run_sweep
 
-    places = settings(db, runs)
-    with open_tracker(db) as tracker, LiveView(tracker, plan) as view:
-        with Mirrors(mirrors, view.say_warning) as mirrored:
+    plan = plan.checked()  # before anything is said
+    places = settings(asked.db, asked.runs)
+    with open_tracker(asked.db) as tracker, LiveView(tracker, plan) as view:
+        with Mirrors(asked.mirror or [], view.say_warning) as mirrored:
             listen = mirrored.beside(view.on_event)
             try:
                 done = run_sweep(plan, tracker=tracker, runs_dir=places.runs_dir, listen=listen)

@@ -165,6 +165,16 @@ class Windows:
         """[N, H] closes after each origin. Never given to a model."""
         return self.label_bars[:, :, CLOSE]
 
+    @property
+    def label_span(self) -> tuple[IntArray, IntArray]:
+        """[N], [N] the places on the panel's timeline of each window's first and last label."""
+        first, last = np.empty(len(self), np.int64), np.empty(len(self), np.int64)
+        for i in np.unique(self.item):
+            own = self.item == i
+            times = self.panel.timeline_of(int(i))
+            first[own], last[own] = times[self.row[own] + 1], times[self.row[own] + self.horizon]
+        return first, last
+
     @cached_property
     def last_close(self) -> Array:
         """[N] close at each origin."""

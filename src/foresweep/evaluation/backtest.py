@@ -6,9 +6,11 @@ came about, and nothing here is handed to a model but the context of each window
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +32,7 @@ from foresweep.models.base import (
     Scorer,
 )
 from foresweep.models.baselines import LastValue
+from foresweep.models.calibration import Calibration, cross_fitted, fit_calibration
 from foresweep.stats.significance import diebold_mariano, origin_means, overlap_lags
 
 SCORED_PARTS: tuple[PartName, ...] = ("tune", "val", "test")
@@ -150,6 +153,37 @@ def make_scorer(panel: Panel, split: Split, *, seed: int = 0, batch: int = BATCH
     return score
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Tuned:
+    """What tune has to say on a config that asks for calibration."""
+
+    calibration: Calibration  # fitted on all of tune: for every later forecast
+    forecast: Forecast  # of tune, each half calibrated by the other
+
+
+def calibrate(
+    predictor: Predictor,
+    config: Any,
+    panel: Panel,
+    split: Split,
+    *,
+    seed: int = 0,
+    batch: int = BATCH,
+) -> Tuned:
+    """Fit what `config` asks for (centre, fit_scale, isotonic) to a raw predictor's forecasts of
+    tune, the only part that is looked at.
+
+    The halves are the earlier and the later origins. Raises NotEnoughData where no window of one
+    half has labels clear of the other's; ForecastError.
+    """
+    windows = Windows(panel, split, split.part("tune"))
+    forecast = forecast_part(predictor, windows, seed=seed, batch=batch)
+    labels, closes = windows.labels, windows.last_close
+    late = windows.origin >= (len(windows.part.origins) + 1) // 2
+    crossed = cross_fitted(config, forecast, labels, closes, late, windows.label_span)
+    return Tuned(fit_calibration(config, forecast, labels, closes), crossed)
+
+
 def evaluate(
     predictor: Predictor,
     panel: Panel,
@@ -159,16 +193,18 @@ def evaluate(
     seed: int = 0,
     batch: int = BATCH,
     out: Path | None = None,
+    made: Mapping[PartName, Forecast] = MappingProxyType({}),
 ) -> dict[str, float]:
     """Scores of a predictor on each part, by full name; `test_*` among them are for sealing.
 
-    Writes `<part>/forecasts.npz` and `<part>/losses.npz` under `out`, where given.
+    Forecasts in `made` are scored as they are, those of other parts are asked for. Each part's
+    `forecasts.npz` and `losses.npz` are written under `out`, where given.
     Raises ForecastError, NotEnoughData; DataError where a file cannot be written.
     """
     scores: dict[str, float] = {}
     for part in parts:
         windows = Windows(panel, split, split.part(part))
-        forecast = forecast_part(predictor, windows, seed=seed, batch=batch)
+        forecast = made.get(part) or forecast_part(predictor, windows, seed=seed, batch=batch)
         found = score_part(forecast, windows)
         scores |= found.scores
         if out is not None:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from foresweep.data.panel import Panel
 from foresweep.data.windows import make_context
-from foresweep.models.base import DEFAULT_LEVELS, Forecast, Levels, Predictor, Resources
+from foresweep.models.base import DEFAULT_LEVELS, Forecast, Levels, Resources
+from foresweep.models.calibration import load_predictor
 from foresweep.models.checkpoint import read_checkpoint
 from foresweep.models.registry import get_model
 
@@ -64,7 +65,7 @@ def predict_panel(
     Raises CheckpointError for a missing or altered checkpoint, ForecastError for a broken forecast.
     """
     read = read_checkpoint(checkpoint)
-    predictor: Predictor = get_model(read.model).load(read, resources or Resources())
+    predictor = load_predictor(get_model(read.model), read, resources or Resources())
     ahead = horizon or int(read.card.get("horizon", 5))
     item = np.arange(panel.num_items)
     row = np.array([len(bars.values) - 1 for bars in panel.bars])

@@ -120,6 +120,7 @@ class Facts:
     max_context: int
     train_bars: int  # whole rows of all items in train: what an epoch is measured by
     step_cap: int | None = None  # the sweep's --max-steps; None: the config's own steps
+    fast_bf16: bool = False  # `devices.bf16_is_fast` of the sweep's device
 
 
 class ForecastModel(Protocol):

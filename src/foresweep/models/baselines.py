@@ -5,10 +5,12 @@
     drift            last close moved on at the mean move     one-bar moves of the context
     seasonal-naive   the close one season before              moves over whole seasons
     random-walk      last close                               one-bar moves over their volatility
+    har              last close                               moves of train over their volatility
+                                                              (models/har.py)
 
-All spreads are quantiles of log moves in the context, less their own median, times sqrt(h) (for
-seasonal-naive, of the number of seasons ahead): what a walk of independent moves would show. So a
-median is exactly the point forecast, and every forecast is rescaled when prices are.
+But for har, all spreads are quantiles of log moves in the context, less their own median, times
+sqrt(h) (for seasonal-naive, of the number of seasons ahead): what a walk of independent moves would
+show. So a median is exactly the point forecast, and every forecast is rescaled when prices are.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from foresweep.data.panel import CLOSE, VOLUME
 from foresweep.data.windows import Context, TrainWindows
 from foresweep.errors import ConfigError
 from foresweep.models.base import (
@@ -28,21 +31,25 @@ from foresweep.models.base import (
     Facts,
     Forecast,
     Levels,
+    Predictor,
     Reporter,
     Resources,
     Scorer,
 )
+from foresweep.models.calibration import CalibrationConfig
 from foresweep.models.config import as_dict, config_class, hyper
+from foresweep.models.volatility import Estimator, bar_variances, decayed, rolled
 
 Array: TypeAlias = NDArray[np.float64]
 
 DEFAULT_CONTEXT = 256
 """About a year of daily bars: the spread of moves is known to about 5 %, and is still recent."""
 FEWEST_BARS = 16
+DEFAULT_DECAY, DEFAULT_WINDOW = 0.94, 20
 
 
 @config_class
-class BaselineConfig:
+class BaselineConfig(CalibrationConfig):
     """What all baselines share."""
 
     context_length: int | None = hyper(
@@ -67,12 +74,25 @@ class SeasonalConfig(BaselineConfig):
 class RandomWalkConfig(BaselineConfig):
     """Of random-walk."""
 
-    decay: float = hyper(
-        0.94,
-        "weight of yesterday's variance in today's (RiskMetrics 1996 has 0.94 for daily bars)",
+    volatility: Literal["rolling", "ewma", "parkinson", "garman-klass"] = hyper(
+        "ewma",
+        "how large a move is to be expected: rolling or decaying mean of squared moves, or decaying"
+        " mean of what the range and the opening gap of each bar say",
+        probe=("ewma", "garman-klass"),
+    )
+    decay: float | None = hyper(
+        None,
+        "weight of yesterday's variance in today's (none: 0.94, RiskMetrics 1996, for daily bars)",
         probe=(0.8, 0.97),
         gt=0,
         lt=1,
+    )
+    window: int | None = hyper(
+        None,
+        "bars of the rolling mean (none: 20, a month of daily bars)",
+        unit="bars",
+        probe=(10, 40, {"volatility": "rolling"}),
+        ge=2,
     )
     quantiles: Literal["empirical", "normal"] = hyper(
         "empirical",
@@ -86,12 +106,21 @@ class Baseline:
 
     name: ClassVar[str]
     Config: ClassVar[type[Any]] = BaselineConfig
+    centred: ClassVar[bool] = False
+    """Is every median the last close as it is?"""
+    default_context: ClassVar[int] = DEFAULT_CONTEXT
 
     def resolve(self, config: Any, facts: Facts) -> Any:
-        """Fill in the context. Raises ConfigError where it is more than the sweep's."""
+        """Fill in the context. Raises ConfigError where it is more than the sweep's, and for
+        `centre` where medians are the last close anyway."""
+        if self.centred and config.centre:
+            raise ConfigError(
+                f"{self.name}: centre=true has no effect, its medians are the last close; "
+                f"leave it out"
+            )
         length = config.context_length
         if length is None:
-            return replace(config, context_length=min(DEFAULT_CONTEXT, facts.max_context))
+            return replace(config, context_length=min(self.default_context, facts.max_context))
         if length > facts.max_context:
             raise ConfigError(
                 f"{self.name}: context_length {length} is more than the sweep's max_context "
@@ -124,11 +153,11 @@ class Baseline:
         card = {"step": 0, "scores": dict(scored.scores)}
         return write_checkpoint(out, model=self.name, config=as_dict(config), card=card)
 
-    def load(self, checkpoint: Checkpoint, resources: Resources) -> Walk:
+    def load(self, checkpoint: Checkpoint, resources: Resources) -> Predictor:
         """The predictor of a checkpoint."""
         return self.predictor(self.Config(**checkpoint.config))
 
-    def predictor(self, config: Any) -> Walk:
+    def predictor(self, config: Any) -> Predictor:
         """The predictor of a resolved config."""
         raise NotImplementedError
 
@@ -137,6 +166,7 @@ class LastValue(Baseline):
     """The close stays where it is: what every forecast has to beat."""
 
     name = "last-value"
+    centred = True
 
     def predictor(self, config: Any) -> Walk:
         return Walk(config.context_length)
@@ -176,9 +206,29 @@ class RandomWalk(Baseline):
 
     name = "random-walk"
     Config = RandomWalkConfig
+    centred = True
+
+    def resolve(self, config: Any, facts: Facts) -> Any:
+        """Fill in context, decay and window. Raises ConfigError for one without effect."""
+        config = super().resolve(config, facts)
+        rolling = config.volatility == "rolling"
+        name, value = ("decay", config.decay) if rolling else ("window", config.window)
+        if value is not None:
+            raise ConfigError(
+                f"{self.name}: {name}={value} has no effect with volatility={config.volatility!r}; "
+                f"leave it out"
+            )
+        if rolling:
+            return replace(config, window=config.window or DEFAULT_WINDOW)
+        return replace(config, decay=config.decay or DEFAULT_DECAY)
 
     def predictor(self, config: Any) -> Walk:
-        return VolatilityWalk(config.context_length, config.decay, config.quantiles)
+        kind: Estimator = "close"
+        if config.volatility in ("parkinson", "garman-klass"):
+            kind = config.volatility
+        return VolatilityWalk(
+            config.context_length, kind, config.decay, config.window, config.quantiles
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,24 +244,27 @@ class Walk:
         for length in np.unique(lengths):
             at = np.flatnonzero(lengths == length)
             seen = min(int(length), self.context_length)
-            closes = context.column("close")[at, -seen:]
-            moves = self.moves(np.log(closes), horizon, levels)
-            out[at] = closes[:, -1, None, None] * np.exp(moves)
+            bars = context.values[at, -seen:, :VOLUME]
+            moves = self.moves(np.log(bars), horizon, levels)
+            out[at] = bars[:, -1, CLOSE, None, None] * np.exp(moves)
         return Forecast(out, levels)
 
-    def moves(self, logs: Array, horizon: int, levels: Levels) -> Array:
-        """[n, H, Q] quantiles of the log move from the last of `logs` [n, rows] to each lead."""
-        return _spread(np.diff(logs), levels)[:, None] * _root(np.arange(1, horizon + 1))
+    def moves(self, bars: Array, horizon: int, levels: Levels) -> Array:
+        """[n, H, Q] quantiles of the log move from the last close to each lead, of the logs of
+        open, high, low and close, `bars` [n, rows, 4]."""
+        return _spread(np.diff(bars[..., CLOSE]), levels)[:, None] * _root(
+            np.arange(1, horizon + 1)
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class DriftWalk(Walk):
     """Predictor of drift."""
 
-    def moves(self, logs: Array, horizon: int, levels: Levels) -> Array:
-        steps = np.diff(logs)
+    def moves(self, bars: Array, horizon: int, levels: Levels) -> Array:
+        steps = np.diff(bars[..., CLOSE])
         lead = np.arange(1, horizon + 1)
-        drift = steps.mean(axis=1) if steps.size else np.zeros(len(logs))
+        drift = steps.mean(axis=1) if steps.size else np.zeros(len(bars))
         return _spread(steps, levels)[:, None] * _root(lead) + drift[:, None, None] * _column(lead)
 
 
@@ -221,7 +274,8 @@ class SeasonalWalk(Walk):
 
     season_length: int
 
-    def moves(self, logs: Array, horizon: int, levels: Levels) -> Array:
+    def moves(self, bars: Array, horizon: int, levels: Levels) -> Array:
+        logs = bars[..., CLOSE]
         rows = logs.shape[1]
         season = self.season_length if rows > self.season_length else 1
         lead = np.arange(1, horizon + 1)
@@ -235,18 +289,30 @@ class SeasonalWalk(Walk):
 class VolatilityWalk(Walk):
     """Predictor of random-walk."""
 
-    decay: float
+    estimator: Estimator
+    decay: float | None
+    window: int | None  # in place of decay
     quantiles: str
 
-    def moves(self, logs: Array, horizon: int, levels: Levels) -> Array:
-        steps = np.diff(logs)
-        before, now = _volatility(steps, self.decay)
+    def moves(self, bars: Array, horizon: int, levels: Levels) -> Array:
+        steps = np.diff(bars[..., CLOSE])
+        before, now = self._volatility(bars)
         if self.quantiles == "normal":
             spread = np.array([[NormalDist().inv_cdf(level) for level in levels]])
         else:
             spread = _spread(steps[:, 1:] / np.maximum(before, 1e-12), levels)
         today: Array = now[:, None, None] * spread[:, None]
         return today * _root(np.arange(1, horizon + 1))
+
+    def _volatility(self, bars: Array) -> tuple[Array, Array]:
+        """Volatility known before each of the second to the last move [n, M - 1], and now [n]."""
+        variances = bar_variances(bars, self.estimator)
+        if not variances.shape[1]:
+            return variances, np.zeros(len(bars))
+        seen = decayed(variances, self.decay) if self.decay else rolled(variances, self.window or 1)
+        path = np.sqrt(seen)
+        now: Array = path[:, -1].copy()
+        return path[:, :-1], now
 
 
 def _spread(steps: Array, levels: Levels) -> Array:
@@ -255,25 +321,6 @@ def _spread(steps: Array, levels: Levels) -> Array:
         return np.zeros((len(steps), len(levels)))
     found: Array = np.quantile(steps, [*levels, 0.5], axis=1).T
     return found[:, :-1] - found[:, -1:]
-
-
-def _volatility(steps: Array, decay: float) -> tuple[Array, Array]:
-    """Exponentially weighted volatility of one-bar log moves [n, M]: of the moves before each of
-    the second to the last [n, M - 1], and of all of them [n].
-
-    The weights of the moves seen so far add to 1, so the first move needs no made-up past.
-    """
-    squares: Array = np.zeros(len(steps))
-    path: Array = np.zeros(steps.shape)
-    weight = 0.0
-    for k in range(steps.shape[1]):
-        squares = decay * squares + steps[:, k] ** 2
-        weight = decay * weight + 1.0
-        path[:, k] = np.sqrt(squares / weight)
-    if not steps.shape[1]:
-        return path, squares
-    now: Array = path[:, -1].copy()
-    return path[:, :-1], now
 
 
 def _column(lead: NDArray[np.int64]) -> Array:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from foresweep.data.files import sync_folder, write_bytes_atomic, write_synced
 from foresweep.errors import CheckpointError, WeightsNotFound
 from foresweep.models.base import Checkpoint
+from foresweep.models.registry import plugin_versions
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.json"
 PACKAGES = (
@@ -59,7 +60,11 @@ def write_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         files = _fill(temporary, model, config, weights)
-        full = {**(card or {}), "versions": versions(), "files": files}
+        full = {
+            **(card or {}),
+            "versions": {**versions(), **plugin_versions(model)},
+            "files": files,
+        }
         write_synced(temporary / CARD, _json(full))
         os.rename(temporary, path)
         sync_folder(path.parent)
@@ -117,6 +122,31 @@ def update_card(checkpoint: Checkpoint, extra: Mapping[str, Any]) -> Checkpoint:
     except OSError as error:
         raise CheckpointError(f"cannot write {checkpoint.path / CARD}: {error.strerror}") from error
     return Checkpoint(checkpoint.path, checkpoint.model, checkpoint.config, json.loads(text))
+
+
+def add_json(checkpoint: Checkpoint, name: str, value: Mapping[str, Any]) -> Checkpoint:
+    """The same checkpoint with one more file, hashed like the others. Raises CheckpointError.
+
+    The card that lists it is written last: until then the file counts for nothing.
+    """
+    text = _json(value)
+    files = {**checkpoint.card["files"], name: hashlib.sha256(text).hexdigest()}
+    card = _json({**checkpoint.card, "files": files})
+    try:
+        write_bytes_atomic(checkpoint.path / name, text)
+        write_bytes_atomic(checkpoint.path / CARD, card)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {checkpoint.path / name}: {error.strerror}") from error
+    return Checkpoint(checkpoint.path, checkpoint.model, checkpoint.config, json.loads(card))
+
+
+def read_json(checkpoint: Checkpoint, name: str) -> dict[str, Any] | None:
+    """A file that `add_json` wrote, None where there is none. Raises CheckpointError.
+
+    The checkpoint is one that `read_checkpoint` has verified."""
+    if name not in checkpoint.card.get("files", {}):
+        return None
+    return _read_json(checkpoint.path / name)
 
 
 def find_weights(pretrained: str, *, published: str, files: tuple[str, ...]) -> Path:

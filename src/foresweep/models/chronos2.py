@@ -7,7 +7,6 @@ group attention; windows never see each other. `chronos` and torch are loaded wh
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -16,9 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from foresweep.data.panel import IntArray
 from foresweep.data.windows import Context, TrainWindows
 from foresweep.errors import CheckpointError, ForecastError, MissingExtra
+from foresweep.models.adapters import Adapted, recompute, tune
+from foresweep.models.augmentation import Sampler
 from foresweep.models.base import (
     Array,
     Checkpoint,
@@ -30,23 +30,19 @@ from foresweep.models.base import (
     Resources,
     Scorer,
 )
-from foresweep.models.checkpoint import (
-    CONFIG,
-    WEIGHTS,
-    read_weights,
-    sha256_of,
-    write_checkpoint,
-)
-from foresweep.models.chronos2_config import Chronos2Config, read_core, resolve, weights_folder
+from foresweep.models.checkpoint import WEIGHTS, read_weights, write_checkpoint
+from foresweep.models.chronos2_config import Chronos2Config, resolve
+from foresweep.models.chronos2_weights import hash_of_weights, read_core, weights_folder
 from foresweep.models.config import as_dict, make_config
+from foresweep.models.optimisation import no_norm_or_bias
 from foresweep.models.representation import Representation, by_length
 from foresweep.models.training import fit, inference, seeded
 from foresweep.models.training_state import clear_states
 
 if TYPE_CHECKING:
-    from chronos.chronos2 import Chronos2Model
-    from peft.tuners.lora import LoraModel
-    from torch import Tensor
+    from torch import Tensor, nn
+
+    from foresweep.models.chronos2_encoder import Chronos2Model
 
 
 class Chronos2:
@@ -65,12 +61,10 @@ class Chronos2:
         return resolve(config, facts)
 
     def weights_hash(self, config: Chronos2Config) -> str:
-        """sha256 over config.json and model.safetensors. Raises WeightsNotFound."""
+        """sha256 over the network's config and its weights. Raises WeightsNotFound."""
         if config.pretrained is None:
             return ""
-        folder = weights_folder(config.pretrained)
-        both = sha256_of(folder / CONFIG) + sha256_of(folder / WEIGHTS)
-        return hashlib.sha256(both.encode()).hexdigest()
+        return hash_of_weights(weights_folder(config.pretrained))
 
     def train(
         self,
@@ -99,12 +93,13 @@ class Chronos2:
             score=score,
             out=out,
             resume=resume,
+            decays=no_norm_or_bias,
         )
         checkpoint = write_checkpoint(
             out,
             model=self.name,
             config=as_dict(config),
-            weights=net.weights_of(learner.merged()),
+            weights=net.weights_of(learner.adapted.merged()),
             card={"network": learner.core, "horizon": horizon, "fitted": asdict(fitted)},
         )
         clear_states(out)
@@ -122,7 +117,7 @@ class Chronos2:
             network = net.build(checkpoint.card["network"])
         net.fill(network, read_weights(checkpoint), where=str(checkpoint.path))
         network.to(resources.device).eval()
-        view = Representation(config.target, config.covariates, checkpoint.card["horizon"])
+        view = view_of(config, checkpoint.card["horizon"])
         return Chronos2Predictor(network, config, view, resources)
 
 
@@ -171,27 +166,24 @@ class Chronos2Predictor:
 class Chronos2Learner:
     """What the training loop asks of Chronos-2."""
 
-    module: Chronos2Model
-    lora: LoraModel | None  # the adapters that hang in `module`
+    module: nn.Module
+    adapted: Adapted  # the same network, and the adapters that hang in it
     core: Mapping[str, Any]  # config.json of the network
-    train: TrainWindows
-    starts: tuple[IntArray, IntArray]
+    sampler: Sampler | None  # None where nothing is trained
     config: Chronos2Config
     view: Representation
     resources: Resources
 
     def draw(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
         """`size` windows, evenly from all: context [size, V, C] and labels [size, V, L]."""
-        chosen = rng.integers(len(self.starts[0]), size=size)
-        item, row = self.starts
-        return self.windows(item[chosen], row[chosen])
+        assert self.sampler is not None, "nothing is drawn where nothing is trained"
+        return self.windows(self.sampler.draw(rng, size).bars)
 
-    def windows(self, item: IntArray, row: IntArray) -> tuple[Tensor, Tensor]:
-        """Context and labels of the windows from row `row` of item `item`; covariates have none."""
+    def windows(self, bars: Array) -> tuple[Tensor, Tensor]:
+        """Context and labels of bars [B, C + L, F]; covariates have no labels."""
         import torch
 
-        seen, length = self.config.context_length, self.config.prediction_length or 0
-        bars, _ = self.train.cut(item, row, seen + length)
+        seen = self.config.context_length
         channels, _ = encode(self.view, bars, seen)
         both = torch.from_numpy(channels).float()
         labels = both[..., seen:].clone()
@@ -205,14 +197,7 @@ class Chronos2Learner:
         return net.loss(self.module, *batch)
 
     def predictor(self) -> Chronos2Predictor:
-        return Chronos2Predictor(self.module, self.config, self.view, self.resources)
-
-    def merged(self) -> Chronos2Model:
-        """The plain network, adapters added into its weights. Ends the training."""
-        if self.lora is not None:
-            self.lora.merge_and_unload()
-            self.lora = None
-        return self.module
+        return Chronos2Predictor(self.adapted.network, self.config, self.view, self.resources)
 
 
 def start(
@@ -223,26 +208,24 @@ def start(
     from foresweep.models import chronos2_network as net
 
     length = config.prediction_length or horizon
-    starts = train.starts(config.context_length, length)
     core = _core(config, length)
     network = net.build(core)
     if config.pretrained is not None:
         file = weights_folder(config.pretrained) / WEIGHTS
         net.fill(network, net.read_weights(file), where=str(file))
-    lora = None
-    if config.finetune == "lora":
-        lora = net.adapt(
-            network,
-            r=config.lora_r or 1,
-            alpha=config.lora_alpha or 1,
-            dropout=config.lora_dropout or 0.0,
-        )
-    elif config.freeze_backbone:
-        net.freeze_backbone(network)
+    sampler = None
+    if config.finetune != "none":
+        sampler = Sampler(train, config.context_length, length, config)
+    adapted = tune(network, config, net.layers(core["num_layers"]))
     if resources.gradient_checkpointing:
-        net.recompute_blocks(network)
-    view = Representation(config.target, config.covariates, horizon)
-    return Chronos2Learner(network, lora, core, train, starts, config, view, resources)
+        recompute(network.encoder.block)
+    view = view_of(config, horizon)
+    return Chronos2Learner(network, adapted, core, sampler, config, view, resources)
+
+
+def view_of(config: Chronos2Config, horizon: int) -> Representation:
+    """What a network of this config sees and says."""
+    return Representation(config.target, config.covariates, horizon, config.scaling)
 
 
 def _core(config: Chronos2Config, length: int) -> dict[str, Any]:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from foresweep.errors import ConfigError
 from foresweep.models.base import Facts
-from foresweep.models.checkpoint import CONFIG, WEIGHTS, find_weights
+from foresweep.models.chronos2_weights import read_core, weights_folder
 from foresweep.models.config import config_class, hyper
-from foresweep.models.representation import Covariates, Representation, Target
-from foresweep.models.training import TrainingConfig, resolve_training
+from foresweep.models.representation import Covariates, Representation, Scaling, Target
+from foresweep.models.training_config import TrainingConfig, check_mode, resolve_training
 
-PUBLISHED = "amazon/chronos-2"
 DROPOUT = 0.1
 """Dropout from scratch: that of the authors' config."""
-LORA_R = 8
-"""Rank of `Chronos2Pipeline.fit`; its alpha is twice the rank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +34,6 @@ SIZES: Mapping[str, Shape] = {
     "small": Shape(patch_size=16, d_model=512, d_ff=2048, num_layers=6, num_heads=8),
     "base": Shape(patch_size=16, d_model=768, d_ff=3072, num_layers=12, num_heads=12),
 }
-_FROM_WEIGHTS = {"pretrained": "FOLDER"}
-"""Setting of a probe that only bites with pretrained weights, whichever folder holds them."""
-_LORA = {**_FROM_WEIGHTS, "finetune": "lora"}
 
 
 @config_class
@@ -51,22 +43,32 @@ class Chronos2Config(TrainingConfig):
     size: Literal["tiny", "small", "base"] | None = hyper(
         None,
         "architecture from scratch; none: tiny (with pretrained weights it must stay none)",
+        stage="architecture",
         probe=("tiny", "small"),
     )
     target: Target = hyper(
         "overlapping",
         "what is forecast: the returns of every lead, one-bar returns, or the log price",
+        stage="view",
         probe=("overlapping", "return"),
     )
     covariates: Covariates = hyper(
         "ohlcv",
         "past-only channels beside the target: range, gap and volume",
+        stage="view",
         probe=("none", "ohlcv"),
+    )
+    scaling: Scaling = hyper(
+        "none",
+        "what returns, range and gap are divided by: nothing, or the volatility known before",
+        stage="view",
+        probe=("none", "volatility"),
     )
     prediction_length: int | None = hyper(
         None,
-        "labels of a training window, at least the horizon; none: the horizon",
+        "bars the network is trained on and asked for, at least the horizon; none: the horizon",
         unit="bars",
+        stage="view",
         probe=(16, 32),
         ge=1,
     )
@@ -93,67 +95,23 @@ class Chronos2Config(TrainingConfig):
     )
     num_layers: int | None = hyper(None, "encoder blocks", stage="architecture", probe=(1, 2), ge=1)
     num_heads: int | None = hyper(None, "attention heads", stage="architecture", probe=(2, 4), ge=1)
-    finetune: Literal["full", "lora"] = hyper(
-        "full",
-        "what of pretrained weights is trained: all of them, or LoRA adapters on the q, k, v, o of "
-        "both attentions and on the output layer, merged afterwards",
-        probe=("full", "lora", _FROM_WEIGHTS),
-    )
-    freeze_backbone: bool = hyper(
-        False,
-        "keep the pretrained encoder and train only the token, input and output embeddings",
-        probe=(False, True, _FROM_WEIGHTS),
-    )
-    lora_r: int | None = hyper(
-        None, "rank of the adapters; none: 8", probe=(2, 8, {**_LORA, "lora_alpha": 8}), ge=1
-    )
-    lora_alpha: int | None = hyper(
-        None, "their scale is lora_alpha / lora_r; none: 2 lora_r", probe=(4, 64, _LORA), ge=1
-    )
-    lora_dropout: float | None = hyper(
-        None, "dropout before the adapters; none: 0", probe=(0.0, 0.5, _LORA), ge=0, lt=1
-    )
 
 
 def resolve(config: Chronos2Config, facts: Facts) -> Chronos2Config:
     """Every None settled: what `Chronos2.resolve` promises."""
     if config.pretrained is None:
+        check_mode(config)
         config = _from_scratch(config)
     else:
-        config = _from_weights(config, read_core(weights_folder(config.pretrained)))
+        core = read_core(weights_folder(config.pretrained))
+        check_mode(config, blocks=core["num_layers"])
+        config = _from_weights(config, core)
     _check_context(config, facts.horizon)
-    return resolve_training(_with_labels(_with_adapters(config), facts.horizon), facts)
-
-
-def weights_folder(pretrained: str) -> Path:
-    """The folder of pretrained weights. Raises WeightsNotFound."""
-    return find_weights(pretrained, published=PUBLISHED, files=(CONFIG, WEIGHTS))
-
-
-def read_core(folder: Path) -> dict[str, Any]:
-    """config.json of a folder of weights. Raises ConfigError where it is not Chronos-2's."""
-    file = folder / CONFIG
-    try:
-        core: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{file} is not JSON: {error}") from error
-    kind = core.get("chronos_pipeline_class")
-    if kind != "Chronos2Pipeline" or "chronos_config" not in core:
-        raise ConfigError(
-            f"{file} describes no Chronos-2 network (chronos_pipeline_class: {kind}); "
-            f"give a folder that Chronos2Pipeline.save_pretrained wrote"
-        )
-    return core
+    return resolve_training(_with_labels(config, facts.horizon), facts, width=config.d_model)
 
 
 def _from_scratch(config: Chronos2Config) -> Chronos2Config:
     """Architecture from the size where the config leaves it open. Raises ConfigError."""
-    if config.finetune == "lora" or config.freeze_backbone:
-        chosen = "finetune='lora'" if config.finetune == "lora" else "freeze_backbone=True"
-        raise ConfigError(
-            f"{chosen} would keep a backbone of random weights; give pretrained weights "
-            f"or train in full"
-        )
     size = config.size or "tiny"
     shape = {
         name: value if getattr(config, name) is None else getattr(config, name)
@@ -186,26 +144,6 @@ def _from_weights(config: Chronos2Config, core: Mapping[str, Any]) -> Chronos2Co
     return _with(config, dropout=dropout, **shape)
 
 
-def _with_adapters(config: Chronos2Config) -> Chronos2Config:
-    """LoRA's defaults. Raises ConfigError for choices that would have no effect."""
-    if config.finetune == "full":
-        for name in ("lora_r", "lora_alpha", "lora_dropout"):
-            value = getattr(config, name)
-            if value is not None:
-                raise ConfigError(
-                    f"{name}={value} has no effect with finetune='full'; leave it out"
-                )
-        return config
-    if config.freeze_backbone:
-        raise ConfigError(
-            "freeze_backbone=True has no effect with finetune='lora', which always keeps the "
-            "backbone; leave it out"
-        )
-    r = config.lora_r or LORA_R
-    alpha = config.lora_alpha or 2 * r
-    return _with(config, lora_r=r, lora_alpha=alpha, lora_dropout=config.lora_dropout or 0.0)
-
-
 def _with_labels(config: Chronos2Config, horizon: int) -> Chronos2Config:
     """prediction_length settled. Raises ConfigError where it is shorter than the horizon."""
     length = config.prediction_length or horizon
@@ -219,7 +157,7 @@ def _with_labels(config: Chronos2Config, horizon: int) -> Chronos2Config:
 
 def _check_context(config: Chronos2Config, horizon: int) -> None:
     """Raises ConfigError where the longest return does not fit into the context twice."""
-    lag = Representation(config.target, config.covariates, horizon).lag
+    lag = Representation(config.target, config.covariates, horizon, config.scaling).lag
     if config.context_length < 2 * lag:
         raise ConfigError(
             f"context_length={config.context_length} is too short for target={config.target!r} at "

@@ -1,4 +1,6 @@
-"""The Chronos-2 network: built, read, adapted, asked. The one file that touches `chronos`.
+"""The Chronos-2 network: built, read, adapted, asked.
+
+With `chronos2_encoder` the one place that touches `chronos`.
 
 Rows: group attention mixes the rows of one group along the batch axis, so the V channels of a
 window become V rows with one group id, and windows never see each other.
@@ -8,19 +10,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from chronos.chronos2 import Chronos2CoreConfig, Chronos2Model
+from chronos.chronos2 import Chronos2CoreConfig
 from torch import Tensor, nn
 
 from foresweep.errors import ModelError
+from foresweep.models.adapters import Group, Layers, halves
+from foresweep.models.chronos2_encoder import Chronos2Model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from peft.tuners.lora import LoraModel
 
 LEVELS = (0.01, *(k / 100 for k in range(5, 100, 5)), 0.99)
 """The 21 levels of amazon/chronos-2, kept from scratch."""
@@ -29,8 +31,19 @@ ADAPTED = (
     "output_patch_embedding.output_layer",
 )
 """Layers that carry LoRA adapters: the choice of `Chronos2Pipeline.fit`."""
-EMBEDDINGS = ("shared", "input_patch_embedding", "output_patch_embedding")
-"""What is trained when the backbone is frozen: token, input and output embeddings."""
+
+
+def layers(num_blocks: int) -> Layers:
+    """How the network is made up: with `freeze="backbone"` the token, input and output embeddings
+    are trained."""
+    lower, upper = halves("encoder.block", num_blocks)
+    groups: dict[Group, tuple[str, ...]] = {
+        "embedding": ("shared", "input_patch_embedding"),
+        "lower_half": lower,
+        "upper_half": (*upper, "encoder.final_layer_norm"),
+        "head": ("output_patch_embedding",),
+    }
+    return Layers(ADAPTED, groups)
 
 
 def core_config(
@@ -120,29 +133,6 @@ def weights_of(network: Chronos2Model) -> dict[str, NDArray[Any]]:
     return {k: v.detach().float().cpu().numpy() for k, v in network.state_dict().items()}
 
 
-def freeze_backbone(network: Chronos2Model) -> None:
-    """Keep the encoder as it is: only EMBEDDINGS are trained."""
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name.split(".")[0] in EMBEDDINGS)
-
-
-def adapt(network: Chronos2Model, *, r: int, alpha: int, dropout: float) -> LoraModel:
-    """Hang LoRA adapters (Hu et al. 2021) on the layers ADAPTED, in place; all else is frozen."""
-    from peft import LoraConfig
-    from peft.tuners.lora import LoraModel
-
-    config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(ADAPTED))
-    return LoraModel(network, config, "default")
-
-
-def recompute_blocks(network: Chronos2Model) -> None:
-    """Keep no activations inside the encoder's blocks: less memory, one more forward pass."""
-    from torch.utils.checkpoint import checkpoint
-
-    for block in network.encoder.block:
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-
-
 def loss(network: nn.Module, context: Tensor, labels: Tensor) -> Tensor:
     """The authors' loss: pinball over the network's levels in each row's arcsinh-normalised
     space; twice the mean over the emitted bars, summed over levels, averaged over rows.
@@ -180,8 +170,7 @@ def _rows(context: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rows_at_once(context: Tensor) -> int:
-    """Group attention costs the square of the rows of a call: short calls are faster on a CPU,
-    and a GPU wants longer ones."""
+    """Short calls stay in the caches of a CPU, and a GPU wants longer ones."""
     return 64 if context.device.type == "cpu" else 1024
 
 

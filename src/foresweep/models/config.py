@@ -21,12 +21,18 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from foresweep.errors import ConfigError, UnknownName
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Part of every config hash: raise it when a field changes its meaning."""
 
-Stage = Literal["training", "architecture", "inference"]
-"""training: needs a new training; architecture: fixed by pretrained weights; inference: swept on
-one checkpoint without training again."""
+Stage = Literal["training", "view", "architecture", "inference", "calibration"]
+"""training: matters to the training alone; view: matters to what a model sees, trained or not, and
+needs a new training; architecture: fixed by pretrained weights; inference: swept on one checkpoint
+without training again; calibration: what is done to its forecasts, fitted on tune."""
+WITHOUT_TRAINING: frozenset[Stage] = frozenset({"inference", "calibration"})
+"""Stages that need no new training: no part of the train_hash."""
+
+FREEZE_BACKBONE = "freeze_backbone"
+"""Former name of `freeze`: still taken, true for backbone and false for none."""
 
 T = TypeVar("T")
 
@@ -73,7 +79,7 @@ class Hyperparameter:
 
 
 def hyperparameters(config_type: type[Any]) -> tuple[Hyperparameter, ...]:
-    """Every field of a Config class, in order."""
+    """Every field of a Config class, in order; what comes after training last."""
     found = []
     for f in dataclasses.fields(config_type):
         info: Any = f.default
@@ -88,12 +94,13 @@ def hyperparameters(config_type: type[Any]) -> tuple[Hyperparameter, ...]:
                 extra["probe"],
             )
         )
-    return tuple(found)
+    return tuple(sorted(found, key=lambda h: h.stage == "calibration"))
 
 
 def make_config(config_type: type[T], values: Mapping[str, Any], *, model: str) -> T:
     """The checked config. Raises UnknownName for a key, ConfigError for a value."""
     known = [f.name for f in dataclasses.fields(config_type)]  # type: ignore[arg-type]
+    values = _renamed(values, known, model)
     for key in values:
         if key not in known:
             raise UnknownName("hyperparameter", key, known, where=f"of {model}")
@@ -101,6 +108,19 @@ def make_config(config_type: type[T], values: Mapping[str, Any], *, model: str) 
         return config_type(**values)
     except pydantic.ValidationError as error:
         raise ConfigError(f"{model}: {_first_line(error)}") from error
+
+
+def _renamed(values: Mapping[str, Any], known: list[str], model: str) -> Mapping[str, Any]:
+    """The values under today's names. Raises ConfigError where both names are given."""
+    if FREEZE_BACKBONE not in values or FREEZE_BACKBONE in known or "freeze" not in known:
+        return values
+    if "freeze" in values:
+        raise ConfigError(
+            f"{model}: {FREEZE_BACKBONE}={values[FREEZE_BACKBONE]} is the former name of "
+            f"freeze={values['freeze']!r}; give freeze alone"
+        )
+    rest = {k: v for k, v in values.items() if k != FREEZE_BACKBONE}
+    return {**rest, "freeze": "backbone" if values[FREEZE_BACKBONE] else "none"}
 
 
 def _first_line(error: pydantic.ValidationError) -> str:
@@ -121,11 +141,13 @@ def as_dict(config: Any) -> dict[str, Any]:
 def config_hash(config: Any, *, model: str, weights_hash: str = "", inference: bool = True) -> str:
     """sha256 of model, schema version, every resolved field and the pretrained weights' hash.
 
-    With `inference=False` the inference fields are left out: the train_hash.
+    With `inference=False` the fields of stages WITHOUT_TRAINING are left out: the train_hash.
     """
     fields = {h.name: h for h in hyperparameters(type(config))}
     chosen = {
-        k: v for k, v in as_dict(config).items() if inference or fields[k].stage != "inference"
+        k: v
+        for k, v in as_dict(config).items()
+        if inference or fields[k].stage not in WITHOUT_TRAINING
     }
     text = json.dumps([model, SCHEMA_VERSION, weights_hash, chosen], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -38,3 +38,16 @@ def pick_device(asked: str) -> str:
 def on_device(resources: Resources) -> Resources:
     """The resources with `auto` spelt out."""
     return replace(resources, device=pick_device(resources.device))
+
+
+def bf16_is_fast(device: str) -> bool:
+    """Has this torch device units for products in bfloat16? Without them they are slower than in
+    float32. CPUs with AVX512_BF16 or AMX, CUDA from compute capability 8.0; not tried on mps."""
+    import torch
+
+    kind = device.partition(":")[0]
+    if kind == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    if kind == "cuda":
+        return torch.cuda.get_device_capability(torch.device(device)) >= (8, 0)
+    return False

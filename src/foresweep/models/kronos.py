@@ -7,7 +7,7 @@ where `freeze_tokenizer` is off), then the predictor.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,7 @@ from foresweep.models.kronos_config import (
     KronosConfig,
     architecture_of,
     changed,
+    positions_of,
     resolve_pretrained,
     resolve_scratch,
     tokenizer_steps,
@@ -52,6 +53,7 @@ from foresweep.models.kronos_networks import (
     build,
     card_architecture,
     find_pretrained,
+    layers_of,
     load_state,
     set_dropout,
 )
@@ -59,6 +61,8 @@ from foresweep.models.representation import by_length, sample_quantiles
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from foresweep.models.kronos_sampling import Draw
 
 ATTENTION_CELLS = 2**25
 """Largest number of attention weights held at once: bounds the windows of one sampling call."""
@@ -94,25 +98,24 @@ class Kronos:
         resume: Path | None = None,
     ) -> Checkpoint:
         """See ForecastModel. `config` is resolved."""
-        from foresweep.models.kronos_learners import PredictorLearner, TokenizerLearner
+        from foresweep.models.adapters import tune
+        from foresweep.models.kronos_learners import PredictorLearner
         from foresweep.models.training import fit, seeded
         from foresweep.models.training_state import clear_states
 
-        labels = config.prediction_length or horizon
-        bars = TrainingBars(train, config.context_length, labels, config.target or "return")
+        bars = TrainingBars(train, config, config.prediction_length or horizon)
         with seeded(seed, resources):
             architecture, nets = _start(config)
-        nets.to(resources.device)
-        live = KronosPredictor(nets, config, resources)
-        first = tokenizer_steps(config)
+            adapted = tune(nets.predictor, config, layers_of(nets.predictor))
+        live = KronosPredictor(_prepared(nets, resources), config, resources)
         fit_stage = partial(
             fit, resources=resources, seed=seed, report=report, out=out, resume=resume
         )
-        if first:
-            stage = changed(config, max_steps=first, lr=config.tokenizer_lr or config.lr)
-            fit_stage(TokenizerLearner(nets, bars, live), stage)
+        first = _fit_tokenizer(fit_stage, config, nets, bars, live)
         stage = changed(config, max_steps=(config.max_steps or 1) - first)
-        fitted = fit_stage(PredictorLearner(nets, bars, live), stage, score=score, first_step=first)
+        learner = PredictorLearner(nets, bars, live)
+        fitted = fit_stage(learner, stage, score=score, first_step=first)
+        adapted.merged()
         card = {
             "architecture": architecture,
             "tokenizer_steps": first,
@@ -148,6 +151,36 @@ def _start(config: KronosConfig) -> tuple[Architecture, Nets]:
     return found.architecture, nets
 
 
+def _prepared(nets: Nets, resources: Resources) -> Nets:
+    """The nets on their device, their blocks recomputed where memory is short."""
+    from foresweep.models.adapters import recompute
+
+    if resources.gradient_checkpointing:
+        recompute([*nets.predictor.transformer, *nets.tokenizer.encoder, *nets.tokenizer.decoder])
+    return nets.to(resources.device)
+
+
+def _fit_tokenizer(
+    fit_stage: Callable[..., Any],
+    config: KronosConfig,
+    nets: Nets,
+    bars: TrainingBars,
+    live: KronosPredictor,
+) -> int:
+    """Stage one, where the config has one; how many steps it took.
+
+    In float32 whatever `precision`: a bar's tokens are the signs of what the encoder gives.
+    """
+    from foresweep.models.kronos_learners import TokenizerLearner
+
+    steps = 0 if config.finetune == "none" else tokenizer_steps(config)
+    if steps:
+        lr = config.tokenizer_lr or config.lr
+        stage = changed(config, max_steps=steps, lr=lr, precision="fp32")
+        fit_stage(TokenizerLearner(nets, bars, live), stage)
+    return steps
+
+
 class KronosPredictor:
     """Price quantiles of the close, from sampled paths."""
 
@@ -167,14 +200,22 @@ class KronosPredictor:
             out[index] = sample_quantiles(closes, levels)
         return Forecast(out, levels).checked(len(seen), horizon)
 
-    def paths(self, context: Context, *, horizon: int, seed: int) -> Array:
-        """[N, S, H] sampled closes. Every window must have all of its bars."""
-        from foresweep.models.kronos_sampling import Sampling, inverse_cdf, sample_paths
+    def paths(
+        self, context: Context, *, horizon: int, seed: int, draw: Draw | None = None
+    ) -> Array:
+        """[N, S, H] sampled closes. Every window must have all of its bars. `draw` chooses tokens
+        in place of draws that are a function of seed, item and origin."""
+        from foresweep.models.kronos_sampling import Sampling, sample_paths
 
         config = self._config
-        how = Sampling(config.num_samples, config.temperature, config.top_p)
+        how = Sampling(
+            config.num_samples,
+            config.temperature,
+            config.top_p,
+            config.top_k or 0,
+            positions_of(config),
+        )
         normal = normalise(context.values, context.values.shape[1], config.target or "return")
-        drawn = _stratified(uniforms(context, seed=seed, shape=(2, config.num_samples, horizon, 2)))
         ahead = stamps_ahead(context.timestamps, context.future_timestamps, horizon)
         with _evaluating(self.nets):
             bars = sample_paths(
@@ -184,9 +225,15 @@ class KronosPredictor:
                 self._tensor(time_stamps(context.timestamps)),
                 self._tensor(ahead),
                 how,
-                inverse_cdf(self._tensor(drawn)),
+                draw or self._own_draws(context, horizon, seed),
             )
         return normal.closes(bars[..., CLOSE].cpu().double().numpy())
+
+    def _own_draws(self, context: Context, horizon: int, seed: int) -> Draw:
+        from foresweep.models.kronos_sampling import inverse_cdf
+
+        shape = (2, self._config.num_samples, horizon, 2)
+        return inverse_cdf(self._tensor(_stratified(uniforms(context, seed=seed, shape=shape))))
 
     def _tensor(self, values: NDArray[Any]) -> Tensor:
         """On the device; MPS knows no float64."""

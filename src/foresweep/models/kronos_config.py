@@ -1,6 +1,6 @@
 """Kronos' hyperparameters, their defaults by size, and what is refused.
 
-Sizes small and base are the authors' (arXiv 2508.02739 and the published weights'
+Sizes mini, small and base are the authors' (arXiv 2508.02739 and the published weights'
 config.json); tiny is for laptops and tests.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from foresweep.errors import ConfigError
 from foresweep.models.base import Facts
 from foresweep.models.config import as_dict, config_class, hyper, make_config
-from foresweep.models.training import TrainingConfig, resolve_training
+from foresweep.models.training import TrainingConfig, check_mode, resolve_training
 
 POSITIONS = 512
 """Bars of context and horizon together that the published small and base hold."""
@@ -29,10 +29,17 @@ CROSS_HEADS = 4
 class KronosConfig(TrainingConfig):
     """Hyperparameters of Kronos. None: by size, by the weights or by the sweep."""
 
+    size: Literal["tiny", "mini", "small", "base"] | None = hyper(  # type: ignore[assignment]
+        "tiny",
+        "architecture when training from scratch",
+        stage="architecture",
+        probe=("tiny", "mini"),
+    )
     target: Literal["return", "price"] | None = hyper(
         None,
         "prices as log ratios to the previous close in percent, or as z-scored levels; "
         "none: return from scratch, price with weights, which were trained on levels",
+        stage="view",
         probe=("return", "price"),
     )
     prediction_length: int | None = hyper(
@@ -113,6 +120,14 @@ class KronosConfig(TrainingConfig):
         gt=0,
         le=1,
     )
+    top_k: int | None = hyper(
+        None,
+        "number of tokens drawn from, likeliest first, in place of top_p; none: all",
+        unit="tokens",
+        stage="inference",
+        probe=(2, None),
+        ge=1,
+    )
 
 
 def changed(config: KronosConfig, **values: Any) -> KronosConfig:
@@ -129,9 +144,11 @@ class Size:
 
 
 def size_of(name: str) -> Size:
-    """The architecture of tiny, small or base."""
+    """The architecture of tiny, mini, small or base."""
     if name == "tiny":
         return Size(_fields(64, 2, 4, 128, 6, 64, 2), 0.0)
+    if name == "mini":
+        return Size(_fields(256, 4, 4, 512, 10, 256, 4), 0.2)
     if name == "small":
         return Size(_fields(512, 8, 8, 1024, 10, 256, 4), 0.25)
     return Size(_fields(832, 12, 16, 2048, 10, 256, 4), 0.2)
@@ -200,15 +217,22 @@ def fields_of(architecture: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
     )
 
 
+def positions_of(config: KronosConfig) -> int:
+    """Bars of context and own ones that the nets of a resolved config see at once."""
+    mini = (config.num_layers, config.d_model) == MINI_SHAPE
+    return MINI_POSITIONS if mini else POSITIONS
+
+
 def resolve_scratch(config: KronosConfig, facts: Facts) -> KronosConfig:
     """Every field filled in for random weights. Raises ConfigError."""
+    check_mode(config)
     if config.freeze_tokenizer:
         raise ConfigError(
             "kronos: freeze_tokenizer=True from scratch would keep a random tokenizer; "
             "leave it out, or start from --pretrained weights"
         )
     if config.size is None:
-        raise ConfigError("kronos: size is needed from scratch: tiny, small or base")
+        raise ConfigError("kronos: size is needed from scratch: tiny, mini, small or base")
     size = size_of(config.size)
     filled = {
         k: v if (v := getattr(config, k)) is not None else size.fields[k] for k in ARCHITECTURE
@@ -222,7 +246,7 @@ def resolve_scratch(config: KronosConfig, facts: Facts) -> KronosConfig:
         dropout=size.dropout if config.dropout is None else config.dropout,
     )
     _check_widths(config)
-    return _resolve_lengths(config, facts, POSITIONS)
+    return _settle(config, facts)
 
 
 def resolve_pretrained(
@@ -230,6 +254,7 @@ def resolve_pretrained(
 ) -> KronosConfig:
     """Every field filled in for weights of this architecture. Raises ConfigError."""
     fixed = fields_of(architecture)
+    check_mode(config, blocks=fixed["num_layers"])
     for name, value in fixed.items():
         wanted = getattr(config, name)
         if wanted is not None and wanted != value:
@@ -253,8 +278,7 @@ def resolve_pretrained(
         tokenizer_lr=None if frozen else config.tokenizer_lr or 2e-4,
         dropout=drop if config.dropout is None else config.dropout,
     )
-    mini = (config.num_layers, config.d_model) == MINI_SHAPE
-    return _resolve_lengths(config, facts, MINI_POSITIONS if mini else POSITIONS)
+    return _settle(config, facts)
 
 
 def _check_widths(config: KronosConfig) -> None:
@@ -272,17 +296,47 @@ def _check_widths(config: KronosConfig) -> None:
             )
 
 
-def _resolve_lengths(config: KronosConfig, facts: Facts, positions: int) -> KronosConfig:
+def _settle(config: KronosConfig, facts: Facts) -> KronosConfig:
+    """Lengths, draws and training settled, once the architecture is."""
+    _check_draws(config)
     length = config.prediction_length or facts.horizon
-    ahead = max(length, facts.horizon)
-    if config.context_length + ahead > positions:
-        raise ConfigError(
-            f"kronos: context_length={config.context_length} and {ahead} bars ahead are more than "
-            f"the {positions} bars that Kronos holds; use a context of at most {positions - ahead}"
-        )
-    config = resolve_training(config, facts, window_bars=config.context_length + length)
     fraction = None if config.freeze_tokenizer else config.tokenizer_fraction or 0.5
-    return changed(config, prediction_length=length, tokenizer_fraction=fraction)
+    trained = config.finetune != "none"
+    _check_positions(config, length if trained else 0)
+    config = changed(config, prediction_length=length, tokenizer_fraction=fraction)
+    window = config.context_length + length
+    return resolve_training(config, facts, window_bars=window, width=config.d_model)
+
+
+def _check_positions(config: KronosConfig, ahead: int) -> None:
+    """A training window must fit the positions; a forecast that reaches further slides, as the
+    package's does."""
+    positions = positions_of(config)
+    if config.context_length + ahead <= positions:
+        return
+    labels = f" and prediction_length={ahead} bars ahead" if ahead else ""
+    raise ConfigError(
+        f"kronos: context_length={config.context_length}{labels} are more than the {positions} "
+        f"bars that Kronos holds; use a context of at most {positions - ahead}"
+        + (" or a shorter prediction_length" if ahead > 1 else "")
+    )
+
+
+def _check_draws(config: KronosConfig) -> None:
+    """Raises ConfigError where top_k leaves top_p or itself without effect."""
+    if config.top_k is None:
+        return
+    if config.top_p < 1:
+        raise ConfigError(
+            f"kronos: top_p={config.top_p:g} has no effect beside top_k={config.top_k}, which the "
+            f"authors' sampler looks at first; give one"
+        )
+    vocabulary = 2 ** (config.token_bits or 0)
+    if config.top_k >= vocabulary:
+        raise ConfigError(
+            f"kronos: top_k={config.top_k} has no effect on {vocabulary} tokens "
+            f"(token_bits={config.token_bits}); use at most {vocabulary - 1}, or leave it out"
+        )
 
 
 def tokenizer_steps(config: KronosConfig) -> int:

@@ -9,6 +9,7 @@ whose previous close is not seen, is measured from its own open.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 
 from foresweep.data.panel import CLOSE, OPEN, VOLUME, Array, IntArray
 from foresweep.data.windows import TrainWindows
+from foresweep.models.augmentation import Drawn, Sampler
+from foresweep.models.kronos_config import KronosConfig
 from foresweep.models.representation import LARGEST_MOVE
 
 Target = Literal["return", "price"]
@@ -119,20 +122,21 @@ def _continued(times: NDArray[np.datetime64], total: int) -> NDArray[np.datetime
 
 
 class TrainingBars:
-    """Draws normalised training windows of context and labels."""
+    """Draws training windows of context and labels, and shows them as the nets see them."""
 
-    def __init__(self, train: TrainWindows, num_context: int, num_labels: int, target: Target):
-        """Raises NotEnoughData when no item has `num_context` + `num_labels` bars."""
-        item, row = train.starts(num_context, num_labels)
-        every = range(len(train.items))
-        offsets = np.cumsum([0, *(len(train.values(i)) for i in every)])
-        self.bars = np.concatenate([train.values(i) for i in every])
-        self.stamps = time_stamps(np.concatenate([train.timestamps(i) for i in every]))
-        self.start = offsets[item] + row  # [M] first bar of every window
-        self.num_context, self.length, self.target = num_context, num_context + num_labels, target
+    def __init__(self, train: TrainWindows, config: KronosConfig, num_labels: int) -> None:
+        self._train, self._config = train, config
+        self.num_context, self.num_labels = config.context_length, num_labels
+        self.target: Target = config.target or "return"
 
-    def draw(self, rng: np.random.Generator, size: int) -> tuple[Array, IntArray]:
-        """`size` windows: x [size, T, 6] and time stamps [size, T, 5]."""
-        first = self.start[rng.integers(len(self.start), size=size)]
-        at = first[:, None] + np.arange(self.length)
-        return normalise(self.bars[at], self.num_context, self.target).x, self.stamps[at]
+    @cached_property
+    def _sampler(self) -> Sampler:
+        return Sampler(self._train, self.num_context, self.num_labels, self._config)
+
+    def draw(self, rng: np.random.Generator, size: int) -> Drawn:
+        """`size` windows. Raises NotEnoughData when no item has one."""
+        return self._sampler.draw(rng, size)
+
+    def seen(self, bars: Array) -> NDArray[np.float32]:
+        """[B, T, 6] of drawn bars."""
+        return normalise(bars, self.num_context, self.target).x.astype(np.float32)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foresweep.errors import CheckpointError, WeightsNotFound
+from foresweep.models.adapters import Layers, halves
 from foresweep.models.base import Checkpoint
 from foresweep.models.checkpoint import (
     CARD,
@@ -79,6 +80,22 @@ def build(architecture: Architecture) -> Nets:
     return Nets(
         KronosTokenizer(**architecture["tokenizer"]), Kronos(**architecture["predictor"])
     ).eval()
+
+
+def layers_of(predictor: Any) -> Layers:
+    """What of a predictor carries LoRA adapters, and what can be frozen. Adapters hang on every
+    linear layer of the blocks and of the fine token's attention (as in Dettmers et al. 2023, arXiv
+    2305.14314); the authors of Kronos publish no recipe."""
+    lower, upper = halves("transformer", len(predictor.transformer))
+    return Layers(
+        adapted=("q_proj", "k_proj", "v_proj", "out_proj", "w1", "w2", "w3"),
+        groups={
+            "embedding": ("embedding", "time_emb"),
+            "lower_half": lower,
+            "upper_half": upper,
+            "head": ("norm", "dep_layer", "head"),
+        },
+    )
 
 
 def set_dropout(predictor: Any, rate: float) -> None:

@@ -5,8 +5,9 @@ context once per path and encodes it anew for every bar. Here keys and values of
 computed once per window, each path keeps only those of its own bars, and the heads are read at
 the last bar alone. Token for token the result is the package's, for the same draws.
 
-Exact only while context and horizon together fit the model's positions: the package drops the
-oldest bars beyond that, which changes the hidden states of those that stay.
+That holds while a bar and all before it fit the model's positions. Beyond, the package drops the
+oldest bars, which changes the hidden states of those that stay: from that bar on every path is
+encoded anew for every bar here, too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,15 @@ import torch
 import torch.nn.functional as F
 
 from foresweep.errors import ForecastError
+from foresweep.models.kronos_layers import (
+    Block,
+    Linear,
+    block_of,
+    linear_of,
+    norm_of,
+    rotations,
+    scaled,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +43,8 @@ class Sampling:
     num_samples: int  # paths per window, S
     temperature: float = 1.0
     top_p: float = 1.0  # share of probability kept, most likely tokens first
+    top_k: int = 0  # most likely tokens kept, 0 for all; top_p is then left alone
+    positions: int = 512  # bars of context and own ones that the nets see at once
 
 
 class Draw(Protocol):
@@ -73,25 +85,35 @@ def sample_paths(
 
     `x` [B, T, D]: normalised, clipped context; `past` [B, T, 5] and `future` [B, H, 5]: time
     stamps (minute, hour, weekday, day, month). Both nets must be in eval mode. Raises
-    ForecastError when the predictor's logits are not finite.
+    ForecastError when the predictor's logits are not finite, or the horizon is longer than
+    `how.positions`.
     """
+    num_steps = future.shape[1]
+    if num_steps > how.positions:
+        raise ForecastError(
+            f"Kronos holds {how.positions} bars and was asked for {num_steps} ahead; "
+            f"ask for at most {how.positions}"
+        )
     context: Tokens = tuple(tokenizer.encode(x, half=True))
     paths = _sample_tokens(predictor, context, past, future, how, draw)
-    return _decode(tokenizer, context, paths)
+    kept = slice(max(0, x.shape[1] + num_steps - how.positions), None)
+    return _decode(tokenizer, (context[0][:, kept], context[1][:, kept]), paths)
 
 
 def _sample_tokens(
     predictor: Any, context: Tokens, past: Tensor, future: Tensor, how: Sampling, draw: Draw
 ) -> Tokens:
     """Token ids (coarse, fine) of the future bars, each [B, S, H]."""
-    chains = _Chains(predictor, context, past, future.shape[1], how.num_samples)
-    stamps = predictor.time_emb(future)
     size = (len(past), how.num_samples, future.shape[1])
     coarse, fine = (torch.empty(size, dtype=torch.long, device=past.device) for _ in range(2))
+    num_fast = min(size[2], how.positions - past.shape[1] + 1)
+    chains: _Chains | _Sliding | None = None
+    if num_fast > 0:
+        chains = _Chains(predictor, context, past, future[:, :num_fast], how.num_samples)
     for step in range(size[2]):
-        if step:
-            before = (coarse[:, :, step - 1], fine[:, :, step - 1])
-            chains.append(before, stamps[:, step - 1 : step], step - 1)
+        if chains is None or step == num_fast:
+            chains = _Sliding(predictor, context, past, future, how)
+        chains.advance((coarse, fine), step)
         logits = chains.coarse_logits()
         if step == 0 and not bool(torch.isfinite(logits).all()):
             raise ForecastError(
@@ -99,73 +121,130 @@ def _sample_tokens(
             )
         chosen = draw(_probabilities(logits, how), step, 0)
         coarse[:, :, step] = chosen.view(size[:2])
-        logits = chains.fine_logits(coarse[:, :, step], step)
+        logits = chains.fine_logits(coarse[:, :, step])
         fine[:, :, step] = draw(_probabilities(logits, how), step, 1).view(size[:2])
     return coarse, fine
 
 
 def _probabilities(logits: Tensor, how: Sampling) -> Tensor:
-    """Token probabilities [M, V] after temperature and nucleus filtering, as the authors do it."""
+    """Token probabilities [M, V] after temperature and filtering, as the authors do it."""
     from kronos_finance._vendor.kronos_model.kronos import top_k_top_p_filtering
 
-    logits = logits / how.temperature
-    if how.top_p < 1:
-        logits = top_k_top_p_filtering(logits, top_k=0, top_p=how.top_p)
+    if how.temperature != 1:
+        logits = logits / how.temperature
+    if how.top_p < 1 or how.top_k:
+        logits = top_k_top_p_filtering(logits, top_k=how.top_k, top_p=how.top_p)
     return F.softmax(logits, dim=-1)
 
 
 class _Chains:
     """The predictor's state over S paths of B windows: shared context, own bars."""
 
-    def __init__(self, predictor: Any, context: Tokens, past: Tensor, num_steps: int, num: int):
-        self.predictor = predictor
-        self.cross = predictor.dep_layer.cross_attn
-        self.num_context, self.size = past.shape[1], (len(past), num)
-        blocks = predictor.transformer
-        self.rotation = _Rotation(blocks[0].self_attn, self.num_context + num_steps)
+    def __init__(self, predictor: Any, context: Tokens, past: Tensor, future: Tensor, num: int):
+        cross, embedding = predictor.dep_layer.cross_attn, predictor.embedding
+        num_context, num_steps = past.shape[1], future.shape[1]
+        self.size = (len(past), num)
+        self.blocks = [block_of(b) for b in predictor.transformer]
+        self.norm, self.cross_norm = norm_of(predictor.norm), norm_of(predictor.dep_layer.norm)
+        self.coarse_table, self.fine_table = embedding.emb_s1.weight, embedding.emb_s2.weight
+        fusion = linear_of(embedding.fusion_proj)
+        self.fusion = Linear(fusion.weight * embedding.d_model**0.5, fusion.bias)
+        self.query = scaled(linear_of(cross.q_proj), cross.head_dim**-0.5)
+        self.cross_keys, self.cross_values = linear_of(cross.k_proj), linear_of(cross.v_proj)
+        self.cross_out, self.cross_heads = linear_of(cross.out_proj), cross.n_heads
+        self.head = predictor.head
+        self.stamps = predictor.time_emb(future)
+        attention = predictor.transformer[0].self_attn
+        self.turns = rotations(attention, num_context, num_context + num_steps)
+        rotation = _Rotation(attention, num_context)
         hidden = predictor.embedding(list(context)) + predictor.time_emb(past)
         self.caches = []
-        for block in blocks:
-            hidden, keys, values = _encode_block(block, hidden, self.rotation)
+        for block in self.blocks:
+            hidden, keys, values = _encode_block(block, hidden, rotation)
             self.caches.append(_Cache(keys, values, num, num_steps))
-        hidden = predictor.norm(hidden)
-        self.cross_cache = _Cache(*self._cross_keys(hidden), num, num_steps)
-        self.last = hidden[:, -1:].expand(self.size[0], num, -1).unsqueeze(2)  # [B, S, 1, d]
+        hidden = self.norm(hidden)
+        keys, values = (_split(p(hidden), cross.n_heads) for p in self._cross_pairs())
+        self.cross_cache = _Cache(keys, values, num, num_steps)
+        self.last = hidden[:, -1:].expand(-1, num, -1)  # [B, S, d]
+        self.step = 0
 
-    def append(self, tokens: Tokens, stamp: Tensor, step: int) -> None:
-        """Take the bar drawn for `step` into every path."""
-        hidden = (self.predictor.embedding(list(tokens)) + stamp).unsqueeze(2)
-        at = slice(self.num_context + step, self.num_context + step + 1)
-        for block, cache in zip(self.predictor.transformer, self.caches, strict=True):
-            query, keys, values = _heads(block.self_attn, block.norm1(hidden))
-            cache.append(step, self.rotation(keys, at), values)
-            seen = cache.attend(self.rotation(query, at), step + 1)
-            hidden = hidden + block.self_attn.out_proj(seen)
-            hidden = hidden + block.ffn(block.norm2(hidden))
-        self.last = self.predictor.norm(hidden)
-        self.cross_cache.append(step, *self._cross_keys(self.last))
+    def advance(self, tokens: Tokens, step: int) -> None:
+        """Take the bar before `step` into every path; the context's last at step 0."""
+        if step == 0:
+            return
+        before, self.step = step - 1, step
+        pair = (
+            F.embedding(tokens[0][:, :, before], self.coarse_table),
+            F.embedding(tokens[1][:, :, before], self.fine_table),
+        )
+        hidden = self.fusion(torch.cat(pair, -1)) + self.stamps[:, before : before + 1]
+        for block, cache in zip(self.blocks, self.caches, strict=True):
+            heads = block.qkv(block.norm1(hidden)).view(*self.size, 3, block.heads, -1)
+            turned = heads[:, :, :2] @ self.turns[before]
+            cache.append(before, turned[:, :, 1], heads[:, :, 2])
+            hidden = hidden + block.out(cache.attend(turned[:, :, 0], step))
+            hidden = block.feed_forward(hidden)
+        self.last = self.norm(hidden)
+        keys, values = (
+            p(self.last).view(*self.size, self.cross_heads, -1) for p in self._cross_pairs()
+        )
+        self.cross_cache.append(before, keys, values)
 
     def coarse_logits(self) -> Tensor:
         """[B * S, V] logits of the next coarse token."""
-        logits: Tensor = self.predictor.head(self.last)
-        return logits.flatten(0, 2)
+        logits: Tensor = self.head(self.last)
+        return logits.flatten(0, 1)
 
-    def fine_logits(self, coarse: Tensor, step: int) -> Tensor:
+    def fine_logits(self, coarse: Tensor) -> Tensor:
         """[B * S, V] logits of the next fine token, given the coarse one [B, S].
 
         The package decodes it with a query of one bar, for which its rotary embedding is the
         identity on queries and keys alike (training rotates both): reproduced here.
         """
-        sibling = self.predictor.embedding.emb_s1(coarse).unsqueeze(2)
-        query = _split(self.cross.q_proj(sibling), self.cross)
-        seen = self.cross.out_proj(self.cross_cache.attend(query, step))
-        hidden = self.predictor.dep_layer.norm(self.last + seen)
-        logits: Tensor = self.predictor.head.cond_forward(hidden)
-        return logits.flatten(0, 2)
+        query = self.query(F.embedding(coarse, self.coarse_table))
+        query = query.view(*self.size, self.cross_heads, -1)
+        seen = self.cross_out(self.cross_cache.attend(query, self.step))
+        logits: Tensor = self.head.cond_forward(self.cross_norm(self.last + seen))
+        return logits.flatten(0, 1)
 
-    def _cross_keys(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        cross = self.cross
-        return _split(cross.k_proj(hidden), cross), _split(cross.v_proj(hidden), cross)
+    def _cross_pairs(self) -> tuple[Linear, Linear]:
+        return self.cross_keys, self.cross_values
+
+
+class _Sliding:
+    """The package's own way: the last `positions` bars of every path, encoded anew every bar."""
+
+    def __init__(
+        self, predictor: Any, context: Tokens, past: Tensor, future: Tensor, how: Sampling
+    ):
+        self.predictor, self.positions = predictor, how.positions
+        self.context = tuple(_per_path(t, how.num_samples) for t in context)
+        self.stamps = _per_path(torch.cat([past, future], dim=1), how.num_samples)
+        self.hidden, self.logits = self.stamps, self.stamps
+
+    def advance(self, tokens: Tokens, step: int) -> None:
+        """See _Chains."""
+        stop = self.context[0].shape[1] + step
+        seen = slice(max(0, stop - self.positions), stop)
+        pair = (
+            torch.cat([c, t[:, :, :step].flatten(0, 1)], dim=1)[:, seen]
+            for c, t in zip(self.context, tokens, strict=True)
+        )
+        self.logits, self.hidden = self.predictor.decode_s1(*pair, self.stamps[:, seen])
+
+    def coarse_logits(self) -> Tensor:
+        """See _Chains."""
+        return self.logits[:, -1]
+
+    def fine_logits(self, coarse: Tensor) -> Tensor:
+        """See _Chains."""
+        logits: Tensor = self.predictor.decode_s2(self.hidden, coarse.reshape(-1, 1))
+        return logits[:, -1]
+
+
+def _per_path(x: Tensor, num: int) -> Tensor:
+    """[B * S, T, ...] of [B, T, ...]"""
+    return x.repeat_interleave(num, dim=0)
 
 
 class _Rotation:
@@ -185,39 +264,52 @@ class _Rotation:
 
 
 class _Cache:
-    """Keys and values of one attention layer: [B, h, T, d] of the context, [B, S, h, H, d] own."""
+    """Keys and values of one attention layer: the context's [B * h, T, d], shared by the S paths
+    of a window, and each path's own [B * h * S, H, d]."""
 
     def __init__(self, keys: Tensor, values: Tensor, num_samples: int, num_steps: int):
         batch, heads, _, width = keys.shape
-        self.keys, self.values = keys, values
-        size = (batch, num_samples, heads, num_steps, width)
-        self.own_keys, self.own_values = keys.new_empty(size), keys.new_empty(size)
+        self.keys, self.values = keys.flatten(0, 1).transpose(1, 2), values.flatten(0, 1)
+        self.size = (batch, heads, num_samples, width)
+        own = (batch, heads, num_samples, num_steps, width)
+        self.own_keys, self.own_values = keys.new_empty(own), keys.new_empty(own)
 
     def append(self, step: int, keys: Tensor, values: Tensor) -> None:
-        self.own_keys[..., step : step + 1, :] = keys
-        self.own_values[..., step : step + 1, :] = values
+        """The own bar `step`, of [B, S, h, d]."""
+        self.own_keys[..., step, :] = keys.transpose(1, 2)
+        self.own_values[..., step, :] = values.transpose(1, 2)
 
     def attend(self, query: Tensor, num_own: int) -> Tensor:
-        """[B, S, 1, h * d] over the context and the first `num_own` own bars."""
-        own = self.own_keys[..., :num_own, :], self.own_values[..., :num_own, :]
-        return _attend(query, (self.keys, self.values), own)
+        """[B, S, h * d] of scaled queries [B, S, h, d], over the context and the first `num_own`
+        own bars."""
+        batch, heads, num, width = self.size
+        query = query.transpose(1, 2).reshape(batch * heads, num, width)
+        far = query @ self.keys
+        if num_own == 0:
+            return self._joined(far.softmax(-1) @ self.values)
+        keys, values = (own.flatten(0, 2)[:, :num_own] for own in (self.own_keys, self.own_values))
+        near = torch.bmm(keys, query.reshape(-1, width, 1)).view(-1, num, num_own)
+        weights = torch.cat((far, near), -1).softmax(-1)
+        num_shared = far.shape[-1]
+        near = weights[..., num_shared:].reshape(-1, 1, num_own)
+        seen = torch.bmm(near, values).view(-1, num, width)
+        return self._joined(torch.baddbmm(seen, weights[..., :num_shared], self.values))
+
+    def _joined(self, seen: Tensor) -> Tensor:
+        batch, heads, num, width = self.size
+        return seen.view(batch, heads, num, width).transpose(1, 2).flatten(-2)
 
 
 def _attend(
-    query: Tensor,
-    shared: tuple[Tensor, Tensor],
-    own: tuple[Tensor, Tensor],
-    hidden_from: Tensor | None = None,
+    query: Tensor, shared: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor], hidden_from: Tensor
 ) -> Tensor:
-    """Attention [B, S, L, h * d] of `query` [B, S, h, L, d] over `shared` [B, h, T, d], one for all
-    S paths, and `own` [B, S, h, M, d]; `hidden_from` [L, M] is True where a bar must not look."""
+    """Attention [B, S, L, h * d] of scaled `query` [B, S, h, L, d] over `shared` [B, h, T, d], one
+    for all S paths, and `own` [B, S, h, M, d]; `hidden_from` [L, M] is True where a bar must not
+    look."""
     batch, num, heads, length, width = query.shape
-    query = query * width**-0.5
     folded = query.transpose(1, 2).reshape(batch, heads, num * length, width)
     far = (folded @ shared[0].transpose(-1, -2)).view(batch, heads, num, length, -1).transpose(1, 2)
-    near = query @ own[0].transpose(-1, -2)
-    if hidden_from is not None:
-        near = near.masked_fill(hidden_from, float("-inf"))
+    near = (query @ own[0].transpose(-1, -2)).masked_fill(hidden_from, float("-inf"))
     weights = torch.cat((far, near), -1).softmax(-1)
     num_shared = shared[0].shape[-2]
     far, near = weights[..., :num_shared], weights[..., num_shared:]
@@ -226,43 +318,40 @@ def _attend(
     return seen.transpose(2, 3).flatten(-2)
 
 
-def _split(x: Tensor, attention: Any) -> Tensor:
+def _split(x: Tensor, heads: int) -> Tensor:
     """[..., L, h * d] -> [..., h, L, d]"""
-    size = (*x.shape[:-1], attention.n_heads, attention.head_dim)
-    return x.reshape(size).transpose(-2, -3)
+    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads).transpose(-2, -3)
 
 
-def _heads(attention: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values, not rotated yet."""
-    query, keys, values = attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)
-    return _split(query, attention), _split(keys, attention), _split(values, attention)
+def _heads(block: Block, x: Tensor) -> tuple[Tensor, ...]:
+    """Queries, keys and values [..., h, L, d] of `x` [..., L, h * d], not rotated yet."""
+    return tuple(_split(part, block.heads) for part in block.qkv(block.norm1(x)).chunk(3, -1))
 
 
-def _encode_block(block: Any, x: Tensor, rotation: _Rotation) -> tuple[Tensor, Tensor, Tensor]:
+def _encode_block(block: Block, x: Tensor, rotation: _Rotation) -> tuple[Tensor, Tensor, Tensor]:
     """A causal block over the context [B, T, h * d], with the keys and values it used."""
-    attention, at = block.self_attn, slice(0, x.shape[1])
-    query, keys, values = _heads(attention, block.norm1(x))
+    at = slice(0, x.shape[1])
+    query, keys, values = _heads(block, x)
     query, keys = rotation(query, at), rotation(keys, at)
-    seen = F.scaled_dot_product_attention(query, keys, values, is_causal=True)
-    x = x + attention.out_proj(seen.transpose(1, 2).flatten(-2))
-    return x + block.ffn(block.norm2(x)), keys, values
+    seen = F.scaled_dot_product_attention(query, keys, values, is_causal=True, scale=1.0)
+    x = x + block.out(seen.transpose(1, 2).flatten(-2))
+    return block.feed_forward(x), keys, values
 
 
 def _decode(tokenizer: Any, context: Tokens, paths: Tokens) -> Tensor:
     """Bars [B, S, H, D] of the paths, the context decoded once per window."""
-    size = paths[0].shape
     past = tokenizer.post_quant_embed(tokenizer.indices_to_bits(list(context), half=True))
     ahead = tokenizer.post_quant_embed(tokenizer.indices_to_bits(list(paths), half=True))
-    num_context, num_steps = past.shape[1], size[2]
+    num_context, num_steps = past.shape[1], paths[0].shape[2]
     at = slice(num_context, num_context + num_steps)
     later = torch.ones(num_steps, num_steps, dtype=torch.bool, device=past.device).triu(1)
-    for block in tokenizer.decoder:
-        rotation = _Rotation(block.self_attn, num_context + num_steps)
+    for module in tokenizer.decoder:
+        block = block_of(module)
+        rotation = _Rotation(module.self_attn, num_context + num_steps)
         past, keys, values = _encode_block(block, past, rotation)
-        query, own_keys, own_values = _heads(block.self_attn, block.norm1(ahead))
+        query, own_keys, own_values = _heads(block, ahead)
         own = rotation(own_keys, at), own_values
-        seen = _attend(rotation(query, at), (keys, values), own, later)
-        ahead = ahead + block.self_attn.out_proj(seen)
-        ahead = ahead + block.ffn(block.norm2(ahead))
+        ahead = ahead + block.out(_attend(rotation(query, at), (keys, values), own, later))
+        ahead = block.feed_forward(ahead)
     bars: Tensor = tokenizer.head(ahead)
     return bars

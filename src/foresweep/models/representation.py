@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from foresweep.data.panel import CLOSE, HIGH, LOW, OPEN, VOLUME, IntArray
 from foresweep.data.windows import Context, TrainWindows
-from foresweep.errors import ForecastError
+from foresweep.errors import ConfigError, ForecastError
 from foresweep.models.base import Forecast, Levels
 
 Array: TypeAlias = NDArray[np.float64]
 Target: TypeAlias = Literal["overlapping", "return", "price"]
 Covariates: TypeAlias = Literal["none", "ohlcv"]
+Scaling: TypeAlias = Literal["none", "volatility"]
 
 PERCENT = 100.0
 MAX_LEADS = 8
@@ -34,6 +35,10 @@ SMALLEST_SCALE = 1e-3
 LARGEST_MOVE = 1000.0
 """Moves are cut here, in percent of log return, lest a wild draw overflow a price."""
 NUM_COVARIATES = 3
+DECAY = 0.94
+"""Weight of yesterday's variance in today's (RiskMetrics 1996, for daily bars)."""
+BURN_IN = 16
+"""Bars whose mean squared move is the first variance of a window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +58,26 @@ class Representation:
     return        one channel: the log return over one bar, in percent; moves are its sums
     price         one channel: log price relative to the origin's, in units of the context's
                   one-bar volatility
+
+    With `scaling="volatility"` returns, range and gap are divided by the volatility known where
+    they begin (exponentially weighted, decay 0.94, of the context alone); after the origin it
+    stays what it was there. Models then see moves of about equal size through calm and storm, and
+    what they say is multiplied by the volatility at the origin.
+
+    Raises ConfigError for `price` with scaling, which would change nothing.
     """
 
     target: Target
     covariates: Covariates
     horizon: int  # the leads it must speak about
+    scaling: Scaling = "none"
+
+    def __post_init__(self) -> None:
+        if self.target == "price" and self.scaling != "none":
+            raise ConfigError(
+                f"scaling={self.scaling!r} has no effect with target='price', which is in units "
+                f"of the context's volatility already; leave it out"
+            )
 
     @property
     def leads(self) -> tuple[int, ...]:
@@ -80,8 +100,10 @@ class Representation:
     def lag(self) -> int:
         """Bars at the start of a window that only serve to form the channels of later ones."""
         if self.target == "overlapping":
-            return self.horizon
-        return 1 if self.target == "return" or self.covariates == "ohlcv" else 0
+            own = self.horizon
+        else:
+            own = 1 if self.target == "return" or self.covariates == "ohlcv" else 0
+        return max(own, BURN_IN) if self.scaling == "volatility" else own
 
     def encode(self, values: Array, num_context: int) -> Encoded:
         """Channels of bars [N, R, F], of which the first `num_context` are context.
@@ -90,28 +112,55 @@ class Representation:
         to the first bar at most.
         """
         close = PERCENT * np.log(values[:, :, CLOSE])
-        scale = np.ones(len(close))
+        known = self._volatility(close, num_context)
+        scale: Array = known[:, num_context - 1].copy()
         if self.target == "price":
             moves = np.diff(close[:, :num_context], axis=1)
             scale = np.maximum(moves.std(axis=1), SMALLEST_SCALE)
             targets = [(close - close[:, num_context - 1, None]) / scale[:, None]]
         elif self.target == "return":
-            targets = [_over(close, 1)]
+            targets = [_over(close, 1) / _before(known, 1)]
         else:
-            targets = [_over(close, lead) for lead in self.leads]
+            targets = [_over(close, lead) / _before(known, lead) for lead in self.leads]
         if self.covariates == "ohlcv":
-            targets += _covariates(values, close)
+            span, gap, volume = _covariates(values, close)
+            targets += [span / _before(known, 1), gap / _before(known, 1), volume]
         return Encoded(np.stack(targets, axis=1), scale)
+
+    def _volatility(self, close: Array, num_context: int) -> Array:
+        """[N, R] percent: what returns that begin at each bar are divided by; ones for none.
+
+        The first BURN_IN bars share the root mean square of their moves: no bar from `lag` on
+        knows more than what came before it.
+        """
+        if self.scaling == "none":
+            return np.ones(close.shape)
+        from scipy.signal import lfilter
+
+        squares = np.diff(close[:, :num_context], axis=1) ** 2
+        begin = squares[:, :BURN_IN].mean(axis=1, keepdims=True)
+        later, _ = lfilter([1 - DECAY], [1, -DECAY], squares[:, BURN_IN:], zi=DECAY * begin)
+        early = np.repeat(begin, min(BURN_IN + 1, num_context), axis=1)
+        after = close.shape[1] - num_context
+        path = np.concatenate([early, later], axis=1)
+        full = np.pad(path, ((0, 0), (0, after)), mode="edge")
+        known: Array = np.maximum(np.sqrt(full), SMALLEST_SCALE)
+        return known
 
     def moves_of_paths(self, paths: Array, scale: Array) -> Array:
         """[N, S, L] moves at `leads` of sampled target channels [N, S, V, T >= horizon]."""
         leads = np.array(self.leads)
         if self.target == "overlapping":
-            own: Array = paths[:, :, np.arange(len(leads)), leads - 1]
-            return own
+            return self.moves_of_points(paths[:, :, np.arange(len(leads)), leads - 1], scale)
+        one = paths[:, :, 0, : self.horizon] * scale[:, None, None]
         if self.target == "return":
-            return np.cumsum(paths[:, :, 0, : self.horizon], axis=-1, dtype=np.float64)
-        return paths[:, :, 0, : self.horizon] * scale[:, None, None]
+            return np.cumsum(one, axis=-1, dtype=np.float64)
+        return one
+
+    def moves_of_points(self, points: Array, scale: Array) -> Array:
+        """[N, S, L] moves of what overlapping channels [N, S, L] hold, each at its own lead."""
+        moves: Array = points * scale[:, None, None]
+        return moves
 
     def moves_of_quantiles(self, quantiles: Array, scale: Array, levels: Levels) -> Array:
         """[N, L, Q] quantiles of the moves at `leads`, of target channels' [N, V, T, Q].
@@ -121,10 +170,11 @@ class Representation:
         """
         leads = np.array(self.leads)
         if self.target == "overlapping":
-            return quantiles[:, np.arange(len(leads)), leads - 1]
-        one = quantiles[:, 0, : self.horizon]
+            own: Array = quantiles[:, np.arange(len(leads)), leads - 1] * scale[:, None, None]
+            return own
+        one: Array = quantiles[:, 0, : self.horizon] * scale[:, None, None]
         if self.target == "price":
-            return one * scale[:, None, None]
+            return one
         middle = one[..., levels.index(0.5), None]
         away = one - middle
         spread = np.sqrt(np.cumsum(away**2, axis=1))
@@ -184,6 +234,11 @@ def _over(close: Array, lead: int) -> Array:
     """[N, R] change over the last `lead` bars, reaching back to the first bar at most."""
     before = np.maximum(np.arange(close.shape[1]) - lead, 0)
     return close - close[:, before]
+
+
+def _before(known: Array, lead: int) -> Array:
+    """[N, R] the volatility known `lead` bars before each bar, the first bar's at the start."""
+    return known[:, np.maximum(np.arange(known.shape[1]) - lead, 0)]
 
 
 def _covariates(values: Array, close: Array) -> list[Array]:

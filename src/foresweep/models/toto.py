@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foresweep.data.panel import IntArray
 from foresweep.data.windows import Context, TrainWindows
-from foresweep.errors import CheckpointError, ConfigError
+from foresweep.errors import CheckpointError
 from foresweep.models import toto_network as nets
+from foresweep.models.adapters import recompute, tune
+from foresweep.models.augmentation import Sampler
 from foresweep.models.base import (
     Array,
     Checkpoint,
@@ -26,82 +27,28 @@ from foresweep.models.base import (
     Resources,
     Scorer,
 )
-from foresweep.models.checkpoint import read_weights, sha256_of, write_checkpoint
-from foresweep.models.config import as_dict, config_class, hyper
+from foresweep.models.checkpoint import write_checkpoint
+from foresweep.models.config import as_dict, make_config
 from foresweep.models.draws import uniforms
-from foresweep.models.representation import (
-    Covariates,
-    Representation,
-    Target,
-    by_length,
-    cut_bars,
-    sample_quantiles,
+from foresweep.models.optimisation import float32
+from foresweep.models.representation import Representation, by_length, sample_quantiles
+from foresweep.models.toto_config import TotoConfig, resolve, view_of
+from foresweep.models.toto_decoding import sample_paths, sample_points
+from foresweep.models.toto_losses import make_loss
+from foresweep.models.toto_mixture import fold
+from foresweep.models.toto_weights import (
+    fill,
+    hash_of_weights,
+    load_pretrained,
+    options_of,
+    read_options,
+    weights_folder,
 )
-from foresweep.models.toto_losses import LossType, make_loss
-from foresweep.models.training import TrainingConfig, fit, inference, resolve_training, seeded
+from foresweep.models.training import fit, inference, seeded
 from foresweep.models.training_state import clear_states
 
-AUTHORS_NLL_WEIGHT = 0.575
-DEFAULT_HUBER_DELTA = 0.1
-
-
-@config_class
-class TotoConfig(TrainingConfig):
-    """Hyperparameters of Toto. Architecture fields left empty are filled from the size, or from the
-    pretrained weights, which fix them."""
-
-    target: Target = hyper(
-        "overlapping", "what the close is seen as", probe=("overlapping", "return")
-    )
-    covariates: Covariates = hyper(
-        "ohlcv", "range, opening gap and volume beside the close", probe=("none", "ohlcv")
-    )
-    patch_size: int | None = hyper(
-        None,
-        "bars a token holds, and bars drawn at a time",
-        unit="bars",
-        stage="architecture",
-        probe=(8, 16),
-        ge=1,
-    )
-    embed_dim: int | None = hyper(None, "width", stage="architecture", probe=(32, 64), ge=8)
-    num_layers: int | None = hyper(
-        None, "layers, the last across channels", stage="architecture", probe=(2, 3), ge=2
-    )
-    num_heads: int | None = hyper(None, "attention heads", stage="architecture", probe=(2, 4), ge=1)
-    mlp_hidden_dim: int | None = hyper(
-        None, "width of the feed-forward layers", stage="architecture", probe=(64, 128), ge=8
-    )
-    num_components: int | None = hyper(
-        None, "Student-t components of the mixture", stage="architecture", probe=(2, 4), ge=1
-    )
-    dropout: float = hyper(0.0, "dropout in training", probe=(0.0, 0.5), ge=0, lt=1)
-    loss_type: LossType = hyper(
-        "combined",
-        "what stands beside the likelihood: robust (the authors'), huber or quantile",
-        probe=("combined", "quantile"),
-    )
-    nll_weight: float = hyper(
-        AUTHORS_NLL_WEIGHT,
-        "share of the likelihood in the loss",
-        probe=(0.3, 0.9),
-        ge=0.1,
-        le=1,
-    )
-    huber_delta: float | None = hyper(
-        None,
-        "error, in normalised units, where Huber's loss turns linear (loss_type huber)",
-        probe=(0.01, 1.0, {"loss_type": "huber"}),
-        gt=0,
-    )
-    num_samples: int = hyper(
-        256, "sampled futures a forecast", stage="inference", probe=(16, 64), ge=8
-    )
-
-    @property
-    def architecture(self) -> dict[str, int]:
-        """The architecture fields of a resolved config."""
-        return {k: getattr(self, k) for k in nets.ARCHITECTURE}
+CHAINS = 4096
+"""Sampled channels grown at a time: more do not fit a processor's cache."""
 
 
 class Toto:
@@ -116,26 +63,14 @@ class Toto:
         `prediction_length` and `stride` are no hyperparameters of Toto: every position learns its
         next patch, and both published and trained networks have stride = patch_size.
         """
-        config = resolve_training(config, facts)
-        config = dataclasses.replace(  # type: ignore[type-var]
-            config, **_architecture(config), huber_delta=_huber_delta(config)
-        )
-        _check_shape(config)
-        lag = _representation(config, facts.horizon).lag
-        shortest = lag + config.architecture["patch_size"]
-        if config.context_length < shortest:
-            raise ConfigError(
-                f"context_length={config.context_length} leaves no whole patch of "
-                f"patch_size={config.patch_size} after the {lag} bars that target="
-                f"{config.target!r} needs; use at least {shortest}"
-            )
-        return config
+        return resolve(config, facts)
 
     def weights_hash(self, config: TotoConfig) -> str:
-        """sha256 of the pretrained weights file, "" from scratch. Raises WeightsNotFound."""
+        """sha256 of the pretrained weights and their network's description, "" from scratch.
+        Raises WeightsNotFound."""
         if config.pretrained is None:
             return ""
-        return sha256_of(nets.read_options(config.pretrained)[0] / "model.safetensors")
+        return hash_of_weights(weights_folder(config.pretrained))
 
     def train(
         self,
@@ -152,7 +87,10 @@ class Toto:
     ) -> Checkpoint:
         """Fit a resolved config and write its checkpoint. See `ForecastModel.train`."""
         with seeded(seed, resources):
-            network, options = _start(config, resources)
+            network, options = start(config)
+            adapted = tune(network, config, nets.layers_of(network))
+            if resources.gradient_checkpointing:
+                recompute(network.transformer.layers)
         learner = TotoLearner(network, train, config, horizon, resources)
         fitted = fit(
             learner,
@@ -168,7 +106,7 @@ class Toto:
             out,
             model=self.name,
             config=as_dict(config),
-            weights={k: v.cpu().numpy() for k, v in network.state_dict().items()},
+            weights={k: v.cpu().numpy() for k, v in adapted.merged().state_dict().items()},
             card={
                 "horizon": horizon,
                 "seed": seed,
@@ -180,17 +118,17 @@ class Toto:
         return checkpoint
 
     def load(self, checkpoint: Checkpoint, resources: Resources) -> TotoPredictor:
-        """The predictor of a checkpoint. Raises CheckpointError."""
-        config = TotoConfig(**checkpoint.config)
-        network = nets.build(checkpoint.card["network"])
-        weights = {k: torch.from_numpy(v) for k, v in read_weights(checkpoint).items()}
-        try:
-            network.load_state_dict(weights)
-        except RuntimeError as error:
-            raise CheckpointError(f"{checkpoint.path}: weights do not fit: {error}") from error
+        """The predictor of a checkpoint. Raises CheckpointError, and ModelError where the weights
+        do not fit."""
+        if not {"network", "horizon"} <= set(checkpoint.card):
+            raise CheckpointError(f"{checkpoint.path}: the card describes no Toto network")
+        config = make_config(TotoConfig, checkpoint.config, model=self.name)
+        with seeded(0, resources):
+            network = nets.build(options_of(checkpoint))
+        fill(network, checkpoint)
         network.to(resources.device).eval()
-        horizon = int(checkpoint.card["horizon"])
-        return TotoPredictor(network, config, _representation(config, horizon), resources)
+        view = view_of(config, int(checkpoint.card["horizon"]))
+        return TotoPredictor(network, config, view, resources)
 
 
 class TotoLearner:
@@ -204,40 +142,46 @@ class TotoLearner:
         horizon: int,
         resources: Resources,
     ) -> None:
+        """Raises NotEnoughData where something is trained and train has no window for it."""
         self.module = network
-        self._train, self._config, self._resources = train, config, resources
-        self._representation = _representation(config, horizon)
+        self._config, self._resources = config, resources
+        self._view = view_of(config, horizon)
         self._patch = config.architecture["patch_size"]
         self._loss = make_loss(config.loss_type, config.nll_weight, config.huber_delta)
-        self._rows = usable_rows(config.context_length, self._representation.lag, self._patch)
-        self._item, self._row = train.starts(self._rows, self._patch)
+        self._rows = usable_rows(config.context_length, self._view.lag, self._patch)
+        trained = config.finetune != "none"
+        self._sampler = Sampler(train, self._rows, self._patch, config) if trained else None
 
     def draw(self, rng: np.random.Generator, size: int) -> tuple[Tensor]:
         """`size` series [B, V, C + P]: context and the patch after it."""
-        chosen = rng.integers(len(self._item), size=size)
-        return (self.series(self._item[chosen], self._row[chosen]),)
+        assert self._sampler is not None, "nothing is drawn where nothing is trained"
+        return (self.series(self._sampler.draw(rng, size).bars),)
 
-    def series(self, item: IntArray, row: IntArray) -> Tensor:
-        """[B, V, C + P] of the windows that begin at `row` of `item`."""
-        bars = cut_bars(self._train, item, row, self._rows + self._patch)
-        encoded = self._representation.encode(bars, self._rows)
-        return torch.from_numpy(encoded.channels[:, :, self._representation.lag :]).float()
+    def series(self, bars: Array) -> Tensor:
+        """[B, V, C + P] channels of bars [B, R, F], covariates last."""
+        encoded = self._view.encode(bars, self._rows)
+        return torch.from_numpy(encoded.channels[:, :, self._view.lag :]).float()
 
     def loss(self, batch: tuple[Tensor]) -> Tensor:
         """Mean loss of every patch given those before it."""
         return self.losses(batch).mean()
 
     def losses(self, batch: tuple[Tensor]) -> Tensor:
-        """[B, V, C] loss of each bar from the second patch on, given the patches before its own."""
+        """[B, V, C] loss of each bar from the second patch on, given the patches before its own.
+
+        The mixture and its likelihood are float32 whatever the precision: shares in bfloat16 do
+        not add up to one.
+        """
         (series,) = batch
         context, labels = series[..., : -self._patch], series[..., self._patch :]
-        found = self.module(context, *nets.masks(context))
-        normal = (labels - found.loc) / (found.scale + torch.finfo(labels.dtype).eps)
-        return self._loss(found.distribution, normal)
+        hidden, loc, scale = nets.hidden_states(self.module, context, nets.masks(context)[0])
+        with float32(series.device):
+            mixture = fold(self.module).mixture(hidden.float())
+            return self._loss(mixture, (labels - loc) / (scale + torch.finfo(scale.dtype).eps))
 
     def predictor(self) -> TotoPredictor:
         """A predictor over the live network."""
-        return TotoPredictor(self.module, self._config, self._representation, self._resources)
+        return TotoPredictor(self.module, self._config, self._view, self._resources)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,17 +203,30 @@ class TotoPredictor:
         Raises ForecastError for a horizon longer than the trained one or a window without bars.
         """
         context = context.last(self.config.context_length)
-        patch = self.config.architecture["patch_size"]
-        lag = self.representation.lag
+        lag, patch = self.representation.lag, self.config.architecture["patch_size"]
         moves = np.empty((len(context), len(self.representation.leads), len(levels)))
-        groups = by_length(
-            context, lambda n: usable_rows(n, lag, patch), batch=self.resources.inference_batch
-        )
+        groups = by_length(context, lambda n: usable_rows(n, lag, patch), batch=self._batch)
         with inference(self.network, self.resources):
             for index, bars in groups:
                 samples = self._samples(context.take(index), bars, seed)
                 moves[index] = sample_quantiles(samples, levels)
         return self.representation.forecast(moves, context.last_close, horizon, levels)
+
+    @property
+    def _one_patch(self) -> bool:
+        """Does each channel speak of its own lead, within the patch after the context?"""
+        form = self.representation
+        return (
+            form.target == "overlapping" and form.horizon <= self.config.architecture["patch_size"]
+        )
+
+    @property
+    def _batch(self) -> int:
+        """Windows at a time."""
+        if self._one_patch:
+            return self.resources.inference_batch
+        chains = self.config.num_samples * self.representation.num_channels
+        return max(1, min(self.resources.inference_batch, CHAINS // chains))
 
     def _samples(self, context: Context, bars: Array, seed: int) -> Array:
         """[N, S, L] sampled moves."""
@@ -282,18 +239,28 @@ class TotoPredictor:
             wanted = (self.config.num_samples, *shape, 3)
             return self._tensor(uniforms(context, seed=seed, shape=wanted))
 
-        if form.target == "overlapping" and form.horizon <= patch:  # one bar a channel is enough
+        if self._one_patch:
             leads = torch.tensor(form.leads)
-            points = nets.sample_points(
-                self.network, *seen, draws(len(leads)), torch.arange(len(leads)), leads - 1
-            )
-            return points.cpu().numpy().astype(float)
+            drawn = draws(len(leads))
+            points = sample_points(self.network, *seen, drawn, torch.arange(len(leads)), leads - 1)
+            return form.moves_of_points(points.cpu().numpy().astype(float), encoded.scale)
         total = -(-form.horizon // patch) * patch
-        paths = nets.sample_paths(self.network, *seen, draws(series.shape[1], total))
+        paths = sample_paths(self.network, *seen, draws(series.shape[1], total))
         return form.moves_of_paths(paths.cpu().numpy().astype(float), encoded.scale)
 
     def _tensor(self, values: Array) -> Tensor:
         return torch.from_numpy(values).float().to(self.resources.device)
+
+
+def start(config: TotoConfig) -> tuple[Any, Mapping[str, Any]]:
+    """The network to train and its constructor's arguments. From scratch it is drawn from torch's
+    random state: call it inside `training.seeded`."""
+    if config.pretrained is None:
+        options = nets.network_options(config.architecture, config.dropout)
+        return nets.build(options), options
+    folder = weights_folder(config.pretrained)
+    options = {**read_options(folder), "dropout": config.dropout}
+    return load_pretrained(folder, config.dropout), options
 
 
 def usable_rows(num_rows: int, lag: int, patch: int) -> int:
@@ -319,64 +286,3 @@ def whole_patches(channels: Array, lag: int, patch: int) -> tuple[Array, np.ndar
         kept = np.pad(kept - mean, wide) + mean
         real = np.pad(real, wide)
     return kept, real
-
-
-def _representation(config: TotoConfig, horizon: int) -> Representation:
-    return Representation(config.target, config.covariates, horizon)
-
-
-def _start(config: TotoConfig, resources: Resources) -> tuple[Any, Mapping[str, Any]]:
-    """The network to train and its constructor's arguments."""
-    checkpointing = resources.gradient_checkpointing
-    if config.pretrained is None:
-        options = nets.network_options(config.architecture, config.dropout)
-        return nets.build(options, checkpointing=checkpointing), options
-    folder, options = nets.read_options(config.pretrained)
-    network = nets.load_pretrained(folder, config.dropout, checkpointing=checkpointing)
-    return network, {**options, "dropout": config.dropout}
-
-
-def _architecture(config: TotoConfig) -> dict[str, int]:
-    """Every architecture field, from the config, its size or its weights. Raises ConfigError."""
-    given = {k: v for k, v in config.architecture.items() if v is not None}
-    if config.pretrained is not None:
-        fixed = nets.architecture_of(nets.read_options(config.pretrained)[1])
-        for name, value in given.items():
-            if value != fixed[name]:
-                raise ConfigError(
-                    f"{name}={value} contradicts pretrained={config.pretrained!r}, whose weights "
-                    f"have {name}={fixed[name]}; leave it out, or train from scratch"
-                )
-        return fixed
-    shape = dataclasses.asdict(nets.SIZES[config.size]) if config.size else {}
-    missing = set(nets.ARCHITECTURE) - set(given) - set(shape)
-    if missing:
-        raise ConfigError(
-            f"without pretrained and size, {', '.join(sorted(missing))} must be given"
-        )
-    return {**shape, **given}
-
-
-def _check_shape(config: TotoConfig) -> None:
-    width, heads = config.architecture["embed_dim"], config.architecture["num_heads"]
-    if width % heads or width // heads % 2:
-        raise ConfigError(
-            f"embed_dim={width} must be an even multiple of num_heads={heads} (rotary positions "
-            f"pair up the dimensions of a head)"
-        )
-
-
-def _huber_delta(config: TotoConfig) -> float | None:
-    """Huber's delta where it is used. Raises ConfigError for loss fields without effect."""
-    if config.loss_type != "huber" and config.huber_delta is not None:
-        raise ConfigError(
-            f"huber_delta={config.huber_delta} has no effect with loss_type={config.loss_type!r}; "
-            f"leave it out, or use loss_type='huber'"
-        )
-    if config.loss_type != "combined" and config.nll_weight == 1:
-        raise ConfigError(
-            f"loss_type={config.loss_type!r} has no effect with nll_weight=1; use a smaller weight"
-        )
-    if config.loss_type == "huber":
-        return config.huber_delta or DEFAULT_HUBER_DELTA
-    return None

@@ -34,14 +34,16 @@ def clear_states(out: Path) -> None:
 def pack(
     state: Mapping[str, Tensor],
     best: Mapping[str, Tensor],
+    average: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
     device: str,
 ) -> dict[str, Tensor]:
-    """Weights, best weights, optimiser moments and torch's random state, by name."""
+    """Weights, best and averaged weights, optimiser moments and torch's random state, by name."""
     import torch
 
     out = {f"model/{k}": v for k, v in state.items()}
     out |= {f"best/{k}": v for k, v in best.items()}
+    out |= {f"average/{k}": v for k, v in average.items()}
     for index, slots in optimizer.state_dict()["state"].items():
         out |= {f"optimizer/{index}/{k}": v for k, v in slots.items()}
     out["rng/cpu"] = torch.get_rng_state()
@@ -55,8 +57,8 @@ def unpack(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     device: str,
-) -> dict[str, Tensor]:
-    """Put a packed state back in place; the best weights are returned."""
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Put a packed state back in place; best and averaged weights are returned."""
     import torch
 
     try:
@@ -73,7 +75,8 @@ def unpack(
     torch.set_rng_state(tensors["rng/cpu"])
     if device.startswith("cuda") and "rng/cuda" in tensors:
         torch.cuda.set_rng_state(tensors["rng/cuda"], device)
-    return {k: v.to(device) for k, v in _under(tensors, "best/").items()}
+    best, average = _under(tensors, "best/"), _under(tensors, "average/")
+    return {k: v.to(device) for k, v in best.items()}, average
 
 
 def write_state(file: Path, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:

@@ -28,13 +28,17 @@ Task = Callable[[PipeChannel], Any]
 """What a worker does: picklable, takes its channel, returns a picklable result."""
 
 GRACE_S = 5.0
+PRELOAD = "foresweep.search.preload"
+PRELOADED_MODELS = "FORESWEEP_PRELOAD"
+"""Names of models, separated by commas: the server inherits its environment and little else."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalEngine:
     """Runs tasks one after the other, each in its own process."""
 
-    preload: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    """Models whose imports are done beforehand."""
 
     def run(self, task: Task, *, log: Path, on_progress: Callable[[Progress], None]) -> Any:
         """The task's result. Its output goes to `log`; progress is handed on as it comes.
@@ -43,8 +47,8 @@ class LocalEngine:
         ended without a word; TaskFailed for any other exception.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
-        head, worker = _context(self.preload).Pipe()
-        process = _context(self.preload).Process(
+        head, worker = _context(self.models).Pipe()
+        process = _context(self.models).Process(
             target=_work, args=(task, worker, str(log)), daemon=True
         )
         with _hidden_main():
@@ -65,19 +69,20 @@ class TaskFailed(ForesweepError):
         self.failed = failed
 
 
-def _context(preload: tuple[str, ...]) -> Any:
+def _context(models: tuple[str, ...]) -> Any:
     """forkserver where there is one; elsewhere spawn (works, but pays the imports each time)."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(preload))
+    context.set_forkserver_preload([PRELOAD])
+    os.environ[PRELOADED_MODELS] = ",".join(models)  # read when the server starts
     return context
 
 
-def warm_up(preload: tuple[str, ...]) -> None:
+def warm_up(models: tuple[str, ...]) -> None:
     """Start the server's imports now, in the background, while the head reads data."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by OpenMP when torch is first imported
-    context = _context(preload)
+    context = _context(models)
     if context.get_start_method() == "forkserver":
         from multiprocessing.forkserver import ensure_running
 

@@ -11,8 +11,15 @@ from foresweep.data.splits import PARTS
 from foresweep.errors import ConfigError, UnknownName, UsageError
 from foresweep.metrics import METRICS
 from foresweep.models.base import Resources
-from foresweep.models.registry import BASELINES, FAMILIES
-from foresweep.search.proposals import BASELINE_SOURCE, DEFAULT_MAX_RUNS, Proposal, expand_models
+from foresweep.models.pretraining import parse_date
+from foresweep.models.registry import BASELINES
+from foresweep.search.proposals import (
+    BASELINE_SOURCE,
+    DEFAULT_MAX_RUNS,
+    ZERO_SHOT,
+    Proposal,
+    expand_models,
+)
 
 OBJECTIVES = tuple(m for m in METRICS if m not in ("naive_pct_mae", "dm_pvalue_vs_naive"))
 """What a sweep can be about: scores of the model itself, not of naive and not of chance."""
@@ -32,6 +39,7 @@ class SweepPlan:
     max_runs: int | None = None
     size: str | None = "tiny"  # None with pretrained weights
     pretrained: str | None = None
+    pretrain_cutoff: str | None = None  # last day that the weights may know, where nobody states it
     max_steps: int | None = None
     seed: int = 0
     stride: int | None = None
@@ -60,7 +68,7 @@ class SweepPlan:
         return {"pretrained": self.pretrained, "size": None if self.pretrained else self.size}
 
     def checked(self) -> SweepPlan:
-        """This plan with model names spelt out. Raises UnknownName, ConfigError."""
+        """This plan with model names spelt out. Raises UnknownName, ConfigError, UsageError."""
         bare = self.objective.strip()
         if bare.partition("_")[0] in PARTS:
             raise ConfigError(
@@ -69,7 +77,24 @@ class SweepPlan:
             )
         if bare not in OBJECTIVES:
             raise UnknownName("objective", bare, OBJECTIVES)
-        return dataclasses.replace(self, models=expand_models(self.models), objective=bare)
+        models = expand_models(self.models)
+        if self.mode == ZERO_SHOT and not self.pretrained and not set(models) <= set(BASELINES):
+            raise UsageError(
+                f"--mode {ZERO_SHOT} asks weights as they are, and a model from scratch has none; "
+                f"give --pretrained published (or a Hugging Face id, or a folder), or train from "
+                f"scratch with --mode priority"
+            )
+        cutoff = None if self.pretrain_cutoff is None else self._said_cutoff()
+        return dataclasses.replace(self, models=models, objective=bare, pretrain_cutoff=cutoff)
+
+    def _said_cutoff(self) -> str:
+        """Raises UsageError where it is no date or there are no weights."""
+        if not self.pretrained:
+            raise UsageError(
+                f"--pretrain-cutoff {self.pretrain_cutoff} says nothing of models from scratch; "
+                f"give it with --pretrained, or leave it out"
+            )
+        return parse_date(str(self.pretrain_cutoff))
 
 
 def by_hand(plan: SweepPlan, values: Mapping[str, Any]) -> SweepPlan:
@@ -82,7 +107,7 @@ def by_hand(plan: SweepPlan, values: Mapping[str, Any]) -> SweepPlan:
     if said.get("pretrained"):
         said.setdefault("size", None)
     plan = dataclasses.replace(plan, **said)
-    base = plan.base if models[0] in FAMILIES else {}  # a plug-in's fields are its own
+    base = {} if models[0] in BASELINES else plan.base
     config = {**base, **values}
     source = BASELINE_SOURCE if models[0] in BASELINES and not values else "by hand"
     return dataclasses.replace(plan, proposals=(Proposal(models[0], config, source),))

@@ -5,17 +5,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from typing import Any
 
 import numpy as np
 
 from foresweep.errors import SpaceError, UnknownName
+from foresweep.models import registry
 from foresweep.models.registry import BASELINES, FAMILIES, model_names
-from foresweep.space import Int, SearchSpace, SpaceFile, Start, parse_space_file
+from foresweep.space import Entry, Int, SearchSpace, SpaceFile, Start, parse_space_file
 
-MODES = ("priority", "quick", "full", "random", "demo")
+MODES = ("priority", "quick", "full", "random", "demo", "zero-shot")
 BASELINE_SOURCE = "baseline"
+ZERO_SHOT = "zero-shot"
+COMPANION = "beside"
 DEFAULT_MAX_RUNS = 5
 """Trials of a sweep per model unless `max_runs` says otherwise; the seed's own default."""
 
@@ -27,6 +29,16 @@ class Proposal:
     model: str
     config: Mapping[str, Any]
     source: str
+
+    @property
+    def is_free(self) -> bool:
+        """Does it stand beside the configs asked for, at no cost to the budget of trials?"""
+        return self.source == BASELINE_SOURCE or self.is_companion
+
+    @property
+    def is_companion(self) -> bool:
+        """Is it the untrained weights that a sweep fine-tunes, shown beside what came of them?"""
+        return self.source.startswith(f"{COMPANION}: ")
 
 
 def expand_models(names: Sequence[str]) -> tuple[str, ...]:
@@ -42,16 +54,17 @@ def expand_models(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def space_text(model: str) -> str:
-    """The space file of a built-in family, as written. Raises SpaceError where there is none."""
-    file = resources.files("foresweep.models") / "spaces" / f"{model}.toml"
-    if not file.is_file():
+    """The space file of a family, built in or not, as written. Raises SpaceError without one."""
+    found = registry.space_text(model)
+    if found is None:
         raise SpaceError(
             f"{model} has no search space; train it with: foresweep train --model {model}"
         )
-    return file.read_text()
+    return found
 
 
 def load_space(model: str, start: Start) -> SpaceFile:
+    """What a family's space file offers for one start. Raises SpaceError."""
     return parse_space_file(space_text(model), start, where=f"spaces/{model}.toml")
 
 
@@ -68,15 +81,20 @@ def propose(
 
     `base` (size or pretrained) is laid under every config and decides which start the space files
     are read for. Modes that draw give `count` candidates a model, with steps up to `step_cap`;
-    the others give all they have. Raises UnknownName for a mode, SpaceError for a model without a
-    space.
+    the others give all they have. Where pretrained weights are fine-tuned, the same weights as they
+    are come last, as companions: of each model the first that can be tried is, at no cost to the
+    budget. Raises UnknownName for a mode, SpaceError for a model without a space or without configs
+    for the mode.
     """
     if mode not in MODES:
         raise UnknownName("mode", mode, MODES)
     start: Start = "pretrained" if base.get("pretrained") else "scratch"
     lists = [list(_of_model(m, mode, start, base, seed, count, step_cap)) for m in models]
     rounds = itertools.zip_longest(*lists)
-    return tuple(p for one_round in rounds for p in one_round if p is not None)
+    found = [p for one_round in rounds for p in one_round if p is not None]
+    if start == "pretrained" and mode != ZERO_SHOT:
+        found += [p for m in models for p in _untrained(m, base, COMPANION)]
+    return tuple(found)
 
 
 def _of_model(
@@ -91,20 +109,52 @@ def _of_model(
     if model in BASELINES:
         yield Proposal(model, {}, BASELINE_SOURCE)
         return
+    if mode == ZERO_SHOT:
+        yield from _untrained(model, base, ZERO_SHOT)
+        return
     space = load_space(model, start)
     rng = np.random.default_rng([seed, *model.encode()])
     if mode == "random":
-        drawn_from = _within(space.space, step_cap)
+        drawn_from = _within(_filled(space.space, model, mode), step_cap)
         for _ in range(count):
             yield Proposal(model, {**base, **drawn_from.sample(rng)}, "random")
     elif mode == "full":
-        grid = list(space.full.grid())
+        grid = list(_filled(space.full, model, mode).grid())
         for k in rng.permutation(len(grid))[:count]:
             yield Proposal(model, {**base, **grid[k]}, f"full grid {k + 1} of {len(grid)}")
     else:
-        listed = load_space("demo", start) if mode == "demo" else space
-        for entry in listed.entries.get(model if mode == "demo" else mode, ()):
+        for entry in _entries(model, mode, space, start):
             yield Proposal(model, {**base, **entry.config}, f"{mode}: {entry.name}")
+
+
+def _untrained(model: str, base: Mapping[str, Any], source: str) -> Iterator[Proposal]:
+    """A family's weights as they are: what its file lists, else its defaults."""
+    if model in BASELINES:
+        return
+    listed: tuple[Entry, ...] = ()
+    if registry.space_text(model) is not None:
+        listed = load_space(model, "pretrained").entries.get(ZERO_SHOT, ())
+    for entry in listed or (Entry(ZERO_SHOT, "the family's defaults", {}),):
+        config = {**base, **entry.config, "finetune": "none"}
+        yield Proposal(model, config, f"{source}: {entry.name}")
+
+
+def _entries(model: str, mode: str, space: SpaceFile, start: Start) -> tuple[Entry, ...]:
+    """A mode's named configs; those of the demo stand in a file for all built-in families."""
+    found = space.entries.get(mode, ())
+    if mode == "demo" and model in FAMILIES:
+        text = registry.demo_space_text()
+        found = parse_space_file(text, start, where="spaces/demo.toml").entries.get(model, ())
+    if not found:
+        there = ", ".join(k for k, v in space.entries.items() if v) or "none"
+        raise SpaceError(f"{model} has no configs for --mode {mode}; its space file has: {there}")
+    return found
+
+
+def _filled(space: SearchSpace, model: str, mode: str) -> SearchSpace:
+    if not space.dimensions:
+        raise SpaceError(f"{model} has nothing to draw from for --mode {mode}; use --mode priority")
+    return space
 
 
 def _within(space: SearchSpace, step_cap: int | None) -> SearchSpace:

@@ -114,6 +114,7 @@ def plan_record(stage: Stage) -> dict[str, Any]:
         "max_runs": stage.plan.max_runs,
         "size": stage.plan.base["size"],
         "pretrained": stage.plan.pretrained,
+        "pretrain_cutoff": stage.plan.pretrain_cutoff,
         "max_steps": stage.plan.step_cap,
         "max_context": split.max_context,
         "data": stage.plan.data,

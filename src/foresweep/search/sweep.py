@@ -33,7 +33,7 @@ from foresweep.search.events import (
 )
 from foresweep.search.local import LocalEngine, TaskFailed, warm_up
 from foresweep.search.plan import SweepPlan
-from foresweep.search.proposals import BASELINE_SOURCE, Proposal, baseline_proposals, propose
+from foresweep.search.proposals import Proposal, baseline_proposals, propose
 from foresweep.search.stage import Stage, plan_record, require_writable, set_stage
 from foresweep.search.trial import LeakTest, Prepare, Prepared, Trial, TrialResult
 from foresweep.tracker.hardware import SystemWatch
@@ -45,12 +45,6 @@ SYSTEM_EVERY_S = 30.0
 HEAD_MEMORY = "system/process_memory_mb"  # of this process, not of the one that trains
 SPARE = 4
 """Proposals drawn for each trial wanted: those that cannot be tried must not eat the budget."""
-PRELOAD = ("foresweep.search.trial", "foresweep.models.baselines")
-PRELOAD_OF = {
-    "toto": "foresweep.models.toto",
-    "kronos": "foresweep.models.kronos",
-    "chronos2": "foresweep.models.chronos2",
-}
 
 
 def run_sweep(plan: SweepPlan, *, tracker: Tracker, runs_dir: Path, listen: Listener) -> Sweep:
@@ -69,8 +63,8 @@ def run_sweep(plan: SweepPlan, *, tracker: Tracker, runs_dir: Path, listen: List
         step_cap=plan.step_cap,
     )
     require_writable(runs_dir)
-    engine = LocalEngine((*PRELOAD, *(PRELOAD_OF[m] for m in plan.models if m in PRELOAD_OF)))
-    warm_up(engine.preload)
+    engine = LocalEngine(plan.models)
+    warm_up(engine.models)
     loaded = load_panel(plan.data, actions=plan.actions)
     stage = set_stage(plan, tracker, engine, runs_dir, loaded.panel, listen)
     listen(DataReady(loaded.panel, stage.split, loaded.report))
@@ -100,26 +94,40 @@ def _prepare(stage: Stage, proposals: tuple[Proposal, ...]) -> tuple[Prepared, .
     """The baselines and the first distinct configs that can be tried, up to the budget, with
     whatever was refused on the way. Raises ConfigError where nothing can be tried."""
     found: tuple[Prepared, ...] = stage.engine.run(
-        Prepare(stage.ground, (*baseline_proposals(), *proposals), stage.plan),
+        Prepare(stage.ground, (*baseline_proposals(stage.plan.objective), *proposals), stage.plan),
         log=stage.runs_dir / "prepare.log",
         on_progress=lambda _: None,
     )
-    seen: set[str] = set()
-    chosen: list[Prepared] = []
-    left = stage.plan.budget
-    for p in found:
-        is_baseline = p.proposal.source == BASELINE_SOURCE
-        if p.config_hash in seen or (left == 0 and not is_baseline):
-            continue
-        chosen.append(p)
-        if not p.refused:
-            seen.add(p.config_hash)
-            left -= not is_baseline
-    asked = [p for p in chosen if p.proposal.source != BASELINE_SOURCE]
+    chosen = _choose(found, stage.plan.budget)
+    asked = [p for p in chosen if not p.proposal.is_free]
     if asked and all(p.refused for p in asked):
         reasons = dict.fromkeys(str(p.refused) for p in asked)
         raise ConfigError(f"no config of this sweep can be tried: {'; '.join(reasons)}")
-    return tuple(chosen)
+    return tuple(sorted(chosen, key=lambda p: not p.proposal.is_free))
+
+
+def _choose(found: Sequence[Prepared], budget: int) -> list[Prepared]:
+    """The distinct ones in order, the budget spent on those that cost; one companion a model."""
+    seen: set[str] = set()
+    accompanied: set[str] = set()
+    chosen: list[Prepared] = []
+    for p in found:
+        proposal = p.proposal
+        spare = proposal.is_companion and proposal.model in accompanied
+        if p.config_hash in seen or spare or (budget == 0 and not proposal.is_free):
+            continue
+        chosen.append(p)
+        if p.refused:
+            continue
+        seen.add(p.config_hash)
+        budget -= not proposal.is_free
+        if proposal.is_companion:
+            accompanied.add(proposal.model)
+    return [
+        p
+        for p in chosen
+        if not (p.refused and p.proposal.is_companion and p.proposal.model in accompanied)
+    ]
 
 
 def _open(stage: Stage, loaded: Loaded, prepared: tuple[Prepared, ...]) -> Sweep:
@@ -180,10 +188,11 @@ def _seed(stage: Stage, prepared: Prepared) -> int:
 def _untestable(stage: Stage, sweep: Sweep, configs: Sequence[Prepared]) -> str:
     """Why no config of a model could be tested for leaks; "" once one has passed.
 
-    What was not tested is not trained: its trials go on record as failed with this cause.
+    What was not tested is not trained: its trials go on record as failed with this cause. A config
+    that trains goes first: it says more than weights as they are.
     """
     cause = ""
-    for config in configs:
+    for config in sorted(configs, key=lambda p: p.config.get("finetune") == "none"):
         cause = _test_for_leaks(stage, sweep, config)
         if not cause:
             break
@@ -265,6 +274,7 @@ def _execute(stage: Stage, run: Run, prepared: Prepared) -> Run:
         out=out,
         run_id=run.run_id,
         fingerprints=stage.fingerprints,
+        cutoff=prepared.cutoff,
     )
     started = time.perf_counter()
     try:

@@ -10,26 +10,43 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from foresweep.data.panel import Panel
-from foresweep.data.splits import SHARES, Split, make_split
+from foresweep.data.splits import SHARES, PartName, Split, make_split
 from foresweep.data.tables import read_panel
 from foresweep.data.windows import TrainWindows
 from foresweep.errors import ForesweepError
-from foresweep.evaluation.backtest import evaluate, make_scorer
+from foresweep.evaluation.backtest import calibrate, evaluate, make_scorer
 from foresweep.evaluation.leaks import check_no_leak
-from foresweep.models.base import Facts, ForecastModel, Resources
+from foresweep.metrics import QUANTILE_METRICS
+from foresweep.models.base import (
+    Checkpoint,
+    Facts,
+    Forecast,
+    ForecastModel,
+    Predictor,
+    Resources,
+)
+from foresweep.models.calibration import (
+    load_predictor,
+    refuse_centre_under,
+    store_calibration,
+    wants_calibration,
+)
 from foresweep.models.checkpoint import read_checkpoint, update_card
-from foresweep.models.config import as_dict, config_hash, make_config
-from foresweep.models.devices import on_device
+from foresweep.models.config import as_dict, config_hash, hyperparameters, make_config
+from foresweep.models.devices import bf16_is_fast, on_device
+from foresweep.models.pretraining import Cutoff, weights_cutoff
 from foresweep.models.registry import BASELINES, get_model
 from foresweep.search.channel import PipeChannel
 from foresweep.search.plan import SweepPlan
 from foresweep.search.proposals import Proposal
 
+IMPLIED = (("pretrained", None), ("size", None), ("size", "tiny"))
+"""Laid under every config without being asked for."""
 LEAK_STEPS = 2
 """A model that looks ahead does so from its first step: the leak test trains no longer."""
 
@@ -72,6 +89,7 @@ class Prepared:
     train_hash: str
     refused: str | None = None
     steps_asked: int | None = None  # where the sweep's cap cut them
+    cutoff: Cutoff | None = None  # of its pretrained weights, where somebody knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +101,28 @@ class Prepare:
     plan: SweepPlan
 
     def __call__(self, channel: PipeChannel) -> tuple[Prepared, ...]:
+        fast_bf16 = False
         if any(p.model not in BASELINES for p in self.proposals):
-            on_device(self.plan.resources)  # a device that is not there stops the sweep here
+            used = on_device(self.plan.resources)  # a device that is not there stops the sweep here
+            fast_bf16 = bf16_is_fast(used.device)
         panel, split = self.ground.load()
         train = TrainWindows(panel, split, split.part("train"))
         bars = sum(len(train.values(i)) for i in range(panel.num_items))
-        facts = Facts(split.horizon, split.max_context, bars, self.plan.step_cap)
-        return tuple(prepare(p, facts) for p in self.proposals)
+        facts = Facts(split.horizon, split.max_context, bars, self.plan.step_cap, fast_bf16)
+        return tuple(prepare(p, facts, self.plan) for p in self.proposals)
 
 
-def prepare(proposal: Proposal, facts: Facts) -> Prepared:
+def prepare(proposal: Proposal, facts: Facts, plan: SweepPlan) -> Prepared:
     """Resolve one proposal. A refusal is an answer, not an error: the sweep goes on without it."""
     try:
         model = get_model(proposal.model)
-        config = make_config(model.Config, proposal.config, model=proposal.model)
+        values = _fitting(model.Config, proposal.config)
+        config = make_config(model.Config, values, model=proposal.model)
         whole = model.resolve(config, replace(facts, step_cap=None))
         config = model.resolve(config, facts)
+        refuse_centre_under(plan.objective, config, quantile_metrics=QUANTILE_METRICS)
         weights = model.weights_hash(config)
+        cutoff = weights_cutoff(model, config, plan.pretrain_cutoff)
     except ForesweepError as error:
         return Prepared(proposal, {}, "", "", refused=str(error))
     asked = getattr(whole, "max_steps", None)
@@ -108,7 +131,16 @@ def prepare(proposal: Proposal, facts: Facts) -> Prepared:
         config_hash(config, model=proposal.model, weights_hash=weights, inference=inference)
         for inference in (True, False)
     )
-    return Prepared(proposal, as_dict(config), whole_hash, train_hash, steps_asked=cut)
+    return Prepared(
+        proposal, as_dict(config), whole_hash, train_hash, steps_asked=cut, cutoff=cutoff
+    )
+
+
+def _fitting(config_type: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values without what a sweep lays under every config and a family has no field for: a
+    start from scratch, in the size that was not asked for."""
+    known = {h.name for h in hyperparameters(config_type)}
+    return {k: v for k, v in values.items() if k in known or (k, v) not in IMPLIED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +161,7 @@ class LeakTest:
         if getattr(config, "max_steps", None):
             config = replace(config, max_steps=LEAK_STEPS)
         checkpoint = _train(model, config, panel, split, self, channel)
-        predictor = model.load(checkpoint, on_device(self.resources))
+        _, predictor, _ = _calibrated(model, config, checkpoint, panel, split, self)
         check_no_leak(predictor, panel, split, seed=self.seed)
 
 
@@ -156,6 +188,7 @@ class Trial:
     out: Path
     run_id: str
     fingerprints: Mapping[str, str]
+    cutoff: Cutoff | None = None
 
     def __call__(self, channel: PipeChannel) -> TrialResult:
         panel, split = self.ground.load()
@@ -164,8 +197,8 @@ class Trial:
         started = time.perf_counter()
         checkpoint = _train(model, config, panel, split, self, channel)
         trained = time.perf_counter()
-        predictor = model.load(checkpoint, on_device(self.resources))
-        scores = evaluate(predictor, panel, split, seed=self.seed, out=self.out)
+        checkpoint, predictor, made = _calibrated(model, config, checkpoint, panel, split, self)
+        scores = evaluate(predictor, panel, split, seed=self.seed, out=self.out, made=made)
         update_card(checkpoint, self._card(panel, split, scores))
         return TrialResult(
             scores=scores,
@@ -176,7 +209,7 @@ class Trial:
         )
 
     def _card(self, panel: Panel, split: Split, scores: Mapping[str, float]) -> dict[str, Any]:
-        last = panel.timeline[split.part("tune").stop - 1]
+        tuned, selected = (panel.timeline[split.part(p).stop - 1] for p in ("tune", "val"))
         return {
             "run_id": self.run_id,
             "seed": self.seed,
@@ -186,7 +219,9 @@ class Trial:
             "items": list(panel.items),
             "scores": {k: v for k, v in scores.items() if not k.startswith("test_")},
             "beats_naive": bool(scores["val_skill"] > 0),
-            "tuned_until": str(last.astype("datetime64[s]")),
+            "tuned_until": str(tuned.astype("datetime64[s]")),
+            "selected_until": str(selected.astype("datetime64[s]")),
+            "pretrain_cutoff": asdict(self.cutoff) if self.cutoff else None,
         }
 
 
@@ -210,6 +245,28 @@ def _train(
         out=task.out / "checkpoint",
     )
     return read_checkpoint(checkpoint.path)
+
+
+def _calibrated(
+    model: ForecastModel,
+    config: Any,
+    checkpoint: Checkpoint,
+    panel: Panel,
+    split: Split,
+    task: Trial | LeakTest,
+) -> tuple[Checkpoint, Predictor, dict[PartName, Forecast]]:
+    """The predictor to score, calibrated and stored where its config asks for it, with tune's own
+    cross-fitted forecasts; then no part is forecast twice."""
+    resources = on_device(task.resources)
+    made: dict[PartName, Forecast] = {}
+    if wants_calibration(config):
+        raw = model.load(checkpoint, resources)
+        tuned = calibrate(raw, config, panel, split, seed=task.seed)
+        checkpoint, made = (
+            store_calibration(checkpoint, tuned.calibration),
+            {"tune": tuned.forecast},
+        )
+    return checkpoint, load_predictor(model, checkpoint, resources), made
 
 
 def _peak_memory_mb() -> float:

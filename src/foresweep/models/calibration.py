@@ -1,0 +1,289 @@
+"""What can be done to a forecast after training, the same for models and baselines.
+
+    centre      every quantile is moved by the same log distance, so that the median is the last
+                close: a model's own location is mostly noise on prices
+    fit_scale   the distance of every quantile from the median is multiplied by one factor a lead
+    isotonic    quantiles are read at other levels: those that came true as often as they should
+
+They act in this order, on log moves since the origin, so rescaled prices give rescaled forecasts.
+All are fitted on tune alone: for tune's own scores on one half of it and applied to the other, for
+everything later on all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foresweep.data.windows import Context
+from foresweep.errors import CheckpointError, ConfigError, ForecastError, NotEnoughData
+from foresweep.models.base import (
+    Array,
+    Checkpoint,
+    Forecast,
+    ForecastModel,
+    Levels,
+    Predictor,
+    Resources,
+)
+from foresweep.models.checkpoint import add_json, read_json
+from foresweep.models.config import config_class, hyper
+
+FILE = "calibration.json"
+SMALLEST_SCALE, LARGEST_SCALE = 0.2, 5.0
+"""Factors are cut here: beyond, tune holds too little to say anything."""
+OUTERMOST = 1e-4
+"""Levels are read no closer to 0 and 1 than this."""
+
+
+@config_class
+class CalibrationConfig:
+    """What a forecast may be put through after training; trained again is nothing for it."""
+
+    centre: bool = hyper(
+        False,
+        "move every median to the last close; only where the objective looks at quantiles",
+        stage="calibration",
+        probe=(False, True),
+    )
+    fit_scale: bool = hyper(
+        False,
+        "multiply each lead's distance from the median by the factor best on tune by pinball",
+        stage="calibration",
+        probe=(False, True),
+    )
+    isotonic: bool = hyper(
+        False,
+        "read quantiles at the levels that came true on tune as often as they should",
+        stage="calibration",
+        probe=(False, True),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A fitted calibration. H leads, K levels."""
+
+    centre: bool = False
+    scale: tuple[float, ...] | None = None  # [H]
+    levels: Levels = ()  # [K] that were looked at, where isotonic; a forecast must hold them
+    coverage: Levels = ()  # [K] share of closes at or below the quantile of each level, rising
+    num_windows: int = 0  # that it was fitted on
+
+    def apply(self, forecast: Forecast, last_close: Array, levels: Levels) -> Forecast:
+        """Calibrated quantiles at `levels` of a forecast that holds them, and more where isotonic.
+
+        Raises ForecastError for more leads than it was fitted on.
+        """
+        moves = np.log(forecast.values / last_close[:, None, None])
+        moves = self.spread(moves, forecast.levels)
+        moves = read_at(moves, forecast.levels, self._sources(levels))
+        return Forecast(last_close[:, None, None] * np.exp(np.sort(moves, axis=-1)), levels)
+
+    def spread(self, moves: Array, levels: Levels) -> Array:
+        """Moves [N, H, Q], centred and stretched as far as this calibration does."""
+        middle = moves[..., levels.index(0.5), None]
+        kept: Array = np.zeros_like(middle) if self.centre else middle
+        if self.scale is None:
+            return moves - middle + kept if self.centre else moves
+        leads = moves.shape[1]
+        if leads > len(self.scale):
+            raise ForecastError(
+                f"calibrated for {len(self.scale)} bars ahead, asked for {leads}; "
+                f"train with horizon {leads}"
+            )
+        stretched: Array = kept + np.array(self.scale[:leads])[:, None] * (moves - middle)
+        return stretched
+
+    def _sources(self, levels: Levels) -> Array:
+        """[Q] the levels at which the quantiles for `levels` are read."""
+        if not self.coverage:
+            return np.array(levels)
+        share = np.array([0.0, *self.coverage, 1.0])
+        known = np.array([0.0, *self.levels, 1.0])
+        distinct, group = np.unique(share, return_inverse=True)
+        middle = np.bincount(group, known) / np.bincount(group)  # levels of equal coverage: between
+        found = np.interp(levels, distinct, middle)
+        if self.centre:
+            found[[level == 0.5 for level in levels]] = 0.5
+        return np.clip(found, OUTERMOST, 1 - OUTERMOST)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """A predictor whose forecasts are calibrated."""
+
+    inner: Predictor
+    calibration: Calibration
+
+    @property
+    def context_length(self) -> int:
+        return self.inner.context_length
+
+    def predict(self, context: Context, *, horizon: int, levels: Levels, seed: int) -> Forecast:
+        """Price quantiles of the close, [N, H, Q]. Raises ForecastError."""
+        asked = tuple(sorted({*levels, *self.calibration.levels}))
+        found = self.inner.predict(context, horizon=horizon, levels=asked, seed=seed)
+        return self.calibration.apply(found, context.last_close, levels)
+
+
+def wants_calibration(config: Any) -> bool:
+    """Does a config ask for anything of the kind? Plug-ins without these fields do not."""
+    return any(getattr(config, name, False) for name in ("centre", "fit_scale", "isotonic"))
+
+
+def fit_calibration(
+    config: Any, forecast: Forecast, labels: Array, last_close: Array
+) -> Calibration:
+    """The calibration that `config` asks for, fitted to forecasts [N, H, K] of closes [N, H].
+
+    Raises NotEnoughData without a window.
+    """
+    if not len(labels):
+        raise NotEnoughData(
+            "nothing to fit a calibration on: tune has no window whose labels are clear of the "
+            "other half's; use more history, or leave centre, fit_scale and isotonic out"
+        )
+    truth = np.log(labels / last_close[:, None])
+    moves = np.log(forecast.values / last_close[:, None, None])
+    fitted = Calibration(centre=config.centre, num_windows=len(labels))
+    if config.fit_scale:
+        centred = fitted.spread(moves, forecast.levels)
+        fitted = replace(fitted, scale=_scales(centred, truth, forecast.levels))
+    if config.isotonic:
+        spread = fitted.spread(moves, forecast.levels)
+        coverage = _coverage(spread, truth, forecast.levels, pinned=config.centre)
+        fitted = replace(fitted, levels=forecast.levels, coverage=coverage)
+    return fitted
+
+
+def cross_fitted(
+    config: Any,
+    forecast: Forecast,
+    labels: Array,
+    last_close: Array,
+    late: NDArray[np.bool_],
+    spans: tuple[NDArray[Any], NDArray[Any]],
+) -> Forecast:
+    """The forecast of tune, each half calibrated by what was fitted on the other.
+
+    `late` [N] tells the later half; `spans` are the times [N] of each window's first and last
+    label. A window is not fitted on when its labels reach into those of the half that is scored.
+    Raises NotEnoughData where nothing is left to fit on.
+    """
+    first, last = spans
+    values = np.empty_like(forecast.values)
+    for scored in (~late, late):
+        if not scored.any():
+            continue
+        clear = (last < first[scored].min()) | (first > last[scored].max())
+        fitted = fit_calibration(
+            config,
+            Forecast(forecast.values[clear], forecast.levels),
+            labels[clear],
+            last_close[clear],
+        )
+        part = Forecast(forecast.values[scored], forecast.levels)
+        values[scored] = fitted.apply(part, last_close[scored], forecast.levels).values
+    return Forecast(values, forecast.levels)
+
+
+def refuse_centre_under(objective: str, config: Any, *, quantile_metrics: tuple[str, ...]) -> None:
+    """Raises ConfigError for a centred config under an objective that looks at medians alone."""
+    if getattr(config, "centre", False) and objective not in quantile_metrics:
+        raise ConfigError(
+            f"centre=true makes every median the last close: under objective {objective!r} that "
+            f"is last-value in disguise; use --objective {quantile_metrics[0]}, or centre=false"
+        )
+
+
+def store_calibration(checkpoint: Checkpoint, calibration: Calibration) -> Checkpoint:
+    """The checkpoint with its calibration beside the weights. Raises CheckpointError."""
+    return add_json(checkpoint, FILE, asdict(calibration))
+
+
+def load_predictor(model: ForecastModel, checkpoint: Checkpoint, resources: Resources) -> Predictor:
+    """The predictor of a checkpoint that was read, calibrated where its config asks for it: what
+    is scored and what is served. Raises CheckpointError."""
+    inner = model.load(checkpoint, resources)
+    stored = read_json(checkpoint, FILE)
+    if stored is None:
+        if any(checkpoint.config.get(k) for k in ("centre", "fit_scale", "isotonic")):
+            raise CheckpointError(
+                f"{checkpoint.path} asks for a calibration and holds no {FILE}: its run never came "
+                f"so far; run it again"
+            )
+        return inner
+    return Calibrated(inner, _from_json(stored))
+
+
+def _from_json(stored: Mapping[str, Any]) -> Calibration:
+    scale = stored["scale"]
+    return Calibration(
+        centre=bool(stored["centre"]),
+        scale=None if scale is None else tuple(float(x) for x in scale),
+        levels=tuple(float(x) for x in stored["levels"]),
+        coverage=tuple(float(x) for x in stored["coverage"]),
+        num_windows=int(stored["num_windows"]),
+    )
+
+
+def _scales(moves: Array, truth: Array, levels: Levels) -> tuple[float, ...]:
+    """[H] the factor of each lead with the least pinball loss of log moves."""
+    middle = moves[..., levels.index(0.5)]
+    away, error = moves - middle[..., None], truth - middle
+    return tuple(_scale(away[:, h], error[:, h], levels) for h in range(moves.shape[1]))
+
+
+def _scale(away: Array, error: Array, levels: Levels) -> float:
+    """The s with the least sum of pinball losses of `error` [N] against s * `away` [N, Q].
+
+    Each term is |away| times the pinball loss of error / away against s, at the level or, where
+    away is negative, one minus it: so s is a weighted quantile of those ratios, found exactly.
+    """
+    off = away != 0
+    if not off.any():
+        return 1.0
+    weight = np.abs(away[off])
+    ratio = np.broadcast_to(error[:, None], away.shape)[off] / away[off]
+    level = np.broadcast_to(np.array(levels), away.shape)[off]
+    target = float((weight * np.where(away[off] > 0, level, 1 - level)).sum())
+    order = np.argsort(ratio, kind="stable")
+    at = int(np.searchsorted(np.cumsum(weight[order]), target))
+    best = float(ratio[order][min(at, len(order) - 1)])
+    return min(max(best, SMALLEST_SCALE), LARGEST_SCALE)
+
+
+def _coverage(moves: Array, truth: Array, levels: Levels, *, pinned: bool) -> Levels:
+    """[K] share of closes below each quantile, ties half, over windows and leads, made to rise by
+    isotonic regression; `pinned` keeps that of the median at one half."""
+    from scipy.optimize import isotonic_regression
+
+    below = (truth[..., None] > moves).mean(axis=(0, 1))
+    at_most = (truth[..., None] >= moves).mean(axis=(0, 1))
+    share = 1.0 - (below + at_most) / 2.0
+    if pinned:
+        known = np.array(levels)
+        share = np.where(known < 0.5, np.minimum(share, 0.5), np.maximum(share, 0.5))
+        share[known == 0.5] = 0.5
+    rising = isotonic_regression(share).x
+    return tuple(float(x) for x in np.clip(rising, 0.0, 1.0))
+
+
+def read_at(moves: Array, known: Levels, wanted: Array) -> Array:
+    """[N, H, Q] of moves [N, H, K]: linear in the normal score of the level, going on straight
+    beyond the outermost two."""
+    normal = NormalDist().inv_cdf
+    grid = np.array([normal(level) for level in known])
+    if len(grid) == 1:
+        return np.repeat(moves, len(wanted), axis=-1)
+    asked = np.array([normal(float(level)) for level in wanted])
+    right = np.clip(np.searchsorted(grid, asked), 1, len(grid) - 1)
+    share = (asked - grid[right - 1]) / (grid[right] - grid[right - 1])
+    read: Array = (1 - share) * moves[..., right - 1] + share * moves[..., right]
+    return read

@@ -286,6 +286,8 @@ class Verdict:
     def without_test(self) -> dict[str, Any]:
         """`as_json` less every number that comes from test."""
         found = self.as_json()
+        if self.looked:  # the words for a test that disagrees name its numbers
+            found["reason"] = self.reason.partition(":")[0]
         found["checks"] = [
             c | ({"value": None} if c["gate"] == TEST_GATE else {}) for c in found["checks"]
         ]

@@ -21,6 +21,7 @@ from foresweep.cli import (
     query,
     spaces,
     sweep,
+    verdict,
 )
 from foresweep.errors import ForesweepError
 
@@ -46,6 +47,7 @@ app.command()(manage.tag)
 app.command()(manage.rm)
 app.command()(predict.predict)
 app.command()(doctor.doctor)
+app.command()(verdict.verdict)
 app.command()(power.power)
 app.add_typer(exchange.import_app, name="import")
 app.add_typer(exchange.export_app, name="export")

@@ -11,6 +11,8 @@ from foresweep.records import Check
 from foresweep.selection.losstable import Array, LossTable, PartLosses
 
 LEVEL = 0.05
+UNSAID = "not said"
+"""Source of weights of which a file of losses tells nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,13 @@ class Weights:
     source: str = ""  # who says so
     pretrained: bool = False
     test_from: str | None = None  # first bar of test
+
+    @property
+    def words(self) -> str:
+        """The end of their data, in a word where there is no date."""
+        if self.cutoff is not None:
+            return self.cutoff[:10]
+        return "unknown" if self.pretrained else UNSAID if self.source == UNSAID else "from scratch"
 
     @property
     def is_clean(self) -> bool:

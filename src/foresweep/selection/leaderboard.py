@@ -108,14 +108,14 @@ def _row(run: Run, part: str, bare: str, naive: float | None) -> Row:
     score = _score(run, f"{part}_{bare}")
     has_skill = score is not None and naive and METRICS[bare].loss is not None
     note = ""
-    if _disguised(run, part, bare):
+    if equals_last_value(run, part, bare):
         note = EQUALS_NAIVE
     elif (run.score(f"{part}_skill") or 0.0) > PLAUSIBLE_SKILL and not run.is_baseline:
         note = TOO_GOOD
     return Row(None, run, score, 1 - score / naive if has_skill else None, note)  # type: ignore[operator]
 
 
-def _disguised(run: Run, part: str, bare: str) -> bool:
+def equals_last_value(run: Run, part: str, bare: str) -> bool:
     """Is this a trained run whose point forecast is the last close everywhere?"""
     skill = run.score(f"{part}_skill")
     return bool(

@@ -25,6 +25,7 @@ class PartLosses:
     names: tuple[str, ...]  # [K]
     raw: Array  # [K, O, I] in the metric's unit; NaN where there is no cell, for all the same
     scale: Array  # [O, I] known at the origin; a predictable weight, never from the cell's own loss
+    stride: int | None = None  # bars between origins, where it is not the table's
 
     def __post_init__(self) -> None:
         if self.raw.shape != (len(self.names), *self.scale.shape):

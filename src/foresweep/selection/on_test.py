@@ -45,7 +45,7 @@ def _against_on_test(
 ) -> tuple[float, float, DieboldMariano]:
     table = seen.case.table
     ours, theirs = part.scaled(seen.candidate), part.scaled(opponent)
-    lags = overlap_lags(table.horizon, table.stride)
+    lags = overlap_lags(table.horizon, part.stride or table.stride)
     raw = part.raw_skill(seen.candidate, opponent)
     return raw, scaled_skill(theirs - ours, theirs), diebold_mariano(ours, theirs, lags=lags)
 

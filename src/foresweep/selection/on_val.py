@@ -60,9 +60,8 @@ class Seen:
             found.append(check(1, name, adjusted, "<", self.level))
         lost = None if self.cscv is None else self.cscv.probability_of_loss
         found.append(check(2, "probability of loss (CSCV)", lost, "<", MOST_LOSS))
-        cutoff = weights.cutoff or ("unknown" if weights.pretrained else "from scratch")
         found.append(
-            Check(gate=3, name="data of the weights end", value=cutoff, relation="before",
+            Check(gate=3, name="data of the weights end", value=weights.words, relation="before",
                   threshold=weights.test_from or "the first bar of test", passed=weights.is_clean)
         )  # fmt: skip
         return tuple(found)

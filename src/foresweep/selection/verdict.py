@@ -20,10 +20,9 @@ from foresweep.selection.on_val import Seen, see
 from foresweep.selection.ruling import Ruling, rule
 from foresweep.selection.winners import one_se_choice, overtuned
 from foresweep.stats.overfitting import effective_trials, expected_best, winner
+from foresweep.stats.power import detectable_skill
 from foresweep.stats.significance import holm
 from foresweep.stats.stepm import StepM
-
-POWER = 0.8
 
 
 def judge(case: Case, open_test: Open | None = None, *, seed: int = 0) -> Verdict:
@@ -109,11 +108,15 @@ def _verdict(
 
 def _detectable(step: StepM, column: int, mean: float) -> float | None:
     """The true scaled skill that this candidate would have to have for gate 1 to find it in 80 %
-    of cases: (critical value + t at 80 %) standard errors."""
-    from scipy.special import stdtrit
-
-    df = max(step.effective_origins - 1.0, 1.0)
-    return known((step.critical + stdtrit(df, POWER)) * step.standard_error[column] / mean)
+    of cases."""
+    return known(
+        detectable_skill(
+            float(step.standard_error[column]),
+            mean,
+            critical=step.critical,
+            effective_origins=step.effective_origins,
+        )
+    )
 
 
 def _debiased(d: Array, table: LossTable, step: StepM, mean: float) -> float | None:

@@ -60,8 +60,10 @@ def _plant(
     findings: tuple[str, ...] = ("survivorship",),
     items: int = ITEMS,
     configs: Mapping[str, str] | None = None,
+    stride: int | None = None,
 ) -> Planted:
     """A sweep with these trials (name -> skill over random-walk) and three baselines."""
+    stride = stride or horizon
     names = [f"X{i:02d}" for i in range(items)]
     dataset = tracker.add_dataset(
         panel_hash=tag, source=f"made up {tag}", num_items=items, num_rows=1000,
@@ -77,7 +79,7 @@ def _plant(
         panel_hash=tag,
         task_hash=f"task-{tag}",
         fingerprints={p: f"{p}-{tag}" for p in PARTS},
-        plan={"parts": {p: _part(p, horizon, origins) for p in PARTS}, "items": names},
+        plan={"parts": {p: _part(p, horizon, stride, origins) for p in PARTS}, "items": names},
         dataset_id=dataset,
     )
     every = BASELINES | dict(skills)
@@ -110,9 +112,9 @@ def _plant(
                 losses={"pct_mae": loss, "pinball": loss / 3},
                 by_lead={"pct_mae": np.repeat(loss[:, :, None], horizon, axis=2)},
                 scale=panels[p].scale,
-                origins=_days(p, horizon, origins),
+                origins=_days(p, stride, origins),
                 items=tuple(names),
-                stride=horizon,
+                stride=stride,
                 fingerprint=sweep.fingerprints[p],
             )
             panel.save(out / p / "losses.npz")
@@ -129,18 +131,18 @@ def _plant(
     return made
 
 
-def _days(part: str, horizon: int, origins: int) -> Any:
+def _days(part: str, stride: int, origins: int) -> Any:
     first = np.datetime64(STARTS[part], "D")
-    return np.busday_offset(first, horizon * np.arange(origins)).astype("datetime64[ns]")
+    return np.busday_offset(first, stride * np.arange(origins)).astype("datetime64[ns]")
 
 
-def _part(part: str, horizon: int, origins: int) -> dict[str, Any]:
-    days = _days(part, horizon, origins + 1).astype("datetime64[s]")
+def _part(part: str, horizon: int, stride: int, origins: int) -> dict[str, Any]:
+    days = _days(part, stride, origins + 1).astype("datetime64[s]")
     return {
         "from": str(days[0]),
         "to": str(days[-1]),
-        "bars": horizon * origins,
-        "stride": horizon,
+        "bars": stride * (origins - 1) + horizon,
+        "stride": stride,
         "origins": origins,
     }
 

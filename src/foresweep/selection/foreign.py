@@ -62,7 +62,7 @@ def verdict_on_file(path: Path, asked: Asked, *, seed: int = 0) -> Verdict:
     """
     table = read_long_table(path)
     _require(table, asked, path)
-    benchmark = choose_benchmark(_loss_table(table, asked, None, {}))[0]
+    benchmark, why = choose_benchmark(_loss_table(table, asked, None, {}))
     grids = _grids(table, asked, "val", benchmark)
     trials = _judged(grids.losses.names, asked)
     if asked.candidate is not None and asked.candidate not in trials:
@@ -90,7 +90,7 @@ def verdict_on_file(path: Path, asked: Asked, *, seed: int = 0) -> Verdict:
     found = judge(case, open_test if test else None, seed=seed)
     return replace(
         found,
-        benchmark_why="as asked" if len(asked.benchmarks) == 1 else found.benchmark_why,
+        benchmark_why="as asked" if len(asked.benchmarks) == 1 else why,
         notes=(*_notes(table, asked, candidate), *grids.notes, *on_test),
     )
 

@@ -144,6 +144,7 @@ def _part(part: str, horizon: int, stride: int, origins: int) -> dict[str, Any]:
         "bars": stride * (origins - 1) + horizon,
         "stride": stride,
         "origins": origins,
+        "effective_origins": round(stride * (origins - 1) / horizon + 1, 1),
     }
 
 

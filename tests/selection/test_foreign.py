@@ -219,7 +219,7 @@ def test_a_table_without_items_and_parts_is_one_series_on_val(write: Write) -> N
 
 WRONG: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame], str]] = {
     "no loss": (lambda t: t.drop("loss"), "has no column loss"),
-    "words for origins": (lambda t: t.with_columns(origin="d" + pl.col("origin")), "origins must all be"),
+    "words": (lambda t: t.with_columns(origin="d" + pl.col("origin")), "origins must all be"),
     "nothing left": (lambda t: t.with_columns(loss=pl.lit("n/a")), "no row with a loss is left"),
     "no val": (lambda t: t.filter(pl.col("part") == "test"), "no row of part val"),
     "losses below nothing": (lambda t: t.with_columns(loss=-pl.col("loss")), "not positive"),

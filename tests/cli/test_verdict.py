@@ -86,6 +86,23 @@ def test_an_unknown_run_is_an_error_in_one_line(shell: Shell) -> None:
     assert "no run 'nobody'" in shell.error("verdict", "nobody", code=1)
 
 
+def test_best_marks_what_is_better_and_says_where(shell: Shell) -> None:
+    made(POOR | {"good": 0.1})
+    made(POOR, tag="other", horizon=1)
+    sweep = json.loads(shell("runs", "--json"))[-1]["sweep_id"]
+    out = shell("best", "--top-k", "3", "--sweep", sweep)
+    assert "SM" in out
+    assert "vs random-walk" in out
+    assert "Better than random-walk with all 7 configs counted (StepM, 5 %): 1." in out
+    assert "horizon 1, not 5" in out
+    first = json.loads(shell("best", "--json", "--top-k", "2", "--sweep", sweep))[0]
+    assert (first["superior"], first["in_mcs"]) == (True, True)
+    items = json.loads(shell("best", "--by", "item", "--json", "--sweep", sweep))
+    assert len(items) == 31
+    assert "of 5 leads; one line alone is luck" in shell("best", "--by", "lead", "--sweep", sweep)
+    assert "one run" in shell.error("best", "--by", "item", "--export-path", code=2)
+
+
 READING = {
     "runs": ["--json"],
     "best": ["--json"],

@@ -14,8 +14,9 @@ import pytest
 from foresweep.errors import CheckpointError, NotFound, TrackerError, UsageError
 from foresweep.records import Outcome, Verdict
 from foresweep.selection.judged import verdict_on_runs
-from foresweep.selection.questions import ask, loss_of_objective, median_seed
+from foresweep.selection.questions import ask, loss_of_objective
 from foresweep.selection.sealed import open_losses
+from foresweep.selection.seeds import median_seed
 from foresweep.tracker.tracker import Tracker
 from judged_sweep import Planted, plant, spoil_test, stored
 from runs import make_run
@@ -360,6 +361,26 @@ def test_a_sweep_under_pinball_is_judged_by_pinball(tracker: Tracker, tmp_path: 
 def test_there_is_nothing_to_judge_without_a_sweep(tracker: Tracker) -> None:
     with pytest.raises((NotFound, TrackerError)):
         ask(tracker)
+
+
+def test_every_variant_of_a_baseline_is_sought_for_the_benchmark(
+    tracker: Tracker, tmp_path: Path
+) -> None:
+    made = plant(tracker, tmp_path / "runs", GOOD)
+    drift = tmp_path / "runs" / made.id("drift")
+    for source in ("baseline: garman-klass", "by hand"):
+        run = tracker.start_run(
+            model="random-walk", hyperparams={}, sweep_id=made.sweep.sweep_id, is_baseline=True,
+            fingerprints=made.sweep.fingerprints, source=source, config_hash=source,
+        )  # fmt: skip
+        out = tmp_path / "runs" / run.run_id
+        shutil.copytree(drift, out)
+        scores = {"tune_pct_mae": 0.1, "val_pct_mae": 2.0}
+        tracker.finish_run(run.run_id, "complete", scores=scores, forecasts_path=out)
+    names = list(ask(tracker).baselines)
+    assert names[3] == "random-walk (garman-klass)"
+    assert names[4].startswith("random-walk, random-walk_")
+    assert judged(made).benchmark == "random-walk (garman-klass)"
 
 
 def test_a_skill_too_good_for_prices_is_flagged(tracker: Tracker, tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from foresweep.cli.board import say_apart, show_breakdown, with_marks
 from foresweep.cli.files import find_log, with_checkpoint
 from foresweep.cli.options import (
     Db,
@@ -45,18 +47,25 @@ def best(
     include_baselines: Annotated[
         bool, typer.Option("--include-baselines", help="Rank the baselines, too.")
     ] = False,
+    by: Annotated[
+        str | None,
+        typer.Option("--by", help="Where it wins and loses: item, origin or lead."),
+    ] = None,
     sweep: SweepId = None,
     as_json: Json = False,
     db: Db = None,
 ) -> None:
     """Choose the best trained run by a validation metric, and hand it over.
 
-    A baseline that is named by --model ranks, too.
+    A baseline that is named by --model ranks, too. With --top-k 2 or more the table marks what
+    is better than the benchmark (S) and what cannot be told from the best (M).
     """
     if maximize and minimize:
         raise UsageError("--maximize and --minimize contradict each other; give one")
     if interactive and as_json:
         raise UsageError("--interactive asks questions and --json answers none; give one")
+    if by is not None and (export_path or top_k > 1):
+        raise UsageError("--by looks into one run; leave --export-path and --top-k out")
     direction = True if maximize else (False if minimize else None)
     with open_existing(db) as tracker:
         asked = asked_sweep(tracker, sweep)
@@ -71,10 +80,17 @@ def best(
         if interactive and model is None:
             rows = _choose_model(rows)
         row = _choose_row(rows, metric) if interactive else rows[0]
+        if by is not None and row is not None:
+            show_breakdown(board, row, by, as_json=as_json)
+            return
+        if top_k > 1 and not interactive:
+            board, rows, apart = with_marks(tracker, board, rows, asked)
     if as_json:
         typer.echo(json.dumps([_row_json(r) for r in rows[:top_k]], indent=2))
     elif not interactive:
         _show_best(board, rows[:top_k], listed=top_k > 1)
+        if top_k > 1:
+            say_apart(apart)
     if row is not None and export_path:
         _export(row, board)
     if row is None:
@@ -163,6 +179,10 @@ def _row_json(row: Row) -> dict[str, Any]:
         "model": run.model_name,
         "score": row.score,
         "skill_vs_last_value": row.skill,
+        "skill_vs_benchmark": row.benchmark_skill,
+        "superior": row.superior,
+        "in_mcs": row.in_mcs,
+        "seeds": None if row.seeds is None else asdict(row.seeds),
         "state": run.state.value,
         "checkpoint_path": run.checkpoint_path,
         "metrics": dict(run.metrics),
@@ -174,7 +194,7 @@ def _row_json(row: Row) -> dict[str, Any]:
 def _show_best(board: Leaderboard, rows: list[Row], *, listed: bool) -> None:
     from dataclasses import replace
 
-    from foresweep.cli.tables import console, leaderboard_table, verdict_line
+    from foresweep.cli.tables import console, leaderboard_table, standing_lines, verdict_line
 
     out = console()
     if listed:
@@ -185,6 +205,8 @@ def _show_best(board: Leaderboard, rows: list[Row], *, listed: bool) -> None:
         out.print(f"{board.metric} {row.score:.4f}", soft_wrap=True)
         out.print(f"checkpoint {row.run.checkpoint_path}", soft_wrap=True)
     out.print(verdict_line(board, rows[0]), soft_wrap=True)
+    for line in standing_lines(board):
+        out.print(line, soft_wrap=True)
 
 
 def _export(row: Row, board: Leaderboard) -> None:

@@ -16,9 +16,10 @@ from foresweep.metrics import METRICS, PANEL_LOSSES
 from foresweep.models.checkpoint import read_checkpoint
 from foresweep.records import Run, RunState, Sweep
 from foresweep.selection.cases import Case, Record, Weights
-from foresweep.selection.leaderboard import LAST_VALUE, equals_last_value
+from foresweep.selection.leaderboard import LAST_VALUE, baseline_name, equals_last_value
 from foresweep.selection.losstable import LossTable, PartLosses, effective_origins
 from foresweep.selection.sealed import has_losses, open_losses
+from foresweep.selection.seeds import by_config, median_seed
 from foresweep.tracker.tracker import Tracker
 
 TESTED = "pct_mae"
@@ -170,14 +171,12 @@ def _baselines(runs: Sequence[Run], cells: Mapping[str, str]) -> dict[str, Run]:
     for run in runs:
         same = all(run.fingerprints.get(p) == cells.get(p) for p in ("tune", "val", "test"))
         if run.is_baseline and same and has_losses(run):
-            found.setdefault(_baseline_name(run), run)
+            configs = {r.config_hash for r in found.values()}
+            name = baseline_name(run)
+            if name in found and run.config_hash not in configs:
+                name = f"{name}, {run.run_id}"  # one tried by hand beside the sweep's
+            found.setdefault(name, run)
     return found
-
-
-def _baseline_name(run: Run) -> str:
-    """Its model, and how it was calibrated: `random-walk + fit_scale`."""
-    done = [n for n in ("centre", "fit_scale", "isotonic") if run.hyperparams.get(n)]
-    return " + ".join([run.model_name, *done])
 
 
 def _trials(runs: Sequence[Run], metric: str) -> tuple[tuple[Run, ...], tuple[str, ...]]:
@@ -190,18 +189,7 @@ def _trials(runs: Sequence[Run], metric: str) -> tuple[tuple[Run, ...], tuple[st
         notes.append(f"{gone} complete trials have no losses on this disk: counted, not tested")
     if same := len(there) - len(own):
         notes.append(f"{same} trials forecast the last close everywhere: counted, not tested")
-    configs: dict[str, list[Run]] = {}
-    for run in own:
-        configs.setdefault(run.config_hash or run.run_id, []).append(run)
-    return tuple(median_seed(group, metric) for group in configs.values()), tuple(notes)
-
-
-def median_seed(runs: Sequence[Run], metric: str) -> Run:
-    """Of runs of one config that differ in seed, the one with the (lower) median loss on tune."""
-    ranked = sorted(
-        runs, key=lambda r: METRICS[metric].badness(r.score(f"tune_{metric}") or np.inf)
-    )
-    return ranked[(len(ranked) - 1) // 2]
+    return tuple(median_seed(group, metric) for group in by_config(own)), tuple(notes)
 
 
 def _standing_for(run: Run, trials: tuple[Run, ...], metric: str) -> tuple[Run, tuple[str, ...]]:

@@ -183,21 +183,23 @@ def stepm(d: np.ndarray, block: int, effective: float, level: float) -> dict[str
         return float(stats.t.isf(stats.norm.sf(c), df))
 
     z = stats.norm.isf(stats.t.sf(t, df))
+    # trials far behind the benchmark are rivals from where they stand (Hansen 2005)
+    behind = np.where(t < -math.sqrt(2 * math.log(math.log(effective))), z, 0.0)
     order = np.argsort(-z, kind="stable")
     p, highest = np.ones(num), 0.0
     for place, k in enumerate(order):
-        rivals = deviation[:, order[place:]].max(axis=1)
+        rivals = (deviation + behind)[:, order[place:]].max(axis=1)
         highest = max(highest, float(np.mean(rivals >= z[k])))
         p[k] = highest
     top, bottom = deviation.max(axis=1), -deviation.min(axis=1)
-    critical = to_t(float(np.quantile(top, 1 - level)))
+    critical = to_t(float(np.quantile((deviation + behind).max(axis=1), 1 - level)))
     return {
         "mean": mean,
         "se": se,
         "t": t,
         "p": p,
         "critical": critical,
-        "lower_c": critical,
+        "lower_c": to_t(float(np.quantile(top, 1 - level))),
         "upper_c": to_t(float(np.quantile(bottom, 1 - level))),
     }
 

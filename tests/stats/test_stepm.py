@@ -68,14 +68,14 @@ def test_the_plain_spa_is_that_of_arch_on_the_same_draws(arch_draws, block, lift
 def test_the_plain_stepm_is_that_of_arch_on_the_same_draws(arch_draws, seed):
     tools = pytest.importorskip("arch.bootstrap")
     d = noise(60, 10, seed=seed, spread=2.0)
-    for column, t in ((0, 6.0), (4, 3.2), (7, 2.9), (9, 2.4)):
+    for column, t in ((0, 6.0), (2, -9.0), (4, 3.2), (7, 2.9), (9, 2.4)):
         d = lifted(d, column, t)
     oracle = tools.StepM(*arch_losses(d), reps=400, block_size=2, bootstrap="circular", seed=9)
     oracle.compute()
     arch_draws(d, block=2, reps=400, seed=9)
     found = stepm(d, block=2, effective_origins=60, reps=400, studentised=False)
     assert list(np.flatnonzero(found.superior)) == oracle.superior_models
-    critical = oracle.spa.critical_values(0.05)["upper"]
+    critical = oracle.spa.critical_values(0.05)["consistent"]
     assert found.critical == pytest.approx(critical, rel=1e-9)
 
 
@@ -129,6 +129,16 @@ def test_more_trials_ask_for_more():
         stepm(d[:, :k], block=1, effective_origins=60, seed=1).critical for k in (1, 5, 60)
     ]
     assert 1.5 < criticals[0] < criticals[1] < criticals[2] < 4
+
+
+def test_hopeless_trials_do_not_raise_the_bar():
+    d = noise(60, 40, seed=2)
+    hopeless = d.copy()
+    hopeless[:, 20:] -= 2 * d[:, 20:].std(axis=0)  # t of some -15
+    few, same = (stepm(x, block=1, effective_origins=60) for x in (d[:, :20], hopeless))
+    assert same.critical == few.critical < stepm(d, block=1, effective_origins=60).critical
+    bounds = simultaneous_bounds(hopeless, block=1, effective_origins=60)
+    assert bounds.critical_upper > few.critical  # bounds are still right for every one of them
 
 
 def test_fewer_effective_origins_ask_for_more():

@@ -80,6 +80,7 @@ class _Joint:
     error: Array  # [K]
     draws: Array  # [B, used] deviations of the drawn means over their own sd (plain: as they are)
     df: float  # of Student's t; inf: plain
+    effective: float  # origins
 
     def to_t(self, c: float) -> float:
         """A critical value on the normal scale as one of Student's t."""
@@ -101,6 +102,14 @@ class _Joint:
             return np.where(self.used, self.mean, np.nan)
         return np.divide(self.mean, self.error, out=_nans(self.mean), where=self.used)
 
+    @property
+    def behind(self) -> Array:
+        """[used] statistic, on the scale of the draws, of columns too far behind the benchmark to
+        be its equals: below -sqrt(2 log log n) standard errors (Hansen 2005); 0 for all others."""
+        t = self.mean[self.used] / self.error[self.used]
+        far = t < -np.sqrt(2 * np.log(np.log(max(self.effective, 3.0))))
+        return np.where(far, self.to_normal(self.statistic[self.used]), 0.0)
+
 
 def stepm(
     d: Array,
@@ -114,6 +123,9 @@ def stepm(
 ) -> StepM:
     """Step-down test of every column at one familywise level (Romano and Wolf 2005, Econometrica).
 
+    Columns too far behind the benchmark to be its equals count from where they stand, as in
+    Hansen's test (Step-SPA: Hsu, Hsu and Kuan 2010, J. Empirical Finance): hopeless trials do not
+    raise the bar for good ones.
     `block` is `bootstrap.block_length(H, stride)`, `effective_origins` those without shared labels;
     `reps` defaults to 2000, more at strict levels. `studentised=False` compares plain means by the
     bootstrap's own quantile, as arch does: for comparison only, it misses what varies little.
@@ -146,10 +158,10 @@ def reps_for(level: float) -> int:
 
 def _step_down(joint: _Joint, level: float) -> tuple[Bools, list[float]]:
     """Superior columns [K], and the critical value of each step."""
-    t = joint.statistic[joint.used]
+    t, draws = joint.statistic[joint.used], joint.draws + joint.behind
     found, criticals = np.zeros(len(t), dtype=bool), []
     while not found.all():
-        c = float(np.quantile(joint.draws[:, ~found].max(axis=1), 1 - level))
+        c = float(np.quantile(draws[:, ~found].max(axis=1), 1 - level))
         criticals.append(joint.to_t(c))
         more = ~found & (t > criticals[-1])
         found |= more
@@ -165,9 +177,10 @@ def _adjusted(joint: _Joint) -> Array:
     pvalue = np.ones(len(joint.used))
     z = joint.to_normal(joint.statistic[joint.used])
     order = np.argsort(-z, kind="stable")
+    draws = (joint.draws + joint.behind)[:, order]
     # the largest draw among a column and all that rank behind it
-    behind = np.maximum.accumulate(joint.draws[:, order][:, ::-1], axis=1)[:, ::-1]
-    share = (behind >= z[order]).mean(axis=0)
+    largest = np.maximum.accumulate(draws[:, ::-1], axis=1)[:, ::-1]
+    share = (largest >= z[order]).mean(axis=0)
     ranked = np.empty(len(z))
     ranked[order] = np.maximum.accumulate(share)
     pvalue[joint.used] = ranked
@@ -193,9 +206,7 @@ def spa(
     if not joint.used.any():
         return Spa(1.0, 1.0, 1.0)
     stat = joint.to_normal(joint.statistic[joint.used])
-    t = joint.mean[joint.used] / joint.error[joint.used]
-    far = t < -np.sqrt(2 * np.log(max(np.log(joint.num), 1.0)))
-    shifts = [np.minimum(stat, 0.0), np.where(far, stat, 0.0), np.zeros(len(stat))]
+    shifts = [np.minimum(stat, 0.0), joint.behind, np.zeros(len(stat))]
     best = [(joint.draws + shift).max(axis=1) for shift in shifts]
     return Spa(*(float((drawn > stat.max()).mean()) for drawn in best))
 
@@ -285,7 +296,7 @@ def _joint(
     if studentised and used.any():
         draws /= draws.std(axis=0)
     df = max(effective - 1.0, 1.0) if studentised else float("inf")
-    return _Joint(used, num, mean, np.where(used, error, np.nan), draws, df)
+    return _Joint(used, num, mean, np.where(used, error, np.nan), draws, df, effective)
 
 
 def _equal_to_benchmark(d: Array) -> Bools:

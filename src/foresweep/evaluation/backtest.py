@@ -19,8 +19,9 @@ from foresweep.data.panel import Panel
 from foresweep.data.splits import PartName, Split
 from foresweep.data.windows import Windows
 from foresweep.errors import ForecastError, NotEnoughData
-from foresweep.evaluation.losses import LossPanel, loss_panel, save_forecast, volatility_scale
-from foresweep.metrics import Outcome
+from foresweep.evaluation.losses import LossPanel, loss_panel, save_forecast, setting_of
+from foresweep.evaluation.trading import Market, make_market, trade
+from foresweep.metrics import Outcome, Setting
 from foresweep.models.base import (
     DEFAULT_LEVELS,
     Array,
@@ -44,12 +45,13 @@ FORECASTS, LOSSES = "forecasts.npz", "losses.npz"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Naive:
-    """Last-value on a part's windows, and the volatility they are tested against: the same for
-    every model, so made once."""
+    """Last-value on a part's windows, and what is known of them: the same for every model, so made
+    once."""
 
     outcome: Outcome
     losses: LossPanel
-    scale: Array  # [N] percent
+    setting: Setting
+    market: Market
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,22 +108,24 @@ def last_value(split: Split) -> Predictor:
 
 def naive_part(windows: Windows) -> Naive:
     """Last-value on a part's windows. Raises NotEnoughData."""
-    outcome = _outcome(forecast_part(last_value(windows.split), windows), windows)
-    scale = volatility_scale(windows)
-    return Naive(outcome, loss_panel(outcome, windows, scale), scale)
+    setting = setting_of(windows)
+    outcome = _outcome(forecast_part(last_value(windows.split), windows), windows, setting)
+    losses = loss_panel(outcome, windows, setting.scale)
+    return Naive(outcome, losses, setting, make_market(windows, setting.scale))
 
 
 def score_part(forecast: Forecast, windows: Windows, *, naive: Naive | None = None) -> PartScores:
-    """Every metric of a forecast [N, H, Q] of these windows, and its loss panel.
+    """Every metric of a forecast [N, H, Q] of these windows, and its loss panel. NaN: undefined, as
+    the Sharpe ratio of a forecast that never takes a position.
 
     Give `naive` (from `naive_part`) to score several forecasts of the same windows.
     Raises ForecastError where the forecast has not the windows' shape or is not finite.
     """
     naive = naive or naive_part(windows)
     values = _checked(forecast, len(windows), windows.horizon, forecast.levels)
-    outcome = _outcome(Forecast(values, forecast.levels), windows)
-    losses = loss_panel(outcome, windows, naive.scale)
-    found = metrics.score(outcome, naive.outcome)
+    outcome = _outcome(Forecast(values, forecast.levels), windows, naive.setting)
+    losses = loss_panel(outcome, windows, naive.setting.scale)
+    found = metrics.score(outcome, naive.outcome) | trade(outcome.median, naive.market).scores
     found["dm_pvalue_vs_naive"] = compare(losses, naive.losses)
     return PartScores({f"{windows.part.name}_{k}": v for k, v in found.items()}, losses)
 
@@ -133,8 +137,8 @@ def compare(losses: LossPanel, benchmark: LossPanel, *, metric: str = TESTED) ->
     return diebold_mariano(ours, theirs, lags=lags).pvalue
 
 
-def _outcome(forecast: Forecast, windows: Windows) -> Outcome:
-    return Outcome(windows.labels, forecast.values, forecast.levels, windows.last_close)
+def _outcome(forecast: Forecast, windows: Windows, setting: Setting) -> Outcome:
+    return Outcome(windows.labels, forecast.values, forecast.levels, windows.last_close, setting)
 
 
 def make_scorer(panel: Panel, split: Split, *, seed: int = 0, batch: int = BATCH) -> Scorer:

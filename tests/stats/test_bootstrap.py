@@ -64,3 +64,10 @@ def test_cells_without_a_loss_do_not_count():
     found = mean_interval(panel, block=1)
     assert found.mean == pytest.approx(np.nanmean(panel))
     assert np.isnan(mean_interval(np.full((4, 2), np.nan), block=1).mean)
+
+
+def test_every_cell_weighs_the_same_in_every_draw():
+    panel = np.full((20, 6), 3.0)
+    panel[::2, 1:] = np.nan
+    found = mean_interval(panel, block=1)
+    assert (found.lower, found.upper) == (pytest.approx(3.0), pytest.approx(3.0))

@@ -141,6 +141,17 @@ def test_more_items_help_where_errors_are_their_own_and_hardly_where_they_are_sh
     assert smallest_skill(curves[0], DESIGN) < smallest_skill(curves[1], DESIGN)
 
 
+def test_the_test_has_to_confirm(curves):
+    design = Design(items=12, val_origins=10_000, test_origins=20, trials=1)
+    skill = smallest_skill(curves[0], DESIGN) / 2
+    mean = np.interp(skill, curves[0].skill, curves[0].mean)
+    common, own = (np.interp(skill, curves[0].skill, v) for v in (curves[0].common, curves[0].own))
+    error = np.sqrt((common + own / 12) / 20)
+    alone = stats.nct.sf(stats.t.isf(0.05, 19), 19, mean / error)
+    assert chance(curves[0], skill, design) == pytest.approx(alone, rel=1e-3)
+    assert 0.1 < alone < 0.9
+
+
 def test_too_few_origins_prove_nothing(curves):
     few = replace(DESIGN, val_origins=19.9)
     assert chance(curves[0], 0.2, few) == 0.0

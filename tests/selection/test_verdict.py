@@ -294,3 +294,10 @@ def test_equal_losses_show_nothing() -> None:
     found = judge(case(table), opener(every))
     assert found.outcome is Outcome.NAIVE_WINS
     assert found.against[0].pvalue == 1.0
+
+
+def test_trials_hopelessly_behind_are_not_superior_and_naive_wins() -> None:
+    found = verdict([-3.0, -5.0])
+    assert found.against[0].t is not None
+    assert found.against[0].t < -40
+    assert (found.outcome, found.members) == (Outcome.NAIVE_WINS, ())

@@ -27,6 +27,8 @@ from foresweep.stats.significance import standard_errors
 Bools: TypeAlias = NDArray[np.bool_]
 
 FEWEST_REPS = 2000
+FURTHEST = 30.0
+"""Standard deviations behind the benchmark, beyond any draw: further is no number."""
 REPS_PER_LEVEL = 40.0
 """Draws expected beyond the critical value: at strict levels more are made, up to MOST_REPS."""
 MOST_REPS = 40_000
@@ -108,7 +110,8 @@ class _Joint:
         be its equals: below -sqrt(2 log log n) standard errors (Hansen 2005); 0 for all others."""
         t = self.mean[self.used] / self.error[self.used]
         far = t < -np.sqrt(2 * np.log(np.log(max(self.effective, 3.0))))
-        return np.where(far, self.to_normal(self.statistic[self.used]), 0.0)
+        stand = np.maximum(self.to_normal(self.statistic[self.used]), -FURTHEST)
+        return np.where(far, stand, 0.0)
 
 
 def stepm(
@@ -162,7 +165,7 @@ def _step_down(joint: _Joint, level: float) -> tuple[Bools, list[float]]:
     found, criticals = np.zeros(len(t), dtype=bool), []
     while not found.all():
         c = float(np.quantile(draws[:, ~found].max(axis=1), 1 - level))
-        criticals.append(joint.to_t(c))
+        criticals.append(joint.to_t(max(c, 0.0)))  # nothing behind the benchmark is superior
         more = ~found & (t > criticals[-1])
         found |= more
         if not more.any():

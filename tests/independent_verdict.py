@@ -91,6 +91,7 @@ def recompute(database: Path, candidate: str) -> dict[str, Any]:
         "num_items": val[candidate]["scale"].shape[1],
         "num_origins": {p: plan[p]["origins"] for p in ("val", "test")},
         "effective_origins": effective,
+        "num_draws": 2000,
         "num_blocks": blocks,
         "probability_of_loss": lost,
         "pbo": pbo,

@@ -259,6 +259,7 @@ class Verdict:
     num_items: int
     num_origins: Mapping[str, int]  # by part
     effective_origins: Mapping[str, float]
+    num_draws: int  # of the bootstrap: no p-value of StepM below 1 / num_draws can be told from it
     num_blocks: int  # of CSCV
     probability_of_loss: float | None
     pbo: float | None  # shown, never a gate

@@ -383,6 +383,13 @@ def test_every_variant_of_a_baseline_is_sought_for_the_benchmark(
     assert judged(made).benchmark == "random-walk (garman-klass)"
 
 
+def test_the_python_face_gives_the_same_verdict(tracker: Tracker, tmp_path: Path) -> None:
+    import foresweep
+
+    made = plant(tracker, tmp_path / "runs", POOR)
+    assert foresweep.verdict(db=tmp_path / "sweeps.db") == judged(made)
+
+
 def test_a_skill_too_good_for_prices_is_flagged(tracker: Tracker, tmp_path: Path) -> None:
     for tag, skill in (("a", 0.3), ("b", 0.05)):
         made = plant(tracker, tmp_path / tag, POOR | {"good": skill}, tag=tag)

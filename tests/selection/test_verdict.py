@@ -63,6 +63,11 @@ def test_few_origins_are_too_little_evidence_whatever_they_show() -> None:
         assert not found.looked
 
 
+def test_a_count_just_short_of_enough_is_not_rounded_up() -> None:
+    found = verdict(ONE_GOOD, effective_origins={"val": 19.96, "test": 60.0})
+    assert found.reason.startswith("too little evidence: 19.9 effective origins in val, 20 are")
+
+
 def test_overlapping_origins_do_not_count_whole() -> None:
     table, every = make_table(ONE_GOOD, stride=1, effective_origins={"val": 12.8, "test": 12.8})
     found = judge(case(table), opener(every))

@@ -75,21 +75,22 @@ def _gates(out: Console, v: Verdict) -> None:
         last = c.gate
         state = "not looked" if c.passed is None else "passed" if c.passed else "NOT PASSED"
         style = "dim" if c.passed is None else "" if c.passed else "yellow"
-        table.add_row(title, c.name, _value(c), _needed(c), state, style=style)
+        table.add_row(title, c.name, _value(c, v.num_draws), _needed(c), state, style=style)
     out.print(table)
 
 
-def _value(c: Check) -> str:
+def _value(c: Check, num_draws: int) -> str:
     if c.passed is None:
         return "-"
-    return _said(c, c.value)
+    smallest = 1 / num_draws if "StepM" in c.name else SMALLEST_P
+    return _said(c, c.value, smallest)
 
 
 def _needed(c: Check) -> str:
     return "-" if c.threshold is None else f"{c.relation} {_said(c, c.threshold)}"
 
 
-def _said(c: Check, value: float | str | None) -> str:
+def _said(c: Check, value: float | str | None, smallest: float = 0.0) -> str:
     if value is None:
         return "not known"
     if isinstance(value, str):
@@ -97,13 +98,10 @@ def _said(c: Check, value: float | str | None) -> str:
     if "skill" in c.name:
         return "0 %" if value == 0 else percent(value, 2)
     if " p " in f" {c.name} ":
-        return pvalue(value)
-    return f"{value:.2f}" if "probability" in c.name else f"{value:.0f}"
-
-
-def pvalue(value: float) -> str:
-    """A p-value as people write it."""
-    return f"< {SMALLEST_P:g}" if value < SMALLEST_P else f"{value:.2g}"
+        return f"< {smallest:.1g}" if value < smallest else f"{value:.2g}"
+    if "probability" in c.name:
+        return f"{value:.2f}"
+    return f"{math.floor(10 * value) / 10:g}"  # never up: 19.96 is not 20
 
 
 def _skills(out: Console, v: Verdict) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -60,8 +61,13 @@ def _naive_wins(case: Ruling) -> str:
 
 def _too_little(case: Ruling, failed: list[Check], members: tuple[str, ...]) -> str:
     short = [c for c in failed if c.gate == 0]
-    said = "; ".join(f"{c.value:.0f} {c.name}, {c.threshold:.0f} are needed" for c in short)
+    said = "; ".join(f"{_rounded(c.value)} {c.name}, {c.threshold:.0f} are needed" for c in short)
     return f"too little evidence: {said}"
+
+
+def _rounded(count: float | str | None) -> str:
+    """Never up, so that 19.96 does not read as 20."""
+    return f"{math.floor(10 * float(count or 0)) / 10:g}"
 
 
 def _not_superior(case: Ruling, failed: list[Check], members: tuple[str, ...]) -> str:

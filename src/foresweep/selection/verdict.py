@@ -92,6 +92,7 @@ def _verdict(
         num_items=seen.val.num_items,
         num_origins=dict(table.num_origins),
         effective_origins=dict(table.effective_origins),
+        num_draws=seen.step.reps,
         num_blocks=seen.num_blocks,
         probability_of_loss=None if seen.cscv is None else seen.cscv.probability_of_loss,
         pbo=None if seen.cscv is None else seen.cscv.pbo,

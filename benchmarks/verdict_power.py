@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -187,6 +188,9 @@ def repeat(scenario: Scenario, market: Market, repetitions: int) -> dict[str, An
         return sum(map(what, found)) / repetitions
 
     promote = str(Outcome.PROMOTE)
+    spent = time.process_time() - started
+    where = f"{scenario.items} x {scenario.origins}, skill {100 * scenario.skill:g} %"
+    print(f"{scenario.title}, {where}: {spent:.0f} s", file=sys.stderr)
     return {
         "name": scenario.name,
         "title": scenario.title,
@@ -205,7 +209,7 @@ def repeat(scenario: Scenario, market: Market, repetitions: int) -> dict[str, An
         "positive_on_test": share(lambda o: o.test_skill > 0),
         "best_val_skill": float(np.median([o.val_skill for o in found])),
         "its_test_skill": float(np.median([o.test_skill for o in found])),
-        "cpu_s": time.process_time() - started,
+        "cpu_s": spent,
     }
 
 
@@ -290,7 +294,8 @@ def table(found: dict[str, Any]) -> str:
     lines += ["", "| held to | found | |", "|---|---|---|"]
     for name, key, relation, bound in BOUNDS:
         s = next(s for s in found["scenarios"] if s["name"] == name)
-        where = f"{s['title']}, {s['items']} x {s['origins']}"
+        skill = f" {100 * s['skill']:.0f} %" if s["skill"] else ""
+        where = f"{s['title']}{skill}, {s['items']} x {s['origins']}"
         met = s[key] <= bound if relation == "<=" else s[key] >= bound
         words = key.replace("_", " ").replace("gate1", "gate 1 passed")
         said = "met" if met else "**missed**"

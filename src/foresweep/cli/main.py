@@ -13,6 +13,7 @@ from foresweep.cli import (
     data,
     database,
     doctor,
+    ensemble,
     exchange,
     look,
     manage,
@@ -45,6 +46,7 @@ app.command()(look.report)
 app.command()(manage.note)
 app.command()(manage.tag)
 app.command()(manage.rm)
+app.command()(ensemble.ensemble)
 app.command()(predict.predict)
 app.command()(doctor.doctor)
 app.command()(verdict.verdict)

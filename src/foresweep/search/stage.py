@@ -120,6 +120,7 @@ def plan_record(stage: Stage) -> dict[str, Any]:
         "data": stage.plan.data,
         "actions": stage.plan.actions,
         "stride": stage.plan.stride,
+        "max_windows": stage.plan.max_windows,
         "items": [panel.items[i] for i in split.items],  # which lineage it belongs to
         "parts": {
             part.name: {

@@ -109,7 +109,20 @@ def test_an_equal_question_is_not_answered_twice(swept: Place) -> None:
     before = len(swept.runs())
     assert len(swept.sweep(PLAN)) == before
     assert sum(isinstance(e, TrialSkipped) for e in swept.heard) == before
-    assert len(swept.sweep(replace(PLAN, objective="pinball"))) == before
+    assert len(swept.sweep(replace(PLAN, objective="rmse_pct"))) == before
+
+
+def test_a_question_of_quantiles_has_calibrated_baselines_beside_the_plain_ones(
+    swept: Place,
+) -> None:
+    before = {r.run_id for r in swept.runs()}
+    new = [r for r in swept.sweep(replace(PLAN, objective="pinball")) if r.run_id not in before]
+    assert {(r.model_name, r.source) for r in new} == {
+        ("random-walk", "baseline: ewma, scaled"),
+        ("random-walk", "baseline: garman-klass, scaled"),
+        ("har", "baseline: har, scaled"),
+    }
+    assert all(r.hyperparams["fit_scale"] and r.state == "complete" for r in new)
 
 
 def test_another_horizon_is_another_question(swept: Place) -> None:

@@ -52,7 +52,10 @@ def seconds(value: float | None) -> str:
 
 def config_name(run: Run) -> str:
     """What the config was called where it was proposed: `demo: short` -> `short`."""
-    return "" if run.is_baseline else run.source.partition(": ")[2] or run.source
+    where, _, name = run.source.partition(": ")
+    if run.is_baseline:
+        return name if where == "baseline" else ""
+    return name or run.source
 
 
 def leaderboard_table(board: Leaderboard, *, width: int, limit: int | None = None) -> Table:

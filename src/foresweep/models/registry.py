@@ -16,7 +16,7 @@ from foresweep.models.base import ForecastModel
 
 GROUP = "foresweep.models"
 OURS = "foresweep"
-BASELINES = ("last-value", "drift", "seasonal-naive", "random-walk")
+BASELINES = ("last-value", "drift", "seasonal-naive", "random-walk", "har")
 FAMILIES = ("toto", "kronos", "chronos2")
 
 

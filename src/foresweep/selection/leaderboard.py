@@ -84,7 +84,7 @@ def leaderboard(runs: Iterable[Run], *, metric: str, maximize: bool | None = Non
     found = sorted(runs, key=lambda r: (not r.is_baseline, r.model_name != LAST_VALUE, r.run_id))
     fingerprints = {r.fingerprint for r in found}
     assert len(fingerprints) <= 1, "scores of different windows must not share a table"
-    naive = next((_score(r, metric) for r in found if r.model_name == LAST_VALUE), None)
+    naive = next((_score(r, metric) for r in found if _is_plain_last_value(r)), None)
     rows = [_row(r, part, bare, naive) for r in found]
     ranked = [r for r in rows if r.score is not None and r.note != EQUALS_NAIVE]
     ranked.sort(key=lambda r: _badness(r, bare, maximize))
@@ -113,6 +113,13 @@ def _row(run: Run, part: str, bare: str, naive: float | None) -> Row:
     elif (run.score(f"{part}_skill") or 0.0) > PLAUSIBLE_SKILL and not run.is_baseline:
         note = TOO_GOOD
     return Row(None, run, score, 1 - score / naive if has_skill else None, note)  # type: ignore[operator]
+
+
+def _is_plain_last_value(run: Run) -> bool:
+    """Last-value as it is, not calibrated: what skill is measured against."""
+    return run.model_name == LAST_VALUE and not any(
+        run.hyperparams.get(name) for name in ("fit_scale", "isotonic")
+    )
 
 
 def _disguised(run: Run, part: str, bare: str) -> bool:

@@ -22,8 +22,6 @@ class TestKronosContract(ModelContract):
 
     modes = ("scratch", "full", "lora", "zero-shot")
 
-    modes = ("scratch", "full", "lora", "zero-shot")
-
     def make(self) -> Kronos:
         return Kronos()
 

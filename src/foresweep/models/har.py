@@ -31,7 +31,7 @@ from foresweep.models.base import (
     Scorer,
 )
 from foresweep.models.baselines import FEWEST_BARS, Baseline, BaselineConfig
-from foresweep.models.calibration import read_at
+from foresweep.models.calibration import at_levels
 from foresweep.models.checkpoint import add_json, read_json, write_checkpoint
 from foresweep.models.config import as_dict, config_class, hyper
 from foresweep.models.volatility import bar_variances
@@ -137,7 +137,7 @@ class HarPredictor:
                 f"this har speaks of {known} bars ahead, asked for {horizon}; "
                 f"train one with horizon {horizon}"
             )
-        spread = read_at(self.fit.spread[None, :horizon], GRID, np.array(levels))[0]
+        spread = at_levels(self.fit.spread[None, :horizon], GRID, levels)[0]
         volatility = np.empty((len(context), horizon))
         for length in np.unique(context.lengths):
             at = np.flatnonzero(context.lengths == length)

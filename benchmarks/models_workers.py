@@ -38,7 +38,7 @@ def rows(quick: bool = False) -> list[Row]:
         assert len(seen) == 2, "each task has a process of its own"
         assert os.getpid() not in seen
         first_s = time.perf_counter() - started
-        found = paired(ours, cold, rounds=3 if quick else 9, warm_up=1)
+        found = paired(ours, cold, rounds=3 if quick else 5, warm_up=1)
     note = f"the server's own start, once a sweep: {first_s:.1f} s"
     return [Row("a fresh process ready for a trial", found, MOST_MS, bound="ours_ms", note=note)]
 

@@ -86,7 +86,11 @@ TRAINED = (
 )
 WEIGHTS = {"pretrained": "published", "size": None}
 PLUGGED = (
-    Entry("Fracast, zero-shot", "fracast", {**WEIGHTS, "finetune": "none", "context_length": 512}),
+    Entry(
+        "Fracast, zero-shot",
+        "fracast",  # over 2048 positions, as it was trained, a forecast takes four times as long
+        {**WEIGHTS, "finetune": "none", "context_length": 512, "window": 512},
+    ),
     Entry(
         "Fracast, tuned",
         "fracast",

@@ -22,7 +22,10 @@ from foresweep.models.calibration import FILE, Calibrated
 from foresweep.records import Run
 from foresweep.search.plan import SweepPlan, by_hand
 from foresweep.search.start import sweep
+from foresweep.search.sweep import EQUALS_LAST_VALUE
+from foresweep.selection.leaderboard import leaderboard
 from foresweep.tracker.tracker import Tracker
+from planted_model import plugin
 
 PLAN = SweepPlan(models=("drift",), objective="pinball", stride=20, max_context=128)
 ASKED = {"centre": True, "fit_scale": True, "isotonic": True}
@@ -102,3 +105,20 @@ def test_a_new_forecast_from_the_checkpoint_is_calibrated(run: Run) -> None:
 def test_centring_is_refused_under_pct_mae_before_anything_is_run(place: Place) -> None:
     with pytest.raises(ConfigError, match="centre=true makes every median the last close: under"):
         place.sweep(replace(PLAN, objective="pct_mae"), ASKED)
+
+
+def test_a_trained_run_whose_medians_are_the_last_close_is_tagged_and_unranked(
+    tmp_path: Path,
+) -> None:
+    with plugin(tmp_path):
+        runs = Place(tmp_path).sweep(replace(PLAN, models=("guest",)), {"centre": True})
+    (guest,) = (r for r in runs if r.model_name == "guest")
+    assert guest.tags == (EQUALS_LAST_VALUE,)
+    assert not any(r.tags for r in runs if r.is_baseline)
+    same = [r for r in runs if r.fingerprint == guest.fingerprint]
+    places = {
+        metric: next(r.place for r in leaderboard(same, metric=metric).rows if r.run == guest)
+        for metric in ("val_pct_mae", "val_pinball")
+    }
+    assert places["val_pct_mae"] is None
+    assert places["val_pinball"] is not None

@@ -30,6 +30,11 @@ def _points() -> dict[str, tuple[EntryPoint, ...]]:
     return found
 
 
+def look_anew() -> None:
+    """Forget which models are installed, and look again when next asked."""
+    _points.cache_clear()
+
+
 def _key(name: str) -> str:
     return name.strip().lower()
 

@@ -47,6 +47,7 @@ from foresweep.search.proposals import Proposal
 
 IMPLIED = (("pretrained", None), ("size", None), ("size", "tiny"))
 """Laid under every config without being asked for."""
+SAME = 1e-12
 LEAK_STEPS = 2
 """A model that looks ahead does so from its first step: the leak test trains no longer."""
 
@@ -174,6 +175,11 @@ class TrialResult:
     training_time_s: float
     scoring_time_s: float
     peak_memory_mb: float
+
+    @property
+    def equals_last_value(self) -> bool:
+        """Is every point forecast the last close, as if nothing had been learnt?"""
+        return all(abs(self.scores[name]) < SAME for name in ("tune_skill", "val_skill"))
 
 
 @dataclass(frozen=True, slots=True)

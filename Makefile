@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
+PLUGIN := examples/foresweep-fracast
 # One thread a process: on few cores two spinning OpenMP teams are many times slower than one.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
@@ -13,11 +14,11 @@ export TOKENIZERS_PARALLELISM ?= false
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt $(PLUGIN)/pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "foresweep needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' -e $(PLUGIN)
 	touch $(READY)
 
 install: $(READY)  ## make .venv and install everything from constraints.txt
@@ -49,7 +50,7 @@ fmt: $(READY)  ## format and sort imports
 	$(BIN)/ruff check --fix .
 
 bench: $(READY)  ## the benchmarks, peers beside us
-	for file in benchmarks/*.py; do $(BIN)/python $$file; done
+	for file in tracker models precision; do $(BIN)/python benchmarks/$$file.py; done
 
 clean:  ## remove caches and builds (never runs or databases)
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist src/*.egg-info

@@ -49,6 +49,7 @@ HORIZON, CONTEXT = 64, 512
 
 def rows(quick: bool = False) -> list[Row]:
     """The table's lines; `quick`: fewer rounds."""
+    logging.disable_progress_bar()
     few = 4 if quick else 1
     lines = [
         forecast_row("tiny", "return", 447, target=1.5, rounds=24 // few),
@@ -230,6 +231,5 @@ if __name__ == "__main__":
     import sys
 
     warnings.simplefilter("ignore")
-    logging.disable_progress_bar()
     torch.set_num_threads(1)
     print(table(rows(quick="--quick" in sys.argv)))

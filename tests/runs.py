@@ -8,7 +8,7 @@ from typing import Any
 
 from foresweep.records import Run, RunState
 
-BASELINE_NAMES = ("last-value", "drift", "seasonal-naive", "random-walk")
+BASELINE_NAMES = ("last-value", "drift", "seasonal-naive", "random-walk", "har")
 
 
 def make_run(

@@ -35,7 +35,7 @@ def shell(
 def test_every_baseline_is_on_record_with_its_scores(shell: Shell) -> None:
     found = json.loads(shell("runs", "--json"))
     assert {r["model_name"] for r in found} == {
-        "last-value", "drift", "seasonal-naive", "random-walk"
+        "last-value", "drift", "seasonal-naive", "random-walk", "har"
     }  # fmt: skip
     assert all(r["state"] == "complete" and r["metrics"]["val_pct_mae"] > 0 for r in found)
 
@@ -53,7 +53,7 @@ def test_no_command_shows_a_test_score(shell: Shell) -> None:
 def test_best_ranks_trained_runs_alone_unless_asked(shell: Shell) -> None:
     assert "no run with a val_pct_mae" in shell.error("best", code=1)
     rows = json.loads(shell("best", "--include-baselines", "--top-k", "2", "--json"))
-    assert [r["model"] for r in rows] == ["last-value", "random-walk"]
+    assert [r["model"] for r in rows] == ["last-value", "har"]
 
 
 def test_a_baseline_that_is_named_ranks(shell: Shell) -> None:
@@ -96,11 +96,11 @@ def test_the_exported_path_is_one_line_and_its_card_says_that_naive_is_not_beate
 def test_interactive_selection_asks_and_exports_without_test_scores(
     shell: Shell, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = iter(["0", "5", "99", "2"])
+    answers = iter(["0", "6", "99", "3"])
     monkeypatch.setattr("typer.prompt", lambda *a, **k: next(answers))
     out = shell("best", "--interactive", "--include-baselines", "--export-path")
-    assert "Give a number from 1 to 5." in out
-    assert "Give a number from 1 to 4, or q" in out
+    assert "Give a number from 1 to 6." in out
+    assert "Give a number from 1 to 6, or q" in out
     assert "toto" not in out  # nothing of it is ranked, so it is not offered
     assert not any(f"test_{metric}" in out for metric in METRICS)
     assert json.loads((workplace / ".best_model.json").read_text())["model"] == "random-walk"
@@ -110,7 +110,7 @@ def test_leaving_the_interactive_list_exports_nothing(
     shell: Shell, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (workplace / ".best_model_path").unlink(missing_ok=True)
-    answers = iter(["5", "q"])
+    answers = iter(["6", "q"])
     monkeypatch.setattr("typer.prompt", lambda *a, **k: next(answers))
     shell("best", "--interactive", "--include-baselines", "--export-path", code=1)
     assert not (workplace / ".best_model_path").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
@@ -15,9 +16,11 @@ from foresweep.evaluation.contract import ModelContract
 from foresweep.models.base import DEFAULT_LEVELS, Facts
 from foresweep.models.baselines import Drift, LastValue, RandomWalk, SeasonalNaive
 from foresweep.models.registry import BASELINES, get_model
+from foresweep.models.volatility import bar_variances
 from panels import close_panel, make_panel
 
 FACTS = Facts(horizon=5, max_context=200, train_bars=1000)
+UNFITTED = tuple(name for name in BASELINES if name != "har")  # har: tests/models/test_har.py
 
 
 class TestLastValue(ModelContract):
@@ -40,9 +43,25 @@ class TestSeasonalNaive(TestLastValue):
         return SeasonalNaive()
 
 
+class TestCalibratedDrift(TestLastValue):
+    def make(self):
+        return Drift()
+
+    def config(self):
+        return {"context_length": 64, "centre": True, "fit_scale": True, "isotonic": True}
+
+
 class TestRandomWalk(TestLastValue):
     def make(self):
         return RandomWalk()
+
+
+class TestRangeWalk(TestRandomWalk):
+    def config(self):
+        return {"context_length": 64, "volatility": "garman-klass"}
+
+    def settings(self):
+        return {"window": {"volatility": "rolling"}}
 
 
 def context_of(closes, horizon: int = 5) -> Context:
@@ -132,6 +151,84 @@ def test_random_walk_s_empirical_moves_are_over_the_volatility_known_before_each
     np.testing.assert_allclose(found.values[0, 4, 1], expected)
 
 
+def bars_of(closes: np.ndarray, seed: int = 0) -> np.ndarray:
+    """[n, 5] lawful bars around closes, with opening gaps."""
+    rng = np.random.default_rng(seed)
+    before = np.concatenate([closes[:1], closes[:-1]])
+    opened = before * np.exp(0.005 * rng.standard_normal(len(closes)))
+    high = np.maximum(opened, closes) * np.exp(0.004 * np.abs(rng.standard_normal(len(closes))))
+    low = np.minimum(opened, closes) * np.exp(-0.004 * np.abs(rng.standard_normal(len(closes))))
+    return np.stack([opened, high, low, closes, np.ones(len(closes))], axis=1)
+
+
+def context_with_bars(bars: np.ndarray) -> Context:
+    context = context_of(bars[:, 3])
+    return dataclasses.replace(context, values=bars[None])
+
+
+@pytest.mark.parametrize("volatility", ["parkinson", "garman-klass"])
+def test_volatility_from_the_range_is_the_published_formula_with_the_gap_beside_it(volatility):
+    bars = bars_of(walk(80, seed=5))
+    opened, high, low, closes = bars[:, :4].T
+    gap = np.log(opened[1:] / closes[:-1])
+    span, body = np.log(high / low)[1:], np.log(closes / opened)[1:]
+    variance = {
+        "parkinson": gap**2 + span**2 / (4 * np.log(2)),
+        "garman-klass": gap**2 + 0.5 * span**2 - (2 * np.log(2) - 1) * body**2,
+    }[volatility]
+    weights = 0.9 ** np.arange(79)[::-1]
+    sigma = np.sqrt(weights @ variance / weights.sum())
+    context = context_with_bars(bars)
+    found = forecast(
+        RandomWalk(), context, volatility=volatility, decay=0.9, quantiles="normal"
+    ).values
+    np.testing.assert_allclose(found[0, 2, 8], closes[-1] * np.exp(1.2815515655 * sigma * 3**0.5))
+    before = np.sqrt([np.average(variance[:k], weights=weights[79 - k :]) for k in range(1, 79)])
+    scaled = np.diff(np.log(closes))[1:] / before
+    spread = np.quantile(scaled, 0.2) - np.median(scaled)
+    found = forecast(RandomWalk(), context, volatility=volatility, decay=0.9).values
+    np.testing.assert_allclose(found[0, 0, 1], closes[-1] * np.exp(spread * sigma))
+
+
+def test_rolling_volatility_is_the_mean_square_of_the_last_bars_of_the_window():
+    closes = walk(80, seed=5)
+    moves = np.diff(np.log(closes))
+    found = forecast(
+        RandomWalk(), context_of(closes), volatility="rolling", window=10, quantiles="normal"
+    )
+    sigma = np.sqrt((moves[-10:] ** 2).mean())
+    np.testing.assert_allclose(found.values[0, 0, 8], closes[-1] * np.exp(1.2815515655 * sigma))
+
+
+def test_the_range_tells_the_volatility_of_a_walk_better_than_its_closes_do():
+    rng = np.random.default_rng(1)
+    found = {"close": [], "garman-klass": [], "parkinson": []}
+    for _ in range(200):  # one bar a sigma of 1, of 500 ticks
+        path = np.cumsum(rng.standard_normal((2, 500)) / np.sqrt(500), axis=1)
+        path[1] += path[0, -1]
+        first = [path[0, 0], path[0].max(), path[0].min(), path[0, -1]]
+        second = [path[0, -1], max(path[1].max(), path[0, -1]), min(path[1].min(), path[0, -1])]
+        logs = np.array([[first, [*second, path[1, -1]]]])
+        for estimator, values in found.items():
+            values.append(bar_variances(logs, estimator)[0, 0])
+    assert all(0.8 < np.mean(v) < 1.2 for v in found.values())
+    assert np.var(found["garman-klass"]) < np.var(found["parkinson"]) < np.var(found["close"]) / 3
+
+
+def test_decay_and_window_are_refused_where_they_have_no_effect():
+    with pytest.raises(ConfigError, match=r"decay=0\.9 has no effect with volatility='rolling'"):
+        forecast(RandomWalk(), context_of(walk(9)), volatility="rolling", decay=0.9)
+    with pytest.raises(ConfigError, match="window=9 has no effect with volatility='ewma'"):
+        forecast(RandomWalk(), context_of(walk(9)), window=9)
+
+
+@pytest.mark.parametrize("name", ["last-value", "random-walk", "har"])
+def test_centring_is_refused_where_medians_are_the_last_close_anyway(name):
+    family = get_model(name)
+    with pytest.raises(ConfigError, match="centre=true has no effect"):
+        family.resolve(family.Config(centre=True), FACTS)
+
+
 def test_random_walk_widens_after_a_storm_and_last_value_hardly_does():
     calm, storm = walk(150, sigma=0.005), walk(150, sigma=0.005)
     storm[-20:] *= np.exp(np.cumsum(np.tile([0.05, -0.05], 10)))
@@ -158,20 +255,20 @@ def test_the_80_percent_band_of_a_true_walk_covers_about_80_percent(name):
     assert 0.75 < inside.mean() < 0.85
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", UNFITTED)
 @pytest.mark.parametrize("num_bars", [1, 2, 3])
 def test_a_context_of_hardly_any_bar_still_gets_a_forecast(name, num_bars):
     found = forecast(get_model(name), context_of(walk(9)).last(num_bars))
     found.checked(1, 5)
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", UNFITTED)
 def test_a_price_that_never_moves_is_forecast_to_stay(name):
     found = forecast(get_model(name), context_of(np.full(60, 7.0)))
     np.testing.assert_allclose(found.values, 7.0)
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", UNFITTED)
 def test_the_default_context_is_what_the_sweep_allows(name):
     family = get_model(name)
     assert family.resolve(family.Config(), FACTS).context_length == 200
@@ -183,7 +280,7 @@ def test_windows_of_items_of_different_age_are_each_forecast_as_if_alone():
     rows = np.array([20, 60, 119, 20])
     items = np.array([0, 1, 2, 1])
     context = make_context(panel, items, rows, 80, 5)
-    for name in BASELINES:
+    for name in UNFITTED:
         together = forecast(get_model(name), context).values
         alone = [forecast(get_model(name), context.take(np.array([n]))).values for n in range(4)]
         np.testing.assert_array_equal(together, np.concatenate(alone))

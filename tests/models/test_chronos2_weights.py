@@ -186,9 +186,24 @@ def test_an_own_checkpoint_forecasts_as_it_did_and_hashes_as_its_network(
         for path in (checkpoint.path, enter(train, config, tmp_path / "again").path)
     ]
     np.testing.assert_array_equal(found[0], found[1])
+    tuned = Chronos2Config(pretrained=str(checkpoint.path))
     family = Chronos2()
+    assert family.resolve(tuned, FACTS).dropout == 0.1, "theirs, though nothing was trained"
     assert len(family.weights_hash(config)) == 64
     assert family.weights_hash(config) == family.weights_hash(zero_shot(str(tmp_path / "again")))
+
+
+@pytest.mark.parametrize("values", [{}, {"scaling": "volatility"}, {"target": "return"}])
+@pytest.mark.parametrize("rows", [2, 17, 40])
+def test_short_contexts_are_forecast_too(
+    folder: Path, train: TrainWindows, values: dict[str, Any], rows: int
+) -> None:
+    with seeded(0, Resources()):
+        config = zero_shot(str(folder), **values)
+        predictor = start(train, config, Resources(), horizon=5).predictor()
+    context = Windows(train.panel, train.split, train.split.part("tune")).context(rows)
+    found = predictor.predict(context, horizon=5, levels=DEFAULT_LEVELS, seed=0)
+    found.checked(len(context), 5)
 
 
 def test_a_damaged_checkpoint_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ from foresweep.data.panel import Panel, panel_from_frame
 from foresweep.data.splits import make_split
 from foresweep.data.windows import TrainWindows
 from foresweep.errors import CheckpointError, ForecastError
-from foresweep.models.base import DEFAULT_LEVELS, Checkpoint, Resources
+from foresweep.models.base import DEFAULT_LEVELS, Checkpoint, Facts, Resources
 from foresweep.models.checkpoint import read_weights
-from foresweep.models.kronos import ATTENTION_CELLS, Kronos, _stratified
+from foresweep.models.kronos import ATTENTION_CELLS, Kronos, KronosPredictor, _stratified
+from foresweep.models.kronos_networks import Nets
 from foresweep.models.registry import get_model
 from foresweep.models.training_state import state_file
-from kronos_tiny import HORIZON, Notes, config, forecast, load, train, windows_of
+from kronos_tiny import HORIZON, SHAPE, Notes, config, forecast, load, train, windows_of
 from panels import make_frame, make_panel
 
 PANEL = make_panel(3, 300)
@@ -95,6 +96,19 @@ def test_memory_bounds_the_windows_of_a_call_and_never_the_forecast(
     monkeypatch.setattr("foresweep.models.kronos.ATTENTION_CELLS", 1)
     assert predictor._windows_at_once(HORIZON) == 1
     np.testing.assert_allclose(forecast(predictor, windows, first=10), wanted, rtol=1e-6)
+
+
+def test_paths_that_slide_take_fewer_windows_at_a_time() -> None:
+    made = config(
+        Facts(HORIZON, 512, 5000),
+        size="base",
+        context_length=500,
+        **dict.fromkeys(SHAPE),
+        num_samples=64,
+    )
+    predictor = KronosPredictor(Nets(None, None), made, Resources(inference_batch=64))
+    assert predictor._windows_at_once(12) == 5
+    assert predictor._windows_at_once(13) == 1
 
 
 def scaled(factor: np.ndarray) -> Panel:

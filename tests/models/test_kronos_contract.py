@@ -18,7 +18,7 @@ from kronos_tiny import SHAPE, SMALLEST, config
 
 @pytest.mark.slow
 class TestKronosContract(ModelContract):
-    """Both stages run in every trial: four steps are two of each."""
+    """Both stages run in every trial from scratch: four steps are two of each."""
 
     modes = ("scratch", "full", "lora", "zero-shot")
 

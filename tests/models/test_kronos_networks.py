@@ -96,6 +96,41 @@ def test_a_frozen_tokenizer_keeps_every_bit_and_another_learns(
     assert any(name.startswith("tokenizer") for name in learnt) != frozen
 
 
+def test_two_folders_as_the_authors_scripts_write_them(folder: Path, tmp_path: Path) -> None:
+    together = find_pretrained(str(folder))
+    apart = find_pretrained(f"{folder / 'model'}+{folder / 'tokenizer'}")
+    assert apart.hash == together.hash
+    assert torch.equal(logits(apart.load()), logits(together.load()))
+    with pytest.raises(WeightsNotFound, match=r"model' is one net .* PREDICTOR\+TOKENIZER"):
+        find_pretrained(str(folder / "model"))
+    with pytest.raises(
+        CheckpointError, match="of a Kronos tokenizer: it has no d_in, n_enc_layers"
+    ):
+        find_pretrained(f"{folder / 'tokenizer'}+{folder / 'model'}")
+
+
+@pytest.mark.parametrize(
+    ("name", "predictor", "tokenizer"),
+    [
+        ("published", "Kronos-small", "Kronos-Tokenizer-base"),
+        ("mini", "Kronos-mini", "Kronos-Tokenizer-2k"),
+        ("NeoQuasar/Kronos-base", "Kronos-base", "Kronos-Tokenizer-base"),
+    ],
+)
+def test_published_weights_come_with_their_tokenizer_from_the_cache(
+    name: str, predictor: str, tokenizer: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = {
+        f"NeoQuasar/{predictor}": folder / "model",
+        f"NeoQuasar/{tokenizer}": folder / "tokenizer",
+    }
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda repo, **_: str(cached.pop(repo))
+    )
+    assert find_pretrained(name).folders["tokenizer"] == folder / "tokenizer"
+    assert not cached
+
+
 @pytest.mark.parametrize(
     "name", ["published", "NeoQuasar/Kronos-mini", "some/model+some/tokenizer"]
 )
@@ -109,7 +144,7 @@ def test_weights_that_are_not_cached_name_both_ways_out(
 
 
 def test_an_id_whose_tokenizer_is_unknown_is_refused_by_name() -> None:
-    with pytest.raises(WeightsNotFound, match=r"MODEL_ID\+TOKENIZER_ID"):
+    with pytest.raises(WeightsNotFound, match=r"PREDICTOR\+TOKENIZER"):
         find_pretrained("somebody/kronos-tuned")
 
 
@@ -125,7 +160,7 @@ def test_broken_files_are_named(folder: Path) -> None:
     with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
         find_pretrained(str(folder)).load()
     (folder / "model" / "config.json").write_text('{"d_model": 32}')
-    with pytest.raises(CheckpointError, match="has no s1_bits"):
+    with pytest.raises(CheckpointError, match="has no s1_bits, s2_bits, n_heads"):
         find_pretrained(str(folder))
     (folder / "model" / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="is not JSON"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from foresweep.data.demo import demo_panel
-from foresweep.errors import LeakFound, UnknownName, UsageError
+from foresweep.errors import ConfigError, LeakFound, UnknownName, UsageError
 from foresweep.metrics import METRICS
 from foresweep.models.base import Resources
 from foresweep.records import Run, RunState
@@ -18,7 +18,7 @@ from foresweep.search.local import TaskFailed
 from foresweep.search.plan import TINY_STEP_CAP, SweepPlan, by_hand
 from foresweep.search.start import sweep, train
 from foresweep.tracker.tracker import Tracker
-from planted_model import installed
+from planted_model import installed, plugin
 
 PLAN = SweepPlan(models=("drift",), stride=40, max_context=128)
 
@@ -109,7 +109,20 @@ def test_an_equal_question_is_not_answered_twice(swept: Place) -> None:
     before = len(swept.runs())
     assert len(swept.sweep(PLAN)) == before
     assert sum(isinstance(e, TrialSkipped) for e in swept.heard) == before
-    assert len(swept.sweep(replace(PLAN, objective="pinball"))) == before
+    assert len(swept.sweep(replace(PLAN, objective="rmse_pct"))) == before
+
+
+def test_a_question_of_quantiles_has_calibrated_baselines_beside_the_plain_ones(
+    swept: Place,
+) -> None:
+    before = {r.run_id for r in swept.runs()}
+    new = [r for r in swept.sweep(replace(PLAN, objective="pinball")) if r.run_id not in before]
+    assert {(r.model_name, r.source) for r in new} == {
+        ("random-walk", "baseline: ewma, scaled"),
+        ("random-walk", "baseline: garman-klass, scaled"),
+        ("har", "baseline: har, scaled"),
+    }
+    assert all(r.hyperparams["fit_scale"] and r.state == "complete" for r in new)
 
 
 def test_another_horizon_is_another_question(swept: Place) -> None:
@@ -183,3 +196,27 @@ def test_the_load_of_the_machine_stands_beside_the_curves(
         names = {c.name for r in runs for c in tracker.get_curves(r.run_id)}
     assert {"system/cpu_pct", "system/memory_pct"} <= names
     assert "system/process_memory_mb" not in names
+
+
+SPACE = 'model = "guest"\n[[quick]]\nname = "plain"\nsource = "the only way"\n'
+
+
+def test_a_plugin_is_swept_by_its_own_space_file(place: Place, tmp_path: Path) -> None:
+    """Its config has neither size nor pretrained, and it is asked for neither."""
+    plan = replace(PLAN, models=("guest",), mode="quick")
+    with plugin(tmp_path, space=SPACE):
+        sweep(plan, db=place.db, runs=place.runs_dir)
+    (guest,) = (r for r in place.runs() if r.model_name == "guest")
+    assert (guest.state, guest.source) == (RunState.COMPLETE, "quick: plain")
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [({"size": "small"}, "'size' of guest"), ({"pretrained": "x", "size": None}, "'pretrained'")],
+)
+def test_what_a_plugin_has_no_field_for_is_refused(
+    asked: dict[str, str | None], named: str, place: Place, tmp_path: Path
+) -> None:
+    plan = replace(PLAN, models=("guest",), mode="quick", **asked)  # type: ignore[arg-type]
+    with plugin(tmp_path, space=SPACE), pytest.raises(ConfigError, match=named):
+        sweep(plan, db=place.db, runs=place.runs_dir)

@@ -11,6 +11,8 @@ import pytest
 from foresweep.evaluation.contract import ModelContract
 from foresweep.models.base import Resources
 from foresweep.models.registry import get_model
+from foresweep.models.toto_network import network_options
+from toto_tiny import authors_folder
 
 pytestmark = pytest.mark.slow
 
@@ -32,6 +34,8 @@ def by_size(shape: dict[str, int]) -> dict[str, Any]:
 
 
 class TestToto(ModelContract):
+    modes = ("scratch", "full", "lora", "zero-shot")
+
     def make(self):
         return get_model("toto")
 
@@ -40,6 +44,11 @@ class TestToto(ModelContract):
 
     def settings(self):
         return {"size": by_size(TOTO) | {"context_length": 64}}
+
+    def tuned_config(self, folder: Path):
+        """Random weights in the authors' format: config.json and model.safetensors."""
+        authors_folder(folder, **network_options(TOTO, 0.1))
+        return STEPS | {"pretrained": str(folder), "size": None, "num_samples": 16}
 
 
 class TestChronos2(ModelContract):

@@ -11,13 +11,15 @@ import torch
 
 from foresweep.data.demo import demo_panel
 from foresweep.data.windows import Windows
-from foresweep.models.base import Predictor, Resources, Scored
+from foresweep.models.base import Facts, Predictor, Resources, Scored
 from foresweep.models.checkpoint import read_checkpoint
 from foresweep.models.kronos import Kronos, KronosPredictor
-from foresweep.models.kronos_config import KronosConfig
-from foresweep.models.kronos_data import normalise, time_stamps
-from foresweep.models.kronos_learners import token_loss
+from foresweep.models.kronos_config import KronosConfig, architecture_of
+from foresweep.models.kronos_data import TrainingBars, normalise, time_stamps
+from foresweep.models.kronos_learners import PredictorLearner, TokenizerLearner, token_loss
 from foresweep.models.kronos_networks import Nets, build
+from foresweep.models.optimisation import adamw, every_parameter
+from foresweep.models.training import Learner
 from panels import sine_panel
 from sine import Case, forecast_test, judge, make_case, train_case
 
@@ -78,6 +80,33 @@ def test_its_own_loss_on_real_tune_windows_falls_by_15_percent(seed: int, tmp_pa
     first = own.of(Nets(nets.tokenizer, untrained))
     assert min(own.found) == own.of(nets), "the kept step is the best one"
     assert 1 - min(own.found) / first >= 0.15, (first, own.found)
+
+
+@pytest.mark.parametrize("size", ["mini", "small", "base"])
+def test_a_published_size_takes_a_real_step_of_both_nets(size: str) -> None:
+    """Short windows and a small batch: the same batch costs less after the step than before."""
+    made = KronosConfig(
+        size=size, context_length=28, batch_size=2, lr=1e-5, dropout=0.0, max_steps=2,  # type: ignore[arg-type]
+    )  # fmt: skip
+    case = demo_case()
+    config = Kronos().resolve(made, Facts(horizon=5, max_context=64, train_bars=1000))
+    torch.manual_seed(0)
+    nets = build(architecture_of(config))
+    bars = TrainingBars(case.train, config, 4)
+    live = KronosPredictor(nets, config, Resources())
+    for kind in (TokenizerLearner, PredictorLearner):
+        learner = kind(nets, bars, live)
+        batch = learner.draw(np.random.default_rng(0), config.batch_size)
+        before = step_loss(learner, batch)
+        before.backward()
+        adamw(learner.module, config, Resources(), every_parameter).step()
+        with torch.no_grad():
+            assert float(step_loss(learner, batch)) < float(before)
+
+
+def step_loss(learner: Learner, batch: object) -> torch.Tensor:
+    torch.manual_seed(1)
+    return learner.loss(batch)
 
 
 def demo_case() -> Case:

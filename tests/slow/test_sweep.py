@@ -57,7 +57,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_one_command_sweeps_all_three_models_beside_the_baselines(swept: Path) -> None:
     found = json.loads(run(swept, "runs", "--json"))
     assert {r["model_name"] for r in found if r["state"] == "complete"} == {
-        "toto", "kronos", "chronos2", "last-value", "drift", "seasonal-naive", "random-walk",
+        "toto", "kronos", "chronos2", "last-value", "drift", "seasonal-naive", "random-walk", "har",
     }  # fmt: skip
     assert len({r["fingerprints"]["val"] for r in found}) == 1
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
+import torch
 
 from foresweep.data.demo import demo_panel
 from foresweep.data.windows import Context, TrainWindows
 from foresweep.models.base import DEFAULT_LEVELS, Levels, Resources, Scored
 from foresweep.models.checkpoint import read_checkpoint, read_weights
+from foresweep.models.optimisation import every_parameter
 from foresweep.models.toto import Toto, TotoConfig, TotoLearner, TotoPredictor, start, usable_rows
 from foresweep.models.toto_decoding import Newest, draw
-from foresweep.models.training import inference, seeded
+from foresweep.models.training import _Run, inference, seeded
 from panels import sine_panel
 from sine import Case, Judged, forecast_test, judge, make_case, silent, train_case
 
@@ -190,3 +195,43 @@ def test_micro_batches_change_rounding_only(tmp_path: Path) -> None:
     parts = train_case(Toto(), config, case, tmp_path / "b", seed=0, resources=resources)
     for name, value in read_weights(parts).items():
         np.testing.assert_allclose(value, read_weights(whole)[name], atol=2e-4)
+
+
+def test_the_published_size_takes_a_real_training_step() -> None:
+    """151 million parameters, forward, backward and AdamW, within 4 GiB."""
+    case = make_case(sine_panel(600))
+    wanted = replace(
+        SINE, size="base", context_length=129, batch_size=1, max_steps=1, warmup_fraction=0.0
+    )
+    config = Toto().resolve(wanted, case.facts)
+    with seeded(0, Resources()), peak_memory() as peak:
+        network, _ = start(config)
+        watched = network.get_parameter("patch_embed.projection.weight")
+        before = watched.detach().clone()
+        train = TrainWindows(case.panel, case.split, case.split.part("train"))
+        learner = TotoLearner(network, train, config, case.split.horizon, Resources())
+        run = _Run(learner, config, Resources(), 0, every_parameter)
+        run.advance(0)
+    assert round(sum(p.numel() for p in network.parameters()) / 1e6) == 151
+    assert np.isfinite(run.losses).all()
+    assert not torch.equal(before, watched)
+    assert peak[0] < 4 * 2**30
+
+
+@contextmanager
+def peak_memory() -> Iterator[list[int]]:
+    """Bytes that the process grew by at its largest inside, looked at 50 times a second."""
+    process, ended = psutil.Process(), threading.Event()
+    start_rss, peak = process.memory_info().rss, [0]
+
+    def watch() -> None:
+        while not ended.wait(0.02):
+            peak[0] = max(peak[0], process.memory_info().rss - start_rss)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        ended.set()
+        thread.join()

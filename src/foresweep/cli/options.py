@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from enum import StrEnum
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,6 +44,38 @@ Metric = Annotated[
 SweepId = Annotated[str | None, typer.Option("--sweep", help="A sweep's id. Default: the latest.")]
 RunId = Annotated[str, typer.Argument(help="A run's id, or a unique beginning of it.")]
 Horizon = Annotated[int, typer.Option("--horizon", help="Bars forecast and scored.", min=1)]
+
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Threads = Annotated[int, typer.Option(help="Torch threads of a trial.", min=1)]
+MicroBatch = Annotated[
+    int | None,
+    typer.Option(help="Windows per backward pass; less memory, same batch size.", min=1),
+]
+GradientCheckpointing = Annotated[
+    bool,
+    typer.Option(
+        "--gradient-checkpointing",
+        help="Compute activations once more in the backward pass; less memory, same gradients.",
+    ),
+]
+
+
+class Size(StrEnum):
+    """Architecture when training from scratch."""
+
+    tiny = "tiny"
+    small = "small"
+    base = "base"
+
+
+def refuse_size_beside_weights(size: Size | None, pretrained: str | None) -> None:
+    """Raises UsageError where both are given."""
+    if pretrained and size:
+        raise UsageError(
+            f"--size {size.value} and --pretrained {pretrained}: the weights fix the size; give "
+            f"one of the two"
+        )
 
 
 def sharing(shared: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foresweep.cli.options import Data, Db, Horizon, Runs, parse_values, settings, sharing
+from foresweep.cli.options import (
+    Data,
+    Db,
+    Device,
+    GradientCheckpointing,
+    Horizon,
+    MicroBatch,
+    Runs,
+    Size,
+    Threads,
+    parse_values,
+    refuse_size_beside_weights,
+    settings,
+    sharing,
+)
 
 if TYPE_CHECKING:
     from foresweep.search.plan import SweepPlan
@@ -23,14 +37,6 @@ class Mode(StrEnum):
     random = "random"
     demo = "demo"
     zero_shot = "zero-shot"
-
-
-class Size(StrEnum):
-    """Architecture when training from scratch."""
-
-    tiny = "tiny"
-    small = "small"
-    base = "base"
 
 
 Pretrained = Annotated[
@@ -65,21 +71,8 @@ Stride = Annotated[
 MaxContext = Annotated[
     int | None, typer.Option(help="Longest context a config may ask for, in bars.", min=16)
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Threads = Annotated[int, typer.Option(help="Torch threads of a trial.", min=1)]
-MicroBatch = Annotated[
-    int | None,
-    typer.Option(help="Windows per backward pass; less memory, same batch size.", min=1),
-]
 InferenceBatch = Annotated[
     int, typer.Option(help="Windows per forecast call; less memory, same forecasts.", min=1)
-]
-GradientCheckpointing = Annotated[
-    bool,
-    typer.Option(
-        "--gradient-checkpointing",
-        help="Compute activations once more in the backward pass; less memory, same gradients.",
-    ),
 ]
 MirrorOption = Annotated[
     list[str] | None,
@@ -157,16 +150,11 @@ def train(
 
 def _plan(asked: Asked, **rest: Any) -> SweepPlan:
     from foresweep.data.sources import default_source
-    from foresweep.errors import UsageError
     from foresweep.models.base import Resources
     from foresweep.search.plan import SweepPlan
     from foresweep.settings import load_settings
 
-    if asked.pretrained and asked.size:
-        raise UsageError(
-            f"--size {asked.size.value} and --pretrained {asked.pretrained}: the weights fix the "
-            f"size; give one of the two"
-        )
+    refuse_size_beside_weights(asked.size, asked.pretrained)
     return SweepPlan(
         data=asked.data or default_source(load_settings().data),
         horizon=asked.horizon,

@@ -52,8 +52,10 @@ def seconds(value: float | None) -> str:
 
 def config_name(run: Run) -> str:
     """What the config was called where it was proposed: `demo: short` -> `short`."""
-    named = run.source.partition(": ")[2]
-    return named if run.is_baseline else named or run.source
+    where, _, name = run.source.partition(": ")
+    if run.is_baseline:
+        return name if where == "baseline" else ""
+    return name or run.source
 
 
 def leaderboard_table(board: Leaderboard, *, width: int, limit: int | None = None) -> Table:

@@ -166,9 +166,10 @@ class ModelContract:
         def train(panel: Panel, scorer: Scorer) -> dict[str, Any]:
             checkpoint, _ = bench.fit(panel, scorer, self.config())
             windows = Windows(bench.panel, bench.split, bench.split.part("val"))
-            predictor = load_predictor(bench.model, read_checkpoint(checkpoint.path), Resources())
+            predictor = bench.model.load(read_checkpoint(checkpoint.path), Resources())
             context = windows.context(predictor.context_length, np.arange(3))
-            forecast = ask(predictor, context).values  # catches what is kept beside the weights
+            # catches what is kept beside the weights; raw, since calibration is tune's to teach
+            forecast = ask(predictor, context).values
             return {**read_weights(checkpoint), "forecast": forecast}
 
         check_training_is_blind(train, bench.panel, bench.split)

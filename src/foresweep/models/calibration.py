@@ -101,17 +101,26 @@ class Calibration:
         return stretched
 
     def _sources(self, levels: Levels) -> Array:
-        """[Q] the levels at which the quantiles for `levels` are read."""
+        """[Q] normal scores of the levels at which the quantiles for `levels` are read.
+
+        Between two shares that came true, linear in normal scores; beyond the outermost, straight
+        on along the line from the median's.
+        """
+        asked = _scores(levels)
         if not self.coverage:
-            return np.array(levels)
-        share = np.array([0.0, *self.coverage, 1.0])
-        known = np.array([0.0, *self.levels, 1.0])
+            return asked
+        share, known = _scores(self.coverage), _scores(self.levels)
         distinct, group = np.unique(share, return_inverse=True)
-        middle = np.bincount(group, known) / np.bincount(group)  # levels of equal coverage: between
-        found = np.interp(levels, distinct, middle)
+        middle = np.bincount(group, known) / np.bincount(group)  # levels of equal share: between
+        found = np.interp(asked, distinct, middle)
+        centre = int(group[self.levels.index(0.5)])
+        for end, outside in ((0, asked < distinct[0]), (-1, asked > distinct[-1])):
+            run = distinct[end] - distinct[centre]
+            slope = (middle[end] - middle[centre]) / run if run else 1.0
+            found[outside] = middle[end] + slope * (asked[outside] - distinct[end])
         if self.centre:
-            found[[level == 0.5 for level in levels]] = 0.5
-        return np.clip(found, OUTERMOST, 1 - OUTERMOST)
+            found[asked == 0.0] = 0.0
+        return np.clip(found, *_scores((OUTERMOST, 1 - OUTERMOST)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,15 +284,25 @@ def _coverage(moves: Array, truth: Array, levels: Levels, *, pinned: bool) -> Le
     return tuple(float(x) for x in np.clip(rising, 0.0, 1.0))
 
 
-def read_at(moves: Array, known: Levels, wanted: Array) -> Array:
-    """[N, H, Q] of moves [N, H, K]: linear in the normal score of the level, going on straight
-    beyond the outermost two."""
-    normal = NormalDist().inv_cdf
-    grid = np.array([normal(level) for level in known])
-    if len(grid) == 1:
-        return np.repeat(moves, len(wanted), axis=-1)
-    asked = np.array([normal(float(level)) for level in wanted])
-    right = np.clip(np.searchsorted(grid, asked), 1, len(grid) - 1)
-    share = (asked - grid[right - 1]) / (grid[right] - grid[right - 1])
+def read_at(moves: Array, known: Levels, scores: Array) -> Array:
+    """[N, H, Q] of moves [N, H, K] known at levels `known`, at normal scores [Q]: linear in the
+    normal score, going on straight beyond the outermost two levels."""
+    if len(known) == 1:
+        return np.repeat(moves, len(scores), axis=-1)
+    grid = _scores(known)
+    right = np.clip(np.searchsorted(grid, scores), 1, len(grid) - 1)
+    share = (scores - grid[right - 1]) / (grid[right] - grid[right - 1])
     read: Array = (1 - share) * moves[..., right - 1] + share * moves[..., right]
     return read
+
+
+def at_levels(moves: Array, known: Levels, levels: Levels) -> Array:
+    """[N, H, Q] at `levels` of moves [N, H, K] known at levels `known`: see `read_at`."""
+    return read_at(moves, known, _scores(levels))
+
+
+def _scores(levels: Levels) -> Array:
+    """Normal scores of levels, none closer to 0 and 1 than OUTERMOST; 0 of one half."""
+    normal = NormalDist().inv_cdf
+    inside = [min(max(level, OUTERMOST), 1 - OUTERMOST) for level in levels]
+    return np.array([0.0 if level == 0.5 else normal(level) for level in inside])

@@ -233,16 +233,17 @@ def _core(config: Chronos2Config, length: int) -> dict[str, Any]:
     from foresweep.models import chronos2_network as net
 
     lengths = {"context_length": config.context_length, "label_length": length}
-    dropout = config.dropout or 0.0
     if config.pretrained is not None:
-        return net.widened(read_core(weights_folder(config.pretrained)), dropout=dropout, **lengths)
+        core = read_core(weights_folder(config.pretrained))
+        dropout = core["dropout_rate"] if config.dropout is None else config.dropout
+        return net.widened(core, dropout=dropout, **lengths)
     return net.core_config(
         patch_size=config.patch_size or 0,
         d_model=config.d_model or 0,
         d_ff=config.d_ff or 0,
         num_layers=config.num_layers or 0,
         num_heads=config.num_heads or 0,
-        dropout=dropout,
+        dropout=config.dropout or 0.0,
         **lengths,
     )
 

@@ -65,7 +65,8 @@ if TYPE_CHECKING:
     from foresweep.models.kronos_sampling import Draw
 
 ATTENTION_CELLS = 2**25
-"""Largest number of attention weights held at once: bounds the windows of one sampling call."""
+"""Largest number of attention weights (or of activations of a layer, where paths slide) held at
+once: bounds the windows of one sampling call."""
 
 
 class Kronos:
@@ -247,7 +248,11 @@ class KronosPredictor:
         """Windows of a sampling call: the caller's wish, within ATTENTION_CELLS."""
         config = self._config
         heads = max(config.num_heads or 1, TOKENIZER_HEADS)
-        cells = heads * config.num_samples * horizon * (config.context_length + horizon)
+        cells = heads * horizon * (config.context_length + horizon)
+        if config.context_length + horizon > positions_of(config):
+            widest = max(config.ff_dim or 1, config.d_model or 1)
+            cells = max(cells, positions_of(config) * widest)
+        cells *= config.num_samples
         return min(self._resources.inference_batch, max(1, ATTENTION_CELLS // cells))
 
 

@@ -1,8 +1,15 @@
 """Kronos' two nets, from the authors' code: built at random, or loaded with published weights.
 
-Pretrained weights come as the authors publish them: a tokenizer and a predictor, each with
-config.json and model.safetensors, as two Hugging Face ids or in one folder with the subfolders
-`tokenizer` and `model`; or as a checkpoint of ours. No pickle is loaded.
+Pretrained weights come as the authors publish them, a tokenizer and a predictor, each with
+config.json and model.safetensors; they are named by one of
+
+    published, mini, small, base     the authors' (published is small), each with its tokenizer
+    NeoQuasar/Kronos-mini            a Hugging Face id of theirs, likewise
+    PREDICTOR+TOKENIZER              two ids or folders, as the authors' scripts write them
+    FOLDER                           with the subfolders `model` and `tokenizer`
+    FOLDER                           a checkpoint of ours
+
+No pickle is loaded.
 """
 
 from __future__ import annotations
@@ -32,7 +39,12 @@ if TYPE_CHECKING:
 Architecture = Mapping[str, Mapping[str, Any]]
 """The authors' constructor arguments, of "tokenizer" and "predictor"."""
 
-PUBLISHED = "NeoQuasar/Kronos-small"
+PUBLISHED = {
+    "published": "NeoQuasar/Kronos-small",
+    "mini": "NeoQuasar/Kronos-mini",
+    "small": "NeoQuasar/Kronos-small",
+    "base": "NeoQuasar/Kronos-base",
+}
 TOKENIZERS = {
     "NeoQuasar/Kronos-mini": "NeoQuasar/Kronos-Tokenizer-2k",
     "NeoQuasar/Kronos-small": "NeoQuasar/Kronos-Tokenizer-base",
@@ -40,6 +52,18 @@ TOKENIZERS = {
 }
 FOLDERS = {"tokenizer": "tokenizer", "predictor": "model"}
 FILES = ("config.json", "model.safetensors")
+BITS = ("s1_bits", "s2_bits")
+SHARED = ("d_model", "n_heads", "ff_dim", "ffn_dropout_p", "attn_dropout_p", "resid_dropout_p")
+ARGUMENTS = {
+    "tokenizer": (
+        *BITS,
+        *SHARED,
+        *("d_in", "n_enc_layers", "n_dec_layers"),
+        *("beta", "gamma0", "gamma", "zeta", "group_size"),
+    ),
+    "predictor": (*BITS, *SHARED, "n_layers", "token_dropout_p", "learn_te"),
+}
+"""What the authors' constructors want, and their config.json holds."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,24 +156,21 @@ class Pretrained:
 
 
 def find_pretrained(name: str) -> Pretrained:
-    """Weights named `published`, by a Hugging Face id, `ID+TOKENIZER_ID`, or by a folder.
+    """The weights of this name: see the module's docstring.
 
-    Raises WeightsNotFound, naming both ways out, and CheckpointError for a file that is broken.
+    Raises WeightsNotFound, naming both ways out, and CheckpointError for a file that is broken or
+    is no such net.
     """
     folder = Path(name).expanduser()
     if (folder / CARD).is_file():
         checkpoint = read_checkpoint(folder)
         folders = dict.fromkeys(FOLDERS, folder)
         return Pretrained(folders, card_architecture(checkpoint))
-    if folder.is_dir():
+    if folder.is_dir() and not (folder / "config.json").is_file():
         folders = {part: _local(folder, sub) for part, sub in FOLDERS.items()}
     else:
-        predictor, tokenizer = _ids(name)
-        folders = {
-            "tokenizer": find_weights(tokenizer, published=tokenizer, files=FILES),
-            "predictor": find_weights(predictor, published=PUBLISHED, files=FILES),
-        }
-    return Pretrained(folders, {part: _settings(at) for part, at in folders.items()})
+        folders = {p: find_weights(x, published=x, files=FILES) for p, x in _pair(name).items()}
+    return Pretrained(folders, {part: _settings(part, at) for part, at in folders.items()})
 
 
 def card_architecture(checkpoint: Checkpoint) -> Architecture:
@@ -173,17 +194,19 @@ def load_state(nets: Nets, checkpoint: Checkpoint) -> Nets:
     return nets
 
 
-def _ids(name: str) -> tuple[str, str]:
-    """(predictor, tokenizer) Hugging Face ids."""
+def _pair(name: str) -> dict[str, str]:
+    """Hugging Face id or folder of each net."""
     predictor, _, tokenizer = name.partition("+")
-    tokenizer = tokenizer or TOKENIZERS.get(PUBLISHED if name == "published" else predictor, "")
+    predictor = predictor if Path(predictor).is_dir() else PUBLISHED.get(predictor, predictor)
+    tokenizer = tokenizer or TOKENIZERS.get(predictor, "")
     if not tokenizer:
+        what = "one net" if Path(name).expanduser().is_dir() else "no folder here"
         raise WeightsNotFound(
-            f"{name!r} is neither a folder here nor a Kronos whose tokenizer is known "
-            f"({', '.join(TOKENIZERS)}); either name both as MODEL_ID+TOKENIZER_ID, or give "
+            f"{name!r} is {what} and no Kronos whose tokenizer is known ({', '.join(TOKENIZERS)}); "
+            f"either name both as PREDICTOR+TOKENIZER (Hugging Face ids or folders), or give "
             f"--pretrained a folder with the subfolders tokenizer and model"
         )
-    return predictor, tokenizer
+    return {"tokenizer": tokenizer, "predictor": predictor}
 
 
 def _local(folder: Path, sub: str) -> Path:
@@ -197,16 +220,20 @@ def _local(folder: Path, sub: str) -> Path:
     return at
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    """Constructor arguments in an authors' config.json, less what is not theirs."""
+def _settings(part: str, folder: Path) -> dict[str, Any]:
+    """Constructor arguments in an authors' config.json; whatever else it holds is not theirs."""
     file = folder / "config.json"
     try:
         found = json.loads(file.read_text("utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{file} is not JSON: {error}") from error
-    if not isinstance(found, dict) or "s1_bits" not in found:
-        raise CheckpointError(f"{file} is not the config.json of a Kronos net: it has no s1_bits")
-    return found
+    wanted = ARGUMENTS[part]
+    absent = [k for k in wanted if not isinstance(found, dict) or k not in found]
+    if absent:
+        raise CheckpointError(
+            f"{file} is not the config.json of a Kronos {part}: it has no {', '.join(absent)}"
+        )
+    return {k: found[k] for k in wanted}
 
 
 def _load_file(net: Any, file: Path) -> None:

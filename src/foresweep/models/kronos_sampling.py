@@ -220,7 +220,7 @@ class _Sliding:
         self.predictor, self.positions = predictor, how.positions
         self.context = tuple(_per_path(t, how.num_samples) for t in context)
         self.stamps = _per_path(torch.cat([past, future], dim=1), how.num_samples)
-        self.hidden, self.logits = self.stamps, self.stamps
+        self.hidden = self.stamps
 
     def advance(self, tokens: Tokens, step: int) -> None:
         """See _Chains."""
@@ -230,16 +230,23 @@ class _Sliding:
             torch.cat([c, t[:, :, :step].flatten(0, 1)], dim=1)[:, seen]
             for c, t in zip(self.context, tokens, strict=True)
         )
-        self.logits, self.hidden = self.predictor.decode_s1(*pair, self.stamps[:, seen])
+        net = self.predictor
+        hidden = net.embedding(list(pair)) + net.time_emb(self.stamps[:, seen])
+        for block in net.transformer:
+            hidden = block(hidden)
+        self.hidden = net.norm(hidden)
 
     def coarse_logits(self) -> Tensor:
         """See _Chains."""
-        return self.logits[:, -1]
+        logits: Tensor = self.predictor.head(self.hidden[:, -1])
+        return logits
 
     def fine_logits(self, coarse: Tensor) -> Tensor:
         """See _Chains."""
-        logits: Tensor = self.predictor.decode_s2(self.hidden, coarse.reshape(-1, 1))
-        return logits[:, -1]
+        net = self.predictor
+        sibling = net.embedding.emb_s1(coarse.reshape(-1, 1))
+        logits: Tensor = net.head.cond_forward(net.dep_layer(self.hidden, sibling)[:, -1])
+        return logits
 
 
 def _per_path(x: Tensor, num: int) -> Tensor:

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterable
 
 from foresweep.errors import UsageError
-from foresweep.models.registry import BASELINES, module_of
+from foresweep.models.registry import BASELINES, look_anew, module_of
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ def preload(models: Iterable[str]) -> None:
     if trained and "torch" in sys.modules:
         for name in FIRST_STEP:
             _import(name)
+    look_anew()  # a trial has the path of its head, which may hold more models than the server's
 
 
 def _import(name: str) -> None:

@@ -16,7 +16,7 @@ from foresweep.models.base import ForecastModel
 
 GROUP = "foresweep.models"
 OURS = "foresweep"
-BASELINES = ("last-value", "drift", "seasonal-naive", "random-walk")
+BASELINES = ("last-value", "drift", "seasonal-naive", "random-walk", "har")
 FAMILIES = ("toto", "kronos", "chronos2")
 ENSEMBLE = "ensemble"
 """No entry point offers it to a sweep: it is made of runs, and loaded like any other model."""
@@ -30,6 +30,11 @@ def _points() -> dict[str, tuple[EntryPoint, ...]]:
         key = _key(point.name)
         found[key] = (*found.get(key, ()), point)
     return found
+
+
+def look_anew() -> None:
+    """Forget which models are installed, and look again when next asked."""
+    _points.cache_clear()
 
 
 def _key(name: str) -> str:

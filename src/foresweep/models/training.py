@@ -317,7 +317,7 @@ class _Run:
         if self.average is not None:
             self.average.restore(average)
         self.step, self.losses = numbers["step"], numbers["losses"]
-        self.waited = numbers["waited"]
+        self.waited = numbers.get("waited", 0)
         self.best = math.nan if numbers["best"] is None else numbers["best"]
         self.best_step = numbers["best_step"]
         self.rng.bit_generator.state = numbers["rng"]

@@ -14,8 +14,9 @@ from foresweep.models.config import config_class, hyper, hyperparameters
 TINY_STEPS, DEFAULT_STEPS = 300, 1000
 """Optimiser steps when neither max_steps nor max_epochs is given: tiny from scratch, and others."""
 BF16_WIDTH = 256
-"""Width from which bfloat16 pays where the device has units for it: 1.4 to 1.9 times faster on a
-CPU with AVX512_BF16; at width 64 it was 0.65 times as fast."""
+"""Width from which bfloat16 pays in all three models where the device has units for it: 1.4 to 1.6
+times faster over a whole short training on a CPU with AVX512_BF16; at 128 0.96 to 1.3 times, at 64
+0.7 to 1.0 times (benchmarks/precision.py)."""
 LORA_R = 8
 """Rank of `Chronos2Pipeline.fit`; its alpha is twice the rank."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from foresweep.errors import SpaceError, UnknownName
+from foresweep.metrics import QUANTILE_METRICS
 from foresweep.models import registry
 from foresweep.models.registry import BASELINES, FAMILIES, model_names
 from foresweep.space import Entry, Int, SearchSpace, SpaceFile, Start, parse_space_file
@@ -18,6 +19,8 @@ MODES = ("priority", "quick", "full", "random", "demo", "zero-shot")
 BASELINE_SOURCE = "baseline"
 ZERO_SHOT = "zero-shot"
 COMPANION = "beside"
+WIDER = (("random-walk", {"volatility": "garman-klass"}, "garman-klass"),)
+"""Baselines that enter a second time: model, config, what is different."""
 DEFAULT_MAX_RUNS = 5
 """Trials of a sweep per model unless `max_runs` says otherwise; the seed's own default."""
 
@@ -33,7 +36,7 @@ class Proposal:
     @property
     def is_free(self) -> bool:
         """Does it stand beside the configs asked for, at no cost to the budget of trials?"""
-        return self.source == BASELINE_SOURCE or self.is_companion
+        return self.source.partition(": ")[0] == BASELINE_SOURCE or self.is_companion
 
     @property
     def is_companion(self) -> bool:
@@ -166,6 +169,19 @@ def _within(space: SearchSpace, step_cap: int | None) -> SearchSpace:
     return replace(space, dimensions={**space.dimensions, "max_steps": capped})
 
 
-def baseline_proposals() -> tuple[Proposal, ...]:
-    """Every sweep runs the baselines first, on the same windows."""
-    return tuple(Proposal(name, {}, BASELINE_SOURCE) for name in BASELINES)
+def baseline_proposals(objective: str) -> tuple[Proposal, ...]:
+    """Every sweep runs the baselines first, on the same windows: the plain ones, and of
+    random-walk a second whose volatility comes from the range.
+
+    Where the objective looks at quantiles, the three with a spread worth it enter calibrated, too,
+    so that no model wins by calibration alone.
+    """
+    found = [Proposal(name, {}, BASELINE_SOURCE) for name in BASELINES]
+    found += [
+        Proposal(model, {**values}, f"{BASELINE_SOURCE}: {of}") for model, values, of in WIDER
+    ]
+    if objective in QUANTILE_METRICS:
+        for model, values, of in (("random-walk", {}, "ewma"), *WIDER, ("har", {}, "har")):
+            config = {**values, "fit_scale": True}
+            found.append(Proposal(model, config, f"{BASELINE_SOURCE}: {of}, scaled"))
+    return tuple(found)

@@ -41,6 +41,8 @@ from foresweep.tracker.tracker import Heartbeat, Tracker
 
 logger = logging.getLogger(__name__)
 
+EQUALS_LAST_VALUE = "equals last-value"
+"""Tag of a trained run whose medians are all the last close: point metrics do not rank it."""
 SYSTEM_EVERY_S = 30.0
 HEAD_MEMORY = "system/process_memory_mb"  # of this process, not of the one that trains
 SPARE = 4
@@ -291,7 +293,7 @@ def _execute(stage: Stage, run: Run, prepared: Prepared) -> Run:
         return tracker.finish_run(run.run_id, "failed", error=error.failed.traceback)
     except ForesweepError as error:
         return tracker.finish_run(run.run_id, "failed", error=str(error))
-    return tracker.finish_run(
+    finished = tracker.finish_run(
         run.run_id,
         "complete",
         scores=result.scores,
@@ -301,6 +303,9 @@ def _execute(stage: Stage, run: Run, prepared: Prepared) -> Run:
         duration_seconds=time.perf_counter() - started,
         peak_memory_mb=result.peak_memory_mb,
     )
+    if result.equals_last_value and not run.is_baseline:
+        return tracker.add_tag(run.run_id, EQUALS_LAST_VALUE)
+    return finished
 
 
 @contextmanager

@@ -47,6 +47,7 @@ from foresweep.search.proposals import Proposal
 
 IMPLIED = (("pretrained", None), ("size", None), ("size", "tiny"))
 """Laid under every config without being asked for."""
+SAME = 1e-12
 LEAK_STEPS = 2
 """A model that looks ahead does so from its first step: the leak test trains no longer."""
 
@@ -116,7 +117,7 @@ def prepare(proposal: Proposal, facts: Facts, plan: SweepPlan) -> Prepared:
     """Resolve one proposal. A refusal is an answer, not an error: the sweep goes on without it."""
     try:
         model = get_model(proposal.model)
-        values = _fitting(model.Config, proposal.config)
+        values = fitting(model.Config, proposal.config)
         config = make_config(model.Config, values, model=proposal.model)
         whole = model.resolve(config, replace(facts, step_cap=None))
         config = model.resolve(config, facts)
@@ -136,7 +137,7 @@ def prepare(proposal: Proposal, facts: Facts, plan: SweepPlan) -> Prepared:
     )
 
 
-def _fitting(config_type: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def fitting(config_type: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """The values without what a sweep lays under every config and a family has no field for: a
     start from scratch, in the size that was not asked for."""
     known = {h.name for h in hyperparameters(config_type)}
@@ -174,6 +175,11 @@ class TrialResult:
     training_time_s: float
     scoring_time_s: float
     peak_memory_mb: float
+
+    @property
+    def equals_last_value(self) -> bool:
+        """Is every point forecast the last close, as if nothing had been learnt?"""
+        return all(abs(self.scores[name]) < SAME for name in ("tune_skill", "val_skill"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +220,7 @@ class Trial:
             checkpoint_path=checkpoint.path,
             training_time_s=trained - started,
             scoring_time_s=time.perf_counter() - trained,
-            peak_memory_mb=_peak_memory_mb(),
+            peak_memory_mb=peak_memory_mb(),
         )
 
 
@@ -289,7 +295,7 @@ def _calibrated(
     return checkpoint, load_predictor(model, checkpoint, resources), made
 
 
-def _peak_memory_mb() -> float:
+def peak_memory_mb() -> float:
     """Largest resident size of this process so far, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -105,7 +105,7 @@ def leaderboard(runs: Iterable[Run], *, metric: str, maximize: bool | None = Non
     found = sorted(runs, key=lambda r: (not r.is_baseline, r.model_name != LAST_VALUE, r.run_id))
     fingerprints = {r.fingerprint for r in found}
     assert len(fingerprints) <= 1, "scores of different windows must not share a table"
-    naive = next((_score(r, metric) for r in found if r.model_name == LAST_VALUE), None)
+    naive = next((_score(r, metric) for r in found if _is_plain_last_value(r)), None)
     benchmark = _benchmark(found, bare)
     theirs = None if benchmark is None else _score(benchmark, metric)
     rows = _one_row_a_config([_row(r, part, bare, naive, theirs) for r in found], part, bare)
@@ -182,6 +182,13 @@ def _skill(score: float | None, other: float | None, bare: str) -> float | None:
     if score is None or not other or METRICS[bare].loss is None:
         return None
     return 1 - score / other
+
+
+def _is_plain_last_value(run: Run) -> bool:
+    """Last-value as it is, not calibrated: what skill is measured against."""
+    return run.model_name == LAST_VALUE and not any(
+        run.hyperparams.get(name) for name in ("fit_scale", "isotonic")
+    )
 
 
 def equals_last_value(run: Run, part: str, bare: str) -> bool:

@@ -1,0 +1,1 @@
+"""Fracast-0 as a model of foresweep."""

@@ -1,0 +1,157 @@
+"""What a config costs on this machine: a few of its real steps, in a process of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foresweep.data.demo import demo_panel
+from foresweep.data.splits import make_split
+from foresweep.data.windows import TrainWindows, Windows
+from foresweep.errors import ConfigError, UnknownName, UsageError
+from foresweep.models.base import DEFAULT_LEVELS, Facts, Predictor, Scored, TrialPruned
+from foresweep.models.config import make_config
+from foresweep.models.devices import bf16_is_fast, on_device
+from foresweep.models.gauge import count_parameters, peak_device_memory_mb, watched_steps
+from foresweep.models.registry import BASELINES, get_model
+from foresweep.models.training import EVALUATIONS
+from foresweep.search.channel import PipeChannel
+from foresweep.search.local import LocalEngine, TaskFailed, warm_up
+from foresweep.search.plan import SweepPlan, by_hand
+from foresweep.search.trial import fitting, peak_memory_mb
+
+TIMED_STEPS = 4
+FORECASTS = 16
+"""Windows of the forecast that is timed."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageCost:
+    """One optimiser's steps: most families have one, Kronos from scratch a tokenizer before it."""
+
+    trained_parameters: int
+    seconds_per_step: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What was measured."""
+
+    model: str
+    config: Mapping[str, Any]  # resolved
+    device: str
+    threads: int
+    parameters: int  # of all networks, trained or not
+    stages: tuple[StageCost, ...]  # empty where nothing is trained
+    seconds_per_forecast: float  # a window, FORECASTS at a time
+    memory_before_mb: float  # of the process, before the network was built
+    peak_memory_mb: float  # of the process
+    device_memory_mb: float | None  # allocated on a GPU at most
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+
+def estimate(plan: SweepPlan, values: Mapping[str, Any]) -> Estimate:
+    """Take a few steps of a config on the demo panel, in a worker, and say what they cost.
+
+    Raises what a training by hand raises for its config; UsageError for a baseline.
+    """
+    plan = by_hand(plan, values).checked()
+    (proposal,) = plan.proposals
+    if proposal.model in BASELINES:
+        raise UsageError(f"{proposal.model} has no network: there is nothing to estimate")
+    warm_up(plan.models)
+    with tempfile.TemporaryDirectory() as folder:
+        task = Measure(plan, Path(folder))
+        try:
+            found: Estimate = LocalEngine(plan.models).run(
+                task, log=Path(folder) / "log", on_progress=lambda _: None
+            )
+        except TaskFailed as error:
+            if error.failed.kind in (ConfigError.__name__, UnknownName.__name__):
+                raise UsageError(str(error)) from error
+            raise
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Task: the steps of the plan's one config."""
+
+    plan: SweepPlan
+    folder: Path
+
+    def __call__(self, channel: PipeChannel) -> Estimate:
+        (proposal,) = self.plan.proposals
+        resources = on_device(self.plan.resources)
+        panel = demo_panel()
+        split = make_split(panel, self.plan.horizon, max_context=self.plan.max_context)
+        train = TrainWindows(panel, split, split.part("train"))
+        model = get_model(proposal.model)
+        bars = sum(len(train.values(i)) for i in range(panel.num_items))
+        fast = bf16_is_fast(resources.device)
+        facts = Facts(split.horizon, split.max_context, bars, self.plan.step_cap, fast)
+        values = fitting(model.Config, proposal.config)
+        config = model.resolve(make_config(model.Config, values, model=model.name), facts)
+        short = config
+        if getattr(config, "max_steps", None):
+            short = replace(config, max_steps=EVALUATIONS * (TIMED_STEPS + 1))
+        tune = Windows(panel, split, split.part("tune"))
+        look = Look(tune, split.max_context)
+        before = peak_memory_mb()
+        with watched_steps() as stages, contextlib.suppress(TrialPruned):
+            # pruned at the first scoring: everything is known, and no state was written
+            model.train(
+                train, short, resources, seed=self.plan.seed, horizon=split.horizon,
+                score=look, report=stop_when_scored, out=self.folder / "checkpoint",
+            )  # fmt: skip
+        return Estimate(
+            model=model.name,
+            config=asdict(config),
+            device=resources.device,
+            threads=resources.threads,
+            parameters=look.parameters,
+            stages=tuple(StageCost(s.trained_parameters, s.seconds_per_step) for s in stages),
+            seconds_per_forecast=look.seconds,
+            memory_before_mb=before,
+            peak_memory_mb=peak_memory_mb(),
+            device_memory_mb=peak_device_memory_mb(resources.device),
+        )
+
+
+@dataclass(slots=True)
+class Look:
+    """A scorer that looks at what it is given, and scores nothing."""
+
+    windows: Windows
+    max_context: int
+    parameters: int = 0
+    seconds: float = 0.0
+
+    def __call__(self, predictor: Predictor) -> Scored:
+        self.parameters = count_parameters(predictor)
+        length = min(predictor.context_length, self.max_context)
+        context = self.windows.context(length, np.arange(FORECASTS))
+        horizon = self.windows.horizon
+        started = time.perf_counter()
+        predictor.predict(context, horizon=horizon, levels=DEFAULT_LEVELS, seed=0)
+        self.seconds = (time.perf_counter() - started) / FORECASTS
+        return Scored({"tune_pinball": 1.0}, {})
+
+
+def stop_when_scored(
+    step: int, scores: Mapping[str, float], losses: Mapping[str, NDArray[np.float64]] | None = None
+) -> None:
+    """A reporter that ends training at its first scoring. Raises TrialPruned."""
+    if losses is not None:
+        raise TrialPruned

@@ -1,0 +1,35 @@
+"""Which device has fast products in bfloat16, and how a sweep's configs come to know it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from foresweep.models.devices import bf16_is_fast
+
+
+@pytest.mark.parametrize(
+    ("avx512", "amx", "fast"), [(True, False, True), (False, True, True), (False, False, False)]
+)
+def test_a_cpu_is_fast_in_bf16_with_avx512_or_amx_for_it(
+    monkeypatch: pytest.MonkeyPatch, avx512: bool, amx: bool, fast: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert bf16_is_fast("cpu") == fast
+
+
+@pytest.mark.parametrize(("capability", "fast"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_a_cuda_device_is_fast_in_bf16_from_ampere_on(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], fast: bool
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        torch.cuda, "get_device_capability", lambda device: asked.append(device) or capability
+    )
+    assert bf16_is_fast("cuda:1") == fast
+    assert asked == [torch.device("cuda:1")]
+
+
+def test_a_device_that_was_not_tried_is_not_called_fast() -> None:
+    assert not bf16_is_fast("mps")

@@ -121,9 +121,10 @@ def _candidates(board: Leaderboard, model: str | None, baselines: bool) -> list[
     """
     wanted: tuple[str, ...] = ()
     if model is not None:
+        from foresweep.models.registry import ENSEMBLE
         from foresweep.search.proposals import expand_models
 
-        wanted = expand_models([model])
+        wanted = (ENSEMBLE,) if model == ENSEMBLE else expand_models([model])
     return [
         row
         for row in board.rows

@@ -18,7 +18,7 @@ import numpy as np
 from foresweep.data.panel import Panel
 from foresweep.data.splits import PartName, Split
 from foresweep.data.windows import Windows
-from foresweep.errors import CheckpointError, UnknownName, UsageError
+from foresweep.errors import CheckpointError, ModelError, UnknownName, UsageError
 from foresweep.evaluation.backtest import (
     FORECASTS,
     SCORED_PARTS,
@@ -150,14 +150,16 @@ def make_ensemble(
     """Choose members and weights on tune, save the ensemble and put it on record as a run of the
     sweep (default: the latest), scored on every part; test into sealed rows.
 
-    Raises UsageError for fewer than two candidates, NotFound, CheckpointError naming the member
-    that is gone or no longer makes its forecasts, PanelChanged, NotEnoughData.
+    Raises UsageError for fewer than two candidates, ModelError where no mix is better on tune than
+    one of them alone, NotFound, PanelChanged, NotEnoughData, CheckpointError naming the member that
+    is gone or no longer makes its forecasts.
     """
     sweep = tracker.get_sweep(sweep_id or "latest")
     pool = gather(tracker, sweep, recipe, runs_dir)
     started = time.perf_counter()
     bench = pool.bench(recipe)
     weights = bench.fit(np.ones(len(pool.tune), dtype=bool))
+    _require_two(pool, weights)
     members = [_member(pool.runs[name], weight) for name, weight in weights.items()]
     digest = json_hash(members_of(members, recipe.method))
     earlier = next(
@@ -203,6 +205,16 @@ def gather(tracker: Tracker, sweep: Sweep, recipe: Recipe, runs_dir: Path) -> Po
         )
     panel, split = reopen(sweep, runs_dir)
     return Pool(sweep, panel, split, {r.run_id: r for r in chosen}, metric, tuple(notes))
+
+
+def _require_two(pool: Pool, weights: dict[str, float]) -> None:
+    """Raises ModelError for a mix of one: a copy of a run would count as a trial of its own."""
+    if len(weights) < 2:
+        (name,) = weights
+        raise ModelError(
+            f"no mix has a lower {pool.metric} on tune than {pool.runs[name].model_name} alone "
+            f"({name}): there is nothing to save; try --method median or mean, or more runs"
+        )
 
 
 def _wanted(run: Run, models: Sequence[str]) -> bool:

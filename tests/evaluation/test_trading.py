@@ -236,10 +236,10 @@ def test_the_long_run_variance_is_statsmodels():
 
 def test_the_error_of_a_sharpe_ratio_is_the_spread_of_sharpe_ratios():
     rng = np.random.default_rng(1)
-    draws = [sharpe(0.1 + rng.standard_normal(400), 1.0, lags=0) for _ in range(600)]
+    draws = [sharpe(1.5 + rng.standard_normal(400), 1.0, lags=0) for _ in range(600)]
     ratios, errors = np.array(draws).T
     assert np.mean(errors) == pytest.approx(ratios.std(), rel=0.1)
-    assert np.mean(errors) == pytest.approx(np.sqrt((1 + 0.1**2 / 2) / 400), rel=0.02)
+    assert np.mean(errors) == pytest.approx(np.sqrt((1 + 1.5**2 / 2) / 400), rel=0.02)
 
 
 def test_momentum_in_returns_widens_the_error():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foresweep.cli.board import say_apart, show_breakdown, with_marks
+from foresweep.cli.breakdown import show_groups, show_trading
 from foresweep.cli.files import find_log, with_checkpoint
 from foresweep.cli.options import (
     Db,
@@ -217,10 +218,44 @@ def _export(row: Row, board: Leaderboard) -> None:
     typer.echo(f"Wrote {path.name} (the checkpoint's folder) and {card.name} (its card).", err=True)
 
 
-def show(run: RunId, as_json: Json = False, db: Db = None) -> None:
-    """One run in full: config, scores, curve, provenance, and the error if it failed."""
+def show(
+    run: RunId,
+    by: Annotated[
+        str | None,
+        typer.Option("--by", help="A score of it by item, origin, lead, year or regime."),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="Score for --by: val_... or tune_.... Default: val_ and the objective."),
+    ] = None,
+    cost_bps: Annotated[
+        float | None,
+        typer.Option("--cost-bps", help="The trading rule on val at this cost, in basis points."),
+    ] = None,
+    as_json: Json = False,
+    db: Db = None,
+    runs: Runs = None,
+) -> None:
+    """One run in full: config, scores, curve, provenance, and the error if it failed.
+
+    --by shows where it wins and loses, beside last-value and with 95 % bounds by block bootstrap;
+    --cost-bps what its forecasts would have earned at another cost than the stored 5.
+    """
+    if by is None and metric is not None:
+        raise UsageError(
+            "--metric says what --by shows; give --by item, origin, lead, year, regime"
+        )
+    if by is not None and cost_bps is not None:
+        raise UsageError("--by and --cost-bps are two questions; give one")
     with open_existing(db) as tracker:
         found = tracker.get_run(run)
+        runs_dir = settings(db, runs).runs_dir
+        if by is not None:
+            show_groups(tracker, found, by, metric, runs_dir=runs_dir, as_json=as_json)
+            return
+        if cost_bps is not None:
+            show_trading(tracker, found, "val", cost_bps, runs_dir=runs_dir, as_json=as_json)
+            return
         provenance = tracker.get_environment(found.run_id)
         curves = tracker.get_curves(found.run_id)
         notes = tracker.get_notes(found.run_id)

@@ -80,7 +80,6 @@ def make_market(windows: Windows, scale: Array) -> Market:
     cell = cell.reshape(rows.shape)
     place = _timeline_places(windows)
     bar_of_cell = place[cells] - place[cells].min(initial=len(windows.panel.timeline))
-    owner = _item_of(windows, cells)
     return Market(
         last_close=windows.last_close,
         size=_sizes(1.0 / _floored(scale, windows.origin), windows.origin),
@@ -90,7 +89,7 @@ def make_market(windows: Windows, scale: Array) -> Market:
         bar=bar_of_cell[cell],
         cell=cell,
         bar_of_cell=bar_of_cell,
-        joined=(np.diff(cells) == 1) & (np.diff(owner) == 0),
+        joined=np.diff(cells) == 1,  # never across items: an item's first row is no label
         num_bars=int(bar_of_cell.max(initial=-1)) + 1,
         bars_per_year=bars_per_year(windows.panel.timeline),
     )

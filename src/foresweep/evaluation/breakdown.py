@@ -3,8 +3,8 @@
 Reads stored loss panels, so no question needs new training. Every mean stands with an interval by
 block bootstrap: origins are drawn in blocks, with all their items, so that labels that overlap and
 days that are bad for all are not counted as so many independent observations. Blocks are as short
-as the overlap, so intervals are somewhat narrow: of 120 origins whose labels overlap threefold, those
-of 95 % held the truth in 87 %. Each is of one group alone: of twenty, one misses by luck.
+as the overlap, so intervals are somewhat narrow: of 120 origins whose labels overlap threefold,
+those of 95 % held the truth in 87 %. Each is of one group alone: of twenty, one misses by luck.
 """
 
 from __future__ import annotations

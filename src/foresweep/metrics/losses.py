@@ -17,14 +17,14 @@ def pct_mae_loss(outcome: Outcome) -> Array:
 
 def price_mae_loss(outcome: Outcome) -> Array:
     """[N, H] absolute error of the median, in price units (adjusted where prices are)."""
-    error: Array = np.abs(outcome.median - outcome.labels)
-    return error
+    return outcome.errors
 
 
 def smape_loss(outcome: Outcome) -> Array:
     """[N, H] absolute error of the median, percent of the mean of forecast and actual size."""
-    size: Array = np.abs(outcome.median) + np.abs(outcome.labels)
-    return 200.0 * np.abs(outcome.median - outcome.labels) / size
+    size = np.abs(outcome.median)
+    size += np.abs(outcome.labels)
+    return 200.0 * np.divide(outcome.errors, size, out=size)
 
 
 def mase_loss(outcome: Outcome) -> Array:

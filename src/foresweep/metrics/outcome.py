@@ -18,8 +18,8 @@ from foresweep.errors import UsageError
 Array: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
 
-CHUNK = 64
-"""Windows handled at a time: what is worked on stays in the cache."""
+CELLS = 4096
+"""Cells (windows times leads) handled at a time: what is worked on stays in the cache."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,9 +60,15 @@ class Outcome:
         return self._found.median
 
     @cached_property
+    def errors(self) -> Array:
+        """[N, H] absolute error of the median, price."""
+        error = self.median - self.labels
+        return np.abs(error, out=error)
+
+    @cached_property
     def pct_errors(self) -> Array:
         """[N, H] absolute error of the median, percent of the last close."""
-        return 100.0 * np.abs(self.median - self.labels) / self.last_close[:, None]
+        return self.errors * (100.0 / self.last_close)[:, None]
 
     @property
     def pinballs(self) -> Array:
@@ -101,26 +107,28 @@ class Outcome:
 
     @cached_property
     def _found(self) -> Pass:
-        """Since pinball is (|y - q| + (2 level - 1) (y - q)) / 2, errors are needed once, and
-        means over levels are products with a vector: several times faster than sums over a short
-        last axis."""
+        """Since pinball is (|y - q| + (2 level - 1) (y - q)) / 2, errors are needed once, and a
+        mean over levels is a product with a vector. Levels are laid out first, each in one piece:
+        about twice as fast as windows first, as forecasts come."""
         num, horizon, width = self.quantiles.shape
         tilt, ones = 2.0 * np.asarray(self.levels) - 1.0, np.ones(width)
-        at_half = self.levels.index(0.5)
+        half = self.levels.index(0.5)
         band = [self.levels.index(x) for x in (0.1, 0.9) if x in self.levels]
         median, pinballs = np.empty((num, horizon)), np.empty((num, horizon))
-        below, inside = np.zeros(width), 0
-        for start in range(0, num, CHUNK):
-            at = slice(start, start + CHUNK)
-            quantiles = self.quantiles[at]
-            median[at] = quantiles[..., at_half]
-            error = self.labels[at, :, None] - quantiles
+        below, inside = np.zeros(width, dtype=np.int64), 0
+        step = max(1, CELLS // horizon)
+        for start in range(0, num, step):
+            at = slice(start, start + step)
+            error = np.array(self.quantiles[at].reshape(-1, width).T, order="C")
+            median[at] = error[half].reshape(-1, horizon)
+            np.subtract(self.labels[at].reshape(-1), error, out=error)
             under = error <= 0.0
-            below += under.reshape(-1, width).sum(axis=0)
+            below += np.count_nonzero(under, axis=1)
             if len(band) == 2:
-                inside += int(((error[..., band[0]] >= 0.0) & under[..., band[1]]).sum())
-            tilted = error @ tilt
-            pinballs[at] = np.abs(error, out=error) @ ones + tilted
+                inside += int(np.count_nonzero((error[band[0]] >= 0.0) & under[band[1]]))
+            tilted = tilt @ error
+            tilted += ones @ np.abs(error, out=error)
+            pinballs[at] = tilted.reshape(-1, horizon)
         pinballs *= (50.0 / width) / self.last_close[:, None]
         cells = max(num * horizon, 1)
         share = inside / cells if len(band) == 2 else float("nan")

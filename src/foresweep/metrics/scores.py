@@ -22,21 +22,24 @@ def skill(value: float, baseline: float) -> float:
 
 def rmse_pct(outcome: Outcome) -> float:
     """Root mean squared error of the median, percent of the last close."""
-    return float(np.sqrt((pct_mae_loss(outcome) ** 2).mean()))
+    return float(np.sqrt(_squares(pct_mae_loss(outcome)) / outcome.labels.size))
 
 
 def r2(outcome: Outcome) -> float:
     """R2 of percentage moves from the last close, pooled over windows and leads."""
-    moves = 100.0 * (outcome.labels / outcome.last_close[:, None] - 1.0)
-    return skill(
-        float((pct_mae_loss(outcome) ** 2).sum()), float(((moves - moves.mean()) ** 2).sum())
-    )
+    moves = outcome.labels * (100.0 / outcome.last_close)[:, None]
+    moves -= moves.mean()
+    return skill(_squares(pct_mae_loss(outcome)), _squares(moves))
 
 
 def r2_vs_naive(outcome: Outcome, naive: Outcome) -> float:
     """1 - squared percentage error over that of last-value, both pooled."""
-    squares = [float((pct_mae_loss(o) ** 2).sum()) for o in (outcome, naive)]
-    return skill(squares[0], squares[1])
+    return skill(_squares(pct_mae_loss(outcome)), _squares(pct_mae_loss(naive)))
+
+
+def _squares(values: Array) -> float:
+    """Sum of squares."""
+    return float(np.vdot(values, values))
 
 
 def coverage_80(outcome: Outcome) -> float:
@@ -56,9 +59,13 @@ def directional_accuracy(outcome: Outcome) -> float:
     equal to the last close names none and counts one half, as a coin would get.
     """
     base = outcome.last_close[:, None]
-    actual, named = np.sign(outcome.labels - base), np.sign(outcome.median - base)
-    points = np.where(named == 0, 0.5, named == actual)[actual != 0]
-    return float(points.mean()) if points.size else 0.5
+    up, down = outcome.labels > base, outcome.labels < base
+    named_up, named_down = outcome.median > base, outcome.median < base
+    moved = up | down
+    right = np.count_nonzero((up & named_up) | (down & named_down))
+    none = np.count_nonzero(moved & ~(named_up | named_down))
+    num = np.count_nonzero(moved)
+    return (right + 0.5 * none) / num if num else 0.5
 
 
 def rank_ic(outcome: Outcome) -> float:

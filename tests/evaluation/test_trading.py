@@ -21,6 +21,7 @@ from foresweep.evaluation.trading import (
     sharpe,
     trade,
 )
+from foresweep.metrics import Outcome
 from panels import close_panel, every_day, make_frame, make_panel, walk_frame, weekdays
 from strategies import ragged_panels
 
@@ -31,7 +32,16 @@ def windows_of(panel, horizon=5, stride=None, part="val") -> Windows:
 
 
 def market_of(windows):
-    return make_market(windows, volatility_scale(windows))
+    return windows, make_market(windows, volatility_scale(windows))
+
+
+def run(median, market, **cost):
+    """The rule on medians [N, H] of the windows that `market_of` was made of."""
+    windows, market = market
+    quantiles = np.repeat(median[..., None], 9, axis=2)
+    levels = tuple(k / 10 for k in range(1, 10))
+    labels, last = windows.labels[: len(median)], windows.last_close[: len(median)]
+    return trade(Outcome(labels, quantiles, levels, last), market, **cost)
 
 
 def guesses(windows, seed=0):
@@ -81,7 +91,7 @@ def by_hand(windows, median, cost_bps):
 def test_the_rule_is_the_one_stated_bar_by_bar(horizon, stride):
     windows = windows_of(make_panel(3, 500, seed=1), horizon, stride)
     median = guesses(windows)
-    found = trade(median, market_of(windows), cost_bps=7.0)
+    found = run(median, market_of(windows), cost_bps=7.0)
     net, beside, traded = by_hand(windows, median, 7.0)
     np.testing.assert_allclose(found.net, net, atol=1e-14)
     np.testing.assert_allclose(found.always_long, beside, atol=1e-14)
@@ -103,7 +113,7 @@ def test_items_that_come_late_lack_bars_or_trade_on_weekends_are_traded_as_state
     if not len(windows):
         return
     median = guesses(windows, seed=1)
-    found = trade(median, market_of(windows))
+    found = run(median, market_of(windows))
     net, beside, traded = by_hand(windows, median, 5.0)
     np.testing.assert_allclose(found.net, net, atol=1e-13)
     np.testing.assert_allclose(found.always_long, beside, atol=1e-13)
@@ -120,7 +130,7 @@ def test_an_order_is_filled_at_the_open_after_the_origin_not_at_its_close():
     windows = windows_of(panel_from_frame(frame), 1, 1)
     up = np.sign(windows.label_bars[:, 0, CLOSE] - windows.label_bars[:, 0, OPEN])
     median = (windows.last_close * (1 + 0.01 * up))[:, None]
-    found = trade(median, market_of(windows), cost_bps=0.0)
+    found = run(median, market_of(windows), cost_bps=0.0)
     moves = windows.label_bars[:, 0, CLOSE] / windows.label_bars[:, 0, OPEN] - 1
     np.testing.assert_allclose(found.gross, np.abs(moves), rtol=1e-12)
 
@@ -128,18 +138,21 @@ def test_an_order_is_filled_at_the_open_after_the_origin_not_at_its_close():
 def test_a_rule_that_never_trades_is_undefined_not_zero():
     windows = windows_of(make_panel(2, 400))
     still = np.repeat(windows.last_close[:, None], windows.horizon, axis=1)
-    found = trade(still, market_of(windows))
+    found = run(still, market_of(windows))
     assert all(np.isnan(v) for v in found.scores.values())
+    kept = still.astype(np.float32).astype(np.float64)  # as forecasts are stored
+    assert (kept != still).any()
+    assert np.isnan(run(kept, market_of(windows)).scores["sharpe"])
     one = still.copy()
     one[3, -1] *= 1.001
-    assert all(np.isfinite(v) for v in trade(one, market_of(windows)).scores.values())
+    assert all(np.isfinite(v) for v in run(one, market_of(windows)).scores.values())
 
 
 def test_only_the_last_lead_gives_the_sign():
     windows = windows_of(make_panel(2, 400))
     median = np.repeat(windows.last_close[:, None], windows.horizon, axis=1)
     median[:, :-1] *= 1.05
-    assert np.isnan(trade(median, market_of(windows)).scores["sharpe"])
+    assert np.isnan(run(median, market_of(windows)).scores["sharpe"])
 
 
 def test_positions_never_borrow_and_calm_items_get_more():
@@ -152,7 +165,7 @@ def test_positions_never_borrow_and_calm_items_get_more():
         )
     )
     windows = windows_of(panel)
-    market = market_of(windows)
+    market = market_of(windows)[1]
     np.testing.assert_allclose(np.bincount(windows.origin, market.size), 1.0)
     calm = windows.column == 0
     assert market.size[calm].mean() > 2 * market.size[~calm].mean()
@@ -162,14 +175,14 @@ def test_an_item_that_never_moves_does_not_take_all_the_capital():
     rng = np.random.default_rng(0)
     walks = {f"A{k}": 50 * np.exp(0.01 * np.cumsum(rng.standard_normal(400))) for k in range(5)}
     windows = windows_of(close_panel(walks | {"FLAT": np.full(400, 9.0)}))
-    share = market_of(windows).size[windows.column == 5]
+    share = market_of(windows)[1].size[windows.column == 5]
     assert share.max() < 0.55
 
 
 def test_always_long_bought_once_and_sold_once_turns_over_twice():
     windows = windows_of(make_panel(1, 500), 1, 1)
     up = 1.01 * windows.last_close[:, None]
-    found = trade(up, market_of(windows))
+    found = run(up, market_of(windows))
     assert found.traded.sum() == pytest.approx(2.0)
     assert np.isnan(found.scores["sharpe"]), "always long of one item is its own yardstick"
 
@@ -177,7 +190,7 @@ def test_always_long_bought_once_and_sold_once_turns_over_twice():
 def test_cost_is_paid_on_what_is_traded_and_lowers_what_is_earned():
     windows = windows_of(make_panel(3, 500, seed=3), 5, 1)
     median, market = guesses(windows), market_of(windows)
-    free, dear = (trade(median, market, cost_bps=c) for c in (0.0, 20.0))
+    free, dear = (run(median, market, cost_bps=c) for c in (0.0, 20.0))
     np.testing.assert_allclose(free.net - dear.net, 0.002 * free.traded, atol=1e-15)
     np.testing.assert_array_equal(free.net, free.gross)
     assert dear.scores["turnover"] == free.scores["turnover"]
@@ -188,13 +201,13 @@ def test_cost_is_paid_on_what_is_traded_and_lowers_what_is_earned():
 def test_a_cost_that_is_none_is_refused(cost):
     windows = windows_of(make_panel(1, 400))
     with pytest.raises(ConfigError, match="cost_bps"):
-        trade(guesses(windows), market_of(windows), cost_bps=cost)
+        run(guesses(windows), market_of(windows), cost_bps=cost)
 
 
 def test_forecasts_of_other_windows_are_refused():
     windows = windows_of(make_panel(1, 400))
     with pytest.raises(ForecastError, match="to trade"):
-        trade(guesses(windows)[1:], market_of(windows))
+        run(guesses(windows)[1:], market_of(windows))
 
 
 def test_no_bar_after_the_part_is_looked_at():
@@ -202,7 +215,7 @@ def test_no_bar_after_the_part_is_looked_at():
     windows = windows_of(panel, part="tune")
     changed = Windows(replace_after(panel, windows.part.stop - 1), windows.split, windows.part)
     median = guesses(windows)
-    before, after = (trade(median, market_of(w)) for w in (windows, changed))
+    before, after = (run(median, market_of(w)) for w in (windows, changed))
     np.testing.assert_array_equal(before.net, after.net)
     assert before.scores == after.scores
 
@@ -213,8 +226,8 @@ def test_who_knows_the_moves_earns_and_who_names_the_opposite_loses():
     median = np.repeat((windows.last_close * (1 + ahead))[:, None], windows.horizon, axis=1)
     against = np.repeat((windows.last_close * (1 - ahead))[:, None], windows.horizon, axis=1)
     market = market_of(windows)
-    assert trade(median, market).scores["sharpe"] > 4
-    assert trade(against, market).scores["sharpe"] < -4
+    assert run(median, market).scores["sharpe"] > 4
+    assert run(against, market).scores["sharpe"] < -4
 
 
 def test_the_year_has_as_many_bars_as_the_calendar():

@@ -125,7 +125,7 @@ def score_part(forecast: Forecast, windows: Windows, *, naive: Naive | None = No
     values = _checked(forecast, len(windows), windows.horizon, forecast.levels)
     outcome = _outcome(Forecast(values, forecast.levels), windows, naive.setting)
     losses = loss_panel(outcome, windows, naive.setting.scale)
-    found = metrics.score(outcome, naive.outcome) | trade(outcome.median, naive.market).scores
+    found = metrics.score(outcome, naive.outcome) | trade(outcome, naive.market).scores
     found["dm_pvalue_vs_naive"] = compare(losses, naive.losses)
     return PartScores({f"{windows.part.name}_{k}": v for k, v in found.items()}, losses)
 

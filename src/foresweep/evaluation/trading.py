@@ -1,7 +1,7 @@
 """What one stated trading rule would have earned on a forecast: no more than a plausibility check.
 
     signal     at the close of the origin: the sign of (median at lead H - last close); a median
-               equal to the last close has no sign and takes no position
+               equal to the last close (to a millionth) has no sign and takes no position
     size       in proportion to 1 / volatility known at the origin, so that the sizes of all items
                scored at that origin add to 1: no borrowed money
     fill       at the open of the bar after the origin, left at the first open after lead H; the
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from foresweep.data.panel import CLOSE, OPEN, IntArray
 from foresweep.data.windows import Windows
 from foresweep.errors import ConfigError, ForecastError
-from foresweep.metrics import TRADING_METRICS
+from foresweep.metrics import TRADING_METRICS, Outcome
 from foresweep.models.base import Array
 
 COST_BPS = 5.0
@@ -59,7 +59,6 @@ class Trading:
 class Market:
     """What the windows of a part can be traded at: the same for every forecast of them."""
 
-    last_close: Array  # [N]
     size: Array  # [N] share of the capital of a sleeve in each window
     equal: Array  # [N] the same for always-long
     num_sleeves: int
@@ -81,7 +80,6 @@ def make_market(windows: Windows, scale: Array) -> Market:
     place = _timeline_places(windows)
     bar_of_cell = place[cells] - place[cells].min(initial=len(windows.panel.timeline))
     return Market(
-        last_close=windows.last_close,
         size=_sizes(1.0 / _floored(scale, windows.origin), windows.origin),
         equal=_sizes(np.ones(len(windows)), windows.origin),
         num_sleeves=-(-windows.horizon // windows.part.stride),
@@ -95,14 +93,16 @@ def make_market(windows: Windows, scale: Array) -> Market:
     )
 
 
-def trade(median: Array, market: Market, *, cost_bps: float = COST_BPS) -> Trading:
-    """The rule on median forecasts [N, H], prices. Raises ForecastError for another number of
-    windows, ConfigError for a cost below 0 or not finite."""
+def trade(outcome: Outcome, market: Market, *, cost_bps: float = COST_BPS) -> Trading:
+    """The rule on the medians of an outcome of the market's windows. Raises ForecastError for
+    another number of windows, ConfigError for a cost below 0 or not finite."""
     if not 0 <= cost_bps < np.inf:
         raise ConfigError(f"cost_bps={cost_bps} must be 0 or more basis points, and finite")
-    if len(median) != len(market.size):
-        raise ForecastError(f"{len(median)} forecasts for {len(market.size)} windows to trade")
-    sign = np.sign(median[:, -1] - market.last_close)
+    if len(outcome.labels) != len(market.size):
+        raise ForecastError(
+            f"{len(outcome.labels)} forecasts for {len(market.size)} windows to trade"
+        )
+    sign = outcome.named_direction[:, -1]
     gross, traded = _walk(sign * market.size, market)
     long_gross, long_traded = _walk(market.equal, market)
     rate = cost_bps / 1e4

@@ -21,6 +21,10 @@ IntArray: TypeAlias = NDArray[np.int64]
 CELLS = 4096
 """Cells (windows times leads) handled at a time: what is worked on stays in the cache."""
 
+SAME = 1e-6
+"""A median this near to the last close, as a share of it, is the last close: forecasts are kept
+in single precision, and a move of 0.0001 percent is no signal."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Setting:
@@ -98,6 +102,13 @@ class Outcome:
                 "give them as Outcome(..., setting=Setting(...))"
             )
         return self.setting
+
+    @property
+    def named_direction(self) -> NDArray[np.int8]:
+        """[N, H] 1 where the median is above the last close, -1 below, 0 where it is the same."""
+        base = self.last_close[:, None]
+        up, down = self.median > base * (1.0 + SAME), self.median < base * (1.0 - SAME)
+        return up.astype(np.int8) - down.astype(np.int8)
 
     def take(self, index: IntArray) -> Outcome:
         """The windows at `index`, in that order."""

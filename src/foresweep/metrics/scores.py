@@ -7,8 +7,8 @@ import numpy as np
 from foresweep.metrics.losses import pct_mae_loss
 from foresweep.metrics.outcome import Array, Outcome
 
-TIED = 9
-"""Decimals to which moves are compared: what differs by rounding alone is tied."""
+TIED = 6
+"""Decimals to which moves are compared, as `SAME`: what differs by rounding alone is tied."""
 FEWEST_RANKED = 3
 """Items of an origin below which an order of them says nothing."""
 
@@ -56,14 +56,14 @@ def directional_accuracy(outcome: Outcome) -> float:
     """Share of moves from the last close whose sign the median has.
 
     Cells where the close came back to the last close have no direction and are left out; a median
-    equal to the last close names none and counts one half, as a coin would get.
+    equal to the last close (to a millionth) names none and counts one half, as a coin would get.
     """
     base = outcome.last_close[:, None]
     up, down = outcome.labels > base, outcome.labels < base
-    named_up, named_down = outcome.median > base, outcome.median < base
+    named = outcome.named_direction
     moved = up | down
-    right = np.count_nonzero((up & named_up) | (down & named_down))
-    none = np.count_nonzero(moved & ~(named_up | named_down))
+    right = np.count_nonzero((up & (named > 0)) | (down & (named < 0)))
+    none = np.count_nonzero(moved & (named == 0))
     num = np.count_nonzero(moved)
     return (right + 0.5 * none) / num if num else 0.5
 

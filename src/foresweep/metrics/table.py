@@ -212,7 +212,7 @@ _ROWS = (
         "directional_accuracy",
         "fraction",
         True,
-        "mean of sign(m - b) = sign(y - b) where y != b; m = b counts 1/2",
+        "mean of sign(m - b) = sign(y - b) where y != b; m = b, to a millionth, counts 1/2",
         "Pesaran and Timmermann 1992, A simple test of predictive performance",
         lambda o, _: directional_accuracy(o),
     ),

@@ -69,7 +69,7 @@ def run_trading(
     """The trading rule on a run's stored forecasts, at a cost of your own. Raises as `run_groups`,
     and ConfigError for a cost that is none."""
     windows, outcome = reopened(tracker, run, _looked_at(part), runs_dir)
-    return trade(outcome.median, naive_part(windows).market, cost_bps=cost_bps)
+    return trade(outcome, naive_part(windows).market, cost_bps=cost_bps)
 
 
 def reopened(tracker: Tracker, run: Run, part: PartName, runs_dir: Path) -> tuple[Windows, Outcome]:

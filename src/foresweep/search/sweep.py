@@ -63,6 +63,7 @@ def run_sweep(plan: SweepPlan, *, tracker: Tracker, runs_dir: Path, listen: List
         seed=plan.seed,
         count=SPARE * plan.budget,
         step_cap=plan.step_cap,
+        max_context=plan.max_context,
     )
     require_writable(runs_dir)
     engine = LocalEngine(plan.models)

@@ -159,7 +159,14 @@ def test_windows_of_one_call_that_see_each_other_are_found_in_both_orders():
     said = found(Made(spread=lambda c: np.full(len(c), c.last_close.mean() / 50)))
     assert set(said) == {"item order", "window order"}
     assert "other items are left out" in said["item order"]
-    assert "other origins are in the same call" in said["window order"]
+    assert "other origins in the same call" in said["window order"]
+
+
+def test_a_whisper_below_rounding_is_heard_too():
+    said = found(
+        Made(lambda c: np.tile(c.last_close[:, None] * (1 + 1e-9 * c.last_close.mean()), 4))
+    )
+    assert set(said) == {"item order", "window order"}
 
 
 def test_forecasts_that_see_only_the_other_origins_are_called_window_order():

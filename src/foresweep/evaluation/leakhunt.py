@@ -5,8 +5,8 @@
                   earlier one, or on the open
     scaler        bars after the origin that move a forecast a little: a mean or a spread that was
                   taken over a centred window, or over the whole series
-    item order    items turned round, and each asked alone
-    window order  origins turned round, and each asked alone
+    item order    items turned round, each asked alone, and the others' bars changed
+    window order  origins turned round, each asked alone, and the others' bars changed
     training      bars of test, of val and of tune, before a short training: what is fitted must
                   not move
 
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foresweep.data.panel import CLOSE, OPEN, VOLUME, IntArray, Panel
 from foresweep.data.splits import PartName, Split
@@ -36,6 +37,7 @@ Probe: TypeAlias = Literal[
 PROBES: tuple[Probe, ...] = (
     "target", "return base", "scaler", "item order", "window order", "training"
 )  # fmt: skip
+Mask: TypeAlias = NDArray[np.bool_]
 NUDGE = 1.1
 """Factor of a changed bar: large enough to be seen through single precision and draws."""
 FOLLOWS = 0.5
@@ -80,12 +82,18 @@ class Way:
     def windows(self) -> Windows:
         return Windows(self.panel, self.split, self.split.part(PART))
 
-    def ask(self, panel: Panel, select: IntArray) -> Array:
-        """[n, H, Q] of the windows at `select`, all in one call, in that order."""
+    def ask(self, panel: Panel, select: IntArray, spoilt: Mask | None = None) -> Array:
+        """[n, H, Q] of the windows at `select`, all in one call, in that order; those `spoilt` [n]
+        are shown another last bar."""
         windows = Windows(panel, self.split, self.split.part(PART))
         length = min(self.predictor.context_length, self.split.max_context)
+        context = windows.context(length, select)
+        if spoilt is not None:
+            values = context.values.copy()
+            values[spoilt, -1] *= NUDGE
+            context = dataclasses.replace(context, values=values)
         made = self.predictor.predict(
-            windows.context(length, select),
+            context,
             horizon=self.split.horizon,
             levels=DEFAULT_LEVELS,
             seed=self.seed,
@@ -174,7 +182,7 @@ def _named(leads: IntArray, moved: Array, beyond: Array) -> list[Finding]:
     return found if "target" in [f.probe for f in found] else [*_later_base(leads, strong), *found]
 
 
-def _later_base(leads: IntArray, strong: Array) -> list[Finding]:
+def _later_base(leads: IntArray, strong: Mask) -> list[Finding]:
     for n, k in enumerate(leads):
         followed = np.flatnonzero(strong[n]) + 1
         if len(followed):
@@ -212,25 +220,30 @@ def _behind(way: Way, groups: Sequence[IntArray]) -> list[Finding]:
 
 
 def _orders(way: Way, select: IntArray, groups: Sequence[IntArray]) -> list[Finding]:
-    """Do the windows of one call see each other, or their own place?"""
+    """Do the windows of one call see each other, or their own place?
+
+    Order is compared up to rounding; what others hold, in calls of one shape, bit for bit."""
     found: list[Finding] = []
     first = groups[0]
     together = way.ask(way.panel, first)
-    turned = way.ask(way.panel, first[::-1])[::-1]
     alone = np.concatenate([way.ask(way.panel, first[n : n + 1]) for n in range(len(first))])
-    if _differ(together, turned):
+    others = np.arange(len(first)) >= len(first) // 2
+    beside = way.ask(way.panel, first, others)
+    if _differ(together, way.ask(way.panel, first[::-1])[::-1]):
         found.append(Finding("item order", "forecasts change when items are turned round"))
-    elif _differ(together, alone):
-        found.append(Finding("item order", "forecasts change when the other items are left out"))
+    elif _differ(together, alone) or not np.array_equal(together[~others], beside[~others]):
+        says = "forecasts change when the other items are left out or changed"
+        found.append(Finding("item order", says))
     whole = way.ask(way.panel, select)
-    turned = way.ask(way.panel, select[::-1])[::-1]
+    others = ~np.isin(select, first)
+    beside = way.ask(way.panel, select, others)
     by_origin = np.empty_like(whole)
     for group in groups:
         by_origin[np.isin(select, group)] = way.ask(way.panel, group)
-    if _differ(whole, turned):
+    if _differ(whole, way.ask(way.panel, select[::-1])[::-1]):
         found.append(Finding("window order", "forecasts change when origins are turned round"))
-    elif _differ(whole, by_origin):
-        says = "forecasts change when other origins are in the same call"
+    elif _differ(whole, by_origin) or not np.array_equal(whole[~others], beside[~others]):
+        says = "forecasts change when other origins in the same call are left out or changed"
         found.append(Finding("window order", says))
     return found
 

@@ -17,6 +17,7 @@ from foresweep.selection.judged import verdict_on_runs
 from foresweep.selection.questions import ask, loss_of_objective
 from foresweep.selection.sealed import open_losses
 from foresweep.selection.seeds import median_seed
+from foresweep.tracker.hiding import hide_run
 from foresweep.tracker.tracker import Tracker
 from judged_sweep import Planted, plant, spoil_test, stored
 from runs import make_run
@@ -155,6 +156,15 @@ def test_failed_and_pruned_trials_of_the_lineage_count(tracker: Tracker, tmp_pat
         tracker.finish_run(run.run_id, state)
     found = judged(made)
     assert (found.num_trials, found.num_tested) == (11, 9)
+
+
+def test_a_removed_run_is_still_a_trial_among_all_that_are_tested(
+    tracker: Tracker, tmp_path: Path
+) -> None:
+    made = plant(tracker, tmp_path / "runs", GOOD)
+    hide_run(tracker, made.id("t0"))
+    found = judged(made)
+    assert (found.num_trials, found.num_tested) == (9, 9)
 
 
 CUTOFF = {"date": "2018-01-08", "source": "the paper"}

@@ -55,6 +55,11 @@ class Case:
     record: Record = Record()
     weights: Weights = Weights()
 
+    @property
+    def level(self) -> float:
+        """Of gate 1: 0.05 / j^2."""
+        return LEVEL / self.record.judged_number**2
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opened:

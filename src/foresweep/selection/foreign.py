@@ -175,13 +175,11 @@ def _panel(table: LongTable, values: Array, trial: str, part: str | None) -> Arr
     return out
 
 
-def _scales(table: LongTable, benchmark: str, asked: Asked, part: str) -> Array:
-    """[all origins, items] the scale in the file, else the EWMA of the benchmark's earlier losses;
-    of test nothing is read before test is asked for."""
+def _scales(table: LongTable, benchmark: str, asked: Asked) -> Array:
+    """[all origins, items] the scale in the file, else the EWMA of the benchmark's earlier losses:
+    what comes later moves neither."""
     values = table.loss if table.scale is None else table.scale
     found = _panel(table, values, benchmark, None)
-    if part != "test":
-        found[table.origin[table.part == "test"]] = np.nan
     if table.scale is None:
         return earlier_losses(found, lag=block_length(asked.horizon, asked.stride))
     return np.where(found > 0, found, np.nan)
@@ -222,7 +220,7 @@ def _grids(
     reference = ~np.isnan(panels[benchmark])
     if not reference.any():
         raise DataError(f"benchmark {benchmark!r} has no losses on {part}")
-    scale = _scales(table, benchmark, asked, part)
+    scale = _scales(table, benchmark, asked)
     scaled = reference & ~np.isnan(scale)
     notes = []
     if beyond := int((~np.isnan(list(panels.values()))).any(axis=0).sum() - reference.sum()):

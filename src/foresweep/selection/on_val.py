@@ -35,10 +35,6 @@ class Seen:
     differences: Array  # [O, K] against the benchmark
 
     @property
-    def level(self) -> float:
-        return LEVEL / self.case.record.judged_number**2
-
-    @property
     def num_blocks(self) -> int:
         table = self.case.table
         return cscv_blocks(self.val.num_origins, table.horizon, table.stride)
@@ -53,11 +49,13 @@ class Seen:
         ]  # fmt: skip
         found.append(check(0, "blocks for CSCV", float(self.num_blocks), ">=", FEWEST_BLOCKS))
         for a in self.against:
-            found.append(check(1, f"p against {a.opponent} (StepM)", a.pvalue, "<", self.level))
+            found.append(
+                check(1, f"p against {a.opponent} (StepM)", a.pvalue, "<", self.case.level)
+            )
             found.append(check(1, f"raw skill against {a.opponent}", a.raw_skill, ">", 0.0))
         if together > 1:
             name = f"larger p, Holm over {together} horizons"
-            found.append(check(1, name, adjusted, "<", self.level))
+            found.append(check(1, name, adjusted, "<", self.case.level))
         lost = None if self.cscv is None else self.cscv.probability_of_loss
         found.append(check(2, "probability of loss (CSCV)", lost, "<", MOST_LOSS))
         found.append(
@@ -78,8 +76,7 @@ def see(case: Case, benchmark: str, why: str, seed: int) -> Seen:
         raise UnknownName("trial", candidate, table.trials, where="among those with losses on val")
     other = () if table.last_value in (None, benchmark) else (str(table.last_value),)
     opponents = (benchmark, *other)
-    level = LEVEL / case.record.judged_number**2
-    tests = [_test(table, val, opponent, level, seed) for opponent in opponents]
+    tests = [_test(table, val, opponent, case.level, seed) for opponent in opponents]
     blocks = cscv_blocks(val.num_origins, table.horizon, table.stride)
     against = tuple(
         _against(table, val, candidate, name, *test)

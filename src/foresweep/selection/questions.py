@@ -23,6 +23,7 @@ from foresweep.selection.seeds import by_config, median_seed
 from foresweep.tracker.tracker import Tracker
 
 TESTED = "pct_mae"
+BASELINE_SOURCE = "baseline"
 UNTRAINED = "none"
 """Value of `finetune` for weights as they are."""
 
@@ -168,7 +169,7 @@ def _sweep(tracker: Tracker, run: Run | None, sweep_id: str | None) -> Sweep:
 def _baselines(runs: Sequence[Run], cells: Mapping[str, str]) -> dict[str, Run]:
     """Baselines forecast on the same cells in every part, raw and calibrated, by name."""
     found: dict[str, Run] = {}
-    for run in runs:
+    for run in sorted(runs, key=lambda r: r.source != BASELINE_SOURCE):  # plain ones first
         same = all(run.fingerprints.get(p) == cells.get(p) for p in ("tune", "val", "test"))
         if run.is_baseline and same and has_losses(run):
             configs = {r.config_hash for r in found.values()}

@@ -81,7 +81,7 @@ def _verdict(
         benchmark_why=seen.benchmark_why,
         checks=checks,
         against=against,
-        level=seen.level,
+        level=seen.case.level,
         test_level=None if opened is None else LEVEL / opened.number**2,
         judged_number=record.judged_number,
         look_number=None if opened is None else opened.number,

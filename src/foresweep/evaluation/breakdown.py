@@ -74,8 +74,7 @@ def breakdown(
     block = block_length(panel.horizon, panel.stride)
     found = []
     for key, cells in groups(panel, by).items():
-        other = None if theirs is None else np.where(cells, theirs, np.nan)
-        group = _group(key, np.where(cells, ours, np.nan), other, block, level, reps, seed)
+        group = _group(key, np.where(cells, ours, np.nan), theirs, block, level, reps, seed)
         found += [group] if group else []
     return tuple(found)
 

@@ -145,6 +145,11 @@ class Run:
         """Is the checkpoint still on this machine's disk?"""
         return self.checkpoint_path is not None and Path(self.checkpoint_path).exists()
 
+    @property
+    def json_metrics(self) -> dict[str, float | None]:
+        """`metrics` as JSON can hold them: None where a score failed or is undefined."""
+        return {name: None if math.isnan(v) else v for name, v in self.metrics.items()}
+
     def score(self, full_name: str) -> float | None:
         """A score by full name, None where it is missing or failed."""
         value = self.metrics.get(full_name)

@@ -18,7 +18,9 @@ from foresweep.evaluation.backtest import evaluate, last_value
 from foresweep.models.baselines import Drift
 from foresweep.records import Run
 from foresweep.search.stage import task_hash
+from foresweep.selection.export import best_card
 from foresweep.selection.groups import run_groups, run_trading
+from foresweep.selection.leaderboard import Row
 from foresweep.tracker.tracker import Tracker
 from panels import make_panel
 from shells import Shell
@@ -163,3 +165,18 @@ def test_contradicting_questions_are_refused(drift, capsys):
     assert "verdict" in shell.error(
         "show", drift.run_id, "--by", "item", "--metric", "test_pct_mae", code=2
     )
+
+
+def test_undefined_scores_are_null_wherever_a_run_is_printed_as_json(tracker, drift, capsys):
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    naive = next(r for r in tracker.get_runs() if r.model_name == "last-value")
+    assert np.isnan(naive.metrics["val_sharpe"])
+    assert naive.json_metrics["val_sharpe"] is None
+    assert naive.json_metrics["val_pct_mae"] == naive.metrics["val_pct_mae"]
+    shell = Shell(capsys)
+    for command in (("show", naive.run_id, "--json"), ("runs", "--json")):
+        json.loads(shell(*command), parse_constant=refuse)
+    card = best_card(Row(1, naive, 1.0, 0.0, ""), metric="val_pct_mae")
+    json.loads(json.dumps(card), parse_constant=refuse)

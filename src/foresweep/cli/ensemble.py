@@ -106,7 +106,7 @@ def _plain(made: Made) -> dict[str, Any]:
             for p in made.parts
         ],
         "left_out": list(made.left_out),
-        "metrics": dict(made.run.metrics),
+        "metrics": made.run.json_metrics,
     }
 
 

@@ -187,7 +187,7 @@ def _row_json(row: Row) -> dict[str, Any]:
         "seeds": None if row.seeds is None else asdict(row.seeds),
         "state": run.state.value,
         "checkpoint_path": run.checkpoint_path,
-        "metrics": dict(run.metrics),
+        "metrics": run.json_metrics,
         "hyperparams": dict(run.hyperparams),
         "source": run.source,
     }
@@ -274,8 +274,10 @@ def show(
 
 def _curve_json(curve: Any) -> dict[str, Any]:
     import dataclasses
+    import math
 
-    return dataclasses.asdict(curve)
+    found = dataclasses.asdict(curve)
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in found.items()}
 
 
 def _in_a_line(provenance: Any) -> dict[str, Any]:

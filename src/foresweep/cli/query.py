@@ -121,7 +121,7 @@ def _shown(value: Any) -> str:
 def run_json(run: Run) -> dict[str, Any]:
     """A run as plain JSON; no test score, a failed score null."""
     plain = dataclasses.asdict(run)
-    plain["metrics"] = {n: None if math.isnan(v) else v for n, v in run.metrics.items()}
+    plain["metrics"] = run.json_metrics
     return json.loads(json.dumps(plain, default=str))  # type: ignore[no-any-return]
 
 

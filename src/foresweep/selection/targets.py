@@ -42,8 +42,8 @@ def _pct_mae(question: Question) -> Target:
 def _r2(question: Question) -> Target:
     value = _score(question, "r2")
     comment = (
-        f"implausible for returns of {question.sweep.horizon} bars: honest values lie near 0, and "
-        f"{R2} would speak of a leak"
+        f"implausible for returns up to {question.sweep.horizon} ahead: honest values lie near 0, "
+        f"and {R2} would speak of a leak"
     )
     return _target("val_r2", value, f"> {R2}", value is not None and value > R2, comment)
 

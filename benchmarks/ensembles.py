@@ -2,7 +2,7 @@
 
     python benchmarks/ensembles.py --data FOLDER --horizon 1,5 --out FOLDER
 
-A sweep trains three tiny Totos from scratch (medians at the last close, one factor a lead on the
+A sweep trains four tiny Totos from scratch (medians at the last close, one factor a lead on the
 spread, fitted on tune) beside every baseline, raw and calibrated; `ensemble` then mixes them by
 several recipes, weights fitted on tune. Each ensemble stands beside its parts and beside every
 baseline, on val and on test, with the one-sided Diebold-Mariano p on scaled losses that it is the
@@ -44,11 +44,12 @@ TOTOS: Mapping[str, Mapping[str, Any]] = {
     "bars": {"sign_flip": True},
     "over volatility": {"sign_flip": True, "scaling": "volatility"},
     "closes": {"covariates": "none"},
+    "closes, long": {"covariates": "none", "lr": 1e-3, "max_steps": 1000, "nll_weight": 1.0},
 }
 RECIPES: Mapping[str, Recipe] = {
     "half the best Toto, half the best baseline": Recipe(top_k=1, method="mean"),
-    "mean of three Totos and the best baseline": Recipe(top_k=3, method="mean"),
-    "median of three Totos and the best baseline": Recipe(top_k=3, method="median"),
+    "mean of the three best Totos and the best baseline": Recipe(top_k=3, method="mean"),
+    "median of the three best Totos and the best baseline": Recipe(top_k=3, method="median"),
     "greedy, Totos and baselines": Recipe(top_k=3, method="greedy"),
     "greedy, Totos alone": Recipe(top_k=3, method="greedy", baselines=False),
     "greedy, baselines alone": Recipe(models=("kronos",), method="greedy"),

@@ -62,3 +62,15 @@ def test_a_run_is_hunted_on_its_own_bars_and_an_implausible_one_is_flagged(
     with Tracker(db) as tracker:
         alone = tracker.log_run("guest", {}, {"val_pct_mae": 1.0})
     assert "logged by hand" in shell.error("doctor", "--leaks", alone, *places, code=2)
+
+
+def test_show_flags_a_skill_that_is_too_good_to_be_true(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell, db = Shell(capsys), tmp_path / "runs.db"
+    with Tracker(db) as tracker:
+        ids = [tracker.log_run("toto", {}, {"val_skill": skill}) for skill in (0.2, 0.1)]
+    said = [shell("show", one, "--db", str(db)) for one in ids]
+    assert "Too good to be true" in said[0]
+    assert f"doctor --leaks {ids[0]}" in " ".join(said[0].split())
+    assert "Too good" not in said[1]

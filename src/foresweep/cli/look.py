@@ -291,6 +291,7 @@ def _in_a_line(provenance: Any) -> dict[str, Any]:
 
 def _draw_run(run: Run, curves: Any, provenance: Any) -> None:
     from foresweep.cli.tables import console, number, plain_table
+    from foresweep.selection.plausibility import alarm
 
     out = console()
     out.print(f"{run.model_name}  {run.run_id}  {run.state.value}  {run.source}")
@@ -308,6 +309,8 @@ def _draw_run(run: Run, curves: Any, provenance: Any) -> None:
     for name, value in sorted(run.metrics.items()):
         scores.add_row(name, number(value, 4))
     out.print(scores)
+    if warning := alarm(run.run_id, run.score("val_skill")):
+        out.print(warning, style="red", soft_wrap=True)
     if curves:
         table = plain_table("curve", ">points", ">last", ">lowest", ">at step", ">highest")
         for c in curves:

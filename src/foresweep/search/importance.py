@@ -28,8 +28,6 @@ ENOUGH = 40
 FEWEST = 8
 """The best quarter is then two runs."""
 SHUFFLES = 100
-WIDE_RANGE = 50.0
-"""Positive numbers whose largest is that many times their smallest are compared by their logs."""
 
 TOO_FEW = (
     f"Too few runs to say which mattered: {{num}}, and {ENOUGH} are needed. Of six hyperparameters "
@@ -167,4 +165,15 @@ def _distribution(values: Sequence[Any]) -> Any:
     if isinstance(values[0], str):
         return CategoricalDistribution(sorted(set(values)))
     low, high = float(min(values)), float(max(values))
-    return FloatDistribution(low, high, log=low > 0 and high / low >= WIDE_RANGE)
+    return FloatDistribution(low, high, log=_is_spread_by_logs(np.array(values, dtype=float)))
+
+
+def _is_spread_by_logs(values: np.ndarray[Any, Any]) -> bool:
+    """Does the median lie nearer to the middle of the logs than to that of the numbers?"""
+    if values.min() <= 0:
+        return False
+
+    def off_centre(x: np.ndarray[Any, Any]) -> float:
+        return float(abs((np.median(x) - x.min()) / (x.max() - x.min()) - 0.5))
+
+    return off_centre(np.log(values)) < off_centre(values)

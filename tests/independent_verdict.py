@@ -102,6 +102,7 @@ def recompute(database: Path, candidate: str) -> dict[str, Any]:
         "one_se_choice": cheapest(complete, val, best, block - 1),
         "overtuning": overtuning([tune[i] for i in ids], [raws[i] for i in ids]),
         "members": [i for i in ids if all(i in a["superior"] for a in against)],
+        "sharpe": deflated(folder[candidate] / "val" / "returns.npz", complete, num),
     }
 
 
@@ -240,6 +241,33 @@ def luck(se: np.ndarray, num: float) -> float:
 def detectable(critical: float, se: float, effective: float) -> float:
     """Mean whose noncentral t passes the critical value in 80 %."""
     return float(special.nctdtrinc(effective - 1, 0.2, critical)) * se
+
+
+def deflated(file: Path, runs: list[dict[str, Any]], num: int) -> dict[str, Any]:
+    """Bailey and Lopez de Prado's chance above 0 and above what luck alone would show."""
+    stored = np.load(file)
+    if not stored["trades"]:
+        why = "undefined: the rule never trades on its forecasts"
+        numbers = ("num_bars", "annual", "probabilistic", "luck", "deflated")
+        return {"num_trials": num, "why_not": why} | dict.fromkeys(numbers)
+    x, year = stored["excess"], math.sqrt(float(stored["bars_per_year"]))
+    ratio = x.mean() / math.sqrt(((x - x.mean()) ** 2).sum() / (len(x) - 1))
+    skew, kurtosis = stats.skew(x), stats.kurtosis(x, fisher=False)
+    error = math.sqrt((1 - skew * ratio + (kurtosis - 1) / 4 * ratio**2) / (len(x) - 1))
+    shown = [json.loads(r["metrics"]).get("val_sharpe") for r in runs]
+    shown = [s / year for s in shown if s is not None and not math.isnan(s)]
+    spread = np.std(shown, ddof=1)
+    gamma = 0.5772156649015329
+    top = (1 - gamma) * stats.norm.ppf(1 - 1 / num) + gamma * stats.norm.ppf(1 - 1 / (num * math.e))
+    return {
+        "num_trials": num,
+        "num_bars": len(x),
+        "annual": ratio * year,
+        "probabilistic": float(stats.norm.cdf(ratio / error)),
+        "luck": spread * top * year,
+        "deflated": float(stats.norm.cdf((ratio - spread * top) / error)),
+        "why_not": None,
+    }
 
 
 def debiased(d: np.ndarray, block: int) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from foresweep.data.files import write_npz
 from foresweep.evaluation.losses import LossPanel
 from foresweep.models.checkpoint import write_checkpoint
 from foresweep.records import Run, Sweep
@@ -19,6 +20,7 @@ from foresweep.tracker.tracker import Tracker
 from planted_losses import losses
 
 ORIGINS, ITEMS, HORIZON = 60, 31, 5
+BARS = 250
 PARTS = ("tune", "val", "test")
 SEEDS = {"tune": 1, "val": 2, "test": 3}
 STARTS = {"tune": "2015-01-05", "val": "2016-06-06", "test": "2018-01-08"}
@@ -61,8 +63,10 @@ def _plant(
     items: int = ITEMS,
     configs: Mapping[str, str] | None = None,
     stride: int | None = None,
+    idle: tuple[str, ...] = (),
 ) -> Planted:
-    """A sweep with these trials (name -> skill over random-walk) and three baselines."""
+    """A sweep with these trials (name -> skill over random-walk) and three baselines; the trading
+    rule never trades on the forecasts of those that are `idle`."""
     stride = stride or horizon
     names = [f"X{i:02d}" for i in range(items)]
     dataset = tracker.add_dataset(
@@ -89,7 +93,7 @@ def _plant(
         for p in PARTS
     }
     made = Planted(tracker, sweep, {}, folder)
-    for k, name in enumerate(every):
+    for k, (name, skill) in enumerate(every.items()):
         said = dict((hyperparams or {}).get(name, {}))
         trial = tracker.add_trial(
             sweep.sweep_id, model="toto", config=said, config_hash=name, train_hash=name, source="s"
@@ -121,6 +125,7 @@ def _plant(
             scores[f"{p}_pct_mae"] = float(loss.mean())
             scores[f"{p}_skill"] = float(1 - loss.mean() / panels[p].raw[1].mean())
             scores[f"{p}_r2"] = 0.001
+            scores |= _trade(out, p, skill, sweep.fingerprints[p], k, name in idle)
             scores[f"{p}_naive_pct_mae"] = float(panels[p].raw[1].mean())
         card = dict((cards or {}).get(name, {}))
         checkpoint = write_checkpoint(out / "checkpoint", model="toto", config=said, card=card)
@@ -129,6 +134,21 @@ def _plant(
             forecasts_path=out, training_time_seconds=10.0 + k,
         )  # fmt: skip
     return made
+
+
+def _trade(
+    out: Path, part: str, skill: float, fingerprint: str, number: int, idle: bool
+) -> dict[str, float]:
+    """Write the returns of a trading rule that a skill pays, and give its Sharpe ratio."""
+    rng = np.random.default_rng([SEEDS[part], number])
+    excess = 0.01 * (0.5 * skill + rng.standard_t(4, BARS))
+    write_npz(
+        out / part / "returns.npz",
+        {"excess": excess, "trades": np.array(not idle), "bars_per_year": np.array(252.0),
+         "fingerprint": np.array(fingerprint)},
+    )  # fmt: skip
+    ratio = float("nan") if idle else float(np.sqrt(252) * excess.mean() / excess.std(ddof=1))
+    return {f"{part}_sharpe": ratio}
 
 
 def _days(part: str, stride: int, origins: int) -> Any:
@@ -150,7 +170,7 @@ def _part(part: str, horizon: int, stride: int, origins: int) -> dict[str, Any]:
 
 def spoil_test(made: Planted) -> None:
     """Make every test file unreadable: whoever opens one fails."""
-    for file in made.folder.rglob("test/losses.npz"):
+    for file in made.folder.rglob("test/*.npz"):
         file.write_bytes(b"sealed")
 
 

@@ -238,6 +238,22 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeflatedSharpe:
+    """What the stated trading rule would have earned on a candidate's val: shown, never asked.
+
+    Sharpe ratios are a year's, after cost, in excess of always-long.
+    """
+
+    num_trials: int  # of the lineage, all of them
+    num_bars: int | None = None
+    annual: float | None = None
+    probabilistic: float | None = None  # chance that the true ratio is above 0
+    luck: float | None = None  # what the best of `num_trials` without skill is expected to show
+    deflated: float | None = None  # chance that the true ratio is above that
+    why_not: str | None = None  # where something could not be had
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What is known of one candidate, every number beside its threshold. Test: None, not looked."""
 
@@ -276,6 +292,7 @@ class Verdict:
     overtuning: float | None  # loss on val over the best incumbent's, in the metric's unit
     zero_shot: Mapping[str, float | str] | None  # the same weights, not fine-tuned
     members: tuple[str, ...] = ()  # superior to every opponent
+    sharpe: DeflatedSharpe | None = None  # None: of losses from elsewhere
     targets: tuple[Target, ...] = ()
     notes: tuple[str, ...] = ()
 

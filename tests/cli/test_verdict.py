@@ -40,6 +40,10 @@ def test_a_promoted_run_ends_in_zero_and_says_so_first(shell: Shell) -> None:
     assert "raw skill on test" in out
     assert "This was look 1 at the test of these cells" in out
     assert "Survivorship:" in out
+    assert (
+        "Sharpe ratio of the trading rule on val (after cost, over always-long; not asked)" in out
+    )
+    assert "The best of 7 trials by luck alone shows" in out
 
 
 def test_naive_wins_ends_in_three_and_test_is_not_looked_at(shell: Shell) -> None:

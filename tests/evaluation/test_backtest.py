@@ -21,6 +21,7 @@ from foresweep.evaluation.backtest import (
     score_part,
 )
 from foresweep.evaluation.losses import load_forecast, load_losses
+from foresweep.evaluation.trading import load_returns, sharpe
 from foresweep.metrics import METRICS, TRADING_METRICS, split_name
 from foresweep.models.base import Forecast
 from foresweep.models.baselines import Drift
@@ -220,3 +221,14 @@ def test_evaluate_stores_forecasts_and_losses_of_each_part(tmp_path):
         stored = load_forecast(tmp_path / part / "forecasts.npz", windows)
         again = score_part(stored, windows).scores
         assert again[f"{part}_pct_mae"] == pytest.approx(scores[f"{part}_pct_mae"], rel=1e-5)
+        returns = load_returns(tmp_path / part / "returns.npz")
+        assert returns.fingerprint == windows.fingerprint
+        assert sharpe(returns.excess, returns.bars_per_year)[0] == scores[f"{part}_sharpe"]
+        assert returns.trades
+
+
+def test_returns_of_a_rule_that_never_trades_say_so(tmp_path):
+    evaluate(last_value(SPLIT), PANEL, SPLIT, parts=("val",), out=tmp_path)
+    returns = load_returns(tmp_path / "val" / "returns.npz")
+    assert not returns.trades
+    assert returns.excess.any()  # the cost of always-long is no merit of the rule

@@ -15,7 +15,7 @@ from foresweep.errors import CheckpointError, NotFound, TrackerError, UsageError
 from foresweep.records import Outcome, Verdict
 from foresweep.selection.judged import verdict_on_runs
 from foresweep.selection.questions import ask, loss_of_objective
-from foresweep.selection.sealed import open_losses
+from foresweep.selection.sealed import open_losses, open_returns
 from foresweep.selection.seeds import median_seed
 from foresweep.tracker.hiding import hide_run
 from foresweep.tracker.tracker import Tracker
@@ -188,6 +188,14 @@ def test_pretrained_weights_without_a_cutoff_are_held(tracker: Tracker, tmp_path
     made = plant(
         tracker, tmp_path / "runs", GOOD, hyperparams={"good": {"pretrained": "some/weights"}}
     )
+    assert judged(made).reason.startswith("contaminated: where the data")
+
+
+def test_weights_of_which_some_are_of_unknown_origin_are_held(
+    tracker: Tracker, tmp_path: Path
+) -> None:
+    card = {"pretrain_cutoff": {"date": None, "source": "member b: nobody knows"}}
+    made = plant(tracker, tmp_path / "runs", GOOD, cards={"good": card})
     assert judged(made).reason.startswith("contaminated: where the data")
 
 
@@ -411,3 +419,61 @@ def test_json_of_a_verdict_on_runs_holds_no_nan(tracker: Tracker, tmp_path: Path
     made = plant(tracker, tmp_path / "runs", GOOD)
     plain: dict[str, Any] = judged(made).as_json()
     assert json.loads(json.dumps(plain, allow_nan=False))["candidate"] == made.id("good")
+
+
+def test_a_rule_that_never_trades_has_no_sharpe_ratio_and_the_verdict_stands(
+    tracker: Tracker, tmp_path: Path
+) -> None:
+    made = plant(tracker, tmp_path / "runs", GOOD, idle=("good",))
+    found = judged(made)
+    assert found.outcome is Outcome.PROMOTE
+    assert found.sharpe is not None
+    assert (found.sharpe.annual, found.sharpe.deflated) == (None, None)
+    assert found.sharpe.why_not == "undefined: the rule never trades on its forecasts"
+
+
+def test_every_trial_of_the_lineage_lowers_the_deflated_sharpe_ratio(
+    tracker: Tracker, tmp_path: Path
+) -> None:
+    made = plant(tracker, tmp_path / "runs", GOOD)
+    alone = judged(made).sharpe
+    for number in range(50, 70):
+        run = tracker.start_run(
+            model="toto", hyperparams={}, sweep_id=made.sweep.sweep_id, trial_number=number,
+            fingerprints=made.sweep.fingerprints,
+        )  # fmt: skip
+        tracker.finish_run(run.run_id, "failed")
+    again = judged(made).sharpe
+    assert alone is not None
+    assert again is not None
+    assert (alone.num_trials, again.num_trials) == (9, 29)
+    assert again.probabilistic == alone.probabilistic
+    assert again.deflated < alone.deflated < alone.probabilistic
+    assert again.luck > alone.luck
+
+
+def test_one_sharpe_ratio_among_many_trials_does_not_say_what_luck_would_show(
+    tracker: Tracker, tmp_path: Path
+) -> None:
+    found = judged(plant(tracker, tmp_path / "runs", GOOD, idle=tuple(POOR))).sharpe
+    assert found is not None
+    assert found.annual is not None
+    assert found.deflated is None
+    assert "too few trials" in str(found.why_not)
+
+
+def test_returns_that_are_gone_are_said_to_be_and_the_verdict_stands(
+    tracker: Tracker, tmp_path: Path
+) -> None:
+    made = plant(tracker, tmp_path / "runs", GOOD)
+    (made.folder / made.id("good") / "val" / "returns.npz").unlink()
+    found = judged(made)
+    assert found.outcome is Outcome.PROMOTE
+    assert found.sharpe is not None
+    assert "not on this disk" in str(found.sharpe.why_not)
+
+
+def test_returns_of_test_are_opened_by_nobody(tracker: Tracker, tmp_path: Path) -> None:
+    made = plant(tracker, tmp_path / "runs", GOOD)
+    with pytest.raises(UsageError, match="sealed"):
+        open_returns(made.runs["good"], "test")

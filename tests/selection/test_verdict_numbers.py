@@ -33,15 +33,23 @@ def same(ours: Any, theirs: Any) -> bool:
     return bool(ours == pytest.approx(float(theirs), rel=1e-9, abs=1e-12))
 
 
-@pytest.mark.parametrize(("horizon", "stride", "origins"), [(5, 5, 60), (1, 1, 41), (5, 2, 61)])
+@pytest.mark.parametrize(
+    ("horizon", "stride", "origins", "idle"),
+    [(5, 5, 60, ()), (1, 1, 41, ("t0", "t3")), (5, 2, 61, ("good",))],
+)
 def test_every_number_is_recomputed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], horizon: int, stride: int, origins: int
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    horizon: int,
+    stride: int,
+    origins: int,
+    idle: tuple[str, ...],
 ) -> None:
     database = tmp_path / "sweeps.db"
     with Tracker(database) as tracker:
         made = plant(
             tracker, tmp_path / "runs", SKILLS, horizon=horizon, stride=stride, origins=origins,
-            items=12,
+            items=12, idle=idle,
         )  # fmt: skip
         failed = tracker.start_run(
             model="toto", hyperparams={}, sweep_id=made.sweep.sweep_id, trial_number=99,

@@ -11,7 +11,7 @@ from foresweep.records import Outcome
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from foresweep.records import Against, Check, Verdict
+    from foresweep.records import Against, Check, DeflatedSharpe, Verdict
 
 GATES = {
     0: "enough evidence",
@@ -172,11 +172,27 @@ def context(v: Verdict) -> list[str]:
             f"The same weights without fine-tuning: {percent(base, 2)} against {v.benchmark}; "
             f"fine-tuning changed that by {percent(over, 2)}."
         )
+    if v.sharpe is not None:
+        lines.append(_sharpe(v.sharpe))
     if v.judged_number > 1:
         lines.append(
             f"This is judging {v.judged_number} on these cells: p has to be below {v.level:.2g}."
         )
     return lines
+
+
+def _sharpe(s: DeflatedSharpe) -> str:
+    """What the trading rule would have earned, and how much of it is the luck of many trials."""
+    head = "Sharpe ratio of the trading rule on val (after cost, over always-long; not asked)"
+    if s.annual is None or s.probabilistic is None:
+        return f"{head}: {s.why_not}."
+    said = f"{head}: {s.annual:.2f} a year, above 0 with probability {s.probabilistic:.2f}"
+    if s.deflated is None:
+        return f"{said}; {s.why_not}."
+    return (
+        f"{said}. The best of {s.num_trials} trials by luck alone shows {s.luck:.2f}; above that "
+        f"with probability {s.deflated:.2f}."
+    )
 
 
 def _targets(out: Console, v: Verdict) -> None:

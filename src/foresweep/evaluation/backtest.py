@@ -20,7 +20,7 @@ from foresweep.data.splits import PartName, Split
 from foresweep.data.windows import Windows
 from foresweep.errors import ForecastError, NotEnoughData
 from foresweep.evaluation.losses import LossPanel, loss_panel, save_forecast, setting_of
-from foresweep.evaluation.trading import Market, make_market, trade
+from foresweep.evaluation.trading import Market, Trading, make_market, trade
 from foresweep.metrics import Outcome, Setting
 from foresweep.models.base import (
     DEFAULT_LEVELS,
@@ -40,7 +40,7 @@ SCORED_PARTS: tuple[PartName, ...] = ("tune", "val", "test")
 TESTED = "pct_mae"
 """The loss that `dm_pvalue_vs_naive` compares."""
 BATCH = 256
-FORECASTS, LOSSES = "forecasts.npz", "losses.npz"
+FORECASTS, LOSSES, RETURNS = "forecasts.npz", "losses.npz", "returns.npz"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +60,7 @@ class PartScores:
 
     scores: dict[str, float]  # by full name: tune_pct_mae, tune_skill ...
     losses: LossPanel
+    trading: Trading
 
 
 def forecast_part(
@@ -125,9 +126,10 @@ def score_part(forecast: Forecast, windows: Windows, *, naive: Naive | None = No
     values = _checked(forecast, len(windows), windows.horizon, forecast.levels)
     outcome = _outcome(Forecast(values, forecast.levels), windows, naive.setting)
     losses = loss_panel(outcome, windows, naive.setting.scale)
-    found = metrics.score(outcome, naive.outcome) | trade(outcome, naive.market).scores
+    trading = trade(outcome, naive.market)
+    found = metrics.score(outcome, naive.outcome) | trading.scores
     found["dm_pvalue_vs_naive"] = compare(losses, naive.losses)
-    return PartScores({f"{windows.part.name}_{k}": v for k, v in found.items()}, losses)
+    return PartScores({f"{windows.part.name}_{k}": v for k, v in found.items()}, losses, trading)
 
 
 def compare(losses: LossPanel, benchmark: LossPanel, *, metric: str = TESTED) -> float:
@@ -202,7 +204,7 @@ def evaluate(
     """Scores of a predictor on each part, by full name; `test_*` among them are for sealing.
 
     Forecasts in `made` are scored as they are, those of other parts are asked for. Each part's
-    `forecasts.npz` and `losses.npz` are written under `out`, where given.
+    `forecasts.npz`, `losses.npz` and `returns.npz` are written under `out`, where given.
     Raises ForecastError, NotEnoughData; DataError where a file cannot be written.
     """
     scores: dict[str, float] = {}
@@ -214,4 +216,5 @@ def evaluate(
         if out is not None:
             save_forecast(out / part / FORECASTS, forecast, windows)
             found.losses.save(out / part / LOSSES)
+            found.trading.save(out / part / RETURNS, windows.fingerprint)
     return scores

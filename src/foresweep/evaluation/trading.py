@@ -19,13 +19,15 @@ A rule that never trades has no score (NaN), not 0.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foresweep.data.files import read_npz, write_npz
 from foresweep.data.panel import CLOSE, OPEN, IntArray
 from foresweep.data.windows import Windows
-from foresweep.errors import ConfigError, ForecastError
+from foresweep.errors import ConfigError, DataError, ForecastError
 from foresweep.metrics import TRADING_METRICS, Outcome
 from foresweep.models.base import Array
 
@@ -53,6 +55,34 @@ class Trading:
     def excess(self) -> Array:
         """[T] what `sharpe` is of: net of the rule less always-long."""
         return self.net - self.always_long
+
+    def save(self, path: Path, fingerprint: str) -> None:
+        """Write what a deflated Sharpe ratio is made of, and of which windows. Raises DataError."""
+        returns = Returns(self.excess, bool(self.traded.any()), self.bars_per_year, fingerprint)
+        write_npz(path, {name: np.array(getattr(returns, name)) for name in Returns.__slots__})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Returns:
+    """What is stored of the rule at the stored cost."""
+
+    excess: Array  # [T] net of the rule less always-long, fraction of the capital
+    trades: bool  # False: it never takes a position, and the excess says nothing of it
+    bars_per_year: float
+    fingerprint: str  # of the windows
+
+
+def load_returns(path: Path) -> Returns:
+    """The stored returns of a run on a part. Raises DataError."""
+    arrays = read_npz(path)
+    if missing := [name for name in Returns.__slots__ if name not in arrays]:
+        raise DataError(f"{path} holds no returns: {', '.join(missing)} is missing")
+    return Returns(
+        arrays["excess"],
+        bool(arrays["trades"]),
+        float(arrays["bars_per_year"]),
+        str(arrays["fingerprint"]),
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,6 +13,7 @@ from foresweep.selection.leaderboard import PLAUSIBLE_SKILL
 from foresweep.selection.losstable import PartLosses
 from foresweep.selection.questions import Question, ask, part_losses, weights_of
 from foresweep.selection.sealed import open_test
+from foresweep.selection.sharpe import sharpe_of
 from foresweep.selection.targets import targets_of
 from foresweep.selection.verdict import judge_all
 from foresweep.tracker.judging import Judging
@@ -53,7 +54,12 @@ def verdict_on_runs(
 
     found = judge_all([q.case(record) for q in questions], opened)
     told = tuple(
-        replace(v, targets=targets_of(q, v), notes=_notes(tracker, judging, q, v))
+        replace(
+            v,
+            sharpe=sharpe_of(q.candidate, q.trials, record.num_trials or 1),
+            targets=targets_of(q, v),
+            notes=_notes(tracker, judging, q, v),
+        )
         for q, v in zip(questions, found, strict=True)
     )
     tracker.end_judging(judging, {v.candidate: v.without_test() for v in told})

@@ -1,6 +1,7 @@
 """The one door to test losses: the look is on record before anything is read.
 
-Loss panels of tune and val are read by `open_losses`; those of test by `open_test` alone.
+Loss panels of tune and val are read by `open_losses`, returns of the trading rule by
+`open_returns`; losses of test by `open_test` alone, returns of test by nobody.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from foresweep.errors import CheckpointError, UsageError
-from foresweep.evaluation.backtest import LOSSES
+from foresweep.evaluation.backtest import LOSSES, RETURNS
 from foresweep.evaluation.losses import LossPanel, load_losses
+from foresweep.evaluation.trading import Returns, load_returns
 from foresweep.records import Run
 from foresweep.tracker.judging import Judging
 from foresweep.tracker.tracker import Tracker
@@ -24,6 +26,21 @@ def open_losses(run: Run, part: str) -> LossPanel:
     if part == SEALED:
         raise UsageError("test is sealed; ask for a verdict: foresweep verdict RUN")
     return _load(run, part)
+
+
+def open_returns(run: Run, part: str) -> Returns | None:
+    """What the trading rule earned on a run's forecasts of tune or val; None where it is not on
+    this disk. Raises as `open_losses`."""
+    if part == SEALED:
+        raise UsageError("test is sealed; ask for a verdict: foresweep verdict RUN")
+    if run.forecasts_path is None:
+        return None
+    path = Path(run.forecasts_path) / part / RETURNS
+    if not path.is_file():
+        return None
+    found = load_returns(path)
+    _require_own(run, part, found.fingerprint)
+    return found
 
 
 def open_test(
@@ -53,13 +70,16 @@ def has_losses(run: Run, part: str = "val") -> bool:
 
 def _load(run: Run, part: str) -> LossPanel:
     panel = load_losses(_file(run, part))
-    expected = run.fingerprints.get(part)
-    if panel.fingerprint != expected:
+    _require_own(run, part, panel.fingerprint)
+    return panel
+
+
+def _require_own(run: Run, part: str, fingerprint: str) -> None:
+    if fingerprint != run.fingerprints.get(part):
         raise CheckpointError(
             f"the losses of run {run.run_id} on {part} are of other windows than its record says; "
             f"its files were replaced: train it again with --again"
         )
-    return panel
 
 
 def _file(run: Run, part: str) -> Path:

@@ -137,6 +137,23 @@ def test_no_reading_command_opens_or_shows_test(shell: Shell, command: str) -> N
         assert tracker.get_test_looks() == []
 
 
+def test_a_run_s_test_is_revealed_on_request_and_the_look_counts(shell: Shell) -> None:
+    ids = made(POOR | {"good": 0.1})
+    said = json.loads(shell("show", ids["t0"], "--reveal-test", "--json"))
+    assert said["test_scores"]["test_pct_mae"] > 0
+    (look,) = said["looks"]
+    assert (look["run_id"], look["why"]) == (ids["t0"], "show --reveal-test")
+    out = shell("show", ids["t0"], "--reveal-test")
+    assert f"{said['test_scores']['test_pct_mae']:.4f}" in out
+    assert "This is look 2 at this run's test" in out
+    with Tracker(Path("hyperparams/sweeps.db")) as tracker:
+        assert len(tracker.get_test_looks(ids["t0"])) == 2
+    judged = json.loads(shell("verdict", ids["good"], "--json", code=0))
+    assert judged["look_number"] == 2  # one run was looked at before, however often
+    assert judged["test_level"] == pytest.approx(0.05 / 4)
+    assert "give one" in shell.error("show", ids["t0"], "--reveal-test", "--by", "item", code=2)
+
+
 def test_every_command_that_reads_runs_is_held_to_that() -> None:
     """A new command has to join `READING` or be named here."""
     others = {

@@ -26,6 +26,7 @@ from foresweep.cli.options import (
     settings,
 )
 from foresweep.cli.query import run_json
+from foresweep.cli.reveal import show_test
 from foresweep.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -232,6 +233,10 @@ def show(
         float | None,
         typer.Option("--cost-bps", help="The trading rule on val at this cost, in basis points."),
     ] = None,
+    reveal_test: Annotated[
+        bool,
+        typer.Option("--reveal-test", help="Its sealed test scores: the look goes on record."),
+    ] = False,
     as_json: Json = False,
     db: Db = None,
     runs: Runs = None,
@@ -247,8 +252,15 @@ def show(
         )
     if by is not None and cost_bps is not None:
         raise UsageError("--by and --cost-bps are two questions; give one")
+    if reveal_test and (by is not None or cost_bps is not None):
+        raise UsageError(
+            "--reveal-test shows scores of test, --by and --cost-bps never do; give one"
+        )
     with open_existing(db) as tracker:
         found = tracker.get_run(run)
+        if reveal_test:
+            show_test(tracker, found, as_json=as_json)
+            return
         runs_dir = settings(db, runs).runs_dir
         if by is not None:
             show_groups(tracker, found, by, metric, runs_dir=runs_dir, as_json=as_json)

@@ -31,7 +31,7 @@ SHUFFLES = 100
 
 TOO_FEW = (
     f"Too few runs to say which mattered: {{num}}, and {ENOUGH} are needed. Of six hyperparameters "
-    f"the one that matters came first in 39 of 40 cases with {ENOUGH} runs, in 23 with 20, in 17 "
+    f"the one that matters came first in 39 of 40 cases with {ENOUGH} runs, in 23 with 20, in 14 "
     f"with 10; by chance in 7."
 )
 

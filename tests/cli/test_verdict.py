@@ -137,6 +137,26 @@ def test_no_reading_command_opens_or_shows_test(shell: Shell, command: str) -> N
         assert tracker.get_test_looks() == []
 
 
+def test_the_report_tells_the_latest_verdict_of_its_windows_and_no_number_of_test(
+    shell: Shell,
+) -> None:
+    ids = made(POOR | {"good": 0.1})
+    assert "No verdict is on record" in shell("report")
+    shell("verdict", ids["t0"], code=4)
+    said = json.loads(shell("verdict", ids["good"], "--json", code=0))
+    report = shell("report")
+    assert f"**PROMOTE**: every gate is passed. On toto (good) (run `{ids['good']}`)" in report
+    assert "HOLD" not in report
+    assert "| against | raw skill on val | scaled skill | p (StepM) |" in report
+    for check in said["checks"]:
+        if check["gate"] == 4:
+            assert f"{check['value']:.4g}" not in report
+            assert f"| 4 | {check['name']} | sealed |" in report
+    assert f"{said['against'][0]['test_raw_skill']:+.2%}".replace("%", " %") not in report
+    made(POOR, tag="later", horizon=1)
+    assert "No verdict is on record" in shell("report", "--sweep", "latest")
+
+
 def test_a_run_s_test_is_revealed_on_request_and_the_look_counts(shell: Shell) -> None:
     ids = made(POOR | {"good": 0.1})
     said = json.loads(shell("show", ids["t0"], "--reveal-test", "--json"))

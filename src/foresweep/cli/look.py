@@ -378,16 +378,21 @@ def report(
     sweep: SweepId = None,
     db: Db = None,
 ) -> None:
-    """Write the report: models side by side, best runs, hyperparameters, failures."""
+    """Write the report: last verdict, models side by side, best runs, hyperparameters, failures."""
     from foresweep.data.files import write_bytes_atomic
     from foresweep.reporting.report import markdown_report
+    from foresweep.reporting.ruling import latest_verdict
 
     if output is not None and output.suffix not in (".md", ".markdown"):
         raise UsageError(f"--output {output}: the report is Markdown; give a name ending in .md")
     with open_existing(db) as tracker:
         asked = asked_sweep(tracker, sweep)
         found = _comparable(tracker, asked)
-        text = markdown_report(found, metric=metric or metric_of(asked), sweep=asked)
+        cells = "" if asked is None else asked.fingerprints["val"]
+        verdict = latest_verdict(tracker.get_verdicts(), cells)
+        text = markdown_report(
+            found, metric=metric or metric_of(asked), sweep=asked, verdict=verdict
+        )
     if output is None:
         typer.echo(text, nl=False)
     else:

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from foresweep.errors import UnknownName
+from foresweep.evaluation.breakdown import BREAKDOWNS
+from foresweep.evaluation.breakdown import breakdown as groups_of
 from foresweep.records import Sweep
 from foresweep.selection.leaderboard import Leaderboard, leaderboard
 from foresweep.selection.sealed import open_losses
-from foresweep.selection.standing import BREAKDOWNS, breakdown, elsewhere, with_standing
+from foresweep.selection.standing import breakdown, elsewhere, with_standing
 from foresweep.tracker.tracker import Tracker
 from judged_sweep import Planted, plant, spoil_test
 
@@ -70,7 +72,8 @@ def test_a_breakdown_adds_up_to_the_score(made: Planted, by: str) -> None:
     losses = np.array([s.loss for s in found])
     assert (losses * windows).sum() / windows.sum() == pytest.approx(run.score("val_pct_mae"))
     panel = open_losses(run, "val")
-    assert len(found) == {"item": len(panel.items), "origin": 60, "lead": 5}[by]
+    counts = {"item": len(panel.items), "origin": 60, "lead": 5, "year": 2, "regime": 3}
+    assert len(found) == counts[by]
     first = found[0]
     theirs = open_losses(made.tracker.get_run(made.id("random-walk")), "val").losses["pct_mae"]
     if by == "item":
@@ -79,6 +82,11 @@ def test_a_breakdown_adds_up_to_the_score(made: Planted, by: str) -> None:
         assert first.benchmark_skill == pytest.approx(1 - ours.mean() / theirs[:, 0].mean())
     if by == "origin":
         assert first.key == "2016-06-06"
+    naive = open_losses(made.tracker.get_run(made.id("last-value")), "val")
+    same = groups_of(panel, "pct_mae", by, benchmark=naive)
+    assert [(g.key, g.score, g.skill, g.num_windows) for g in same] == [
+        (s.key, s.loss, s.skill, s.num_windows) for s in found
+    ]
 
 
 def test_an_unknown_breakdown_is_named_with_the_nearest(made: Planted) -> None:

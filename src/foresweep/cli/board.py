@@ -40,7 +40,7 @@ def say_apart(apart: Sequence[str]) -> None:
 
 
 def show_breakdown(board: Leaderboard, row: Row, by: str, *, as_json: bool) -> None:
-    """Print a run's losses by item, origin or lead."""
+    """Print a run's losses by item, origin, lead, year or regime."""
     from foresweep.cli.tables import console, number, percent, plain_table
     from foresweep.selection.leaderboard import LAST_VALUE
     from foresweep.selection.standing import breakdown

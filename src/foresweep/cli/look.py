@@ -51,7 +51,7 @@ def best(
     ] = False,
     by: Annotated[
         str | None,
-        typer.Option("--by", help="Where it wins and loses: item, origin or lead."),
+        typer.Option("--by", help="Where it wins and loses: item, origin, lead, year or regime."),
     ] = None,
     sweep: SweepId = None,
     as_json: Json = False,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
 from foresweep.errors import UnknownName
+from foresweep.evaluation.breakdown import Group
+from foresweep.evaluation.breakdown import breakdown as groups_of
 from foresweep.evaluation.losses import LossPanel
 from foresweep.metrics import PANEL_LOSSES, split_name
 from foresweep.records import Run, Sweep
@@ -18,19 +19,16 @@ from foresweep.selection.leaderboard import (
     Row,
     baseline_name,
 )
-from foresweep.selection.losstable import Array, LossTable, PartLosses
+from foresweep.selection.losstable import LossTable, PartLosses
 from foresweep.selection.sealed import has_losses, open_losses
 from foresweep.selection.winners import one_se_choice
 from foresweep.stats.bootstrap import block_length
 from foresweep.stats.stepm import mcs, stepm
 
-By = Literal["item", "origin", "lead"]
-BREAKDOWNS: tuple[By, ...] = ("item", "origin", "lead")
-
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A run's loss on one item, origin or lead, beside the benchmark's and last-value's."""
+    """A run's loss in one group of windows, beside the benchmark's and last-value's."""
 
     key: str
     loss: float
@@ -123,56 +121,41 @@ def _benchmark(board: Leaderboard, part: str) -> Row | None:
 
 
 def breakdown(board: Leaderboard, run: Run, by: str) -> tuple[Slice, ...]:
-    """A run's losses by item, origin or lead on the part ranked on, in natural order.
+    """A run's losses by item, origin, lead, year or regime on the part ranked on, in natural
+    order: `evaluation.breakdown` beside two baselines.
 
     Raises UnknownName for another breakdown or a metric without losses per window, CheckpointError
     where the run's losses are gone.
     """
-    if by not in BREAKDOWNS:
-        raise UnknownName("breakdown", by, BREAKDOWNS)
     part, metric = split_name(board.metric)
     if metric not in PANEL_LOSSES:
         raise UnknownName("loss", metric, PANEL_LOSSES, where="with losses per window")
     ours = open_losses(run, part)
-    benchmark = _benchmark(board, part)
     last = next((r for r in board.rows if r.run.model_name == LAST_VALUE), None)
-    others = [
-        None if row is None or not has_losses(row.run, part) else open_losses(row.run, part)
-        for row in (benchmark, last)
-    ]
-    loss, count = _along(ours, metric, by)
-    skills = [
-        np.full(len(loss), np.nan) if o is None else 1 - loss / _along(o, metric, by)[0]
-        for o in others
-    ]
+    benchmark, naive = (
+        _beside(ours, metric, by, row, part) for row in (_benchmark(board, part), last)
+    )
     return tuple(
-        Slice(key, float(loss[n]), _known(skills[0][n]), _known(skills[1][n]), int(count[n]))
-        for n, key in enumerate(_keys(ours, by))
-        if count[n]
+        Slice(g.key, g.score, _skill(benchmark, g.key), _skill(naive, g.key), g.num_windows)
+        for g in groups_of(ours, metric, by)
     )
 
 
-def _along(panel: LossPanel, metric: str, by: str) -> tuple[Array, Array]:
-    """Mean loss and number of windows along one axis of [origins, items, leads]."""
-    if by == "lead":
-        cells = panel.by_lead[metric].reshape(-1, panel.horizon)
-    else:
-        cells = panel.losses[metric] if by == "item" else panel.losses[metric].T
-    count = (~np.isnan(cells)).sum(axis=0).astype(np.float64)
-    total = np.where(np.isnan(cells), 0.0, cells).sum(axis=0)
-    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0), count
+def _beside(
+    ours: LossPanel, metric: str, by: str, row: Row | None, part: str
+) -> Mapping[str, Group]:
+    """The groups by name, with skill over a baseline; none where it has no losses at hand on the
+    same windows."""
+    if row is None or not has_losses(row.run, part):
+        return {}
+    theirs = open_losses(row.run, part)
+    if theirs.fingerprint != ours.fingerprint:
+        return {}
+    return {g.key: g for g in groups_of(ours, metric, by, benchmark=theirs)}
 
 
-def _keys(panel: LossPanel, by: str) -> list[str]:
-    if by == "item":
-        return list(panel.items)
-    if by == "lead":
-        return [str(lead) for lead in range(1, panel.horizon + 1)]
-    return [str(day.astype("datetime64[m]")).removesuffix("T00:00") for day in panel.origins]
-
-
-def _known(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def _skill(groups: Mapping[str, Group], key: str) -> float | None:
+    return groups[key].skill if key in groups else None
 
 
 def elsewhere(sweeps: Sequence[Sweep], shown: Sweep | None, num_by_hand: int) -> tuple[str, ...]:

@@ -16,8 +16,8 @@ from foresweep.records import Outcome, Verdict
 from foresweep.selection.judged import verdict_on_runs
 from foresweep.selection.questions import ask, loss_of_objective
 from foresweep.selection.sealed import open_losses, open_returns
-from foresweep.selection.seeds import median_seed
 from foresweep.tracker.hiding import hide_run
+from foresweep.tracker.seeds import median_seed
 from foresweep.tracker.tracker import Tracker
 from judged_sweep import Planted, plant, spoil_test, stored
 from runs import make_run

@@ -39,7 +39,7 @@ from foresweep.search.trial import card_of
 from foresweep.selection.blending import Bench, Candidate
 from foresweep.selection.questions import loss_of_objective
 from foresweep.selection.sealed import has_losses, open_losses
-from foresweep.selection.seeds import by_config, median_seed
+from foresweep.tracker.seeds import by_config, median_seed
 from foresweep.tracker.tracker import Tracker
 
 PROVED = 16

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from foresweep.metrics import METRICS, split_name
 from foresweep.records import Run, RunState
-from foresweep.selection.seeds import Spread, by_config, median_seed, spread
+from foresweep.selection.seeds import Spread, spread
+from foresweep.tracker.seeds import by_config, median_seed
 
 LAST_VALUE = "last-value"
 SAME = 1e-12

@@ -19,7 +19,7 @@ from foresweep.selection.cases import Case, Record, Weights
 from foresweep.selection.leaderboard import LAST_VALUE, baseline_name, equals_last_value
 from foresweep.selection.losstable import LossTable, PartLosses, effective_origins
 from foresweep.selection.sealed import has_losses, open_losses
-from foresweep.selection.seeds import by_config, median_seed
+from foresweep.tracker.seeds import by_config, median_seed
 from foresweep.tracker.tracker import Tracker
 
 TESTED = "pct_mae"

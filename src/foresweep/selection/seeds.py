@@ -1,14 +1,9 @@
-"""Runs of one config that differ in seed: which one stands for it, and how far they lie apart."""
+"""How far the seeds of one config lie apart."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-
-from foresweep.metrics import METRICS
-from foresweep.records import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,26 +18,6 @@ class Spread:
     def width(self) -> float:
         """Highest less lowest: a lead smaller than this is no lead."""
         return self.highest - self.lowest
-
-
-def by_config(runs: Iterable[Run]) -> list[list[Run]]:
-    """Runs grouped by config, in the order met; a run without a config hash stands alone."""
-    found: dict[str, list[Run]] = {}
-    for run in runs:
-        found.setdefault(run.config_hash or run.run_id, []).append(run)
-    return list(found.values())
-
-
-def median_seed(runs: Sequence[Run], metric: str) -> Run:
-    """The run with the (lower) median loss on tune: the one that would be deployed. A run without
-    that score counts as the worst."""
-
-    def badness(run: Run) -> float:
-        score = run.score(f"tune_{metric}")
-        return np.inf if score is None else METRICS[metric].badness(score)
-
-    ranked = sorted(runs, key=badness)
-    return ranked[(len(ranked) - 1) // 2]
 
 
 def spread(scores: Sequence[float]) -> Spread | None:

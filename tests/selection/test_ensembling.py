@@ -122,6 +122,10 @@ def test_loaded_it_forecasts_what_was_scored(made: tuple[Place, Made]) -> None:
     assert ensemble.run.config_hash == checkpoint.card["files"][MEMBERS]
     assert checkpoint.card["run_id"] == ensemble.run.run_id
     assert not [name for name in checkpoint.card["scores"] if name.startswith("test")]
+    for part in ensemble.parts:  # it has seen as much as each of them
+        card = read_checkpoint(Path(part.run.checkpoint_path)).card
+        for key in ("tuned_until", "selected_until"):
+            assert checkpoint.card[key] >= card[key]
 
 
 def test_made_again_it_is_the_one_on_record(made: tuple[Place, Made]) -> None:
@@ -140,6 +144,12 @@ def test_the_verdict_takes_it_like_any_other(made: tuple[Place, Made]) -> None:
     with Tracker(place.db) as tracker:
         (verdict,) = verdict_on_runs(tracker, [ensemble.run.run_id])
     assert verdict.candidate == ensemble.run.run_id
+    (gate,) = (check for check in verdict.checks if check.gate == 3)
+    assert (gate.value, gate.passed) == ("from scratch", True)
+    assert verdict.sharpe is not None
+    annual = ensemble.run.score("val_sharpe")
+    assert annual is not None
+    assert verdict.sharpe.annual == pytest.approx(annual)
 
 
 def test_a_mix_of_one_is_refused_and_leaves_no_trial(made: tuple[Place, Made]) -> None:

@@ -235,7 +235,7 @@ def luck(se: np.ndarray, num: float) -> float:
         return 0.0
     gamma = 0.5772156649015329
     top = (1 - gamma) * stats.norm.ppf(1 - 1 / num) + gamma * stats.norm.ppf(1 - 1 / (num * math.e))
-    return float(np.sqrt(np.mean(se**2)) * max(0.0, top))
+    return float(np.median(se) * max(0.0, top))
 
 
 def detectable(critical: float, se: float, effective: float) -> float:

@@ -176,6 +176,11 @@ def test_the_best_of_trials_without_skill_shows_what_is_expected():
     assert np.isnan(expected_best(np.array([np.nan]), 5))
 
 
+def test_a_wild_trial_does_not_move_what_luck_can_do_for_the_others():
+    calm = np.full(12, 0.01)
+    assert expected_best(np.append(calm, 1.0), 13) == pytest.approx(expected_best(calm, 13))
+
+
 def test_the_bound_of_a_winner_is_right_and_most_of_its_bias_taken_off():
     above = 0
     seen, debiased = [], []

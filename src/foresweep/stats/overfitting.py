@@ -142,11 +142,12 @@ def expected_maximum(num: float) -> float:
 
 def expected_best(standard_errors: Array, num_effective: float) -> float:
     """Mean difference that the best of `num_effective` trials without skill is expected to show:
-    the typical (root mean square) standard error times `expected_maximum`. Unit of the losses."""
+    the median standard error times `expected_maximum`: trials that are far off vary most, and say
+    nothing on what luck can do for the others. Unit of the losses."""
     known = standard_errors[np.isfinite(standard_errors)]
     if not len(known):
         return float("nan")
-    return float(np.sqrt((known**2).mean())) * expected_maximum(num_effective)
+    return float(np.median(known)) * expected_maximum(num_effective)
 
 
 def winner(

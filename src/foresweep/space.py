@@ -113,12 +113,15 @@ class SearchSpace:
         """Number of distinct configs of the grid."""
         return sum(1 for _ in self.grid())
 
+    def is_present(self, name: str, config: Mapping[str, Any]) -> bool:
+        """Does the condition of a dimension, if it has one, hold in this config?"""
+        return all(
+            config.get(k) in (v if isinstance(v, list | tuple) else (v,))
+            for k, v in self.when.get(name, {}).items()
+        )
+
     def _present(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            name: value
-            for name, value in config.items()
-            if all(config.get(k) == v for k, v in self.when.get(name, {}).items())
-        }
+        return {n: value for n, value in config.items() if self.is_present(n, config)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ class Mode(StrEnum):
     quick = "quick"
     full = "full"
     random = "random"
+    smart = "smart"
     demo = "demo"
     zero_shot = "zero-shot"
 

@@ -20,6 +20,7 @@ from foresweep.search.proposals import (
     Proposal,
     expand_models,
 )
+from foresweep.space import Start
 
 OBJECTIVES = tuple(m for m in METRICS if m not in ("naive_pct_mae", "dm_pvalue_vs_naive"))
 """What a sweep can be about: scores of the model itself, not of naive and not of chance."""
@@ -66,6 +67,21 @@ class SweepPlan:
     def base(self) -> dict[str, Any]:
         """Laid under every trained config."""
         return {"pretrained": self.pretrained, "size": None if self.pretrained else self.size}
+
+    @property
+    def start(self) -> Start:
+        """Which side of the space files is read."""
+        return "pretrained" if self.pretrained else "scratch"
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What the sweep is about, metric by metric."""
+        return tuple(m.strip() for m in self.objective.split(","))
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The models that are searched: the baselines have nothing to search."""
+        return tuple(m for m in self.models if m not in BASELINES)
 
     def checked(self) -> SweepPlan:
         """This plan with model names spelt out. Raises UnknownName, ConfigError, UsageError."""

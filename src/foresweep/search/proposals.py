@@ -15,7 +15,9 @@ from foresweep.models import registry
 from foresweep.models.registry import BASELINES, FAMILIES, model_names
 from foresweep.space import Entry, Int, SearchSpace, SpaceFile, Start, parse_space_file
 
-MODES = ("priority", "quick", "full", "random", "demo", "zero-shot")
+MODES = ("priority", "quick", "full", "random", "smart", "demo", "zero-shot")
+ADAPTIVE = ("smart",)
+"""Modes that propose from results, once what they begin with has been tried."""
 BASELINE_SOURCE = "baseline"
 ZERO_SHOT = "zero-shot"
 COMPANION = "beside"
@@ -71,6 +73,14 @@ def load_space(model: str, start: Start) -> SpaceFile:
     return parse_space_file(space_text(model), start, where=f"spaces/{model}.toml")
 
 
+def load_spaces(models: Sequence[str], start: Start, mode: str) -> dict[str, SpaceFile]:
+    """The space file of each model, for a mode that draws. Raises SpaceError."""
+    found = {model: load_space(model, start) for model in models}
+    for model, file in found.items():
+        _filled(file.space, model, mode)
+    return found
+
+
 def propose(
     models: Sequence[str],
     mode: str,
@@ -84,10 +94,11 @@ def propose(
 
     `base` (size or pretrained) is laid under every config and decides which start the space files
     are read for. Modes that draw give `count` candidates a model, with steps up to `step_cap`;
-    the others give all they have. Where pretrained weights are fine-tuned, the same weights as they
-    are come last, as companions: of each model the first that can be tried is, at no cost to the
-    budget. Raises UnknownName for a mode, SpaceError for a model without a space or without configs
-    for the mode.
+    adaptive ones give what they begin with, the priority configs; the others all they have. Where
+    pretrained weights are fine-tuned, the same weights as they are come last, as companions: of
+    each model the first that can be tried is, at no cost to the budget.
+
+    Raises UnknownName for a mode, SpaceError for a model without a space or without configs for it.
     """
     if mode not in MODES:
         raise UnknownName("mode", mode, MODES)
@@ -118,13 +129,17 @@ def _of_model(
     space = load_space(model, start)
     rng = np.random.default_rng([seed, *model.encode()])
     if mode == "random":
-        drawn_from = _within(_filled(space.space, model, mode), step_cap)
+        drawn_from = within(_filled(space.space, model, mode), step_cap)
         for _ in range(count):
             yield Proposal(model, {**base, **drawn_from.sample(rng)}, "random")
     elif mode == "full":
         grid = list(_filled(space.full, model, mode).grid())
         for k in rng.permutation(len(grid))[:count]:
             yield Proposal(model, {**base, **grid[k]}, f"full grid {k + 1} of {len(grid)}")
+    elif mode in ADAPTIVE:
+        _filled(space.space, model, mode)
+        for entry in space.entries.get("priority", ()):
+            yield Proposal(model, {**base, **entry.config}, f"priority: {entry.name}")
     else:
         for entry in _entries(model, mode, space, start):
             yield Proposal(model, {**base, **entry.config}, f"{mode}: {entry.name}")
@@ -160,7 +175,7 @@ def _filled(space: SearchSpace, model: str, mode: str) -> SearchSpace:
     return space
 
 
-def _within(space: SearchSpace, step_cap: int | None) -> SearchSpace:
+def within(space: SearchSpace, step_cap: int | None) -> SearchSpace:
     """The space with its steps drawn below the cap, lest most draws be cut to the same number."""
     steps = space.dimensions.get("max_steps")
     if step_cap is None or not isinstance(steps, Int) or steps.high <= step_cap:

@@ -19,6 +19,7 @@ from foresweep.errors import ConfigError, ForesweepError, LeakFound, TrackerErro
 from foresweep.models.base import TrialPruned
 from foresweep.models.registry import BASELINES
 from foresweep.records import Run, Sweep
+from foresweep.search.adaptive import begin
 from foresweep.search.channel import Progress
 from foresweep.search.events import (
     DataReady,
@@ -33,7 +34,7 @@ from foresweep.search.events import (
 )
 from foresweep.search.local import LocalEngine, TaskFailed, warm_up
 from foresweep.search.plan import SweepPlan
-from foresweep.search.proposals import Proposal, baseline_proposals, propose
+from foresweep.search.proposals import ADAPTIVE, Proposal, baseline_proposals, propose
 from foresweep.search.stage import Stage, plan_record, require_writable, set_stage
 from foresweep.search.trial import LeakTest, Prepare, Prepared, Trial, TrialResult
 from foresweep.tracker.hardware import SystemWatch
@@ -81,6 +82,8 @@ def run_sweep(plan: SweepPlan, *, tracker: Tracker, runs_dir: Path, listen: List
         }
         for p in new:
             _try(stage, sweep, p, causes[p.proposal.model])
+        if plan.mode in ADAPTIVE:
+            _search(stage, sweep, prepared, causes)
         state = "complete"
     except KeyboardInterrupt:
         tracker.cancel_sweep(sweep.sweep_id)
@@ -90,6 +93,20 @@ def run_sweep(plan: SweepPlan, *, tracker: Tracker, runs_dir: Path, listen: List
         sweep = tracker.finish_sweep(sweep.sweep_id, state)
     listen(SweepFinished(sweep))
     return sweep
+
+
+def _search(
+    stage: Stage, sweep: Sweep, tried: tuple[Prepared, ...], causes: dict[str, str]
+) -> None:
+    """Go on from results: one config is proposed, tried and told after the other."""
+    search = begin(stage, sweep, tried)
+    number = len(stage.tracker.get_trials(sweep.sweep_id)) + 1
+    while (p := search.next(number)) is not None:
+        model = p.proposal.model
+        if model not in causes:  # all of its first configs had been trained before
+            causes[model] = _untestable(stage, sweep, [p])
+        search.tell(_try(stage, sweep, p, causes[model]))
+        number += 1
 
 
 def _prepare(stage: Stage, proposals: tuple[Proposal, ...]) -> tuple[Prepared, ...]:
@@ -224,7 +241,7 @@ def _test_for_leaks(stage: Stage, sweep: Sweep, first: Prepared) -> str:
     return ""
 
 
-def _try(stage: Stage, sweep: Sweep, prepared: Prepared, cause: str) -> None:
+def _try(stage: Stage, sweep: Sweep, prepared: Prepared, cause: str) -> Run:
     """Put a trial on record and run it, or, with a `cause`, say why it was not run."""
     plan, tracker = stage.plan, stage.tracker
     trial = tracker.add_trial(
@@ -256,6 +273,7 @@ def _try(stage: Stage, sweep: Sweep, prepared: Prepared, cause: str) -> None:
         with Heartbeat(tracker, (run.run_id,)):
             finished = _execute(stage, run, prepared)
     stage.listen(TrialFinished(finished))
+    return finished
 
 
 def _execute(stage: Stage, run: Run, prepared: Prepared) -> Run:

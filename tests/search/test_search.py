@@ -1,0 +1,84 @@
+"""Sweeps that search: what they propose follows from the seed and from what came, and from nothing
+else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import learning_model
+from foresweep.records import Run
+from foresweep.search.plan import SweepPlan
+from foresweep.search.start import sweep
+from foresweep.tracker.tracker import Tracker
+from planted_model import plugin
+
+SMART = SweepPlan(
+    models=("guest",), mode="smart", objective="pinball", max_runs=14, stride=60, max_context=64
+)
+
+
+class Place:
+    """A folder with a database of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.db, self.runs_dir = folder / "sweeps.db", folder / "runs"
+
+    def sweep(self, plan: SweepPlan) -> list[Run]:
+        """The runs of a sweep, baselines aside, in the order of their trials."""
+        done = sweep(plan, db=self.db, runs=self.runs_dir)
+        with Tracker(self.db) as tracker:
+            runs = tracker.get_runs("guest", sweep_id=done.sweep_id)
+        return sorted(runs, key=lambda r: r.trial_number or 0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    folder = tmp_path_factory.mktemp("guest")
+    with plugin(folder, module=learning_model.MODULE, space=learning_model.SPACE):
+        yield
+
+
+@pytest.fixture(scope="module")
+def smart(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    return Place(tmp_path_factory.mktemp("smart")).sweep(SMART)
+
+
+def configs(runs: list[Run]) -> list[dict[str, object]]:
+    return [dict(r.hyperparams) for r in runs]
+
+
+def test_a_smart_sweep_begins_with_what_is_recommended_and_spends_its_budget(
+    smart: list[Run],
+) -> None:
+    assert [r.source for r in smart] == ["priority: first"] + 13 * ["smart"]
+    assert len({r.config_hash for r in smart}) == 14
+
+
+def test_conditions_hold_in_what_is_proposed(smart: list[Run]) -> None:
+    for config in configs(smart):
+        assert (config["bend"] is None) == (config["kind"] == "plain")
+
+
+def test_the_same_seed_and_the_same_results_give_the_same_proposals(
+    smart: list[Run], tmp_path: Path
+) -> None:
+    again = Place(tmp_path).sweep(SMART)
+    assert configs(again) == configs(smart)
+
+
+def test_earlier_runs_on_the_same_windows_are_told_and_not_tried_again(
+    smart: list[Run], tmp_path: Path
+) -> None:
+    """What one sweep learned starts the next, which goes elsewhere from its first proposal on."""
+    place = Place(tmp_path)
+    first = place.sweep(SMART)
+    more = place.sweep(replace(SMART, max_runs=6))
+    assert not {r.config_hash for r in more} & {r.config_hash for r in first}
+    assert all(r.source == "smart" for r in more)
+    best = min(abs(r.hyperparams["tilt"]) for r in more)
+    assert best < 1.0  # of a space from -3 to 3, with ten told runs before

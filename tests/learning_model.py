@@ -77,9 +77,7 @@ class Off:
     context_length: int = 32
 
     def predict(self, context: Context, *, horizon: int, levels: Levels, seed: int) -> Forecast:
-        made = Walk(self.context_length).predict(
-            context, horizon=horizon, levels=levels, seed=seed
-        )
+        made = Walk(self.context_length).predict(context, horizon=horizon, levels=levels, seed=seed)
         return Forecast(made.values * (1 + self.percent / 100), levels)
 
 

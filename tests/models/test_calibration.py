@@ -164,6 +164,13 @@ def test_centred_and_isotonic_keeps_the_median_on_the_last_close() -> None:
     assert (found[..., 4] == c.last_close[:, None]).all()
 
 
+def test_where_a_neighbour_came_true_as_often_the_centred_median_stays_all_the_same() -> None:
+    calibration = Calibration(
+        centre=True, levels=(0.1, 0.4, 0.5, 0.9), coverage=(0.2, 0.5, 0.5, 0.8)
+    )
+    assert calibration._sources((0.5,)) == [0.0]
+
+
 def test_each_does_something_of_its_own_and_none_does_nothing() -> None:
     c = case(width=0.5, shift=0.01)
     outcomes = [applied(fitted(config, c), c) for config in (CENTRE, SCALE, ISOTONIC)]

@@ -108,10 +108,10 @@ def test_centring_is_refused_under_pct_mae_before_anything_is_run(place: Place) 
 
 
 def test_a_trained_run_whose_medians_are_the_last_close_is_tagged_and_unranked(
-    tmp_path: Path,
+    place: Place, tmp_path: Path
 ) -> None:
     with plugin(tmp_path):
-        runs = Place(tmp_path).sweep(replace(PLAN, models=("guest",)), {"centre": True})
+        runs = place.sweep(replace(PLAN, models=("guest",)), {"centre": True})
     (guest,) = (r for r in runs if r.model_name == "guest")
     assert guest.tags == (EQUALS_LAST_VALUE,)
     assert not any(r.tags for r in runs if r.is_baseline)
@@ -122,3 +122,48 @@ def test_a_trained_run_whose_medians_are_the_last_close_is_tagged_and_unranked(
     }
     assert places["val_pct_mae"] is None
     assert places["val_pinball"] is not None
+
+
+COUNTING = """from pathlib import Path
+
+from foresweep.models.baselines import Drift
+
+
+class Guest(Drift):
+    name = "guest"
+
+    def train(self, *args, **kwargs):
+        if "leaktest" not in str(kwargs["out"]):
+            with Path(__file__).with_name("trained.txt").open("a") as counted:
+                counted.write("once\\n")
+        return super().train(*args, **kwargs)
+"""
+
+
+def test_another_calibration_of_the_same_training_is_not_trained_again(
+    place: Place, tmp_path: Path
+) -> None:
+    plan = replace(PLAN, models=("guest",), seed=1)
+    count = tmp_path / "guest_package" / "trained.txt"
+    with plugin(tmp_path, module=COUNTING):
+        place.sweep(plan, {"fit_scale": True})
+        place.sweep(plan, {"isotonic": True})
+        assert count.read_text() == "once\n"
+        runs = place.sweep(plan, {})
+        assert count.read_text() == "once\n"
+    guests = {
+        tuple(k for k, v in r.hyperparams.items() if v is True): r
+        for r in runs
+        if r.model_name == "guest" and r.seed == 1
+    }
+    (drift,) = (r for r in runs if r.model_name == "drift" and r.source == "baseline")
+    assert guests[()].score("val_pinball") == drift.score("val_pinball")
+    files = {
+        k: json.loads((Path(r.checkpoint_path or "") / "card.json").read_text())["files"]
+        for k, r in guests.items()
+    }
+    assert FILE in files["isotonic",]
+    assert FILE not in files[()]
+    with Tracker(place.db) as tracker:
+        ((_, _, note),) = tracker.get_notes(guests["isotonic",].run_id)
+    assert guests["fit_scale",].run_id in note

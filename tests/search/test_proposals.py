@@ -72,7 +72,11 @@ def test_a_baseline_has_no_space_to_copy() -> None:
 
 
 def test_every_sweep_brings_the_baselines() -> None:
-    assert {p.model for p in baseline_proposals("pct_mae")} >= {"last-value", "drift", "random-walk"}
+    assert {p.model for p in baseline_proposals("pct_mae")} >= {
+        "last-value",
+        "drift",
+        "random-walk",
+    }
 
 
 @pytest.mark.parametrize("model", ["toto", "kronos", "chronos2"])

@@ -19,6 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from foresweep.cli.evidence import evidence_lines, origins_line, survivorship_lines
 from foresweep.cli.tables import (
     config_name,
     console,
@@ -79,6 +80,8 @@ class LiveView:
         self.running: TaskID | None = None
         self.some_complete = False  # of what was asked for, baselines beside it aside
         self.steps_done = 0  # of finished trials: what the time left is reckoned from
+        self.steps_planned = 0
+        self.test_from = ""  # first day of test
 
     def __enter__(self) -> LiveView:
         self._say_start()
@@ -127,12 +130,16 @@ class LiveView:
                 self._finished(event.run)
             case events.TrialSkipped():
                 self.say(
-                    f"{event.prepared.proposal.model} ({event.prepared.proposal.source}): trained "
-                    f"before as {event.earlier.run_id}; --again trains it once more",
+                    f"{self._name_of_run(event.earlier)}: trained before as "
+                    f"{event.earlier.run_id}; --again trains it once more",
                     "dim",
                 )
                 self._advance_whole(event.prepared.config)
                 self.some_complete |= self._asked_for(event.earlier)
+            case events.FinalistsChosen():
+                self._finalists(event)
+            case events.SeedsCompared():
+                self._seeds(event)
             case events.SweepFinished():
                 pass
 
@@ -145,16 +152,15 @@ class LiveView:
         )
         for line in report_lines(event.report):
             self.say(line, "yellow")
-        scored = ", ".join(
-            f"{p.name} {len(p.origins)} origins "
-            f"({p.effective_origins(split.horizon):.0f} effective)"
-            for p in split.parts
-            if p.name not in ("train", "test")
-        )
+        for line in survivorship_lines(event.report):
+            self.say(line, "yellow")
         self.say(
-            f"Horizon {split.horizon} bars; {scored}; test is sealed; contexts of at most "
+            f"Horizon {split.horizon} bars; {origins_line(split)}; contexts of at most "
             f"{split.max_context} bars."
         )
+        for line in evidence_lines(split):
+            self.say(line, "yellow")
+        self.test_from = str(panel.timeline[split.part("test").start].astype("datetime64[D]"))
 
     def _planned(self, event: events.Planned) -> None:
         for refused in event.refused:
@@ -168,8 +174,8 @@ class LiveView:
                 f"and stop at {max(_steps(p.config) for p in cut):,} (--max-steps N allows more).",
                 "yellow",
             )
-        total = sum(_steps(p.config) for p in event.trials)
-        self.whole = self.bars.add_task("sweep (steps)", total=total)
+        self.steps_planned = sum(_steps(p.config) for p in event.trials)
+        self.whole = self.bars.add_task("sweep (steps)", total=self.steps_planned)
 
     def _say_cutoffs(self, trials: tuple[Prepared, ...]) -> None:
         """Up to when the weights know the world: a test period before that proves nothing."""
@@ -177,14 +183,52 @@ class LiveView:
         for model, cutoff in tuned.items():
             if cutoff:
                 self.say(f"{model}: its weights know the world to {cutoff.date} ({cutoff.source}).")
+                if cutoff.date >= self.test_from:
+                    self.say_warning(
+                        f"{model}: test begins on {self.test_from}, which its weights may have "
+                        f"seen: a verdict on it is at most `hold: contaminated`."
+                    )
             else:
                 self.say_warning(
                     f"{model}: nobody says up to when its weights know the world, so no test "
                     f"period is clean; --pretrain-cutoff DATE says it."
                 )
 
+    def _finalists(self, event: events.FinalistsChosen) -> None:
+        if not event.runs:
+            self.say_warning("No trial came to its end, so there is none to train with more seeds.")
+            return
+        names = ", ".join(self._name(run) for run in event.runs)
+        self.say(f"Finalists by tune: {names}. Each is trained with {event.num_seeds} seeds.")
+        self.steps_planned += sum(
+            (event.num_seeds - 1) * _steps(run.hyperparams) for run in event.runs
+        )
+        if self.whole is not None:
+            self.bars.update(self.whole, total=self.steps_planned)
+
+    def _seeds(self, event: events.SeedsCompared) -> None:
+        """How far the seeds of a finalist lie apart on tune, and which of them stands for it."""
+        name = f"tune_{self.plan.objective}"
+        scores = [s for run in event.runs if (s := run.score(name)) is not None]
+        if len(scores) < 2:
+            self.say_warning(f"{self._name(event.chosen)}: no other seed came to its end.")
+            return
+        self.say(
+            f"{self._name(event.chosen)}: {name} {number(min(scores))} to {number(max(scores))} "
+            f"over {len(scores)} seeds; the median one stands for it: {event.chosen.run_id}"
+        )
+
+    def _name(self, run: Run) -> str:
+        """What people call a run's config."""
+        return f"{run.model_name} {config_name(run)}".strip()
+
+    def _name_of_run(self, run: Run) -> str:
+        """With its seed, where the sweep has several."""
+        several = self.plan.seeds > 1 and not run.is_baseline
+        return self._name(run) + (f", seed {run.seed}" if several else "")
+
     def _started(self, event: events.TrialStarted) -> None:
-        name = f"{event.run.model_name} {config_name(event.run)}".strip()
+        name = self._name_of_run(event.run)
         self.running = self.bars.add_task(name, total=_steps(event.run.hyperparams))
 
     def _progressed(self, event: events.TrialProgressed) -> None:
@@ -208,7 +252,7 @@ class LiveView:
             self.running = None
         self._advance_whole(run.hyperparams)
         self.some_complete |= run.state == "complete" and self._asked_for(run)
-        name = f"{run.model_name} {config_name(run)}".strip()
+        name = self._name_of_run(run)
         if run.state == "complete":
             self.say(
                 f"{name}: tune pct_mae {number(run.score('tune_pct_mae'))} "

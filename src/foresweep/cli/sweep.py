@@ -66,6 +66,14 @@ MaxSteps = Annotated[
     typer.Option(help="Optimiser steps at most. Tiny from scratch: 300 unless said.", min=1),
 ]
 Seed = Annotated[int, typer.Option(help="Names all randomness of the runs.")]
+Seeds = Annotated[
+    int,
+    typer.Option(
+        help="Train the finalists with this many seeds: the median one by tune is ranked and "
+        "deployed, the others say how much of a lead is chance.",
+        min=1,
+    ),
+]
 Stride = Annotated[
     int | None, typer.Option(help="Bars between origins. Default: about 40 origins a part.", min=1)
 ]
@@ -101,6 +109,7 @@ class Asked:
     pretrain_cutoff: PretrainCutoff = None
     max_steps: MaxSteps = None
     seed: Seed = 0
+    seeds: Seeds = 1
     stride: Stride = None
     max_context: MaxContext = None
     device: Device = "auto"
@@ -128,9 +137,14 @@ def sweep(
     max_runs: Annotated[
         int | None, typer.Option(help="Trials at most. Default: 5 per model.", min=1)
     ] = None,
+    finalists: Annotated[
+        int | None,
+        typer.Option(help="With --seeds: how many trials, the best by tune. Default: 3.", min=1),
+    ] = None,
 ) -> None:
     """Train research-backed configs beside the baselines and rank them on the same windows."""
-    _run(_plan(asked, models=tuple(model), mode=mode.value, max_runs=max_runs), asked)
+    named = {"models": tuple(model), "mode": mode.value}
+    _run(_plan(asked, **named, max_runs=max_runs, finalists=finalists), asked)
 
 
 @sharing(Asked)
@@ -165,6 +179,7 @@ def _plan(asked: Asked, **rest: Any) -> SweepPlan:
         pretrain_cutoff=asked.pretrain_cutoff,
         max_steps=asked.max_steps,
         seed=asked.seed,
+        seeds=asked.seeds,
         stride=asked.stride,
         max_context=asked.max_context,
         again=asked.again,

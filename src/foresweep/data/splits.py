@@ -23,6 +23,8 @@ SHARES = (0.65, 0.10, 0.125, 0.125)
 WANTED_ORIGINS = 40
 FEWEST_ORIGINS = 60
 """The stride grows down to this many origins before items are left out (`max_windows`)."""
+ENOUGH_ORIGINS = 20
+"""Effective origins: with fewer, no lead on a part is evidence."""
 MIN_CONTEXT = 32
 DEFAULT_MAX_CONTEXT = 1024
 

@@ -24,6 +24,8 @@ from foresweep.models.base import DEFAULT_LEVELS, Array, Predictor, Scored, Scor
 
 ITEMS, ORIGINS = 8, 3
 """Items and origins of each part that `check_no_leak` looks at."""
+TUNED_ORIGINS = 12
+"""Origins of tune that a calibration is fitted on before a leak test: enough for two halves."""
 
 Fitted: TypeAlias = Mapping[str, NDArray[Any]]
 Train: TypeAlias = Callable[[Panel, Scorer], Fitted]
@@ -97,6 +99,18 @@ def check_no_leak(
         moved.append((nudged != before).any(axis=(1, 2)))
     share = float(np.concatenate(moved).mean()) if moved else 0.0
     return LeakCheck(count, share)
+
+
+def thinned(panel: Panel, split: Split) -> Split:
+    """The split with few of tune's windows left: up to ITEMS items at up to TUNED_ORIGINS origins,
+    spread over both. For what has to be fitted on tune only to be looked at."""
+    tune = split.part("tune")
+    windows = Windows(panel, split, tune)
+    origins = tune.origins[_spread_over(np.unique(windows.origin), TUNED_ORIGINS)]
+    items = tuple(int(i) for i in _spread_over(np.unique(windows.item), ITEMS))
+    fewer = dataclasses.replace(tune, origins=origins)
+    parts = tuple(fewer if part.name == "tune" else part for part in split.parts)
+    return dataclasses.replace(split, parts=parts, items=items)  # type: ignore[arg-type]
 
 
 def _chosen(windows: Windows) -> IntArray:

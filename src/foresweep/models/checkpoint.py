@@ -77,6 +77,28 @@ def write_checkpoint(
     return Checkpoint(path, model, dict(config), json.loads(_json(full)))
 
 
+def derive_checkpoint(
+    source: Path, path: Path, *, config: Mapping[str, Any], leave: tuple[str, ...] = ()
+) -> Checkpoint:
+    """A new checkpoint folder with the weights of another, verified, and a config of its own.
+
+    For configs that differ in nothing that was trained. Files named in `leave` stay behind, and
+    the new card begins as the old one did when training wrote it. Raises CheckpointError.
+    """
+    known = read_checkpoint(source)
+    kept = [name for name in known.card["files"] if name not in (CONFIG, *leave)]
+    written = write_checkpoint(path, model=known.model, config=config, card=known.card)
+    files = dict(written.card["files"])
+    try:
+        for name in kept:
+            shutil.copyfile(source / name, path / name)
+            files[name] = known.card["files"][name]
+        write_bytes_atomic(path / CARD, _json({**written.card, "files": files}))
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
+    return read_checkpoint(path)
+
+
 def read_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint in a folder, every file checked against its hash.
 

@@ -67,6 +67,22 @@ class TrialSkipped:
 
 
 @dataclass(frozen=True, slots=True)
+class FinalistsChosen:
+    """Every config was tried once; these, best on tune first, are trained with the other seeds."""
+
+    runs: tuple[Run, ...]
+    num_seeds: int  # of each, the one it has included
+
+
+@dataclass(frozen=True, slots=True)
+class SeedsCompared:
+    """A finalist has all its seeds; the median one on tune stands for its config."""
+
+    runs: tuple[Run, ...]  # complete ones
+    chosen: Run
+
+
+@dataclass(frozen=True, slots=True)
 class SweepFinished:
     sweep: Sweep
 
@@ -79,6 +95,8 @@ Event: TypeAlias = (
     | TrialProgressed
     | TrialFinished
     | TrialSkipped
+    | FinalistsChosen
+    | SeedsCompared
     | SweepFinished
 )
 Listener: TypeAlias = Callable[[Event], None]

@@ -38,7 +38,8 @@ def earlier_runs(
     weights or size, oldest first; of a config trained more than once the newest."""
     found: dict[str, Run] = {}
     for run in tracker.get_runs(model, fingerprint=fingerprints["val"]):
-        same_start = all(run.hyperparams.get(k) == v for k, v in base.items())
+        config = run.hyperparams  # a plug-in's may have neither size nor pretrained
+        same_start = all(config.get(k, v) == v for k, v in base.items())
         same_cells = run.fingerprints.get("tune") == fingerprints["tune"]
         if run.state in LEARNED and same_start and same_cells and run.config_hash:
             found.pop(run.config_hash, None)

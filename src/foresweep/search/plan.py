@@ -24,6 +24,8 @@ from foresweep.space import Start
 
 OBJECTIVES = tuple(m for m in METRICS if m not in ("naive_pct_mae", "dm_pvalue_vs_naive"))
 """What a sweep can be about: scores of the model itself, not of naive and not of chance."""
+FINALISTS = 3
+"""Trials of a sweep that are trained with every seed, unless said."""
 TINY_STEP_CAP = 300
 """Tiny models from scratch stop here unless --max-steps says otherwise."""
 
@@ -43,6 +45,8 @@ class SweepPlan:
     pretrain_cutoff: str | None = None  # last day that the weights may know, where nobody states it
     max_steps: int | None = None
     seed: int = 0
+    seeds: int = 1  # trainings of each finalist: seed, seed + 1, ...
+    finalists: int | None = None  # trials that are trained with every seed; None: FINALISTS
     stride: int | None = None
     max_context: int | None = None
     max_windows: int = 100_000
@@ -55,6 +59,15 @@ class SweepPlan:
     def budget(self) -> int:
         """Trials at most, baselines aside."""
         return self.max_runs or DEFAULT_MAX_RUNS * len(self.models)
+
+    @property
+    def other_seeds(self) -> range:
+        """Of the finalists, beside the sweep's own."""
+        return range(self.seed + 1, self.seed + self.seeds)
+
+    @property
+    def num_finalists(self) -> int:
+        return FINALISTS if self.finalists is None else self.finalists
 
     @property
     def step_cap(self) -> int | None:
@@ -100,8 +113,25 @@ class SweepPlan:
                 f"give --pretrained published (or a Hugging Face id, or a folder), or train from "
                 f"scratch with --mode priority"
             )
+        self._require_seeds_that_matter(models)
         cutoff = None if self.pretrain_cutoff is None else self._said_cutoff()
         return dataclasses.replace(self, models=models, objective=bare, pretrain_cutoff=cutoff)
+
+    def _require_seeds_that_matter(self, models: tuple[str, ...]) -> None:
+        """Raises UsageError where the finalists' seeds would change nothing."""
+        for name, value in (("--seeds", self.seeds), ("--finalists", self.num_finalists)):
+            if value < 1:
+                raise UsageError(f"{name} {value}: it must be at least 1")
+        if self.seeds == 1 and self.finalists is not None:
+            raise UsageError(
+                f"--finalists {self.finalists} has no effect without --seeds: finalists are the "
+                f"trials that are trained with several seeds; add --seeds 3, or leave it out"
+            )
+        if self.seeds > 1 and set(models) <= set(BASELINES):
+            raise UsageError(
+                f"--seeds {self.seeds} has no effect on {', '.join(models)}: baselines draw "
+                f"nothing; leave it out"
+            )
 
     def _said_cutoff(self) -> str:
         """Raises UsageError where it is no date or there are no weights."""

@@ -112,6 +112,8 @@ def plan_record(stage: Stage) -> dict[str, Any]:
     split, panel = stage.split, stage.panel
     return {
         "max_runs": stage.plan.max_runs,
+        "seeds": stage.plan.seeds,
+        "finalists": stage.plan.num_finalists,
         "size": stage.plan.base["size"],
         "pretrained": stage.plan.pretrained,
         "pretrain_cutoff": stage.plan.pretrain_cutoff,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from foresweep.records import Run, Sweep
-from foresweep.search.events import Event, Listener, TrialFinished, TrialSkipped
+from foresweep.search.events import Event, Listener, SeedsCompared, TrialFinished, TrialSkipped
 from foresweep.search.plan import SweepPlan, by_hand
 from foresweep.search.sweep import run_sweep
 from foresweep.settings import load_settings
@@ -42,7 +42,8 @@ def train(
 ) -> Run:
     """Train one config of the plan's one model, tracked like any other; the run that came of it.
 
-    Where an equal config was trained before, that run. Raises what `run_sweep` raises.
+    Where an equal config was trained before, that run; of several seeds the median one. Raises what
+    `run_sweep` raises.
     """
     found: list[Run] = []
     plan = by_hand(plan, hyperparams)
@@ -53,6 +54,8 @@ def train(
             run = event.run if isinstance(event, TrialFinished) else event.earlier
             if run.model_name == wanted.model:
                 found.append(run)
+        elif isinstance(event, SeedsCompared):
+            found.append(event.chosen)
 
     sweep(plan, db=db, runs=runs, listen=listen)
     return found[-1]

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from foresweep.data.sources import Loaded, load_panel
@@ -21,6 +22,7 @@ from foresweep.models.registry import BASELINES
 from foresweep.records import Run, Sweep
 from foresweep.search.adaptive import begin
 from foresweep.search.channel import Progress
+from foresweep.search.contamination import CONTAMINATED, cutoffs, is_contaminated
 from foresweep.search.events import (
     DataReady,
     LeakTested,
@@ -32,6 +34,7 @@ from foresweep.search.events import (
     TrialSkipped,
     TrialStarted,
 )
+from foresweep.search.finalists import EQUALS_LAST_VALUE, Contender, train_finalists
 from foresweep.search.local import LocalEngine, TaskFailed, warm_up
 from foresweep.search.plan import SweepPlan
 from foresweep.search.proposals import ADAPTIVE, Proposal, baseline_proposals, propose
@@ -42,8 +45,6 @@ from foresweep.tracker.tracker import Heartbeat, Tracker
 
 logger = logging.getLogger(__name__)
 
-EQUALS_LAST_VALUE = "equals last-value"
-"""Tag of a trained run whose medians are all the last close: point metrics do not rank it."""
 SYSTEM_EVERY_S = 30.0
 HEAD_MEMORY = "system/process_memory_mb"  # of this process, not of the one that trains
 SPARE = 4
@@ -75,15 +76,17 @@ def run_sweep(plan: SweepPlan, *, tracker: Tracker, runs_dir: Path, listen: List
     sweep = _open(stage, loaded, prepared)
     state = "failed"
     try:
-        new = _not_trained_before(stage, prepared)
+        tried, new = _by_what_is_known(stage, prepared)
         causes = {
             model: _untestable(stage, sweep, [p for p in new if p.proposal.model == model])
             for model in dict.fromkeys(p.proposal.model for p in new)
         }
         for p in new:
-            _try(stage, sweep, p, causes[p.proposal.model])
+            tried.append(Contender(p, _try(stage, sweep, p, causes[p.proposal.model])))
         if plan.mode in ADAPTIVE:
-            _search(stage, sweep, prepared, causes)
+            tried += _search(stage, sweep, prepared, causes)
+        if plan.seeds > 1:
+            train_finalists(stage, tried, attempt=partial(_attempt, stage), earlier=_earlier)
         state = "complete"
     except KeyboardInterrupt:
         tracker.cancel_sweep(sweep.sweep_id)
@@ -96,17 +99,19 @@ def run_sweep(plan: SweepPlan, *, tracker: Tracker, runs_dir: Path, listen: List
 
 
 def _search(
-    stage: Stage, sweep: Sweep, tried: tuple[Prepared, ...], causes: dict[str, str]
-) -> None:
+    stage: Stage, sweep: Sweep, first: tuple[Prepared, ...], causes: dict[str, str]
+) -> Iterator[Contender]:
     """Go on from results: one config is proposed, tried and told after the other."""
-    search = begin(stage, sweep, tried)
+    search = begin(stage, sweep, first)
     number = len(stage.tracker.get_trials(sweep.sweep_id)) + 1
     while (p := search.next(number)) is not None:
         model = p.proposal.model
         if model not in causes:  # all of its first configs had been trained before
             causes[model] = _untestable(stage, sweep, [p])
-        search.tell(_try(stage, sweep, p, causes[model]))
+        run = _try(stage, sweep, p, causes[model])
+        search.tell(run)
         number += 1
+        yield Contender(p, run)
 
 
 def _prepare(stage: Stage, proposals: tuple[Proposal, ...]) -> tuple[Prepared, ...]:
@@ -169,7 +174,7 @@ def _open(stage: Stage, loaded: Loaded, prepared: tuple[Prepared, ...]) -> Sweep
         panel_hash=stage.panel_hash,
         task_hash=stage.task_hash,
         fingerprints=stage.fingerprints,
-        plan=plan_record(stage),
+        plan=plan_record(stage) | {"cutoffs": cutoffs(prepared)},
         dataset_id=dataset,
     )
     chosen = tuple(p for p in prepared if not p.refused)
@@ -177,26 +182,50 @@ def _open(stage: Stage, loaded: Loaded, prepared: tuple[Prepared, ...]) -> Sweep
     return sweep
 
 
-def _not_trained_before(stage: Stage, prepared: tuple[Prepared, ...]) -> list[Prepared]:
-    """What is left to train; the rest is on record for the same panel, task and seed."""
-    new = []
+def _by_what_is_known(
+    stage: Stage, prepared: tuple[Prepared, ...]
+) -> tuple[list[Contender], list[Prepared]]:
+    """What is on record for the same panel, task and seed, and what is left to train."""
+    known, new = [], []
     for p in prepared:
-        earlier = None if p.refused or stage.plan.again else _earlier(stage, p)
+        earlier = None if p.refused else _earlier(stage, p, _seed(stage, p))
         if earlier:
             stage.listen(TrialSkipped(p, earlier))
+            known.append(Contender(p, earlier))
         elif not p.refused:
             new.append(p)
-    return new
+    return known, new
 
 
-def _earlier(stage: Stage, prepared: Prepared) -> Run | None:
+def _earlier(stage: Stage, prepared: Prepared, seed: int) -> Run | None:
+    """The run that makes another needless; None where it is to be trained once more."""
+    if stage.plan.again:
+        return None
     return stage.tracker.find_trained(
         train_hash=prepared.train_hash,
         config_hash=prepared.config_hash,
         panel_hash=stage.panel_hash,
         task_hash=stage.task_hash,
-        seed=_seed(stage, prepared),
+        seed=seed,
     )
+
+
+def _same_training(stage: Stage, run: Run, prepared: Prepared) -> Path | None:
+    """The checkpoint of a run that was trained alike and is asked for its forecasts differently:
+    another calibration, other sampling. Says so in a note. None: train."""
+    if stage.plan.again or run.is_baseline:
+        return None
+    earlier = stage.tracker.find_trained(
+        train_hash=prepared.train_hash,
+        panel_hash=stage.panel_hash,
+        task_hash=stage.task_hash,
+        seed=int(run.seed or 0),
+    )
+    if earlier is None or earlier.checkpoint_path is None:
+        return None
+    text = f"not trained: the weights are those of {earlier.run_id}, whose training is the same"
+    stage.tracker.add_note(run.run_id, text)
+    return Path(earlier.checkpoint_path)
 
 
 def _seed(stage: Stage, prepared: Prepared) -> int:
@@ -243,8 +272,7 @@ def _test_for_leaks(stage: Stage, sweep: Sweep, first: Prepared) -> str:
 
 def _try(stage: Stage, sweep: Sweep, prepared: Prepared, cause: str) -> Run:
     """Put a trial on record and run it, or, with a `cause`, say why it was not run."""
-    plan, tracker = stage.plan, stage.tracker
-    trial = tracker.add_trial(
+    trial = stage.tracker.add_trial(
         sweep.sweep_id,
         model=prepared.proposal.model,
         config=prepared.config,
@@ -252,19 +280,29 @@ def _try(stage: Stage, sweep: Sweep, prepared: Prepared, cause: str) -> Run:
         train_hash=prepared.train_hash,
         source=prepared.proposal.source,
     )
+    seed = _seed(stage, prepared)
+    return _attempt(stage, prepared, (sweep.sweep_id, trial.number), seed, cause=cause)
+
+
+def _attempt(
+    stage: Stage, prepared: Prepared, trial: tuple[str, int], seed: int, *, cause: str = ""
+) -> Run:
+    """One run of a trial whose lease this process holds, on record whatever comes of it."""
+    tracker = stage.tracker
     run = tracker.start_run(
         model=prepared.proposal.model,
         hyperparams=prepared.config,
-        sweep_id=sweep.sweep_id,
-        trial_number=trial.number,
-        seed=_seed(stage, prepared),
+        sweep_id=trial[0],
+        trial_number=trial[1],
+        seed=seed,
         config_hash=prepared.config_hash,
         train_hash=prepared.train_hash,
         panel_hash=stage.panel_hash,
         task_hash=stage.task_hash,
         fingerprints=stage.fingerprints,
-        resources=dataclasses.asdict(plan.resources),
+        resources=dataclasses.asdict(stage.plan.resources),
         source=prepared.proposal.source,
+        tags=(CONTAMINATED,) if is_contaminated(stage, prepared) else (),
     )
     stage.listen(TrialStarted(run))
     if cause:
@@ -290,11 +328,12 @@ def _execute(stage: Stage, run: Run, prepared: Prepared) -> Run:
         model=prepared.proposal.model,
         config=prepared.config,
         resources=stage.plan.resources,
-        seed=_seed(stage, prepared),
+        seed=int(run.seed or 0),
         out=out,
         run_id=run.run_id,
         fingerprints=stage.fingerprints,
         cutoff=prepared.cutoff,
+        trained=_same_training(stage, run, prepared),
     )
     started = time.perf_counter()
     try:

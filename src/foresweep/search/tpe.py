@@ -29,14 +29,6 @@ STARTUP = 10
 SMART = "smart"
 
 
-def cost(metric: str, value: float) -> float:
-    """A score as something to make small: as it is, negated, or its distance to the target."""
-    row = METRICS[metric]
-    if row.target is not None:
-        return abs(value - row.target)
-    return -value if row.higher_is_better else value
-
-
 class TpeSampler:
     """Multivariate TPE over one model's space, with one objective or several."""
 
@@ -122,7 +114,7 @@ class TpeSampler:
                 continue
             if self.space.is_present(name, config):
                 params[name], distributions[name] = inward, axis.distribution
-        values = [cost(m, told.scores.get(m, math.nan)) for m in self.objectives]
+        values = [METRICS[m].badness(told.scores.get(m, math.nan)) for m in self.objectives]
         whole = told.state == RunState.COMPLETE and all(math.isfinite(v) for v in values)
         if len(self.objectives) > 1:
             state = TrialState.COMPLETE if whole else TrialState.FAIL
@@ -133,7 +125,7 @@ class TpeSampler:
                 distributions=distributions,
             )
         first = self.objectives[0]
-        series = {s: cost(first, v[first]) for s, v in told.series.items() if first in v}
+        series = {s: METRICS[first].badness(v[first]) for s, v in told.series.items() if first in v}
         if told.state != RunState.PRUNED:
             series = {}  # a failed one without a series ranks below every pruned one
         return create_trial(

@@ -20,7 +20,7 @@ from foresweep.data.tables import read_panel
 from foresweep.data.windows import TrainWindows
 from foresweep.errors import ForesweepError
 from foresweep.evaluation.backtest import calibrate, evaluate, make_scorer
-from foresweep.evaluation.leaks import check_no_leak
+from foresweep.evaluation.leaks import check_no_leak, falling_scorer, thinned
 from foresweep.metrics import QUANTILE_METRICS
 from foresweep.models.base import (
     Checkpoint,
@@ -29,14 +29,16 @@ from foresweep.models.base import (
     ForecastModel,
     Predictor,
     Resources,
+    Scorer,
 )
+from foresweep.models.calibration import FILE as CALIBRATION
 from foresweep.models.calibration import (
     load_predictor,
     refuse_centre_under,
     store_calibration,
     wants_calibration,
 )
-from foresweep.models.checkpoint import read_checkpoint, update_card
+from foresweep.models.checkpoint import derive_checkpoint, read_checkpoint, update_card
 from foresweep.models.config import as_dict, config_hash, hyperparameters, make_config
 from foresweep.models.devices import bf16_is_fast, on_device
 from foresweep.models.pretraining import Cutoff, weights_cutoff
@@ -49,7 +51,8 @@ IMPLIED = (("pretrained", None), ("size", None), ("size", "tiny"))
 """Laid under every config without being asked for."""
 SAME = 1e-12
 LEAK_STEPS = 2
-"""A model that looks ahead does so from its first step: the leak test trains no longer."""
+"""A model that looks ahead does so from its first step: the leak test trains no longer, and scores
+nothing on the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +164,9 @@ class LeakTest:
         config = make_config(model.Config, self.config, model=self.model)
         if getattr(config, "max_steps", None):
             config = replace(config, max_steps=LEAK_STEPS)
-        checkpoint = _train(model, config, panel, split, self, channel)
-        _, predictor, _ = _calibrated(model, config, checkpoint, panel, split, self)
+        checkpoint = _train(model, config, panel, split, self, channel, falling_scorer())
+        few = thinned(panel, split) if wants_calibration(config) else split
+        _, predictor, _ = _calibrated(model, config, checkpoint, panel, few, self)
         check_no_leak(predictor, panel, split, seed=self.seed)
 
 
@@ -195,13 +199,20 @@ class Trial:
     run_id: str
     fingerprints: Mapping[str, str]
     cutoff: Cutoff | None = None
+    trained: Path | None = None  # a checkpoint of the same training, to be asked differently
 
     def __call__(self, channel: PipeChannel) -> TrialResult:
         panel, split = self.ground.load()
         model = get_model(self.model)
         config = make_config(model.Config, self.config, model=self.model)
         started = time.perf_counter()
-        checkpoint = _train(model, config, panel, split, self, channel)
+        if self.trained is None:
+            scorer = make_scorer(panel, split, seed=self.seed)
+            checkpoint = _train(model, config, panel, split, self, channel, scorer)
+        else:
+            checkpoint = derive_checkpoint(
+                self.trained, self.out / "checkpoint", config=as_dict(config), leave=(CALIBRATION,)
+            )
         trained = time.perf_counter()
         checkpoint, predictor, made = _calibrated(model, config, checkpoint, panel, split, self)
         scores = evaluate(predictor, panel, split, seed=self.seed, out=self.out, made=made)
@@ -238,6 +249,7 @@ def _train(
     split: Split,
     task: Trial | LeakTest,
     channel: PipeChannel,
+    score: Scorer,
 ) -> Any:
     """Train, and read back what was written: what is scored is what can be loaded again."""
     checkpoint = model.train(
@@ -246,7 +258,7 @@ def _train(
         on_device(task.resources),
         seed=task.seed,
         horizon=split.horizon,
-        score=make_scorer(panel, split, seed=task.seed),
+        score=score,
         report=channel,
         out=task.out / "checkpoint",
     )

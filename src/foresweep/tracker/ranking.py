@@ -11,6 +11,7 @@ from foresweep.records import Run, RunState, split_name
 from foresweep.tracker import queries
 from foresweep.tracker.rows import run_of
 from foresweep.tracker.schema import runs, scores
+from foresweep.tracker.seeds import standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,38 @@ def best_runs(
     require_checkpoint: bool,
     include_baselines: bool,
 ) -> list[Run]:
-    """The k best complete runs, as `queries.best_runs` has them, in the order of `aim`."""
+    """The k best complete runs, as `queries.best_runs` has them, in the order of `aim`. Of a config
+    that was trained with several seeds only the one that stands for it ranks."""
+    wanted = k
+    while True:
+        found = _nearest(
+            connection,
+            metric=metric,
+            fingerprint=fingerprint,
+            aim=aim,
+            k=wanted,
+            model_name=model_name,
+            require_checkpoint=require_checkpoint,
+            include_baselines=include_baselines,
+        )
+        ranked = standing(connection, found, metric)
+        if len(ranked) >= k or len(found) < wanted:
+            return ranked[:k]
+        wanted *= 2  # other seeds took their places
+
+
+def _nearest(
+    connection: Connection,
+    *,
+    metric: str,
+    fingerprint: str,
+    aim: Aim,
+    k: int,
+    model_name: str | None,
+    require_checkpoint: bool,
+    include_baselines: bool,
+) -> list[Run]:
+    """The k first runs in the order of `aim`, whatever their seeds."""
     if aim.target is None:
         return queries.best_runs(
             connection,

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, update
 
-from foresweep.records import RunState, Sweep, SweepState, Trial
+from foresweep.records import Run, RunState, Sweep, SweepState, Trial
 from foresweep.tracker import queries, schema, writes
 from foresweep.tracker.creation import NewRun
 from foresweep.tracker.liveness import Heartbeat
@@ -20,6 +20,7 @@ from foresweep.tracker.recorder import Recorder
 from foresweep.tracker.redaction import redact
 from foresweep.tracker.rows import new_id
 from foresweep.tracker.schema import jsonable
+from foresweep.tracker.seeds import seeds_of
 from foresweep.tracker.store import line_of
 
 __all__ = ["Heartbeat", "NewRun", "Tracker"]
@@ -139,6 +140,12 @@ class Tracker(Recorder):
                 connection, sweep_id, number, self._owner, now, self._grace
             )
         )
+
+    def get_seeds(self, run_id: str) -> list[Run]:
+        """The complete runs of a run's config on the same windows, whatever their seed, by run id;
+        `seeds.median_seed` says which of them stands for the config. Raises NotFound."""
+        with self.store.read() as connection:
+            return seeds_of(connection, queries.get_run(connection, run_id))
 
     def cancel_sweep(self, sweep_id: str, reason: str = "stopped by Ctrl-C") -> Sweep:
         """Close a sweep that was stopped, and every run of it that this process writes for."""

@@ -1,0 +1,105 @@
+"""Of a config's seeds the median one by tune ranks: neither the lucky nor the unlucky one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from foresweep.records import Run
+from foresweep.tracker import seeds
+from foresweep.tracker.hiding import hide_run
+from foresweep.tracker.seeds import by_config, median_seed
+from foresweep.tracker.tracker import Tracker
+from tracker_data import make_sweep
+
+Finished = Callable[..., Run]
+
+
+@pytest.fixture
+def trained(tracker: Tracker, finished: Finished) -> Callable[..., Run]:
+    """Makes a complete run of a config in one sweep: trained("a", tune, val, seed=1)."""
+    sweep = make_sweep(tracker)
+
+    def make(config: str, tune: float, val: float, *, seed: int = 0, **more: object) -> Run:
+        scores = {"tune_pct_mae": tune, "val_pct_mae": val, "tune_r2": -tune, "val_r2": -val}
+        hashes = {"config_hash": config, "train_hash": f"train {config}"}
+        return finished("toto", scores, sweep=sweep, seed=seed, **hashes, **more)
+
+    return make
+
+
+def test_the_median_seed_by_tune_ranks_and_the_lucky_one_does_not(
+    tracker: Tracker, trained: Callable[..., Run]
+) -> None:
+    trained("a", 1.0, 0.1, seed=0)  # best on tune, and far the best on val
+    median = trained("a", 2.0, 3.0, seed=1)
+    trained("a", 3.0, 0.5, seed=2)
+    other = trained("b", 2.5, 2.0)
+    assert tracker.get_best_model() == other
+    assert tracker.get_top_k_models(9) == [other, median]
+    assert tracker.get_top_k_models(1) == [other]  # though three seeds stand before it on val
+    assert tracker.get_top_k_models(9, "val_r2") == [other, median]
+    assert tracker.get_top_k_models(9, "tune_pct_mae") == [median, other]
+
+
+def test_a_further_seed_moves_the_choice_and_a_failed_or_hidden_one_does_not(
+    tracker: Tracker, trained: Callable[..., Run]
+) -> None:
+    first = trained("a", 1.0, 1.0, seed=0)
+    trained("a", 0.5, 0.5, seed=1, state="failed")
+    hidden = trained("a", 0.4, 0.4, seed=2)
+    hide_run(tracker, hidden.run_id)
+    assert tracker.get_seeds(first.run_id) == [first]
+    assert tracker.get_best_model() == first
+    second = trained("a", 0.8, 2.0, seed=3)
+    assert {r.run_id for r in tracker.get_seeds(first.run_id)} == {first.run_id, second.run_id}
+    assert tracker.get_top_k_models(9) == [second]  # of two the better on tune: the lower median
+
+
+def test_configs_keep_their_own_seeds_and_other_windows_are_another_question(
+    tracker: Tracker, finished: Finished, trained: Callable[..., Run]
+) -> None:
+    one, two = trained("a", 1.0, 1.0), trained("b", 1.0, 2.0)
+    elsewhere = make_sweep(tracker, fingerprints={"val": "other cells"})
+    finished("toto", {"tune_pct_mae": 0.1, "val_pct_mae": 0.1}, sweep=elsewhere, seed=1,
+             config_hash="a", train_hash="train a")  # fmt: skip
+    assert tracker.get_seeds(one.run_id) == [one]
+    assert tracker.get_top_k_models(9, fingerprint=one.fingerprint) == [one, two]
+
+
+def test_runs_without_a_config_hash_stand_for_themselves(
+    tracker: Tracker, finished: Finished
+) -> None:
+    runs = [finished("toto", {"val_pct_mae": s, "tune_pct_mae": s}) for s in (1.0, 2.0, 3.0)]
+    assert tracker.get_top_k_models(9) == runs
+    assert tracker.get_seeds(runs[1].run_id) == [runs[1]]
+
+
+def test_a_metric_of_ones_own_has_no_median_and_every_seed_ranks(
+    tracker: Tracker, finished: Finished
+) -> None:
+    runs = [
+        finished("toto", {"val_profit": float(s)}, seed=s, config_hash="a", train_hash="t")
+        for s in range(3)
+    ]
+    assert tracker.get_top_k_models(9, "val_profit", minimize=True) == runs
+
+
+def test_a_run_without_a_tune_score_counts_as_the_worst(trained: Callable[..., Run]) -> None:
+    runs = [trained("a", float("nan"), 1.0), trained("a", 5.0, 1.0), trained("a", 6.0, 1.0)]
+    assert median_seed(runs, "pct_mae") == runs[2]
+    assert median_seed(runs, "r2") == runs[2]  # higher is better: -5, -6, none
+    assert [len(group) for group in by_config([*runs, trained("b", 1.0, 1.0)])] == [3, 1]
+
+
+def test_many_configs_are_asked_about_a_part_at_a_time(
+    tracker: Tracker, trained: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seeds, "AT_ONCE", 2)
+    medians = []
+    for k in range(5):
+        runs = [trained(f"config {k}", float(s), k + 0.1 * s, seed=s) for s in (2, 0, 1)]
+        medians.append(runs[2])
+    assert tracker.get_top_k_models(3) == medians[:3]
+    assert tracker.get_top_k_models(50) == medians

@@ -86,6 +86,6 @@ def _samplers(stage: Stage) -> Rounds:
                 seed=plan.seed,
                 source=plan.mode,
             )
-            for model, file in load_spaces(plan.trained, plan.start, plan.mode).items()
+            for model, file in load_spaces(plan.trained, plan.start, plan.mode, plan.spaces).items()
         }
     )

@@ -16,11 +16,12 @@ from foresweep.models.registry import BASELINES
 from foresweep.search.proposals import (
     BASELINE_SOURCE,
     DEFAULT_MAX_RUNS,
+    DRAWS,
     ZERO_SHOT,
     Proposal,
     expand_models,
 )
-from foresweep.space import Start
+from foresweep.space import Spaces, Start
 
 OBJECTIVES = tuple(m for m in METRICS if m not in ("naive_pct_mae", "dm_pvalue_vs_naive"))
 """What a sweep can be about: scores of the model itself, not of naive and not of chance."""
@@ -53,6 +54,7 @@ class SweepPlan:
     actions: str | None = None  # a file of splits and dividends for the data gate
     again: bool = False  # train equal configs once more
     resources: Resources = field(default_factory=Resources)
+    spaces: Spaces = field(default_factory=Spaces)  # files and changes in place of the built-in
     proposals: tuple[Proposal, ...] = ()  # given outright (a run by hand) instead of by mode
 
     @property
@@ -114,6 +116,7 @@ class SweepPlan:
                 f"scratch with --mode priority"
             )
         self._require_seeds_that_matter(models)
+        self._refuse_idle_changes()
         cutoff = None if self.pretrain_cutoff is None else self._said_cutoff()
         return dataclasses.replace(self, models=models, objective=bare, pretrain_cutoff=cutoff)
 
@@ -132,6 +135,18 @@ class SweepPlan:
                 f"--seeds {self.seeds} has no effect on {', '.join(models)}: baselines draw "
                 f"nothing; leave it out"
             )
+
+    def _refuse_idle_changes(self) -> None:
+        """Raises UsageError for a choice that nothing would draw from."""
+        idle = [n for n in self.spaces.changes if n not in self.spaces.fixed]
+        if idle and self.mode not in DRAWS:
+            raise UsageError(
+                f"--set {idle[0]}={self.spaces.changes[idle[0]]}: --mode {self.mode} draws "
+                f"nothing; give one value, or use --mode smart, random or full"
+            )
+        if self.spaces.changes and (self.mode == ZERO_SHOT or not self.trained):
+            names = ", ".join(self.spaces.changes)
+            raise UsageError(f"--set {names} has no effect where nothing is trained")
 
     def _said_cutoff(self) -> str:
         """Raises UsageError where it is no date or there are no weights."""

@@ -121,6 +121,8 @@ def plan_record(stage: Stage) -> dict[str, Any]:
         "max_context": split.max_context,
         "data": stage.plan.data,
         "actions": stage.plan.actions,
+        "spaces": dict(stage.plan.spaces.texts),
+        "set": {name: str(d) for name, d in stage.plan.spaces.changes.items()},
         "stride": stage.plan.stride,
         "parts": {
             part.name: {

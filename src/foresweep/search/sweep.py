@@ -65,6 +65,7 @@ def run_sweep(plan: SweepPlan, *, tracker: Tracker, runs_dir: Path, listen: List
         seed=plan.seed,
         count=SPARE * plan.budget,
         step_cap=plan.step_cap,
+        spaces=plan.spaces,
     )
     require_writable(runs_dir)
     engine = LocalEngine(plan.models)

@@ -45,6 +45,8 @@ high = 1.0
 log = true
 [space.kind]
 choices = ["plain", "bent"]
+[space]
+max_steps = 16
 [space.bend]
 low = 0.1
 high = 2.0

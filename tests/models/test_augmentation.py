@@ -108,5 +108,7 @@ def test_draws_are_the_generator_s_alone() -> None:
 
 
 def test_a_panel_too_short_for_its_longest_windows_is_said_so() -> None:
-    with pytest.raises(NotEnoughData, match=r"time_scale=16: no item has 640 \+ 64 consecutive bars"):
+    with pytest.raises(
+        NotEnoughData, match=r"time_scale=16: no item has 640 \+ 64 consecutive bars"
+    ):
         Sampler(TRAIN, 40, LABELS, TrainingConfig(time_scale=16))

@@ -259,6 +259,8 @@ class LiveView:
                 f"(skill {percent(run.score('tune_skill'))}), "
                 f"trained in {seconds(run.training_time_seconds)}"
             )
+        elif run.state == "pruned":
+            self.say(f"{name}: pruned - {run.notes or 'no reason on record'}", "dim")
         else:
             cause = (run.error or "").strip().splitlines()
             self.say(f"{name}: {run.state} - {cause[-1] if cause else 'no cause on record'}", "red")

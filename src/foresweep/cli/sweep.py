@@ -31,6 +31,16 @@ if TYPE_CHECKING:
     from foresweep.space import Spaces
 
 
+class Pruning(StrEnum):
+    """What ends trials early."""
+
+    auto = "auto"
+    none = "none"
+    hyperband = "hyperband"
+    racing = "racing"
+    both = "both"
+
+
 class Mode(StrEnum):
     """How configs are proposed."""
 
@@ -157,6 +167,13 @@ def sweep(
     max_runs: Annotated[
         int | None, typer.Option(help="Trials at most. Default: 5 per model.", min=1)
     ] = None,
+    pruning: Annotated[
+        Pruning,
+        typer.Option(
+            help="What ends hopeless trials early, on tune: hyperband at rungs of steps, racing "
+            "against the best run origin by origin, both, none; auto: both with --mode smart."
+        ),
+    ] = Pruning.auto,
     finalists: Annotated[
         int | None,
         typer.Option(help="With --seeds: how many trials, the best by tune. Default: 3.", min=1),
@@ -164,7 +181,7 @@ def sweep(
 ) -> None:
     """Train research-backed configs beside the baselines and rank them on the same windows."""
     models, spaces = _models_and_spaces(files or [], model or [], values or [])
-    named = {"models": models, "mode": mode.value, "spaces": spaces}
+    named = {"models": models, "mode": mode.value, "spaces": spaces, "pruning": pruning.value}
     _run(_plan(asked, **named, max_runs=max_runs, finalists=finalists), asked)
 
 

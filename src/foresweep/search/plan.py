@@ -9,11 +9,12 @@ from typing import Any
 
 from foresweep.data.splits import PARTS
 from foresweep.errors import ConfigError, UnknownName, UsageError
-from foresweep.metrics import METRICS
+from foresweep.metrics import METRICS, PANEL_LOSSES
 from foresweep.models.base import Resources
 from foresweep.models.pretraining import parse_date
 from foresweep.models.registry import BASELINES
 from foresweep.search.proposals import (
+    ADAPTIVE,
     BASELINE_SOURCE,
     DEFAULT_MAX_RUNS,
     DRAWS,
@@ -25,6 +26,7 @@ from foresweep.space import Spaces, Start
 
 OBJECTIVES = tuple(m for m in METRICS if m not in ("naive_pct_mae", "dm_pvalue_vs_naive"))
 """What a sweep can be about: scores of the model itself, not of naive and not of chance."""
+PRUNING = ("auto", "none", "hyperband", "racing", "both")
 FINALISTS = 3
 """Trials of a sweep that are trained with every seed, unless said."""
 TINY_STEP_CAP = 300
@@ -54,6 +56,7 @@ class SweepPlan:
     actions: str | None = None  # a file of splits and dividends for the data gate
     again: bool = False  # train equal configs once more
     resources: Resources = field(default_factory=Resources)
+    pruning: str = "auto"  # one of PRUNING
     spaces: Spaces = field(default_factory=Spaces)  # files and changes in place of the built-in
     proposals: tuple[Proposal, ...] = ()  # given outright (a run by hand) instead of by mode
 
@@ -94,6 +97,15 @@ class SweepPlan:
         return tuple(m.strip() for m in self.objective.split(","))
 
     @property
+    def pruners(self) -> tuple[str, ...]:
+        """What ends trials early: on its own, only where configs are proposed from results."""
+        able = ("hyperband", "racing") if self.objective in PANEL_LOSSES else ("hyperband",)
+        if self.pruning == "auto":
+            return able if self.mode in ADAPTIVE and len(self.objectives) == 1 else ()
+        asked = {"none": (), "both": ("hyperband", "racing")}
+        return asked.get(self.pruning, (self.pruning,))
+
+    @property
     def trained(self) -> tuple[str, ...]:
         """The models that are searched: the baselines have nothing to search."""
         return tuple(m for m in self.models if m not in BASELINES)
@@ -117,6 +129,7 @@ class SweepPlan:
             )
         self._require_seeds_that_matter(models)
         self._refuse_idle_changes()
+        self._refuse_impossible_pruning()
         cutoff = None if self.pretrain_cutoff is None else self._said_cutoff()
         return dataclasses.replace(self, models=models, objective=bare, pretrain_cutoff=cutoff)
 
@@ -134,6 +147,18 @@ class SweepPlan:
             raise UsageError(
                 f"--seeds {self.seeds} has no effect on {', '.join(models)}: baselines draw "
                 f"nothing; leave it out"
+            )
+
+    def _refuse_impossible_pruning(self) -> None:
+        """Raises UnknownName, UsageError where no trial could be judged so."""
+        if self.pruning not in PRUNING:
+            raise UnknownName("pruning", self.pruning, PRUNING)
+        if len(self.objectives) > 1 and self.pruners:
+            raise UsageError("a sweep with several objectives is not pruned; use --pruning none")
+        if "racing" in self.pruners and self.objective not in PANEL_LOSSES:
+            raise UsageError(
+                f"--pruning {self.pruning}: {self.objective} has no loss by origin to race on; use "
+                f"--pruning hyperband, or one of {', '.join(PANEL_LOSSES)} as objective"
             )
 
     def _refuse_idle_changes(self) -> None:

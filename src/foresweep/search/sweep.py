@@ -311,6 +311,8 @@ def _attempt(
     else:
         with Heartbeat(tracker, (run.run_id,)):
             finished = _execute(stage, run, prepared)
+            if stage.judge is not None:
+                stage.judge.end(finished, stage.runs_dir / run.run_id)
     stage.listen(TrialFinished(finished))
     return finished
 
@@ -320,9 +322,10 @@ def _execute(stage: Stage, run: Run, prepared: Prepared) -> Run:
     tracker = stage.tracker
     out = (stage.runs_dir / run.run_id).resolve()  # the record must hold from any folder
 
-    def on_progress(progress: Progress) -> None:
+    def on_progress(progress: Progress) -> str | None:
         tracker.log(run.run_id, progress.step, progress.scores)
         stage.listen(TrialProgressed(run, progress.step, progress.scores))
+        return None if stage.judge is None else stage.judge.look(run, progress)
 
     task = Trial(
         ground=stage.ground,
@@ -346,7 +349,8 @@ def _execute(stage: Stage, run: Run, prepared: Prepared) -> Run:
         tracker.finish_run(run.run_id, "cancelled", error="stopped by Ctrl-C")
         raise
     except TrialPruned:
-        return tracker.finish_run(run.run_id, "pruned")
+        why = None if stage.judge is None else stage.judge.reasons.get(run.run_id)
+        return tracker.finish_run(run.run_id, "pruned", notes=why)
     except TaskFailed as error:
         return tracker.finish_run(run.run_id, "failed", error=error.failed.traceback)
     except ForesweepError as error:

@@ -49,7 +49,7 @@ class TpeSampler:
         self.startup = startup
         self._axes = {name: _Axis(d) for name, d in space.dimensions.items()}
         self._order = _parents_first(space)
-        self._study = self._empty()
+        self._study = new_study(len(self.objectives))
 
     def tell(self, told: Told) -> None:
         """Learn from a trial that ended. One that failed, or whose score is no number, counts as
@@ -66,7 +66,7 @@ class TpeSampler:
         from optuna.trial import TrialState
 
         study = self._beside(running) if running else self._study
-        with _quiet():
+        with quiet():
             study.sampler = TPESampler(
                 seed=seed_of(self.seed, number, attempt, self.model),
                 n_startup_trials=self.startup,
@@ -89,15 +89,9 @@ class TpeSampler:
                 config[name] = axis.suggested(trial, name)
         return {n: config[n] for n in self.space.dimensions if n in config}
 
-    def _empty(self) -> optuna.Study:
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every study
-        return optuna.create_study(directions=["minimize"] * len(self.objectives))
-
     def _beside(self, running: Sequence[Told]) -> optuna.Study:
         """A copy of the study in which running trials are known, as worse than all others."""
-        study = self._empty()
+        study = new_study(len(self.objectives))
         study.add_trials(self._study.get_trials(deepcopy=False))
         study.add_trials([self._frozen(t) for t in running])
         return study
@@ -228,9 +222,17 @@ def _parents_first(space: SearchSpace) -> tuple[str, ...]:
     return tuple(order)
 
 
+def new_study(num_objectives: int, *, name: str | None = None) -> optuna.Study:
+    """An empty study in memory, everything to be made small."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every study
+    return optuna.create_study(study_name=name, directions=["minimize"] * num_objectives)
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """`group` is marked experimental in Optuna 5 and says so at every construction."""
+def quiet() -> Iterator[None]:
+    """`group` and the Wilcoxon pruner are marked experimental in Optuna 5, and say so each time."""
     from optuna.exceptions import ExperimentalWarning
 
     with warnings.catch_warnings():

@@ -49,10 +49,10 @@ def hyperparameters_page() -> str:
     lines = ["# Hyperparameters", "", WRITTEN, ""]
     lines += [
         "Every field changes the outcome or is refused: the contract suite trains with two values "
-        "of each and compares. `training` fields matter to the training alone and are refused where "
-        "nothing is trained; `view` fields also say what a model sees; `architecture` fields are "
-        "fixed by pretrained weights; `inference` fields shape the forecast, not the weights; "
-        "`calibration` is done to forecasts afterwards, fitted on tune.",
+        "of each and compares. `training` fields matter to the training alone and are refused "
+        "where nothing is trained; `view` fields also say what a model sees; `architecture` "
+        "fields are fixed by pretrained weights; `inference` fields shape the forecast, not the "
+        "weights; `calibration` is done to forecasts afterwards, fitted on tune.",
         "",
     ]
     for name in (*FAMILIES, *BASELINES):

@@ -17,6 +17,7 @@ from foresweep.evaluation.leaks import (
     check_training_is_blind,
     falling_scorer,
     replace_after,
+    thinned,
 )
 from foresweep.models.base import Forecast
 from panels import make_panel
@@ -180,3 +181,17 @@ def test_the_falling_scorer_always_finds_the_last_step_best():
     found = [score(last_value(SPLIT)).scores["tune_pinball"] for _ in range(5)]
     assert found == sorted(found, reverse=True)
     assert len(set(found)) == 5
+
+
+def test_a_thinned_split_keeps_a_few_of_tunes_windows_and_everything_else():
+    panel = make_panel(12, 600, seed=2)
+    split = make_split(panel, 2, stride=1)
+    few = thinned(panel, split)
+    windows = Windows(panel, few, few.part("tune"))
+    assert len(windows) == 8 * 12  # items, origins
+    assert set(few.part("tune").origins) <= set(split.part("tune").origins)
+    assert (
+        few.part("tune").origins[[0, -1]].tolist() == split.part("tune").origins[[0, -1]].tolist()
+    )
+    assert few.parts[2:] == split.parts[2:]
+    assert (few.horizon, few.max_context) == (split.horizon, split.max_context)

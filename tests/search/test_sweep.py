@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from foresweep.data.demo import demo_panel
+from foresweep.data.tables import write_panel
+from foresweep.data.windows import Context
 from foresweep.errors import ConfigError, LeakFound, UnknownName, UsageError
 from foresweep.metrics import METRICS
-from foresweep.models.base import Resources
+from foresweep.models.base import Forecast, Resources
+from foresweep.models.baselines import Walk
 from foresweep.records import Run, RunState
 from foresweep.search.events import Event, LeakTested, TrialSkipped
 from foresweep.search.local import TaskFailed
 from foresweep.search.plan import TINY_STEP_CAP, SweepPlan, by_hand
 from foresweep.search.start import sweep, train
+from foresweep.search.trial import Ground, LeakTest
 from foresweep.tracker.tracker import Tracker
+from panels import make_panel
 from planted_model import installed, plugin
 
 PLAN = SweepPlan(models=("drift",), stride=40, max_context=128)
@@ -220,3 +226,24 @@ def test_what_a_plugin_has_no_field_for_is_refused(
     plan = replace(PLAN, models=("guest",), mode="quick", **asked)  # type: ignore[arg-type]
     with plugin(tmp_path, space=SPACE), pytest.raises(ConfigError, match=named):
         sweep(plan, db=place.db, runs=place.runs_dir)
+
+
+@pytest.mark.parametrize(("values", "most"), [({}, 0), ({"fit_scale": True}, 8 * 12)])
+def test_a_leak_test_forecasts_a_few_windows_however_large_the_panel(
+    values: dict[str, object], most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its training is scored by nothing; a calibration is fitted on a few windows of tune."""
+    ground = Ground(tmp_path / "panel.npz", horizon=2, stride=1, max_context=64)
+    write_panel(ground.panel_path, make_panel(12, 600))
+    asked: list[int] = []
+    plain = Walk.predict
+
+    def counted(self: Walk, context: Context, **rest: Any) -> Forecast:
+        asked.append(len(context))
+        return plain(self, context, **rest)
+
+    monkeypatch.setattr(Walk, "predict", counted)
+    monkeypatch.setattr("foresweep.search.trial.check_no_leak", lambda *_, **__: None)
+    config = {"context_length": 64, **values}
+    LeakTest(ground, "drift", config, Resources(), 0, tmp_path)(lambda *_: None)  # type: ignore[arg-type]
+    assert sum(asked) == most

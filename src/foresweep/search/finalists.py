@@ -1,4 +1,4 @@
-"""The finalists of a sweep, trained once more with other seeds: is a lead more than luck?
+"""The finalists of a sweep, trained once more with other seeds: how much of a lead is chance.
 
 Finalists are the best trials by tune. A finalist's checkpoint and losses are those of the (lower)
 median seed by tune, the one that would be deployed; the others say how far chance alone carries.

@@ -113,7 +113,7 @@ def test_what_lies_beyond_the_space_is_told_at_its_edge() -> None:
     sampler = make()
     config = {**drawn(1)[0].config, "lr": 5.0, "batch_size": 12, "loss": "other", "width": None}
     sampler.tell(result({**config, "lr": 5.0}, 1))
-    (trial,) = sampler._study.trials
+    (trial,) = sampler.study.trials
     assert trial.params["lr"] == 1e-1
     assert trial.params["batch_size"] == 0  # 8 is the nearest
     assert not {"loss", "width", "steps"} & set(trial.params)

@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 
 import learning_model
+from foresweep.errors import UsageError
 from foresweep.records import Run, RunState
+from foresweep.search.events import Event, Listener, SpaceNarrowed
 from foresweep.search.judge import RACED
 from foresweep.search.plan import SweepPlan, by_hand
+from foresweep.search.proposals import load_space
 from foresweep.search.start import sweep
+from foresweep.search.sweepfiles import read_sweep_files
 from foresweep.tracker.tracker import Tracker
 from planted_model import plugin
 
@@ -29,9 +33,9 @@ class Place:
         folder.mkdir(parents=True, exist_ok=True)
         self.db, self.runs_dir = folder / "sweeps.db", folder / "runs"
 
-    def sweep(self, plan: SweepPlan) -> list[Run]:
+    def sweep(self, plan: SweepPlan, listen: Listener | None = None) -> list[Run]:
         """The runs of a sweep, baselines aside, in the order of their trials."""
-        done = sweep(plan, db=self.db, runs=self.runs_dir)
+        done = sweep(plan, db=self.db, runs=self.runs_dir, listen=listen)
         with Tracker(self.db) as tracker:
             runs = tracker.get_runs("guest", sweep_id=done.sweep_id)
         return sorted(runs, key=lambda r: r.trial_number or 0)
@@ -107,3 +111,31 @@ def test_earlier_runs_on_the_same_windows_are_told_and_not_tried_again(
     more = place.sweep(replace(SMART, max_runs=4))
     assert not {r.config_hash for r in more} & {r.config_hash for r in first}
     assert all(r.source == "smart" for r in more)
+
+
+def test_a_focused_sweep_stays_near_the_best_and_writes_its_space(
+    tmp_path: Path,
+) -> None:
+    place = Place(tmp_path)
+    first = place.sweep(replace(SMART, max_runs=13, mode="random"))
+    heard: list[Event] = []
+    plan = replace(SMART, mode="focused", max_runs=4)
+    more = place.sweep(plan, listen=heard.append)
+    (narrowed,) = (e for e in heard if isinstance(e, SpaceNarrowed))
+    file = read_sweep_files([narrowed.file])
+    space = load_space("guest", "scratch", file).space
+    assert space.dimensions["tilt"].high - space.dimensions["tilt"].low < 6  # type: ignore[union-attr]
+    ranked = sorted(first, key=lambda r: r.metrics["tune_pinball"])
+    for run in more:
+        assert run.source == "focused"
+        assert space.dimensions["tilt"].low <= run.hyperparams["tilt"]  # type: ignore[union-attr]
+        assert run.hyperparams["tilt"] <= space.dimensions["tilt"].high  # type: ignore[union-attr]
+    assert narrowed.num_runs == len(ranked) == 13
+
+
+def test_too_few_runs_to_focus_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    with pytest.raises(UsageError, match=r"guest has 0 complete runs.*--mode smart or random"):
+        place.sweep(replace(SMART, mode="focused"))
+    with Tracker(place.db) as tracker:
+        assert tracker.list_sweeps() == []

@@ -122,6 +122,11 @@ class LiveView:
                 self._planned(event)
             case events.LeakTested():
                 self.say(f"leak test: {event.model} passed ({event.seconds:.1f} s)", "dim")
+            case events.SpaceNarrowed():
+                self.say(
+                    f"{event.model}: its space is narrowed around the best of {event.num_runs} "
+                    f"runs, see {event.file}"
+                )
             case events.TrialStarted():
                 self._started(event)
             case events.TrialProgressed():

@@ -49,6 +49,7 @@ class Mode(StrEnum):
     full = "full"
     random = "random"
     smart = "smart"
+    focused = "focused"
     demo = "demo"
     zero_shot = "zero-shot"
 
@@ -171,7 +172,8 @@ def sweep(
         Pruning,
         typer.Option(
             help="What ends hopeless trials early, on tune: hyperband at rungs of steps, racing "
-            "against the best run origin by origin, both, none; auto: both with --mode smart."
+            "against the best run origin by origin, both, none; auto: both in smart and focused "
+            "sweeps."
         ),
     ] = Pruning.auto,
     finalists: Annotated[

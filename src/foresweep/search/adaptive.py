@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from foresweep.records import Run, Sweep
+from foresweep.search.events import SpaceNarrowed
+from foresweep.search.focus import Focus, focus
 from foresweep.search.history import earlier_runs, told_of
-from foresweep.search.proposals import load_spaces, within
+from foresweep.search.plan import SweepPlan
+from foresweep.search.proposals import ADAPTIVE, FOCUSED, load_spaces, within
 from foresweep.search.sampler import MOST_ATTEMPTS, Rounds, Sampler, tell_all
 from foresweep.search.stage import Stage
 from foresweep.search.tpe import TpeSampler
 from foresweep.search.trial import Prepare, Prepared
+from foresweep.space import SearchSpace
+from foresweep.tracker.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +67,7 @@ def begin(stage: Stage, sweep: Sweep, prepared: Iterable[Prepared]) -> Search:
     are told first. Raises SpaceError for a model with nothing to draw from."""
     plan, tracker = stage.plan, stage.tracker
     spent = [p for p in prepared if not p.refused and not p.proposal.is_free]
-    search = Search(stage, sweep, _samplers(stage), plan.budget - len(spent))
+    search = Search(stage, sweep, _samplers(stage, sweep), plan.budget - len(spent))
     for model in plan.trained:
         runs = earlier_runs(tracker, model=model, fingerprints=stage.fingerprints, base=plan.base)
         told = [told_of(r, tracker, plan.objectives, sweep_id=sweep.sweep_id) for r in runs]
@@ -74,18 +79,49 @@ def begin(stage: Stage, sweep: Sweep, prepared: Iterable[Prepared]) -> Search:
     return search
 
 
-def _samplers(stage: Stage) -> Rounds:
+def search_spaces(
+    plan: SweepPlan, tracker: Tracker, fingerprints: Mapping[str, str]
+) -> dict[str, SearchSpace | Focus]:
+    """What each model of an adaptive sweep is searched in; {} in other modes.
+
+    Raises SpaceError for a model with nothing to draw from, UsageError where a space is to be
+    narrowed and too few runs are known.
+    """
+    if plan.mode not in ADAPTIVE or plan.proposals:
+        return {}
+    found: dict[str, SearchSpace | Focus] = {}
+    files = load_spaces(plan.trained, plan.start, plan.mode, plan.spaces)
+    for model, file in files.items():
+        space = within(file.space, plan.step_cap)
+        if plan.mode == FOCUSED:
+            runs = earlier_runs(tracker, model=model, fingerprints=fingerprints, base=plan.base)
+            told = [told_of(r, tracker, plan.objectives, sweep_id="") for r in runs]
+            found[model] = focus(model, space, told, plan.objective)
+        else:
+            found[model] = space
+    return found
+
+
+def _samplers(stage: Stage, sweep: Sweep) -> Rounds:
     plan = stage.plan
+    spaces = search_spaces(plan, stage.tracker, stage.fingerprints)
+    for model, narrowed in spaces.items():
+        if isinstance(narrowed, Focus):
+            file = stage.runs_dir / "spaces" / f"{sweep.sweep_id}-{model}.toml"
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(narrowed.as_toml(plan.objective), "utf-8")
+            stage.listen(SpaceNarrowed(model, narrowed.num_runs, file))
     return Rounds(
         {
             model: TpeSampler(
                 model,
-                within(file.space, plan.step_cap),
+                found.space if isinstance(found, Focus) else found,
                 objectives=plan.objectives,
                 base=plan.base,
                 seed=plan.seed,
                 source=plan.mode,
+                at_edge=plan.mode != FOCUSED,
             )
-            for model, file in load_spaces(plan.trained, plan.start, plan.mode, plan.spaces).items()
+            for model, found in spaces.items()
         }
     )

@@ -1,5 +1,6 @@
-"""The head's side of pruning: shows each scoring of a trial to the pruners, and keeps what the best
-run's losses were for the trials to come."""
+"""The head's side of pruning: shows each scoring of a trial to the pruners.
+
+It also keeps the losses of the best run, for the trials to come."""
 
 from __future__ import annotations
 

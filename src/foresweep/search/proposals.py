@@ -16,8 +16,9 @@ from foresweep.models.config import FREEZE_BACKBONE, hyperparameters
 from foresweep.models.registry import BASELINES, FAMILIES, model_names
 from foresweep.space import Entry, Int, SearchSpace, SpaceFile, Spaces, Start, parse_space_file
 
-MODES = ("priority", "quick", "full", "random", "smart", "demo", "zero-shot")
-ADAPTIVE = ("smart",)
+MODES = ("priority", "quick", "full", "random", "smart", "focused", "demo", "zero-shot")
+SMART, FOCUSED = "smart", "focused"
+ADAPTIVE = (SMART, FOCUSED)
 """Modes that propose from results, once what they begin with has been tried."""
 BASELINE_SOURCE = "baseline"
 ZERO_SHOT = "zero-shot"
@@ -130,9 +131,9 @@ def propose(
 
     `base` (size or pretrained) is laid under every config and decides which start the space files
     are read for. Modes that draw give `count` candidates a model, with steps up to `step_cap`;
-    adaptive ones give what they begin with, the priority configs; the others all they have. Where
-    pretrained weights are fine-tuned, the same weights as they are come last, as companions: of
-    each model the first that can be tried is, at no cost to the budget.
+    smart gives what it begins with, the priority configs, and focused nothing; the others give all
+    they have. Where pretrained weights are fine-tuned, the same weights as they are come last, as
+    companions: of each model the first that can be tried is, at no cost to the budget.
 
     Raises UnknownName for a mode, SpaceError for a model without a space or without configs for it.
     """
@@ -175,7 +176,7 @@ def _of_model(
             yield Proposal(model, {**base, **grid[k]}, f"full grid {k + 1} of {len(grid)}")
     elif mode in ADAPTIVE:
         _filled(space.space, model, mode)
-        for entry in space.entries.get("priority", ()):
+        for entry in space.entries.get("priority", ()) if mode == SMART else ():
             yield Proposal(model, {**base, **entry.config}, f"priority: {entry.name}")
     else:
         for entry in _entries(model, mode, space, start, spaces):

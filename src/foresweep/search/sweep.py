@@ -20,7 +20,7 @@ from foresweep.errors import ConfigError, ForesweepError, LeakFound, TrackerErro
 from foresweep.models.base import TrialPruned
 from foresweep.models.registry import BASELINES
 from foresweep.records import Run, Sweep
-from foresweep.search.adaptive import begin
+from foresweep.search.adaptive import begin, search_spaces
 from foresweep.search.channel import Progress
 from foresweep.search.contamination import CONTAMINATED, cutoffs, is_contaminated
 from foresweep.search.events import (
@@ -72,6 +72,7 @@ def run_sweep(plan: SweepPlan, *, tracker: Tracker, runs_dir: Path, listen: List
     warm_up(engine.models)
     loaded = load_panel(plan.data, actions=plan.actions)
     stage = set_stage(plan, tracker, engine, runs_dir, loaded.panel, listen)
+    search_spaces(plan, tracker, stage.fingerprints)  # refused before anything is trained
     listen(DataReady(loaded.panel, stage.split, loaded.report))
     prepared = _prepare(stage, proposals)
     sweep = _open(stage, loaded, prepared)

@@ -42,20 +42,31 @@ class TpeSampler:
         seed: int,
         startup: int = STARTUP,
         source: str = SMART,
+        at_edge: bool = True,
     ) -> None:
-        """`base` is laid under every proposal. Raises nothing: the space has been checked."""
+        """`base` is laid under every proposal. Values beyond the space are told at its edge, or,
+        without `at_edge`, such configs not at all."""
         self.model, self.space, self.base = model, space, base
         self.objectives, self.seed, self.source = tuple(objectives), seed, source
-        self.startup = startup
+        self.startup, self.at_edge = startup, at_edge
         self._axes = {name: _Axis(d) for name, d in space.dimensions.items()}
         self._order = _parents_first(space)
-        self._study = new_study(len(self.objectives))
+        self.study = new_study(len(self.objectives))
 
     def tell(self, told: Told) -> None:
         """Learn from a trial that ended. One that failed, or whose score is no number, counts as
         worse than all others; one cut short by its last score at its last step."""
-        if told.state in (RunState.COMPLETE, RunState.PRUNED, RunState.FAILED):
-            self._study.add_trial(self._frozen(told))
+        ended = told.state in (RunState.COMPLETE, RunState.PRUNED, RunState.FAILED)
+        if ended and (self.at_edge or self.holds(told.config)):
+            self.study.add_trial(self._frozen(told))
+
+    def holds(self, config: Mapping[str, Any]) -> bool:
+        """Does a config lie in the space?"""
+        return all(
+            axis.holds(config.get(name))
+            for name, axis in self._axes.items()
+            if self.space.is_present(name, config)
+        )
 
     def ask(
         self, number: int, running: Sequence[Told] = (), *, attempt: int = 0
@@ -65,7 +76,7 @@ class TpeSampler:
         from optuna.samplers import TPESampler
         from optuna.trial import TrialState
 
-        study = self._beside(running) if running else self._study
+        study = self._beside(running) if running else self.study
         with quiet():
             study.sampler = TPESampler(
                 seed=seed_of(self.seed, number, attempt, self.model),
@@ -92,7 +103,7 @@ class TpeSampler:
     def _beside(self, running: Sequence[Told]) -> optuna.Study:
         """A copy of the study in which running trials are known, as worse than all others."""
         study = new_study(len(self.objectives))
-        study.add_trials(self._study.get_trials(deepcopy=False))
+        study.add_trials(self.study.get_trials(deepcopy=False))
         study.add_trials([self._frozen(t) for t in running])
         return study
 
@@ -194,6 +205,13 @@ class _Axis:
         if isinstance(d, Int):
             return self._on_grid(value)
         return float(min(max(value, d.low), d.high))
+
+    def holds(self, value: Any) -> bool:
+        """Is this one of the dimension's values?"""
+        d = self.dimension
+        if isinstance(d, Choice):
+            return value in d.values
+        return _is_number(value) and d.low <= value <= d.high
 
     def _on_grid(self, value: float) -> int:
         d = self.dimension

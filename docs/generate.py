@@ -11,10 +11,11 @@ from typer.main import get_command
 from foresweep import errors
 from foresweep.cli.main import app
 from foresweep.data.quality import RULES, severity_of
+from foresweep.evaluation import trading
 from foresweep.metrics import METRICS
 from foresweep.models.config import hyperparameters
 from foresweep.models.registry import BASELINES, FAMILIES, get_model
-from foresweep.reporting.report import md_table
+from foresweep.reporting.markdown import md_table
 
 DOCS = Path(__file__).parent
 WRITTEN = "Written by `python docs/generate.py` from the code; a test holds it to it."
@@ -27,16 +28,38 @@ def metrics_page() -> str:
         WRITTEN,
         "",
         "y: close after the origin; m: median forecast; q: forecast quantile; b: close at the "
-        "origin. Means are over windows and leads, every item with equal weight. A score's full "
-        "name carries its part: `tune_pct_mae` steers, `val_pct_mae` ranks, `test_pct_mae` is "
+        "origin; s: volatility over the horizon known at the origin, in percent (100 sqrt(H v), v "
+        "the EWMA 0.94 of squared returns, at least a quarter of its median over train); A: bars "
+        "per year. Means are over windows and leads 1..H, every item with equal weight. A score's "
+        "full name carries its part: `tune_pct_mae` steers, `val_pct_mae` ranks, `test_pct_mae` is "
         "sealed.",
+        "",
+        "A metric with a loss per window can be tested window by window; the others say something "
+        "of all windows together. A score that is undefined (no position taken, no items ordered) "
+        "is stored as failed to score, never as 0.",
         "",
     ]
     rows = [
-        (f"`{m.name}`", m.unit, _direction(m.higher_is_better, m.target), m.formula, m.source)
+        (
+            f"`{m.name}`",
+            m.unit,
+            _direction(m.higher_is_better, m.target),
+            "yes" if m.loss else "",
+            m.formula,
+            m.source,
+        )
         for m in METRICS.values()
     ]
-    return _page(lines + md_table(("metric", "unit", "better", "formula", "source"), rows))
+    lines += md_table(("metric", "unit", "better", "per window", "formula", "source"), rows)
+    rule = inspect.cleandoc(trading.__doc__ or "").splitlines()
+    lines += ["## The trading rule", "", "```", *rule, "```", ""]
+    lines += [
+        f"Stored scores pay {trading.COST_BPS:g} basis points. A Sharpe ratio within two standard "
+        "errors of 0 is luck, and the best of many trials is luckier still: the verdict does not "
+        "rest on it.",
+        "",
+    ]
+    return _page(lines)
 
 
 def _direction(higher: bool, target: float | None) -> str:

@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import pairs
+import scoring
 
 
 def test_both_sides_run_in_turns_and_alternate_who_begins() -> None:
@@ -50,3 +52,16 @@ def test_the_table_says_what_was_asked_and_whether_it_was_reached() -> None:
     assert lines[3] == "| training (tiny) | 10 | 4 | 2.5 | 1.9 | bound >= 2x | no | 9 |"
     assert lines[4].split(" | ")[5:7] == ["<= 300 ms", "yes"]
     assert lines[5] == "| told only | 10 | 4 | 2.5 | 1.9 |  |  | 9 |"
+
+
+def test_both_sides_of_the_scoring_benchmark_give_the_same_numbers() -> None:
+    pytest.importorskip("utilsforecast")
+    outcome, naive = scoring.make_outcomes(3, origins=4, leads=6)
+    frame = scoring.frame_of(outcome)
+    assert len(frame) == 3 * 4 * 6
+    assert len(frame.groupby(["unique_id", "cutoff"])) == 3 * 4
+    ours, theirs = scoring.ours_shared(outcome, naive), scoring.theirs_shared(frame)
+    assert scoring.largest_gap(ours, theirs) < 1e-12
+    assert scoring.largest_gap(ours | {"pinball": 2 * ours["pinball"]}, theirs) > 0.1
+    fields = {"labels", "quantiles", "levels", "last_close", "setting"}
+    assert set(vars(scoring.fresh(outcome))) == fields, "a second round would time nothing"

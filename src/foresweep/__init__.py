@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from foresweep.errors import ForesweepError
     from foresweep.lifecycle.predict import predict_panel
     from foresweep.models.checkpoint import read_checkpoint as load_checkpoint
-    from foresweep.records import Run, Sweep, Trial
+    from foresweep.records import Run, Sweep, Trial, Verdict
     from foresweep.search.plan import SweepPlan
     from foresweep.search.start import sweep, train
+    from foresweep.selection.start import verdict
     from foresweep.tracker.tracker import Tracker
 
 __all__ = [
@@ -26,11 +27,13 @@ __all__ = [
     "SweepPlan",
     "Tracker",
     "Trial",
+    "Verdict",
     "load_checkpoint",
     "load_panel",
     "predict_panel",
     "sweep",
     "train",
+    "verdict",
 ]
 
 _HOMES = {
@@ -41,11 +44,13 @@ _HOMES = {
     "SweepPlan": "foresweep.search.plan",
     "Tracker": "foresweep.tracker.tracker",
     "Trial": "foresweep.records",
+    "Verdict": "foresweep.records",
     "load_checkpoint": "foresweep.models.checkpoint",
     "load_panel": "foresweep.data.sources",
     "predict_panel": "foresweep.lifecycle.predict",
     "sweep": "foresweep.search.start",
     "train": "foresweep.search.start",
+    "verdict": "foresweep.selection.start",
 }
 _NAMES_THERE = {"load_checkpoint": "read_checkpoint"}
 

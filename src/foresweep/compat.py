@@ -13,6 +13,7 @@ from pathlib import Path
 
 from foresweep.data.files import write_bytes_atomic
 from foresweep.reporting.report import markdown_report
+from foresweep.reporting.ruling import latest_verdict
 from foresweep.tracker import jsonfile
 
 
@@ -30,7 +31,9 @@ class HyperparamTracker(jsonfile.JsonTracker):
         hand); also written to `output_path`. Raises NotFound, UnknownName, UsageError."""
         sweep = self.get_sweep(sweep_id or "latest") if sweep_id or self.list_sweeps() else None
         cells = sweep.fingerprints["val"] if sweep else ""
-        text = markdown_report(self.get_runs(fingerprint=cells), metric=metric, sweep=sweep)
+        verdict = latest_verdict(self.get_verdicts(), cells)
+        runs = self.get_runs(fingerprint=cells)
+        text = markdown_report(runs, metric=metric, sweep=sweep, verdict=verdict)
         if output_path is not None:
             write_bytes_atomic(output_path, text.encode())
         return text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -145,6 +145,11 @@ class Run:
         """Is the checkpoint still on this machine's disk?"""
         return self.checkpoint_path is not None and Path(self.checkpoint_path).exists()
 
+    @property
+    def json_metrics(self) -> dict[str, float | None]:
+        """`metrics` as JSON can hold them: None where a score failed or is undefined."""
+        return {name: None if math.isnan(v) else v for name, v in self.metrics.items()}
+
     def score(self, full_name: str) -> float | None:
         """A score by full name, None where it is missing or failed."""
         value = self.metrics.get(full_name)
@@ -178,3 +183,156 @@ class Curve:
     lowest_step: int | None
     highest: float
     highest_step: int | None
+
+
+class Outcome(StrEnum):
+    """What a verdict says of a candidate."""
+
+    PROMOTE = "promote"
+    HOLD = "hold"
+    NAIVE_WINS = "naive wins"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One question of a gate: a value held against its threshold."""
+
+    gate: int  # 0 evidence, 1 val, 2 probability of loss, 3 contamination, 4 test
+    name: str
+    value: float | str | None  # None: could not be had
+    relation: str  # how `value` has to stand to `threshold`: "<", ">", ">="
+    threshold: float | str | None
+    passed: bool | None  # None: not looked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Against:
+    """The candidate against one opponent. Skill = 1 - loss / opponent's loss; scaled: of losses in
+    units of the volatility known at the origin, averaged over items per origin."""
+
+    opponent: str
+    raw_skill: float  # on val
+    scaled_skill: float
+    lower_skill: float | None  # simultaneous bounds of scaled skill, 95 % each side, all trials
+    upper_skill: float | None
+    t: float | None
+    pvalue: float  # of StepM, step-down over all trials
+    superior: tuple[str, ...]  # trials that StepM finds better than the opponent
+    max_upper_skill: float | None  # the largest upper bound of any trial; None: unbounded
+    max_upper_trial: str | None
+    test_raw_skill: float | None = None  # None: not looked
+    test_scaled_skill: float | None = None
+    test_t: float | None = None
+    test_pvalue: float | None = None  # Diebold-Mariano, one-sided
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A wish put in numbers, whether it is met, and how much that can mean on prices."""
+
+    name: str
+    value: float | None
+    target: str
+    met: bool | None  # None: not known
+    comment: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeflatedSharpe:
+    """What the stated trading rule would have earned on a candidate's val: shown, never asked.
+
+    Sharpe ratios are a year's, after cost, in excess of always-long.
+    """
+
+    num_trials: int  # of the lineage, all of them
+    num_bars: int | None = None
+    annual: float | None = None
+    probabilistic: float | None = None  # chance that the true ratio is above 0
+    luck: float | None = None  # what the best of `num_trials` without skill is expected to show
+    deflated: float | None = None  # chance that the true ratio is above that
+    why_not: str | None = None  # where something could not be had
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What is known of one candidate, every number beside its threshold. Test: None, not looked."""
+
+    outcome: Outcome
+    reason: str
+    candidate: str
+    label: str  # what people call the candidate
+    metric: str
+    unit: str
+    horizon: int  # bars
+    stride: int  # bars between origins
+    benchmark: str
+    benchmark_why: str
+    checks: tuple[Check, ...]
+    against: tuple[Against, ...]  # the benchmark first
+    level: float  # of gate 1: 0.05 / j^2
+    test_level: float | None  # of gate 4: 0.05 / k^2
+    judged_number: int  # j: which judging of the lineage on val
+    look_number: int | None  # k: which look at the lineage's test
+    num_horizons: int  # judged together; Holm over them
+    num_tested: int  # trials in StepM
+    num_trials: int  # of the lineage: failed, pruned and earlier ones too
+    num_effective_trials: float
+    num_items: int
+    num_origins: Mapping[str, int]  # by part
+    effective_origins: Mapping[str, float]
+    num_draws: int  # of the bootstrap: no p-value of StepM below 1 / num_draws can be told from it
+    num_blocks: int  # of CSCV
+    probability_of_loss: float | None
+    pbo: float | None  # shown, never a gate
+    detectable_skill: float | None  # scaled skill that gate 1 would find in 80 % of cases
+    expected_best_skill: float | None  # what the best of all trials shows by luck alone
+    debiased_skill: float | None  # of the best on val: its scaled skill less the luck of picking
+    best: str  # lowest raw loss on val
+    one_se_choice: str  # the cheapest within one standard error of the best
+    overtuning: float | None  # loss on val over the best incumbent's, in the metric's unit
+    zero_shot: Mapping[str, float | str] | None  # the same weights, not fine-tuned
+    members: tuple[str, ...] = ()  # superior to every opponent
+    sharpe: DeflatedSharpe | None = None  # None: of losses from elsewhere
+    targets: tuple[Target, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def looked(self) -> bool:
+        """Was the test opened?"""
+        return self.look_number is not None
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain JSON values; what could not be had is null."""
+        found: dict[str, Any] = _plain(asdict(self))
+        return found
+
+    def without_test(self) -> dict[str, Any]:
+        """`as_json` less every number that comes from test."""
+        found = self.as_json()
+        if self.looked:  # the words for a test that disagrees name its numbers
+            found["reason"] = self.reason.partition(":")[0]
+        found["checks"] = [
+            c | ({"value": None} if c["gate"] == TEST_GATE else {}) for c in found["checks"]
+        ]
+        for one in found["against"]:
+            one |= dict.fromkeys((k for k in one if k.startswith("test_")), None)
+        found["targets"] = [
+            t | ({"value": None} if is_sealed(t["name"]) else {}) for t in found["targets"]
+        ]
+        return found
+
+
+TEST_GATE = 4
+
+
+def _plain(value: Any) -> Any:
+    """NaN and infinities as None, tuples as lists, enums as their words."""
+    if isinstance(value, StrEnum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value

@@ -21,7 +21,8 @@ from foresweep.evaluation.backtest import (
     score_part,
 )
 from foresweep.evaluation.losses import load_forecast, load_losses
-from foresweep.metrics import METRICS, split_name
+from foresweep.evaluation.trading import load_returns, sharpe
+from foresweep.metrics import METRICS, TRADING_METRICS, split_name
 from foresweep.models.base import Forecast
 from foresweep.models.baselines import Drift
 from foresweep.stats.significance import diebold_mariano
@@ -99,14 +100,21 @@ def test_last_value_s_pct_mae_on_the_demo_panel_is_that_of_five_lines_of_numpy()
 
 
 def test_every_metric_of_the_table_is_scored_under_its_full_name():
-    scores = evaluate(last_value(SPLIT), PANEL, SPLIT, parts=("tune", "val"))
+    scores = evaluate(Foresight(PANEL, miss=0.5), PANEL, SPLIT, parts=("tune", "val"))
     assert {split_name(k) for k in scores} == {(p, m) for p in ("tune", "val") for m in METRICS}
     assert all(np.isfinite(v) for v in scores.values())
+
+
+def test_last_value_orders_no_items_and_takes_no_position_so_these_scores_are_undefined():
+    scores = evaluate(last_value(SPLIT), PANEL, SPLIT, parts=("val",))
+    undefined = {split_name(k)[1] for k, v in scores.items() if np.isnan(v)}
+    assert undefined == {"rank_ic", *TRADING_METRICS}
 
 
 def test_half_the_move_known_is_half_the_error():
     scores = evaluate(Foresight(PANEL, miss=0.5), PANEL, SPLIT, parts=("val",))
     assert scores["val_skill"] == pytest.approx(0.5)
+    assert scores["val_rank_ic"] == pytest.approx(1.0)
     assert scores["val_r2_vs_naive"] == pytest.approx(0.75)
     assert scores["val_directional_accuracy"] == 1.0
     assert scores["val_dm_pvalue_vs_naive"] < 1e-4
@@ -213,3 +221,14 @@ def test_evaluate_stores_forecasts_and_losses_of_each_part(tmp_path):
         stored = load_forecast(tmp_path / part / "forecasts.npz", windows)
         again = score_part(stored, windows).scores
         assert again[f"{part}_pct_mae"] == pytest.approx(scores[f"{part}_pct_mae"], rel=1e-5)
+        returns = load_returns(tmp_path / part / "returns.npz")
+        assert returns.fingerprint == windows.fingerprint
+        assert sharpe(returns.excess, returns.bars_per_year)[0] == scores[f"{part}_sharpe"]
+        assert returns.trades
+
+
+def test_returns_of_a_rule_that_never_trades_say_so(tmp_path):
+    evaluate(last_value(SPLIT), PANEL, SPLIT, parts=("val",), out=tmp_path)
+    returns = load_returns(tmp_path / "val" / "returns.npz")
+    assert not returns.trades
+    assert returns.excess.any()  # the cost of always-long is no merit of the rule

@@ -16,6 +16,7 @@ from foresweep.evaluation.losses import (
     load_forecast,
     load_losses,
     save_forecast,
+    usual_move,
     volatility_scale,
     write_npz,
 )
@@ -79,6 +80,31 @@ def test_the_scale_knows_nothing_after_the_origin():
         np.testing.assert_array_equal(
             volatility_scale(changed)[known], volatility_scale(windows)[known]
         )
+
+
+def test_the_usual_move_is_that_of_the_last_year_up_to_the_origin():
+    panel = make_panel(2, 500, seed=5)
+    split = make_split(panel, 4)
+    windows = Windows(panel, split, split.part("val"))
+    found = usual_move(windows)
+    for n in (0, 7, len(windows) - 1):
+        close = panel.bars[windows.item[n]].values[: windows.row[n] + 1, 3]
+        assert found[n] == pytest.approx(np.abs(np.diff(close[-253:])).mean(), rel=1e-9)
+    assert (windows.row > 252).all()
+    k = len(windows.part.origins) // 2
+    changed = Windows(replace_after(panel, int(windows.part.origins[k])), split, windows.part)
+    known = windows.origin <= k
+    np.testing.assert_array_equal(usual_move(changed)[known], found[known])
+
+
+def test_a_young_or_still_item_has_a_usual_move_too():
+    panel = close_panel({"A": [9.0] * 100 + [9.0, 10.0] * 50})
+    split = make_split(panel, 1, shares=(0.4, 0.2, 0.2, 0.2))
+    windows = Windows(panel, split, split.part("tune"))
+    moves = np.abs(np.diff(panel.bars[0].values[:, 3]))
+    expected = [moves[:r].mean() or 9e-6 for r in windows.row]
+    np.testing.assert_allclose(usual_move(windows), expected)
+    assert usual_move(windows)[0] == pytest.approx(9e-6)
 
 
 def test_a_sleepy_item_is_scaled_by_a_quarter_of_its_median_over_train():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from foresweep.records import RunState
+from foresweep.records import Run, RunState
 from foresweep.reporting.impact import impacts
-from foresweep.reporting.report import markdown_report, md_table
+from foresweep.reporting.markdown import md_table
+from foresweep.reporting.report import markdown_report
 from foresweep.selection.leaderboard import leaderboard
 from runs import make_run
 
@@ -31,6 +34,19 @@ def test_a_lead_is_shown_with_its_p_value_and_the_number_of_trials() -> None:
     assert "+5.00 %" in text
     assert "best of 4" in text
     assert "Nothing beats naive" not in text
+
+
+def test_the_benchmark_is_named_with_the_skill_against_it() -> None:
+    def with_tune(run: Run, loss: float) -> Run:
+        return replace(run, metrics={**run.metrics, "tune_pct_mae": loss})
+
+    drift = replace(with_tune(make_run("drift", 7, 1.6), 1.0), source="baseline")
+    last, best, *others = (with_tune(r, 2.0) for r in RUNS[:4])
+    text = markdown_report([last, drift, best, *others], metric="val_pct_mae")
+    assert "The baseline to beat, the best on tune, is `drift`" in text
+    assert "-31.25 %" in text.partition("## All models")[0]  # 1 - 2.1 / 1.6
+    assert "| against drift |" in text
+    assert "baseline to beat" not in markdown_report(RUNS, metric="val_pct_mae")
 
 
 def test_failed_runs_are_listed_with_their_cause() -> None:

@@ -139,3 +139,10 @@ def test_a_mode_without_configs_is_refused_with_those_there_are(tmp_path: Path) 
 def test_a_plugin_without_a_space_is_trained_by_hand(tmp_path: Path) -> None:
     with plugin(tmp_path), pytest.raises(SpaceError, match="foresweep train --model guest"):
         propose(("guest",), "priority", base=SCRATCH, seed=0, count=5)
+
+
+def test_random_contexts_stay_below_the_sweep_s_longest() -> None:
+    found = propose(("toto", "kronos"), "random", base=SCRATCH, seed=0, count=20, max_context=160)
+    lengths = {p.config["context_length"] for p in found}
+    assert max(lengths) == 160
+    assert len(lengths) > 2

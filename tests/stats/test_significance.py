@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foresweep.stats.significance import diebold_mariano, origin_means, overlap_lags
+from foresweep.stats.significance import (
+    benjamini_hochberg,
+    diebold_mariano,
+    holm,
+    origin_means,
+    overlap_lags,
+)
 
 
 def losses(num: int, seed: int = 0, lead: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -131,6 +137,14 @@ def test_a_true_null_is_rejected_at_5_percent_in_at_most_8(ratio, kind):
     assert rejections(250, ratio, 600, kind) <= 0.08
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", ["noise", "walk"])
+@pytest.mark.parametrize("num", [250, 1000])
+@pytest.mark.parametrize("ratio", [1, 2, 5, 10])
+def test_a_true_null_is_rejected_at_5_percent_in_at_most_8_at_length(ratio, num, kind):
+    assert rejections(num, ratio, 10_000, kind) <= 0.08
+
+
 @pytest.mark.parametrize(("num", "ratio"), [(40, 1), (40, 5), (51, 10)])
 def test_small_samples_do_not_reject_much_more(num, ratio):
     assert rejections(num, ratio, 600, "walk") <= 0.10
@@ -139,3 +153,16 @@ def test_small_samples_do_not_reject_much_more(num, ratio):
 def test_a_real_lead_is_found():
     found = [diebold_mariano(*losses(60, seed=s, lead=0.15), lags=0).pvalue for s in range(200)]
     assert np.mean(np.array(found) < 0.05) > 0.5
+
+
+def test_holm_and_benjamini_hochberg_are_what_a_hand_reckons():
+    p = np.array([0.01, 0.04, 0.03, np.nan])
+    np.testing.assert_allclose(holm(p), [0.04, 0.09, 0.09, 1.0])
+    np.testing.assert_allclose(benjamini_hochberg(p), [0.04, 0.16 / 3, 0.16 / 3, 1.0])
+
+
+@pytest.mark.parametrize("adjust", [holm, benjamini_hochberg])
+def test_one_p_value_or_none_needs_no_adjusting(adjust):
+    np.testing.assert_array_equal(adjust(np.array([0.03])), [0.03])
+    np.testing.assert_array_equal(adjust(np.array([np.nan])), [1.0])
+    assert len(adjust(np.array([]))) == 0

@@ -33,7 +33,12 @@ def build(url: str, revision: str) -> None:
         names = ", ".join(row)
         marks = ", ".join(f":{name}" for name in row)
         connection.execute(text(f"INSERT INTO runs ({names}) VALUES ({marks})"), row)
-        connection.execute(text("INSERT INTO curves VALUES ('old', 'l', 1, 1, 1, 1, 1, 1, 1)"))
+        connection.execute(
+            text(
+                "INSERT INTO curves (run_id, name, num_points, last_step, last, lowest,"
+                " lowest_step, highest, highest_step) VALUES ('old', 'l', 1, 1, 1, 1, 1, 1, 1)"
+            )
+        )
     engine.dispose()
 
 
@@ -45,7 +50,7 @@ def version(place: Path) -> str:
 
 
 @pytest.mark.parametrize("asked", [False, True])
-@pytest.mark.parametrize("revision", ["0001", "0002"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
 def test_an_older_file_is_upgraded_after_a_copy_was_made(
     path: Path, revision: str, asked: bool
 ) -> None:
@@ -56,7 +61,7 @@ def test_an_older_file_is_upgraded_after_a_copy_was_made(
         tracker.log_run("toto", {}, {})
         with tracker.store.read() as connection:
             finals = connection.execute(text("SELECT is_final FROM curves")).scalars().all()
-        assert finals == [1]
+        assert finals == [int(revision < "0003")]  # 0003 marks those that were there
     copy = path.with_name(f"sweeps.db.schema-{revision}.bak")
     assert (version(path), version(copy)) == (schema.HEAD, revision)
     with sqlite3.connect(copy) as kept:

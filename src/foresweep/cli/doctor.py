@@ -5,13 +5,25 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from foresweep import __version__
-from foresweep.cli.options import Db, Json, Runs, open_tracker, settings
-from foresweep.errors import ForesweepError
+from foresweep.cli.options import (
+    Data,
+    Db,
+    Horizon,
+    Json,
+    Runs,
+    open_existing,
+    open_tracker,
+    settings,
+)
+from foresweep.errors import ForesweepError, UsageError
+
+if TYPE_CHECKING:
+    from foresweep.evaluation.leakhunt import Hunt
 
 PACKAGES = (
     "torch", "transformers", "chronos-forecasting", "timecopilot-toto", "kronos-finance", "peft",
@@ -19,8 +31,33 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def doctor(as_json: Json = False, db: Db = None, runs: Runs = None) -> None:
-    """Check packages, device, database and folders; exit 1 if something is in the way."""
+def doctor(
+    leaks: Annotated[
+        str | None,
+        typer.Option(
+            "--leaks",
+            metavar="RUN|MODEL",
+            help="Hunt for leaks instead: in a run by its id, or in a model by its name, which is "
+            "trained for a moment.",
+        ),
+    ] = None,
+    data: Data = None,
+    horizon: Horizon = 5,
+    as_json: Json = False,
+    db: Db = None,
+    runs: Runs = None,
+) -> None:
+    """Check packages, device, database and folders; exit 1 if something is in the way.
+
+    With --leaks: change the target, later bars, the order of items and of windows, and the bars of
+    each part before a short training; say what a forecast depends on that it must not know, and
+    exit 1 if there is any. --data and --horizon are for a model; a run has its own.
+    """
+    if leaks is not None:
+        _hunt(leaks, data, horizon, as_json, db, runs)
+        return
+    if data is not None:
+        raise UsageError("--data says where to hunt for leaks; give --leaks MODEL with it")
     facts, problems = _facts(db, runs)
     if as_json:
         typer.echo(json.dumps({**facts, "problems": problems}, indent=2, default=str))
@@ -38,6 +75,58 @@ def doctor(as_json: Json = False, db: Db = None, runs: Runs = None) -> None:
             out.print("Nothing stands in the way.")
     if problems:
         raise typer.Exit(1)
+
+
+def _hunt(
+    name: str, data: str | None, horizon: int, as_json: bool, db: str | None, runs: Any
+) -> None:
+    """Print what the hunt looked at and found; exit 1 where it found something."""
+    from foresweep.data.sources import default_source
+    from foresweep.models.registry import model_names
+    from foresweep.search.hunting import hunt_model, hunt_run
+    from foresweep.selection.plausibility import alarm
+
+    warning = None
+    if name.strip().lower() in model_names():
+        source = data or default_source(settings(db, runs).data)
+        found = hunt_model(name, data=source, horizon=horizon)
+    else:
+        with open_existing(db) as tracker:
+            run = tracker.get_run(name)
+            if run.sweep_id is None:
+                raise UsageError(
+                    f"run {run.run_id} was logged by hand: nothing says on which bars; hunt in its "
+                    f"model: foresweep doctor --leaks MODEL"
+                )
+            sweep = tracker.get_sweep(run.sweep_id)
+        found = hunt_run(run, sweep, settings(db, runs).runs_dir)
+        warning = alarm(run.run_id, run.score("val_skill"))
+    if as_json:
+        findings = [{"probe": f.probe, "says": f.says} for f in found.findings]
+        plain = {"looked": found.looked, "findings": findings, "implausible": warning is not None}
+        typer.echo(json.dumps(plain, indent=2))
+    else:
+        _draw_hunt(name, found, warning)
+    if found.findings:
+        raise typer.Exit(1)
+
+
+def _draw_hunt(name: str, found: Hunt, warning: str | None) -> None:
+    from foresweep.cli.tables import console, plain_table
+    from foresweep.evaluation.leakhunt import PROBES
+
+    table = plain_table("looked for", "found")
+    for probe in PROBES:
+        if probe in found.looked:
+            table.add_row(probe, "; ".join(found.of(probe)) or "nothing")
+        else:
+            table.add_row(probe, "not looked: nothing is trained")
+    out = console()
+    out.print(table)
+    if not found.findings:
+        out.print(f"{name} depends on nothing that it must not know, as far as this can show.")
+    if warning:
+        out.print(warning, style="red", soft_wrap=True)
 
 
 def _facts(db: str | None, runs: Any) -> tuple[dict[str, Any], list[str]]:

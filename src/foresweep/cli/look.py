@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from foresweep.cli.board import say_apart, show_breakdown, with_marks
+from foresweep.cli.breakdown import show_groups, show_trading
 from foresweep.cli.files import find_log, with_checkpoint
 from foresweep.cli.options import (
     Db,
@@ -23,6 +26,7 @@ from foresweep.cli.options import (
     settings,
 )
 from foresweep.cli.query import run_json
+from foresweep.cli.reveal import show_test
 from foresweep.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -45,18 +49,25 @@ def best(
     include_baselines: Annotated[
         bool, typer.Option("--include-baselines", help="Rank the baselines, too.")
     ] = False,
+    by: Annotated[
+        str | None,
+        typer.Option("--by", help="Where it wins and loses: item, origin, lead, year or regime."),
+    ] = None,
     sweep: SweepId = None,
     as_json: Json = False,
     db: Db = None,
 ) -> None:
     """Choose the best trained run by a validation metric, and hand it over.
 
-    A baseline that is named by --model ranks, too.
+    A baseline that is named by --model ranks, too. With --top-k 2 or more the table marks what
+    is better than the benchmark (S) and what cannot be told from the best (M).
     """
     if maximize and minimize:
         raise UsageError("--maximize and --minimize contradict each other; give one")
     if interactive and as_json:
         raise UsageError("--interactive asks questions and --json answers none; give one")
+    if by is not None and (export_path or top_k > 1):
+        raise UsageError("--by looks into one run; leave --export-path and --top-k out")
     direction = True if maximize else (False if minimize else None)
     with open_existing(db) as tracker:
         asked = asked_sweep(tracker, sweep)
@@ -71,10 +82,17 @@ def best(
         if interactive and model is None:
             rows = _choose_model(rows)
         row = _choose_row(rows, metric) if interactive else rows[0]
+        if by is not None and row is not None:
+            show_breakdown(board, row, by, as_json=as_json)
+            return
+        if top_k > 1 and not interactive:
+            board, rows, apart = with_marks(tracker, board, rows, asked)
     if as_json:
         typer.echo(json.dumps([_row_json(r) for r in rows[:top_k]], indent=2))
     elif not interactive:
         _show_best(board, rows[:top_k], listed=top_k > 1)
+        if top_k > 1:
+            say_apart(apart)
     if row is not None and export_path:
         _export(row, board)
     if row is None:
@@ -105,9 +123,10 @@ def _candidates(board: Leaderboard, model: str | None, baselines: bool) -> list[
     """
     wanted: tuple[str, ...] = ()
     if model is not None:
+        from foresweep.models.registry import ENSEMBLE
         from foresweep.search.proposals import expand_models
 
-        wanted = expand_models([model])
+        wanted = (ENSEMBLE,) if model == ENSEMBLE else expand_models([model])
     return [
         row
         for row in board.rows
@@ -163,9 +182,13 @@ def _row_json(row: Row) -> dict[str, Any]:
         "model": run.model_name,
         "score": row.score,
         "skill_vs_last_value": row.skill,
+        "skill_vs_benchmark": row.benchmark_skill,
+        "superior": row.superior,
+        "in_mcs": row.in_mcs,
+        "seeds": None if row.seeds is None else asdict(row.seeds),
         "state": run.state.value,
         "checkpoint_path": run.checkpoint_path,
-        "metrics": dict(run.metrics),
+        "metrics": run.json_metrics,
         "hyperparams": dict(run.hyperparams),
         "source": run.source,
     }
@@ -174,7 +197,7 @@ def _row_json(row: Row) -> dict[str, Any]:
 def _show_best(board: Leaderboard, rows: list[Row], *, listed: bool) -> None:
     from dataclasses import replace
 
-    from foresweep.cli.tables import console, leaderboard_table, verdict_line
+    from foresweep.cli.tables import console, leaderboard_table, standing_lines, verdict_line
 
     out = console()
     if listed:
@@ -185,6 +208,8 @@ def _show_best(board: Leaderboard, rows: list[Row], *, listed: bool) -> None:
         out.print(f"{board.metric} {row.score:.4f}", soft_wrap=True)
         out.print(f"checkpoint {row.run.checkpoint_path}", soft_wrap=True)
     out.print(verdict_line(board, rows[0]), soft_wrap=True)
+    for line in standing_lines(board):
+        out.print(line, soft_wrap=True)
 
 
 def _export(row: Row, board: Leaderboard) -> None:
@@ -194,10 +219,55 @@ def _export(row: Row, board: Leaderboard) -> None:
     typer.echo(f"Wrote {path.name} (the checkpoint's folder) and {card.name} (its card).", err=True)
 
 
-def show(run: RunId, as_json: Json = False, db: Db = None) -> None:
-    """One run in full: config, scores, curve, provenance, and the error if it failed."""
+def show(
+    run: RunId,
+    by: Annotated[
+        str | None,
+        typer.Option("--by", help="A score of it by item, origin, lead, year or regime."),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="Score for --by: val_... or tune_.... Default: val_ and the objective."),
+    ] = None,
+    cost_bps: Annotated[
+        float | None,
+        typer.Option("--cost-bps", help="The trading rule on val at this cost, in basis points."),
+    ] = None,
+    reveal_test: Annotated[
+        bool,
+        typer.Option("--reveal-test", help="Its sealed test scores: the look goes on record."),
+    ] = False,
+    as_json: Json = False,
+    db: Db = None,
+    runs: Runs = None,
+) -> None:
+    """One run in full: config, scores, curve, provenance, and the error if it failed.
+
+    --by shows where it wins and loses, beside last-value and with 95 % bounds by block bootstrap;
+    --cost-bps what its forecasts would have earned at another cost than the stored 5.
+    """
+    if by is None and metric is not None:
+        raise UsageError(
+            "--metric says what --by shows; give --by item, origin, lead, year, regime"
+        )
+    if by is not None and cost_bps is not None:
+        raise UsageError("--by and --cost-bps are two questions; give one")
+    if reveal_test and (by is not None or cost_bps is not None):
+        raise UsageError(
+            "--reveal-test shows scores of test, --by and --cost-bps never do; give one"
+        )
     with open_existing(db) as tracker:
         found = tracker.get_run(run)
+        if reveal_test:
+            show_test(tracker, found, as_json=as_json)
+            return
+        runs_dir = settings(db, runs).runs_dir
+        if by is not None:
+            show_groups(tracker, found, by, metric, runs_dir=runs_dir, as_json=as_json)
+            return
+        if cost_bps is not None:
+            show_trading(tracker, found, "val", cost_bps, runs_dir=runs_dir, as_json=as_json)
+            return
         provenance = tracker.get_environment(found.run_id)
         curves = tracker.get_curves(found.run_id)
         notes = tracker.get_notes(found.run_id)
@@ -216,8 +286,10 @@ def show(run: RunId, as_json: Json = False, db: Db = None) -> None:
 
 def _curve_json(curve: Any) -> dict[str, Any]:
     import dataclasses
+    import math
 
-    return dataclasses.asdict(curve)
+    found = dataclasses.asdict(curve)
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in found.items()}
 
 
 def _in_a_line(provenance: Any) -> dict[str, Any]:
@@ -231,6 +303,7 @@ def _in_a_line(provenance: Any) -> dict[str, Any]:
 
 def _draw_run(run: Run, curves: Any, provenance: Any) -> None:
     from foresweep.cli.tables import console, number, plain_table
+    from foresweep.selection.plausibility import alarm
 
     out = console()
     out.print(f"{run.model_name}  {run.run_id}  {run.state.value}  {run.source}")
@@ -248,6 +321,8 @@ def _draw_run(run: Run, curves: Any, provenance: Any) -> None:
     for name, value in sorted(run.metrics.items()):
         scores.add_row(name, number(value, 4))
     out.print(scores)
+    if warning := alarm(run.run_id, run.score("val_skill")):
+        out.print(warning, style="red", soft_wrap=True)
     if curves:
         table = plain_table("curve", ">points", ">last", ">lowest", ">at step", ">highest")
         for c in curves:
@@ -303,16 +378,21 @@ def report(
     sweep: SweepId = None,
     db: Db = None,
 ) -> None:
-    """Write the report: models side by side, best runs, hyperparameters, failures."""
+    """Write the report: last verdict, models side by side, best runs, hyperparameters, failures."""
     from foresweep.data.files import write_bytes_atomic
     from foresweep.reporting.report import markdown_report
+    from foresweep.reporting.ruling import latest_verdict
 
     if output is not None and output.suffix not in (".md", ".markdown"):
         raise UsageError(f"--output {output}: the report is Markdown; give a name ending in .md")
     with open_existing(db) as tracker:
         asked = asked_sweep(tracker, sweep)
         found = _comparable(tracker, asked)
-        text = markdown_report(found, metric=metric or metric_of(asked), sweep=asked)
+        cells = "" if asked is None else asked.fingerprints["val"]
+        verdict = latest_verdict(tracker.get_verdicts(), cells)
+        text = markdown_report(
+            found, metric=metric or metric_of(asked), sweep=asked, verdict=verdict
+        )
     if output is None:
         typer.echo(text, nl=False)
     else:

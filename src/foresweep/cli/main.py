@@ -13,13 +13,16 @@ from foresweep.cli import (
     data,
     database,
     doctor,
+    ensemble,
     exchange,
     look,
     manage,
+    power,
     predict,
     query,
     spaces,
     sweep,
+    verdict,
 )
 from foresweep.errors import ForesweepError
 
@@ -43,8 +46,11 @@ app.command()(look.report)
 app.command()(manage.note)
 app.command()(manage.tag)
 app.command()(manage.rm)
+app.command()(ensemble.ensemble)
 app.command()(predict.predict)
 app.command()(doctor.doctor)
+app.command()(verdict.verdict)
+app.command()(power.power)
 app.add_typer(exchange.import_app, name="import")
 app.add_typer(exchange.export_app, name="export")
 app.add_typer(database.app, name="db")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from foresweep.cli.options import Db, RunId, Runs, open_existing, settings
 from foresweep.errors import TrackerError
+
+if TYPE_CHECKING:
+    from foresweep.tracker.tracker import Tracker
 
 
 def note(
@@ -54,12 +57,25 @@ def rm(
         found = tracker.get_run(run)
         folder = own_folder(settings(db, runs).runs_dir, found.run_id)
         remove = folder is not None and (yes or _asked(folder))
+        if remove:
+            _refuse_member(tracker, found.run_id)
         hide_run(tracker, found.run_id, forget_files=remove)
         typer.echo(f"{found.run_id} is hidden; bring it back with: foresweep rm {run} --undo")
         if folder is not None and remove:
             _remove(folder)
         elif found.has_checkpoint_files:
             typer.echo(f"Its files stay: {folder or found.checkpoint_path}")
+
+
+def _refuse_member(tracker: Tracker, run_id: str) -> None:
+    """Raises TrackerError where an ensemble could not forecast any more without its files."""
+    from foresweep.selection.ensembling import ensembles_of
+
+    if pinned := [one.run_id for one in ensembles_of(tracker, run_id)]:
+        raise TrackerError(
+            f"the files of run {run_id} are needed: it is a member of {', '.join(pinned)}; remove "
+            f"that first, or hide the run without --yes"
+        )
 
 
 def own_folder(runs_dir: Path, run_id: str) -> Path | None:

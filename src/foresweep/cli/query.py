@@ -121,7 +121,7 @@ def _shown(value: Any) -> str:
 def run_json(run: Run) -> dict[str, Any]:
     """A run as plain JSON; no test score, a failed score null."""
     plain = dataclasses.asdict(run)
-    plain["metrics"] = {n: None if math.isnan(v) else v for n, v in run.metrics.items()}
+    plain["metrics"] = run.json_metrics
     return json.loads(json.dumps(plain, default=str))  # type: ignore[no-any-return]
 
 
@@ -147,14 +147,24 @@ def _cell(value: Any) -> Any:
 
 
 def impact(
-    hyperparam: Annotated[str, typer.Argument(help="A hyperparameter, by name.")],
     model: Annotated[str, typer.Option("--model", "-m", help="Whose: one model, by name.")],
+    hyperparam: Annotated[
+        str | None,
+        typer.Argument(help="A hyperparameter, by name. Default: how much each mattered."),
+    ] = None,
     metric: Annotated[str, typer.Option(help="Which score; never test_....")] = "val_pct_mae",
     sweep: SweepId = None,
     as_json: Json = False,
     db: Db = None,
 ) -> None:
-    """What a hyperparameter did to a score: runs, mean and spread by value, and a rank."""
+    """What a hyperparameter did to a score: runs, mean and spread by value, and a rank.
+
+    Without a name: the importance of every one that varied (PED-ANOVA), each held against the
+    largest that comes by chance, with a warning where runs are too few to say.
+    """
+    if hyperparam is None:
+        _importance(model, metric, sweep, as_json, db)
+        return
     with open_existing(db) as tracker:
         found = tracker.summarise_hyperparam(model, hyperparam, metric, sweep_id=sweep)
     if as_json:
@@ -164,6 +174,35 @@ def impact(
         typer.echo(json.dumps(plain, indent=2))
     else:
         _draw_impact(found)
+
+
+def _importance(model: str, metric: str, sweep: str | None, as_json: bool, db: str | None) -> None:
+    from foresweep.cli.tables import console, number, plain_table
+    from foresweep.records import is_sealed
+    from foresweep.search.importance import importance
+
+    if is_sealed(metric):
+        raise UsageError(f"--metric {metric}: nothing is learnt from test; use val_... or tune_...")
+    with open_existing(db) as tracker:
+        runs = tracker.get_runs(model, state="complete")
+        asked = None if sweep is None else tracker.get_sweep(sweep).fingerprints.get("val", "")
+    cells = asked if asked is not None else (runs[-1].fingerprint if runs else "")
+    found = importance([r for r in runs if r.fingerprint == cells], metric)
+    if as_json:
+        typer.echo(json.dumps({**dataclasses.asdict(found), "warning": found.warning}, indent=2))
+        return
+    table = plain_table("hyperparameter", ">values", ">share", ">p")
+    for w in found.weights:
+        table.add_row(w.hyperparam, str(w.num_values), number(w.share, 2), number(w.pvalue, 2))
+    out = console()
+    out.print(table)
+    out.print(
+        f"Shares of importance for {found.metric} over {found.num_runs} runs of {found.model_name} "
+        f"on the same windows. p: how often some hyperparameter looks as important by chance.",
+        soft_wrap=True,
+    )
+    if found.warning:
+        out.print(found.warning, style="yellow", soft_wrap=True)
 
 
 def _draw_impact(found: HyperparamImpact) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from foresweep.metrics import split_name
-from foresweep.selection.leaderboard import SIGNIFICANT, TOO_GOOD
+from foresweep.selection.leaderboard import LAST_VALUE, SIGNIFICANT, TOO_GOOD
 
 if TYPE_CHECKING:
     from foresweep.data.quality import QualityReport
@@ -59,11 +59,18 @@ def config_name(run: Run) -> str:
 
 
 def leaderboard_table(board: Leaderboard, *, width: int, limit: int | None = None) -> Table:
-    """Rank, score, skill against last-value, time and state; quantile scores and the run's id
-    where `width` has room for them."""
+    """Rank, score, skill against last-value and against the benchmark, spread over seeds, time and
+    state; quantile scores and the run's id where `width` has room for them. `set`: S is better than
+    the benchmark with every trial counted (StepM), M cannot be told from the best (MCS)."""
     part, _ = split_name(board.metric)
     wide = width >= WIDE
+    other = board.benchmark is not None and board.benchmark != LAST_VALUE
+    seeded = any(row.seeds for row in board.rows)
+    marked = any(row.in_mcs is not None for row in board.rows)
     headings = [">#", "model", "config", f">{board.metric}", ">skill vs naive"]
+    headings += [f">vs {board.benchmark}"] if other else []
+    headings += [">over seeds"] if seeded else []
+    headings += ["set"] if marked else []
     headings += [">pinball", ">80 % band"] if wide else []
     headings += [">training", "state"] + (["run"] if wide else [])
     table = plain_table(*headings)
@@ -72,6 +79,9 @@ def leaderboard_table(board: Leaderboard, *, width: int, limit: int | None = Non
         beaten = row.skill is not None and row.skill > 0
         cells = [str(row.place or ""), run.model_name, config_name(run) or "baseline"]
         cells += [number(row.score), percent(row.skill, 2)]
+        cells += [percent(row.benchmark_skill, 2)] if other else []
+        cells += [_over_seeds(row)] if seeded else []
+        cells += [("S" if row.superior else "") + ("M" if row.in_mcs else "")] if marked else []
         quantiles = [
             number(run.score(f"{part}_pinball")),
             number(run.score(f"{part}_coverage_80"), 2),
@@ -81,6 +91,38 @@ def leaderboard_table(board: Leaderboard, *, width: int, limit: int | None = Non
         cells += [run.run_id] if wide else []
         table.add_row(*cells, style="dim" if run.is_baseline else ("green" if beaten else ""))
     return table
+
+
+def _over_seeds(row: Row) -> str:
+    spread = row.seeds
+    return "-" if spread is None else f"{spread.lowest:.3f} to {spread.highest:.3f}"
+
+
+def standing_lines(board: Leaderboard) -> list[str]:
+    """What the marks of a table say, in words; nothing where there are none."""
+    marked = [r for r in board.rows if r.in_mcs is not None and not r.run.is_baseline]
+    lines = []
+    if marked:
+        superior = sum(bool(r.superior) for r in marked)
+        lines.append(
+            f"Better than {board.benchmark} with all {len(marked)} configs counted (StepM, 5 %): "
+            f"{superior or 'none'}. Not to be told from the best (MCS, 90 %): "
+            f"{sum(bool(r.in_mcs) for r in marked)}."
+        )
+    best = board.best
+    if best and board.one_se_choice not in (None, best.run.run_id):
+        chosen = next(r for r in board.rows if r.run.run_id == board.one_se_choice)
+        lines.append(
+            f"Within one standard error of the best, the cheapest is {chosen.run.model_name} "
+            f"({config_name(chosen.run)}), trained in {seconds(chosen.run.training_time_seconds)}: "
+            f"{chosen.run.run_id}."
+        )
+    if best and (tied := board.tied) is not None and best.seeds is not None:
+        lines.append(
+            f"A tie: the lead over {tied.run.model_name} ({config_name(tied.run)}) is smaller than "
+            f"the spread over {best.seeds.num_seeds} seeds of the best."
+        )
+    return lines
 
 
 def verdict_line(board: Leaderboard, row: Row | None = None) -> str:

@@ -19,8 +19,9 @@ from foresweep.data.panel import Panel
 from foresweep.data.splits import PartName, Split
 from foresweep.data.windows import Windows
 from foresweep.errors import ForecastError, NotEnoughData
-from foresweep.evaluation.losses import LossPanel, loss_panel, save_forecast, volatility_scale
-from foresweep.metrics import Outcome
+from foresweep.evaluation.losses import LossPanel, loss_panel, save_forecast, setting_of
+from foresweep.evaluation.trading import Market, Trading, make_market, trade
+from foresweep.metrics import Outcome, Setting
 from foresweep.models.base import (
     DEFAULT_LEVELS,
     Array,
@@ -39,17 +40,18 @@ SCORED_PARTS: tuple[PartName, ...] = ("tune", "val", "test")
 TESTED = "pct_mae"
 """The loss that `dm_pvalue_vs_naive` compares."""
 BATCH = 256
-FORECASTS, LOSSES = "forecasts.npz", "losses.npz"
+FORECASTS, LOSSES, RETURNS = "forecasts.npz", "losses.npz", "returns.npz"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Naive:
-    """Last-value on a part's windows, and the volatility they are tested against: the same for
-    every model, so made once."""
+    """Last-value on a part's windows, and what is known of them: the same for every model, so made
+    once."""
 
     outcome: Outcome
     losses: LossPanel
-    scale: Array  # [N] percent
+    setting: Setting
+    market: Market
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +60,7 @@ class PartScores:
 
     scores: dict[str, float]  # by full name: tune_pct_mae, tune_skill ...
     losses: LossPanel
+    trading: Trading
 
 
 def forecast_part(
@@ -106,24 +109,27 @@ def last_value(split: Split) -> Predictor:
 
 def naive_part(windows: Windows) -> Naive:
     """Last-value on a part's windows. Raises NotEnoughData."""
-    outcome = _outcome(forecast_part(last_value(windows.split), windows), windows)
-    scale = volatility_scale(windows)
-    return Naive(outcome, loss_panel(outcome, windows, scale), scale)
+    setting = setting_of(windows)
+    outcome = _outcome(forecast_part(last_value(windows.split), windows), windows, setting)
+    losses = loss_panel(outcome, windows, setting.scale)
+    return Naive(outcome, losses, setting, make_market(windows, setting.scale))
 
 
 def score_part(forecast: Forecast, windows: Windows, *, naive: Naive | None = None) -> PartScores:
-    """Every metric of a forecast [N, H, Q] of these windows, and its loss panel.
+    """Every metric of a forecast [N, H, Q] of these windows, and its loss panel. NaN: undefined, as
+    the Sharpe ratio of a forecast that never takes a position.
 
     Give `naive` (from `naive_part`) to score several forecasts of the same windows.
     Raises ForecastError where the forecast has not the windows' shape or is not finite.
     """
     naive = naive or naive_part(windows)
     values = _checked(forecast, len(windows), windows.horizon, forecast.levels)
-    outcome = _outcome(Forecast(values, forecast.levels), windows)
-    losses = loss_panel(outcome, windows, naive.scale)
-    found = metrics.score(outcome, naive.outcome)
+    outcome = _outcome(Forecast(values, forecast.levels), windows, naive.setting)
+    losses = loss_panel(outcome, windows, naive.setting.scale)
+    trading = trade(outcome, naive.market)
+    found = metrics.score(outcome, naive.outcome) | trading.scores
     found["dm_pvalue_vs_naive"] = compare(losses, naive.losses)
-    return PartScores({f"{windows.part.name}_{k}": v for k, v in found.items()}, losses)
+    return PartScores({f"{windows.part.name}_{k}": v for k, v in found.items()}, losses, trading)
 
 
 def compare(losses: LossPanel, benchmark: LossPanel, *, metric: str = TESTED) -> float:
@@ -133,8 +139,8 @@ def compare(losses: LossPanel, benchmark: LossPanel, *, metric: str = TESTED) ->
     return diebold_mariano(ours, theirs, lags=lags).pvalue
 
 
-def _outcome(forecast: Forecast, windows: Windows) -> Outcome:
-    return Outcome(windows.labels, forecast.values, forecast.levels, windows.last_close)
+def _outcome(forecast: Forecast, windows: Windows, setting: Setting) -> Outcome:
+    return Outcome(windows.labels, forecast.values, forecast.levels, windows.last_close, setting)
 
 
 def make_scorer(panel: Panel, split: Split, *, seed: int = 0, batch: int = BATCH) -> Scorer:
@@ -198,7 +204,7 @@ def evaluate(
     """Scores of a predictor on each part, by full name; `test_*` among them are for sealing.
 
     Forecasts in `made` are scored as they are, those of other parts are asked for. Each part's
-    `forecasts.npz` and `losses.npz` are written under `out`, where given.
+    `forecasts.npz`, `losses.npz` and `returns.npz` are written under `out`, where given.
     Raises ForecastError, NotEnoughData; DataError where a file cannot be written.
     """
     scores: dict[str, float] = {}
@@ -210,4 +216,5 @@ def evaluate(
         if out is not None:
             save_forecast(out / part / FORECASTS, forecast, windows)
             found.losses.save(out / part / LOSSES)
+            found.trading.save(out / part / RETURNS, windows.fingerprint)
     return scores

@@ -81,7 +81,7 @@ def check_no_leak(
     count, moved = 0, []
     for part in parts:
         windows = Windows(panel, split, split.part(part))
-        chosen = _chosen(windows)
+        chosen = chosen_windows(windows)
         if not len(chosen):
             continue
         length = min(predictor.context_length, split.max_context)
@@ -113,7 +113,7 @@ def thinned(panel: Panel, split: Split) -> Split:
     return dataclasses.replace(split, parts=parts, items=items)  # type: ignore[arg-type]
 
 
-def _chosen(windows: Windows) -> IntArray:
+def chosen_windows(windows: Windows) -> IntArray:
     """Indices of the windows of up to ITEMS items at up to ORIGINS origins, spread over both."""
     origins = _spread_over(np.unique(windows.origin), ORIGINS)
     columns = _spread_over(np.unique(windows.column), ITEMS)

@@ -19,7 +19,7 @@ from foresweep.data.files import read_npz, write_npz
 from foresweep.data.panel import CLOSE
 from foresweep.data.windows import Windows
 from foresweep.errors import DataError, UnknownName
-from foresweep.metrics import METRICS, PANEL_LOSSES, Outcome
+from foresweep.metrics import METRICS, PANEL_LOSSES, Outcome, Setting
 from foresweep.models.base import Array, Forecast
 
 DECAY = 0.94
@@ -27,6 +27,8 @@ FLOOR_SHARE = 0.25
 """The scale is at least this share of its median over train: a sleepy item cannot rule a test."""
 SMALLEST_SCALE = 1e-4
 """Percent: under prices that never moved in train."""
+USUAL_BARS = 252
+"""Moves, up to the origin, whose mean size is an item's usual move: a year of days."""
 MEMORY = 512
 """Moves that count: the weight of older ones, 0.94^512, is below 1e-13."""
 
@@ -123,6 +125,29 @@ def volatility_scale(windows: Windows) -> Array:
     floored = np.maximum(now, FLOOR_SHARE * medians[windows.column])
     scale: Array = np.maximum(100.0 * np.sqrt(windows.horizon) * floored, SMALLEST_SCALE)
     return scale
+
+
+def setting_of(windows: Windows) -> Setting:
+    """What is known of each window at its origin: volatility, usual move, which origin it is."""
+    return Setting(volatility_scale(windows), usual_move(windows), windows.origin)
+
+
+def usual_move(windows: Windows) -> Array:
+    """[N] price: mean absolute move from close to close over the 252 bars, or fewer, up to the
+    origin; at least a millionth of the last close.
+
+    The in-sample error of last-value that MASE divides by, of the bars just before each origin:
+    over a whole history an item that has grown tenfold would be measured by what it was.
+    """
+    panel = windows.panel
+    sizes = [np.abs(np.diff(panel.bars[i].values[:, CLOSE])) for i in windows.split.items]
+    total = [np.concatenate([[0.0], np.cumsum(s)]) for s in sizes]
+    pairs = list(zip(windows.column, windows.row, strict=True))
+    counts = np.minimum(windows.row, USUAL_BARS)
+    summed = [total[c][r] - total[c][max(0, r - USUAL_BARS)] for c, r in pairs]
+    mean = np.array(summed) / np.maximum(counts, 1)
+    moves: Array = np.maximum(mean, SMALLEST_SCALE / 100.0 * windows.last_close)
+    return moves
 
 
 def _volatility(closes: Array) -> Array:

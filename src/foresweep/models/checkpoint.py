@@ -162,6 +162,11 @@ def add_json(checkpoint: Checkpoint, name: str, value: Mapping[str, Any]) -> Che
     return Checkpoint(checkpoint.path, checkpoint.model, checkpoint.config, json.loads(card))
 
 
+def json_hash(value: Mapping[str, Any]) -> str:
+    """sha256 of the file that `add_json` would write."""
+    return hashlib.sha256(_json(value)).hexdigest()
+
+
 def read_json(checkpoint: Checkpoint, name: str) -> dict[str, Any] | None:
     """A file that `add_json` wrote, None where there is none. Raises CheckpointError.
 

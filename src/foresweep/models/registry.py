@@ -18,6 +18,8 @@ GROUP = "foresweep.models"
 OURS = "foresweep"
 BASELINES = ("last-value", "drift", "seasonal-naive", "random-walk", "har")
 FAMILIES = ("toto", "kronos", "chronos2")
+ENSEMBLE = "ensemble"
+"""No entry point offers it to a sweep: it is made of runs, and loaded like any other model."""
 
 
 @cache
@@ -50,6 +52,10 @@ def get_model(name: str) -> ForecastModel:
     Raises UnknownName (with the nearest), MissingExtra for a built-in whose packages are absent,
     ModelError for a plug-in that cannot be imported, and for a name that two packages claim.
     """
+    if _key(name) == ENSEMBLE:
+        from foresweep.models.ensemble import Ensemble
+
+        return Ensemble()
     point = _point(name)
     try:
         family = point.load()

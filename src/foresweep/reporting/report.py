@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foresweep.metrics import METRICS, split_name
 from foresweep.records import Run, RunState, Sweep
 from foresweep.reporting.impact import Impact, impacts
+from foresweep.reporting.markdown import md_table, num, pct
+from foresweep.reporting.ruling import verdict_section
 from foresweep.selection.leaderboard import SIGNIFICANT, Leaderboard, Row, leaderboard
 
 TOP = 15
 FEW_RUNS = 8
 
 
-def markdown_report(runs: Sequence[Run], *, metric: str, sweep: Sweep | None = None) -> str:
-    """The report over runs of one fingerprint (or of none: logged by hand).
+def markdown_report(
+    runs: Sequence[Run],
+    *,
+    metric: str,
+    sweep: Sweep | None = None,
+    verdict: Mapping[str, Any] | None = None,
+) -> str:
+    """The report over runs of one fingerprint (or of none: logged by hand), with the `verdict` on
+    record that was reached last (`ruling.latest_verdict`).
 
     No test score is in it. Raises UnknownName for the metric.
     """
@@ -25,6 +33,7 @@ def markdown_report(runs: Sequence[Run], *, metric: str, sweep: Sweep | None = N
     parts = [
         ["# Sweep report", ""],
         _in_short(board),
+        verdict_section(verdict) if sweep else [],
         _question(sweep) if sweep else [],
         _models(board),
         _best(board),
@@ -33,25 +42,6 @@ def markdown_report(runs: Sequence[Run], *, metric: str, sweep: Sweep | None = N
         _how_to_read(board),
     ]
     return "\n".join(line for part in parts for line in part).rstrip() + "\n"
-
-
-def md_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A Markdown table; a heading that begins with '>' is a column of numbers."""
-    bars = ["---:" if h.startswith(">") else "---" for h in headings]
-    lines = [[h.removeprefix(">") for h in headings], bars, *rows]
-    return ["| " + " | ".join(_cell(c) for c in line) + " |" for line in lines] + [""]
-
-
-def _cell(text: str) -> str:
-    return " ".join(str(text).split()).replace("|", "\\|")
-
-
-def _num(value: float | None, digits: int = 4) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _pct(value: float | None) -> str:
-    return "-" if value is None or math.isnan(value) else f"{100 * value:+.2f} %"
 
 
 def _in_short(board: Leaderboard) -> list[str]:
@@ -67,20 +57,25 @@ def _in_short(board: Leaderboard) -> list[str]:
     lines = [
         f"{len(trained)} trained runs were {windows}. "
         f"The best by `{board.metric}` is **{best.run.model_name}** "
-        f"(run `{best.run.run_id}`): {_num(best.score)} {_unit(board)}."
+        f"(run `{best.run.run_id}`): {num(best.score)} {_unit(board)}."
     ]
     if best.skill is None:
         lines.append(f"`{board.metric}` has no skill against last-value to show.")
     elif best.skill <= 0:
         lines.append(
-            f"**Nothing beats naive**: that is {_pct(best.skill)} against last-value "
+            f"**Nothing beats naive**: that is {pct(best.skill)} against last-value "
             f"(tomorrow is today) on the same windows."
         )
     else:
         lines.append(
-            f"Against last-value on the same windows its skill is {_pct(best.skill)}. It is the "
+            f"Against last-value on the same windows its skill is {pct(best.skill)}. It is the "
             f"best of {board.num_trials}: a lead this size counts only if its p-value is below "
-            f"{SIGNIFICANT / board.num_trials:.4f}, and it is {_num(board.p_value(best))}."
+            f"{SIGNIFICANT / board.num_trials:.4f}, and it is {num(board.p_value(best))}."
+        )
+    if board.benchmark is not None:
+        lines.append(
+            f"The baseline to beat, the best on tune, is `{board.benchmark}`: against it the skill "
+            f"is {pct(best.benchmark_skill)}."
         )
     if leader is not None and leader.run.is_baseline:
         lines.append(f"First of all, baselines included, is `{leader.run.model_name}`.")
@@ -133,9 +128,10 @@ def _models(board: Leaderboard) -> list[str]:
                 name + (" (baseline)" if mine[0].run.is_baseline else ""),
                 str(len(mine)),
                 str(sum(r.run.state == RunState.FAILED for r in mine)),
-                _num(best.score if best else None),
-                _num(statistics.median(r.score for r in scored) if scored else None),  # type: ignore[type-var]
-                _pct(best.skill if best else None),
+                num(best.score if best else None),
+                num(statistics.median(r.score for r in scored) if scored else None),  # type: ignore[type-var]
+                pct(best.skill if best else None),
+                pct(best.benchmark_skill if best else None),
                 _time(best.run) if best else "-",
             )
         )
@@ -146,9 +142,15 @@ def _models(board: Leaderboard) -> list[str]:
         f">best {board.metric}",
         ">median",
         ">skill",
+        _versus(board),
         ">training",
     )
     return ["## All models compared", "", *md_table(headings, rows)]
+
+
+def _versus(board: Leaderboard) -> str:
+    """Heading of the skill against the benchmark."""
+    return f">against {board.benchmark or 'the benchmark'}"
 
 
 def _time(run: Run) -> str:
@@ -159,8 +161,8 @@ def _time(run: Run) -> str:
 def _best(board: Leaderboard) -> list[str]:
     part, _ = split_name(board.metric)
     headings = (
-        ">#", "model", "config", f">{board.metric}", ">skill", ">p against naive", ">pinball",
-        ">80 % band holds", ">r2", "run",
+        ">#", "model", "config", f">{board.metric}", ">skill", _versus(board),
+        ">p against naive", ">pinball", ">80 % band holds", ">r2", "run",
     )  # fmt: skip
     rows = [_best_row(r, part, board) for r in board.rows if r.place][:TOP]
     return ["## Best runs", "", *md_table(headings, rows)]
@@ -172,12 +174,13 @@ def _best_row(row: Row, part: str, board: Leaderboard) -> tuple[str, ...]:
         str(row.place),
         run.model_name,
         run.source,
-        _num(row.score),
-        _pct(row.skill),
-        _num(board.p_value(row), 3),
-        _num(run.score(f"{part}_pinball")),
-        _num(run.score(f"{part}_coverage_80"), 2),
-        _num(run.score(f"{part}_r2"), 3),
+        num(row.score),
+        pct(row.skill),
+        pct(row.benchmark_skill),
+        num(board.p_value(row), 3),
+        num(run.score(f"{part}_pinball")),
+        num(run.score(f"{part}_coverage_80"), 2),
+        num(run.score(f"{part}_r2"), 3),
         f"`{run.run_id}`",
     )
 
@@ -216,9 +219,9 @@ def _impact_rows(impact: Impact) -> list[tuple[str, ...]]:
             impact.name if k == 0 else "",
             str(value.value),
             str(value.count),
-            _num(value.mean),
-            _num(value.best),
-            _num(impact.rank_correlation, 2) if k == 0 else "",
+            num(value.mean),
+            num(value.best),
+            num(impact.rank_correlation, 2) if k == 0 else "",
         )
         for k, value in enumerate(impact.values)
     ]

@@ -92,7 +92,7 @@ def search_spaces(
     found: dict[str, SearchSpace | Focus] = {}
     files = load_spaces(plan.trained, plan.start, plan.mode, plan.spaces)
     for model, file in files.items():
-        space = within(file.space, plan.step_cap)
+        space = within(file.space, plan.step_cap, plan.max_context)
         if plan.mode == FOCUSED:
             runs = earlier_runs(tracker, model=model, fingerprints=fingerprints, base=plan.base)
             told = [told_of(r, tracker, plan.objectives, sweep_id="") for r in runs]

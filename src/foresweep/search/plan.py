@@ -24,7 +24,8 @@ from foresweep.search.proposals import (
 )
 from foresweep.space import Spaces, Start
 
-OBJECTIVES = tuple(m for m in METRICS if m not in ("naive_pct_mae", "dm_pvalue_vs_naive"))
+NO_OBJECTIVES = ("naive_pct_mae", "dm_pvalue_vs_naive", "sharpe_se")
+OBJECTIVES = tuple(m for m in METRICS if m not in NO_OBJECTIVES)
 """What a sweep can be about: scores of the model itself, not of naive and not of chance."""
 PRUNING = ("auto", "none", "hyperband", "racing", "both")
 FINALISTS = 3

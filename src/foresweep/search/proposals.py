@@ -126,21 +126,24 @@ def propose(
     count: int,
     step_cap: int | None = None,
     spaces: Spaces = BUILT_IN,
+    max_context: int | None = None,
 ) -> tuple[Proposal, ...]:
     """Candidates of a sweep in the order they are to be tried, handed round the models.
 
     `base` (size or pretrained) is laid under every config and decides which start the space files
-    are read for. Modes that draw give `count` candidates a model, with steps up to `step_cap`;
-    smart gives what it begins with, the priority configs, and focused nothing; the others give all
-    they have. Where pretrained weights are fine-tuned, the same weights as they are come last, as
-    companions: of each model the first that can be tried is, at no cost to the budget.
+    are read for. Modes that draw give `count` candidates a model, with steps up to `step_cap` and
+    contexts up to `max_context`; smart gives what it begins with, the priority configs, and focused
+    nothing; the others give all they have. Where pretrained weights are fine-tuned, the same
+    weights as they are come last, as companions: of each model the first that can be tried is, at
+    no cost to the budget.
 
     Raises UnknownName for a mode, SpaceError for a model without a space or without configs for it.
     """
     if mode not in MODES:
         raise UnknownName("mode", mode, MODES)
     start: Start = "pretrained" if base.get("pretrained") else "scratch"
-    lists = [list(_of_model(m, mode, start, base, seed, count, step_cap, spaces)) for m in models]
+    limits = (step_cap, max_context)
+    lists = [list(_of_model(m, mode, start, base, seed, count, limits, spaces)) for m in models]
     rounds = itertools.zip_longest(*lists)
     found = [p for one_round in rounds for p in one_round if p is not None]
     if start == "pretrained" and mode != ZERO_SHOT:
@@ -155,7 +158,7 @@ def _of_model(
     base: Mapping[str, Any],
     seed: int,
     count: int,
-    step_cap: int | None,
+    limits: tuple[int | None, int | None],
     spaces: Spaces,
 ) -> Iterator[Proposal]:
     if model in BASELINES:
@@ -167,7 +170,7 @@ def _of_model(
     space = load_space(model, start, spaces)
     rng = np.random.default_rng([seed, *model.encode()])
     if mode == "random":
-        drawn_from = within(_filled(space.space, model, mode), step_cap)
+        drawn_from = within(_filled(space.space, model, mode), *limits)
         for _ in range(count):
             yield Proposal(model, {**base, **drawn_from.sample(rng)}, "random")
     elif mode == "full":
@@ -216,13 +219,15 @@ def _filled(space: SearchSpace, model: str, mode: str) -> SearchSpace:
     return space
 
 
-def within(space: SearchSpace, step_cap: int | None) -> SearchSpace:
-    """The space with its steps drawn below the cap, lest most draws be cut to the same number."""
-    steps = space.dimensions.get("max_steps")
-    if step_cap is None or not isinstance(steps, Int) or steps.high <= step_cap:
-        return space
-    capped = replace(steps, low=min(steps.low, step_cap), high=step_cap)
-    return replace(space, dimensions={**space.dimensions, "max_steps": capped})
+def within(space: SearchSpace, step_cap: int | None, max_context: int | None) -> SearchSpace:
+    """The space with steps and contexts drawn below the sweep's own limits: most draws would be cut
+    to the same number of steps, or refused for their context."""
+    dimensions = dict(space.dimensions)
+    for name, cap in (("max_steps", step_cap), ("context_length", max_context)):
+        dimension = dimensions.get(name)
+        if cap is not None and isinstance(dimension, Int) and dimension.high > cap:
+            dimensions[name] = replace(dimension, low=min(dimension.low, cap), high=cap)
+    return replace(space, dimensions=dimensions)
 
 
 def baseline_proposals(objective: str) -> tuple[Proposal, ...]:

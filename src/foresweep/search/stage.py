@@ -128,6 +128,8 @@ def plan_record(stage: Stage) -> dict[str, Any]:
         "spaces": dict(stage.plan.spaces.texts),
         "set": {name: str(d) for name, d in stage.plan.spaces.changes.items()},
         "stride": stage.plan.stride,
+        "max_windows": stage.plan.max_windows,
+        "items": [panel.items[i] for i in split.items],  # which lineage it belongs to
         "parts": {
             part.name: {
                 "from": str(panel.timeline[part.start].astype("datetime64[s]")),

@@ -66,6 +66,7 @@ def run_sweep(plan: SweepPlan, *, tracker: Tracker, runs_dir: Path, listen: List
         count=SPARE * plan.budget,
         step_cap=plan.step_cap,
         spaces=plan.spaces,
+        max_context=plan.max_context,
     )
     require_writable(runs_dir)
     engine = LocalEngine(plan.models)

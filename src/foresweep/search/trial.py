@@ -216,7 +216,16 @@ class Trial:
         trained = time.perf_counter()
         checkpoint, predictor, made = _calibrated(model, config, checkpoint, panel, split, self)
         scores = evaluate(predictor, panel, split, seed=self.seed, out=self.out, made=made)
-        update_card(checkpoint, self._card(panel, split, scores))
+        card = card_of(
+            panel,
+            split,
+            scores,
+            run_id=self.run_id,
+            seed=self.seed,
+            fingerprints=self.fingerprints,
+            cutoff=asdict(self.cutoff) if self.cutoff else None,
+        )
+        update_card(checkpoint, card)
         return TrialResult(
             scores=scores,
             checkpoint_path=checkpoint.path,
@@ -225,21 +234,32 @@ class Trial:
             peak_memory_mb=peak_memory_mb(),
         )
 
-    def _card(self, panel: Panel, split: Split, scores: Mapping[str, float]) -> dict[str, Any]:
-        tuned, selected = (panel.timeline[split.part(p).stop - 1] for p in ("tune", "val"))
-        return {
-            "run_id": self.run_id,
-            "seed": self.seed,
-            "horizon": split.horizon,
-            "panel_hash": split.cut_hash(panel),
-            "fingerprints": dict(self.fingerprints),
-            "items": list(panel.items),
-            "scores": {k: v for k, v in scores.items() if not k.startswith("test_")},
-            "beats_naive": bool(scores["val_skill"] > 0),
-            "tuned_until": str(tuned.astype("datetime64[s]")),
-            "selected_until": str(selected.astype("datetime64[s]")),
-            "pretrain_cutoff": asdict(self.cutoff) if self.cutoff else None,
-        }
+
+def card_of(
+    panel: Panel,
+    split: Split,
+    scores: Mapping[str, float],
+    *,
+    run_id: str,
+    seed: int,
+    fingerprints: Mapping[str, str],
+    cutoff: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """What a checkpoint's card says of the run that made it; no test score."""
+    tuned, selected = (panel.timeline[split.part(p).stop - 1] for p in ("tune", "val"))
+    return {
+        "run_id": run_id,
+        "seed": seed,
+        "horizon": split.horizon,
+        "panel_hash": split.cut_hash(panel),
+        "fingerprints": dict(fingerprints),
+        "items": list(panel.items),
+        "scores": {k: v for k, v in scores.items() if not k.startswith("test_")},
+        "beats_naive": bool(scores["val_skill"] > 0),
+        "tuned_until": str(tuned.astype("datetime64[s]")),
+        "selected_until": str(selected.astype("datetime64[s]")),
+        "pretrain_cutoff": cutoff,
+    }
 
 
 def _train(

@@ -44,7 +44,7 @@ def best_card(row: Row, *, metric: str) -> dict[str, Any]:
         "skill_vs_last_value": row.skill,
         "beats_naive": bool(row.skill is not None and row.skill > 0),
         "hyperparams": dict(run.hyperparams),
-        "metrics": dict(run.metrics),
+        "metrics": run.json_metrics,
         "sweep_id": run.sweep_id,
         "fingerprint": run.fingerprint,
         "seed": run.seed,

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 from foresweep.metrics import METRICS, split_name
 from foresweep.records import Run, RunState
+from foresweep.selection.seeds import Spread, spread
+from foresweep.tracker.seeds import by_config, median_seed
 
 LAST_VALUE = "last-value"
 SAME = 1e-12
@@ -16,6 +18,7 @@ PLAUSIBLE_SKILL = 0.15
 """Nothing honest on daily prices comes near this skill in pct_mae: look for a leak first."""
 EQUALS_NAIVE = "equals last-value"
 TOO_GOOD = "too good: look for a leak"
+ANOTHER_SEED = "another seed of"
 POINT_METRICS = {
     "pct_mae",
     "skill",
@@ -38,6 +41,10 @@ class Row:
     score: float | None  # the ranking metric on val
     skill: float | None  # 1 - score / last-value's score on the same windows
     note: str = ""
+    benchmark_skill: float | None = None  # 1 - score / the benchmark's
+    seeds: Spread | None = None  # of its config, where it was trained with several seeds
+    superior: bool | None = None  # StepM: better than the benchmark, all counted; None: not asked
+    in_mcs: bool | None = None  # cannot be told from the best at 90 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,20 @@ class Leaderboard:
     metric: str  # full name, e.g. val_pct_mae
     fingerprint: str
     rows: tuple[Row, ...]
+    benchmark: str | None = None  # the baseline that is best on tune by this metric
+    one_se_choice: str | None = None  # run id: the cheapest within one standard error of the best
+
+    @property
+    def tied(self) -> Row | None:
+        """The next trained config, where the best's lead over it is smaller than the spread over
+        the best's own seeds; None where there is no such tie or only one seed."""
+        trained = [r for r in self.rows if r.place and not r.run.is_baseline]
+        if len(trained) < 2 or trained[0].seeds is None:
+            return None
+        first, second = trained[:2]
+        assert first.score is not None
+        assert second.score is not None
+        return second if abs(second.score - first.score) < trained[0].seeds.width else None
 
     @property
     def best(self) -> Row | None:
@@ -74,7 +95,8 @@ class Leaderboard:
 
 
 def leaderboard(runs: Iterable[Run], *, metric: str, maximize: bool | None = None) -> Leaderboard:
-    """Rank the complete runs by a `val_` or `tune_` metric; all must share one fingerprint.
+    """Rank the complete runs by a `val_` or `tune_` metric; all must share one fingerprint. Of a
+    config with several seeds the median one by tune is ranked.
 
     `maximize` overrides the metric's own direction. Ties go to the baseline (last-value first),
     then to the older run. A trained run whose medians all equal the last close is last-value in
@@ -85,12 +107,53 @@ def leaderboard(runs: Iterable[Run], *, metric: str, maximize: bool | None = Non
     fingerprints = {r.fingerprint for r in found}
     assert len(fingerprints) <= 1, "scores of different windows must not share a table"
     naive = next((_score(r, metric) for r in found if _is_plain_last_value(r)), None)
-    rows = [_row(r, part, bare, naive) for r in found]
-    ranked = [r for r in rows if r.score is not None and r.note != EQUALS_NAIVE]
+    benchmark = _benchmark(found, bare)
+    theirs = None if benchmark is None else _score(benchmark, metric)
+    rows = _one_row_a_config([_row(r, part, bare, naive, theirs) for r in found], part, bare)
+    ranked = [r for r in rows if r.score is not None and not _is_unranked(r)]
     ranked.sort(key=lambda r: _badness(r, bare, maximize))
     placed = [replace(row, place=k) for k, row in enumerate(ranked, start=1)]
     others = [row for row in rows if row not in ranked]
-    return Leaderboard(metric, next(iter(fingerprints), ""), (*placed, *others))
+    return Leaderboard(
+        metric,
+        next(iter(fingerprints), ""),
+        (*placed, *others),
+        benchmark=None if benchmark is None else baseline_name(benchmark),
+    )
+
+
+def baseline_name(run: Run) -> str:
+    """A baseline's model and variant, by which it is named as a benchmark: `random-walk`,
+    `random-walk (garman-klass, scaled)`."""
+    variant = run.source.partition(": ")[2]
+    return f"{run.model_name} ({variant})" if variant else run.model_name
+
+
+def _benchmark(runs: Iterable[Run], bare: str) -> Run | None:
+    """The baseline with the best score on tune; ties go to last-value, which comes first."""
+    part_metric = f"tune_{bare}"
+    known = [r for r in runs if r.is_baseline and _score(r, part_metric) is not None]
+    return min(known, key=lambda r: METRICS[bare].badness(r.metrics[part_metric]), default=None)
+
+
+def _is_unranked(row: Row) -> bool:
+    return row.note == EQUALS_NAIVE or row.note.startswith(ANOTHER_SEED)
+
+
+def _one_row_a_config(rows: list[Row], part: str, bare: str) -> list[Row]:
+    """The rows with one of each config to be ranked: its median seed by tune; the others say of
+    which run they are another seed."""
+    row_of = {row.run.run_id: row for row in rows}
+    whole = [r.run for r in rows if not r.run.is_baseline and r.score is not None]
+    for group in by_config(whole):
+        chosen = median_seed(group, bare)
+        scores = [s for r in group if (s := _score(r, f"{part}_{bare}")) is not None]
+        for run in group:
+            row = replace(row_of[run.run_id], seeds=spread(scores))
+            if run is not chosen:
+                row = replace(row, note=f"{ANOTHER_SEED} {chosen.run_id}")
+            row_of[run.run_id] = row
+    return list(row_of.values())
 
 
 def _badness(row: Row, bare: str, maximize: bool | None) -> float:
@@ -104,15 +167,22 @@ def _score(run: Run, metric: str) -> float | None:
     return run.score(metric) if run.state == RunState.COMPLETE else None
 
 
-def _row(run: Run, part: str, bare: str, naive: float | None) -> Row:
+def _row(run: Run, part: str, bare: str, naive: float | None, benchmark: float | None) -> Row:
     score = _score(run, f"{part}_{bare}")
-    has_skill = score is not None and naive and METRICS[bare].loss is not None
     note = ""
-    if _disguised(run, part, bare):
+    if equals_last_value(run, part, bare):
         note = EQUALS_NAIVE
     elif (run.score(f"{part}_skill") or 0.0) > PLAUSIBLE_SKILL and not run.is_baseline:
         note = TOO_GOOD
-    return Row(None, run, score, 1 - score / naive if has_skill else None, note)  # type: ignore[operator]
+    skills = [_skill(score, other, bare) for other in (naive, benchmark)]
+    return Row(None, run, score, skills[0], note, skills[1])
+
+
+def _skill(score: float | None, other: float | None, bare: str) -> float | None:
+    """1 - score / other, of metrics that are a mean of losses."""
+    if score is None or not other or METRICS[bare].loss is None:
+        return None
+    return 1 - score / other
 
 
 def _is_plain_last_value(run: Run) -> bool:
@@ -122,7 +192,7 @@ def _is_plain_last_value(run: Run) -> bool:
     )
 
 
-def _disguised(run: Run, part: str, bare: str) -> bool:
+def equals_last_value(run: Run, part: str, bare: str) -> bool:
     """Is this a trained run whose point forecast is the last close everywhere?"""
     skill = run.score(f"{part}_skill")
     return bool(

@@ -27,7 +27,7 @@ from foresweep.data.files import write_bytes_atomic
 from foresweep.errors import ConfigError, TrackerError
 from foresweep.records import Run, RunState
 from foresweep.tracker import queries, schema, writes
-from foresweep.tracker.reader import record_look
+from foresweep.tracker.looks import record_look
 from foresweep.tracker.rows import numbers_of, open_metrics
 from foresweep.tracker.tracker import Tracker
 

@@ -20,7 +20,7 @@ from foresweep.tracker.schema import metadata
 from foresweep.tracker.store import Store, line_of
 
 CHUNK = 2_000
-COUNTERS = {"test_looks": "look_id", "notes": "note_id"}
+COUNTERS = {"test_looks": "look_id", "notes": "note_id", "verdicts": "verdict_id"}
 _WRONG = {
     "{} steps of runs that are not there": (
         "SELECT count(*) FROM curves WHERE NOT EXISTS"

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, select, update
 
 from foresweep.errors import NotFound, UsageError
 from foresweep.records import Curve, Run, Score, Sweep, Trial, is_sealed, split_name
 from foresweep.settings import load_settings
 from foresweep.tracker import queries, schema
 from foresweep.tracker.filters import Filters
-from foresweep.tracker.provenance import this_user
+from foresweep.tracker.looks import record_look
 from foresweep.tracker.ranking import Aim, aim_of, best_runs
 from foresweep.tracker.store import Store
 
@@ -356,7 +356,7 @@ class Reader:
 
     def get_test_looks(self, run_id: str | None = None) -> list[Mapping[str, object]]:
         """Every recorded look at test scores (of one run), oldest first: run_id, fingerprint,
-        panel_hash, who, why, looked_at. It carries no score."""
+        panel_hash, who, why, looked_at, judging_id, number. It carries no score."""
         table = schema.test_looks
         query = select(table).order_by(table.c.look_id)
         if run_id is not None:
@@ -364,19 +364,6 @@ class Reader:
         with self.store.read() as connection:
             rows = connection.execute(query).mappings().all()
         return [{str(name): value for name, value in row.items()} for row in rows]
-
-
-def record_look(connection: Connection, run: Run, *, who: str, why: str) -> None:
-    """Put a look at a run's test scores on record, in the transaction that reads them."""
-    look = {
-        "run_id": run.run_id,
-        "fingerprint": run.fingerprints.get("test", ""),
-        "panel_hash": run.panel_hash,
-        "who": who or this_user(),
-        "why": why,
-        "looked_at": datetime.now(UTC),
-    }
-    connection.execute(insert(schema.test_looks), look)
 
 
 def _marked(connection: Connection, run: Run, metric: str) -> Run:

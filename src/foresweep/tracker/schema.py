@@ -31,7 +31,7 @@ from sqlalchemy import Text as _Text
 
 from foresweep.errors import ConfigError
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration. Revisions are counted, so that a newer database is known by its number."""
 VERSION_TABLE = "foresweep_version"
 
@@ -277,7 +277,23 @@ test_looks = Table(
     Column("who", Text, nullable=False),
     Column("why", Text, nullable=False),
     Column("looked_at", Instant, nullable=False),
+    Column("judging_id", Text),  # of the verdict that looked; NULL: looked at by hand
+    Column("number", Integer),  # which look of its lineage it was
     Index("ix_test_looks_fingerprint", "fingerprint"),
+)
+
+verdicts = Table(
+    "verdicts",
+    metadata,
+    Column("verdict_id", Integer, primary_key=True),
+    Column("judging_id", Text, nullable=False),  # runs judged by one command share it
+    Column("run_id", Text, ForeignKey("runs.run_id"), nullable=False),
+    Column("fingerprint", Text, nullable=False),  # of val
+    Column("outcome", Text, nullable=False),  # "": begun, not ended
+    Column("content", Json, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("judged_at", Instant, nullable=False),
+    Index("ix_verdicts_run", "run_id"),
 )
 
 notes = Table(

@@ -8,9 +8,10 @@ be deployed; a lucky seed ranks nowhere.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import Connection, select
 
 from foresweep.records import Run, RunState, split_name
 from foresweep.tracker.rows import run_of
@@ -63,37 +64,29 @@ def standing(connection: Connection, found: Sequence[Run], metric: str) -> list[
 
 
 def _with_seeds(connection: Connection, found: Sequence[Run]) -> set[str]:
-    """The config hashes of these runs of which there are several complete ones."""
+    """The config hashes of these runs that more than one run has, whatever became of it."""
     trained = [run for run in found if run.config_hash and not run.is_baseline]
-    several: set[str] = set()
+    counted: Counter[str] = Counter()
     for k in range(0, len(trained), AT_ONCE):
-        some = trained[k : k + AT_ONCE]
-        query = (
-            select(runs.c.config_hash)
-            .where(*_same(some))
-            .group_by(runs.c.config_hash)
-            .having(func.count() > 1)
-        )
-        several |= set(connection.execute(query).scalars())
-    return several
+        hashes = {run.train_hash for run in trained[k : k + AT_ONCE]}
+        query = select(runs.c.config_hash).where(runs.c.train_hash.in_(hashes))
+        counted.update(connection.execute(query).scalars())
+    return {config for config, number in counted.items() if number > 1}
 
 
 def _complete(connection: Connection, found: Sequence[Run]) -> list[Run]:
-    """Every complete run of these runs' configs on their windows, by run id."""
+    """Every complete run of these runs' configs on their windows, by run id, hidden ones aside.
+
+    The database looks train hashes up, which is an index's work, and the rest is sifted here: told
+    more, SQLite may choose to read every complete run instead.
+    """
+    same = {(run.config_hash, run.fingerprint) for run in found}
     rows: dict[str, Run] = {}
     for k in range(0, len(found), AT_ONCE):
-        query = select(runs).where(*_same(found[k : k + AT_ONCE]))
+        hashes = {run.train_hash for run in found[k : k + AT_ONCE]}
+        query = select(runs).where(runs.c.train_hash.in_(hashes))
         for row in connection.execute(query).mappings():
-            rows[row["run_id"]] = run_of(row)
+            shown = row["state"] == RunState.COMPLETE.value and row["hidden_at"] is None
+            if shown and (row["config_hash"], row["fingerprint"]) in same:
+                rows[row["run_id"]] = run_of(row)
     return [rows[run_id] for run_id in sorted(rows)]
-
-
-def _same(found: Sequence[Run]) -> list[ColumnElement[bool]]:
-    """Complete and shown, with a config and windows of these runs; the index is of train hashes."""
-    return [
-        runs.c.train_hash.in_({run.train_hash for run in found}),
-        runs.c.config_hash.in_({run.config_hash for run in found}),
-        runs.c.fingerprint.in_({run.fingerprint for run in found}),
-        runs.c.state == RunState.COMPLETE.value,
-        runs.c.hidden_at.is_(None),
-    ]

@@ -15,8 +15,8 @@ from sqlalchemy import Connection, insert, update
 from foresweep.records import Run, RunState, Sweep, SweepState, Trial
 from foresweep.tracker import queries, schema, writes
 from foresweep.tracker.creation import NewRun
+from foresweep.tracker.judging import Bench
 from foresweep.tracker.liveness import Heartbeat
-from foresweep.tracker.recorder import Recorder
 from foresweep.tracker.redaction import redact
 from foresweep.tracker.rows import new_id
 from foresweep.tracker.schema import jsonable
@@ -26,7 +26,7 @@ from foresweep.tracker.store import line_of
 __all__ = ["Heartbeat", "NewRun", "Tracker"]
 
 
-class Tracker(Recorder):
+class Tracker(Bench):
     """A database's runs and sweeps, read and written."""
 
     def add_dataset(

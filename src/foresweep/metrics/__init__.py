@@ -1,0 +1,32 @@
+"""What a forecast is worth: pure functions of [N, H] and [N, H, Q], and one table of them."""
+
+from foresweep.metrics.losses import pinball_loss
+from foresweep.metrics.outcome import Outcome, Setting
+from foresweep.metrics.scores import skill
+from foresweep.metrics.table import (
+    METRICS,
+    PANEL_LOSSES,
+    PARTS,
+    QUANTILE_METRICS,
+    TRADING_METRICS,
+    Metric,
+    get_metric,
+    score,
+    split_name,
+)
+
+__all__ = [
+    "METRICS",
+    "PANEL_LOSSES",
+    "PARTS",
+    "QUANTILE_METRICS",
+    "TRADING_METRICS",
+    "Metric",
+    "Outcome",
+    "Setting",
+    "get_metric",
+    "pinball_loss",
+    "score",
+    "skill",
+    "split_name",
+]

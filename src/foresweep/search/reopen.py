@@ -1,0 +1,60 @@
+"""The panel and the cut of a sweep on record, opened again: for what is made of its runs later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from foresweep.data.panel import Panel
+from foresweep.data.sources import load_panel
+from foresweep.data.splits import Split
+from foresweep.data.tables import read_panel
+from foresweep.errors import ConfigError, DataError, PanelChanged, UsageError
+from foresweep.records import Sweep
+from foresweep.search.trial import Ground
+
+MOST_WINDOWS = 100_000
+"""Of a part, where a sweep's record does not say: its default."""
+
+
+def reopen(sweep: Sweep, runs_dir: Path) -> tuple[Panel, Split]:
+    """The very panel and cut that a sweep's runs were scored on: its copy in the runs folder, else
+    the data it was read from.
+
+    Raises UsageError for a sweep recorded by hand, PanelChanged where neither is what it was.
+    """
+    plan = sweep.plan
+    if "parts" not in plan:
+        raise UsageError(f"sweep {sweep.sweep_id} does not say how its parts were cut; sweep again")
+    ground = Ground(
+        panel_path=runs_dir,
+        horizon=sweep.horizon,
+        stride=plan.get("stride"),
+        max_context=int(plan["max_context"]),
+        max_windows=int(plan.get("max_windows", MOST_WINDOWS)),
+        seed=sweep.seed,
+    )
+    for panel in _panels(runs_dir, str(plan.get("data", "")), plan.get("actions")):
+        try:
+            split = ground.cut(panel)
+        except (DataError, ConfigError):  # another panel, too short for this cut
+            continue
+        if split.cut_hash(panel) == sweep.panel_hash:
+            return panel, split
+    raise PanelChanged(
+        f"the data of sweep {sweep.sweep_id} are not in {runs_dir / 'panels'}, and "
+        f"{plan.get('data')!r} is not what it was; give the folder of its runs with --runs FOLDER"
+    )
+
+
+def _panels(runs_dir: Path, source: str, actions: str | None) -> Iterator[Panel]:
+    """Those kept beside the runs, then the source as it is today; what cannot be read is none."""
+    for path in sorted((runs_dir / "panels").glob("*.npz")):
+        try:
+            yield read_panel(path)
+        except DataError:
+            continue
+    try:
+        yield load_panel(source, actions=actions).panel
+    except DataError:
+        return

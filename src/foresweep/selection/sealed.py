@@ -1,0 +1,98 @@
+"""The one door to test losses: the look is on record before anything is read.
+
+Loss panels of tune and val are read by `open_losses`, returns of the trading rule by
+`open_returns`; losses of test by `open_test` alone, returns of test by nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from foresweep.errors import CheckpointError, UsageError
+from foresweep.evaluation.backtest import LOSSES, RETURNS
+from foresweep.evaluation.losses import LossPanel, load_losses
+from foresweep.evaluation.trading import Returns, load_returns
+from foresweep.records import Run
+from foresweep.tracker.judging import Judging
+from foresweep.tracker.tracker import Tracker
+
+SEALED = "test"
+
+
+def open_losses(run: Run, part: str) -> LossPanel:
+    """A run's loss panel of tune or val. Raises UsageError for test, CheckpointError where the
+    files are gone, DataError where they cannot be read or are of other windows."""
+    if part == SEALED:
+        raise UsageError("test is sealed; ask for a verdict: foresweep verdict RUN")
+    return _load(run, part)
+
+
+def open_returns(run: Run, part: str) -> Returns | None:
+    """What the trading rule earned on a run's forecasts of tune or val; None where it is not on
+    this disk. Raises as `open_losses`."""
+    if part == SEALED:
+        raise UsageError("test is sealed; ask for a verdict: foresweep verdict RUN")
+    if run.forecasts_path is None:
+        return None
+    path = Path(run.forecasts_path) / part / RETURNS
+    if not path.is_file():
+        return None
+    found = load_returns(path)
+    _require_own(run, part, found.fingerprint)
+    return found
+
+
+def open_test(
+    tracker: Tracker,
+    judging: Judging,
+    candidates: Sequence[Run],
+    beside: Sequence[Run],
+    *,
+    who: str,
+) -> tuple[int, Mapping[str, LossPanel]]:
+    """(k, {run_id: test losses}) of the candidates and of the baselines beside them.
+
+    Who, when and why is in `test_looks` before the first file is opened. Raises as `open_losses`.
+    """
+    every = [*candidates, *beside]
+    for run in every:
+        _file(run, SEALED)  # a look that would see nothing is not recorded
+    ids = [run.run_id for run in candidates]
+    number = tracker.record_test_look(judging, ids, why=f"verdict {judging.judging_id}", who=who)
+    return number, {run.run_id: _load(run, SEALED) for run in every}
+
+
+def has_losses(run: Run, part: str = "val") -> bool:
+    """Are the run's losses of a part on this disk?"""
+    return run.forecasts_path is not None and (Path(run.forecasts_path) / part / LOSSES).is_file()
+
+
+def _load(run: Run, part: str) -> LossPanel:
+    panel = load_losses(_file(run, part))
+    _require_own(run, part, panel.fingerprint)
+    return panel
+
+
+def _require_own(run: Run, part: str, fingerprint: str) -> None:
+    if fingerprint != run.fingerprints.get(part):
+        raise CheckpointError(
+            f"the losses of run {run.run_id} on {part} are of other windows than its record says; "
+            f"its files were replaced: train it again with --again"
+        )
+
+
+def _file(run: Run, part: str) -> Path:
+    """Raises CheckpointError where it is not there."""
+    if run.forecasts_path is None:
+        raise CheckpointError(
+            f"run {run.run_id} has no losses on record; only runs of a sweep can be judged, others "
+            f"by: foresweep verdict --losses FILE --benchmark NAME"
+        )
+    path = Path(run.forecasts_path) / part / LOSSES
+    if not path.is_file():
+        raise CheckpointError(
+            f"the losses of run {run.run_id} are gone ({path}); mount the folder of its runs again "
+            f"or train it anew with --again"
+        )
+    return path

@@ -115,12 +115,10 @@ def test_origin_means_leave_missing_cells_out() -> None:
     assert math.isnan(means[2])
 
 
-def test_pruning_is_on_where_configs_are_proposed_from_results_and_possible() -> None:
-    plan = SweepPlan(models=("toto",), mode="smart", objective="pinball")
-    assert plan.pruners == ("hyperband", "racing")
-    assert SweepPlan(models=("toto",), mode="smart", objective="rmse_pct").pruners == ("hyperband",)
-    assert SweepPlan(models=("toto",)).pruners == ()
+def test_nothing_is_pruned_unless_asked() -> None:
+    assert SweepPlan(models=("toto",), mode="smart", objective="pinball").pruners == ()
     assert SweepPlan(models=("toto",), pruning="racing").pruners == ("racing",)
+    assert SweepPlan(models=("toto",), pruning="both").pruners == ("hyperband", "racing")
 
 
 def test_a_race_without_losses_by_origin_is_refused() -> None:

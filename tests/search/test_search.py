@@ -22,7 +22,13 @@ from foresweep.tracker.tracker import Tracker
 from planted_model import plugin
 
 SMART = SweepPlan(
-    models=("guest",), mode="smart", objective="pinball", max_runs=14, stride=12, max_context=64
+    models=("guest",),
+    mode="smart",
+    objective="pinball",
+    max_runs=14,
+    stride=12,
+    max_context=64,
+    pruning="both",
 )
 
 
@@ -97,7 +103,9 @@ def test_a_config_that_was_pruned_is_trained_where_nothing_is(
     """A run that was cut short stands for no training, whatever the next sweep is about."""
     cut = next(r for r in smart if r.state == RunState.PRUNED)
     asked = ("tilt", "rate", "kind", "bend")
-    plan = by_hand(replace(SMART, mode="by hand"), {k: cut.hyperparams[k] for k in asked})
+    plan = by_hand(
+        replace(SMART, mode="by hand", pruning="none"), {k: cut.hyperparams[k] for k in asked}
+    )
     (run,) = smart_place.sweep(plan)
     assert (run.config_hash, run.state) == (cut.config_hash, RunState.COMPLETE)
 
@@ -117,7 +125,7 @@ def test_a_focused_sweep_stays_near_the_best_and_writes_its_space(
     tmp_path: Path,
 ) -> None:
     place = Place(tmp_path)
-    first = place.sweep(replace(SMART, max_runs=13, mode="random"))
+    first = place.sweep(replace(SMART, max_runs=13, mode="random", pruning="none"))
     heard: list[Event] = []
     plan = replace(SMART, mode="focused", max_runs=4)
     more = place.sweep(plan, listen=heard.append)

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 class Pruning(StrEnum):
     """What ends trials early."""
 
-    auto = "auto"
     none = "none"
     hyperband = "hyperband"
     racing = "racing"
@@ -172,10 +171,9 @@ def sweep(
         Pruning,
         typer.Option(
             help="What ends hopeless trials early, on tune: hyperband at rungs of steps, racing "
-            "against the best run origin by origin, both, none; auto: both in smart and focused "
-            "sweeps."
+            "against the best run origin by origin, both, or none."
         ),
-    ] = Pruning.auto,
+    ] = Pruning.none,
     finalists: Annotated[
         int | None,
         typer.Option(help="With --seeds: how many trials, the best by tune. Default: 3.", min=1),

@@ -14,7 +14,6 @@ from foresweep.models.base import Resources
 from foresweep.models.pretraining import parse_date
 from foresweep.models.registry import BASELINES
 from foresweep.search.proposals import (
-    ADAPTIVE,
     BASELINE_SOURCE,
     DEFAULT_MAX_RUNS,
     DRAWS,
@@ -27,7 +26,7 @@ from foresweep.space import Spaces, Start
 NO_OBJECTIVES = ("naive_pct_mae", "dm_pvalue_vs_naive", "sharpe_se")
 OBJECTIVES = tuple(m for m in METRICS if m not in NO_OBJECTIVES)
 """What a sweep can be about: scores of the model itself, not of naive and not of chance."""
-PRUNING = ("auto", "none", "hyperband", "racing", "both")
+PRUNING = ("none", "hyperband", "racing", "both")
 FINALISTS = 3
 """Trials of a sweep that are trained with every seed, unless said."""
 TINY_STEP_CAP = 300
@@ -57,7 +56,7 @@ class SweepPlan:
     actions: str | None = None  # a file of splits and dividends for the data gate
     again: bool = False  # train equal configs once more
     resources: Resources = field(default_factory=Resources)
-    pruning: str = "auto"  # one of PRUNING
+    pruning: str = "none"  # one of PRUNING
     spaces: Spaces = field(default_factory=Spaces)  # files and changes in place of the built-in
     proposals: tuple[Proposal, ...] = ()  # given outright (a run by hand) instead of by mode
 
@@ -99,11 +98,8 @@ class SweepPlan:
 
     @property
     def pruners(self) -> tuple[str, ...]:
-        """What ends trials early: on its own, only where configs are proposed from results."""
-        able = ("hyperband", "racing") if self.objective in PANEL_LOSSES else ("hyperband",)
-        if self.pruning == "auto":
-            return able if self.mode in ADAPTIVE and len(self.objectives) == 1 else ()
-        asked = {"none": (), "both": ("hyperband", "racing")}
+        """What ends trials early."""
+        asked: dict[str, tuple[str, ...]] = {"none": (), "both": ("hyperband", "racing")}
         return asked.get(self.pruning, (self.pruning,))
 
     @property

@@ -50,7 +50,7 @@ fmt: $(READY)  ## format and sort imports
 	$(BIN)/ruff check --fix .
 
 bench: $(READY)  ## the benchmarks, peers beside us
-	for file in tracker models precision scoring; do $(BIN)/python benchmarks/$$file.py; done
+	for file in tracker models precision scoring overhead; do $(BIN)/python benchmarks/$$file.py; done
 
 clean:  ## remove caches and builds (never runs or databases)
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist src/*.egg-info

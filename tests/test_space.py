@@ -7,8 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foresweep.errors import SpaceError
-from foresweep.space import Choice, Float, Int, SearchSpace, parse_space_file
+from foresweep.errors import SpaceError, UsageError
+from foresweep.space import (
+    Choice,
+    Dimension,
+    Float,
+    Int,
+    SearchSpace,
+    as_dimension,
+    parse_space_file,
+)
 
 TEXT = """
 model = "toto"
@@ -82,12 +90,52 @@ def test_a_grid_of_ranges_is_refused() -> None:
         ('model = "toto"\n[space.lr]\nlow = 2.0\nhigh = 1.0', "no range"),
         ('model = "toto"\n[space.lr]\nlow = 0.0\nhigh = 1.0\nlog = true', "in logs"),
         ('model = "toto"\n[space.lr]\nlow = 0.1\nhigh = 1.0\nstep = 0.1', "whole numbers"),
-        ('model = "toto"\n[space]\nlr = 3', "table"),
+        ('model = "toto"\n[space.lr]\nlow = "a"\nhigh = 1.0', "no range of numbers"),
+        ('model = "toto"\n[space.lr]\nchoices = []', "nothing to choose"),
+        ('model = "toto"\n[space.lr]\nhgih = 3', "did you mean 'high'"),
+        ('model = "toto"\n[spce.lr]\nlow = 3', "did you mean 'space'"),
     ],
 )
 def test_a_broken_file_says_where(text: str, says: str) -> None:
-    with pytest.raises(SpaceError, match=says):
+    with pytest.raises(UsageError, match=says):
         parse_space_file(text, "scratch")
+
+
+def test_a_lone_value_is_fixed_and_a_list_is_a_choice() -> None:
+    space = parse_space_file(
+        'model = "toto"\n[space]\nlr = 3\nbatch_size = [8, 16]', "scratch"
+    ).space
+    assert space.dimensions == {"lr": Choice((3,)), "batch_size": Choice((8, 16))}
+
+
+def test_a_condition_may_name_several_values() -> None:
+    space = SearchSpace(
+        {"loss": Choice(("huber", "tilted", "mse")), "delta": Choice((0.1,))},
+        {"delta": {"loss": ["huber", "tilted"]}},
+    )
+    assert [c.get("delta") for c in space.grid()] == [0.1, 0.1, None]
+
+
+@pytest.mark.parametrize(
+    ("value", "means"),
+    [
+        ("1e-5..1e-3:log", Float(1e-5, 1e-3, log=True)),
+        ("0.0..0.2", Float(0.0, 0.2)),
+        ("64..512:32", Int(64, 512, 32)),
+        ("8..64:log", Int(8, 64, log=True)),
+        ([8, 16], Choice((8, 16))),
+        (3e-4, Choice((3e-4,))),
+        ("cosine", Choice(("cosine",))),
+    ],
+)
+def test_what_is_set_is_a_range_a_choice_or_fixed(value: object, means: Dimension) -> None:
+    assert as_dimension("x", value) == means
+
+
+@pytest.mark.parametrize("value", ["1e-3..1e-5", "a..b", "0..1:log", "0.1..0.5:0.1"])
+def test_what_is_set_wrongly_is_refused_with_its_name(value: str) -> None:
+    with pytest.raises(SpaceError, match=f"--set lr={value}"):
+        as_dimension("lr", value)
 
 
 def test_a_choice_keeps_its_values() -> None:

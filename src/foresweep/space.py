@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from foresweep.errors import SpaceError
+from foresweep.errors import SpaceError, UnknownName
 
 Start = Literal["scratch", "pretrained"]
 
@@ -113,12 +114,15 @@ class SearchSpace:
         """Number of distinct configs of the grid."""
         return sum(1 for _ in self.grid())
 
+    def is_present(self, name: str, config: Mapping[str, Any]) -> bool:
+        """Does the condition of a dimension, if it has one, hold in this config?"""
+        return all(
+            config.get(k) in (v if isinstance(v, list | tuple) else (v,))
+            for k, v in self.when.get(name, {}).items()
+        )
+
     def _present(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            name: value
-            for name, value in config.items()
-            if all(config.get(k) == v for k, v in self.when.get(name, {}).items())
-        }
+        return {n: value for n, value in config.items() if self.is_present(n, config)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +144,40 @@ class SpaceFile:
     space: SearchSpace
 
 
+@dataclass(frozen=True, slots=True)
+class Spaces:
+    """What a sweep draws from: files in place of the built-in ones, and changes to all of them."""
+
+    texts: Mapping[str, str] = field(default_factory=dict)  # by model, as written
+    places: Mapping[str, str] = field(default_factory=dict)  # by model: where a text comes from
+    changes: Mapping[str, Dimension] = field(default_factory=dict)  # by hyperparameter
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """Changes that leave no choice: they hold in every config, whatever proposes it."""
+        return {
+            name: d.values[0]
+            for name, d in self.changes.items()
+            if isinstance(d, Choice) and len(d.values) == 1
+        }
+
+    def changed(self, file: SpaceFile) -> SpaceFile:
+        """A file with the changes made. Those that leave no choice go into its entries, too."""
+        entries = {
+            mode: tuple(replace(e, config={**e.config, **self.fixed}) for e in found)
+            for mode, found in file.entries.items()
+        }
+        return replace(
+            file,
+            entries=entries,
+            full=replace(file.full, dimensions={**file.full.dimensions, **self.changes}),
+            space=replace(file.space, dimensions={**file.space.dimensions, **self.changes}),
+        )
+
+
 SECTIONS = {"full", "space"}
+MODES = ("priority", "quick", "demo", "zero-shot")
+RANGE_KEYS = {"low", "high", "log", "step"}
 STARTS: tuple[Start, ...] = ("scratch", "pretrained")
 
 
@@ -156,6 +193,9 @@ def parse_space_file(text: str, start: Start, *, where: str = "space file") -> S
     if not isinstance(raw.get("model"), str):
         raise SpaceError(f'{where}: needs model = "NAME"')
     tables = {f"{s}{tail}" for s in SECTIONS for tail in ("", "_scratch", "_pretrained")}
+    for section, found in raw.items():
+        if section != "model" and section not in tables and not isinstance(found, list):
+            raise UnknownName("section", section, {*tables, "model", *MODES}, where=f"of {where}")
     entries = {
         mode: tuple(_entry(e, start, f"{where}: {mode}") for e in found)
         for mode, found in raw.items()
@@ -178,27 +218,81 @@ def _entry(raw: Any, start: Start, where: str) -> Entry:
 
 def _space(raw: Mapping[str, Any], section: str, start: Start, where: str) -> SearchSpace:
     found = {**raw.get(section, {}), **raw.get(f"{section}_{start}", {})}
-    dimensions, when = {}, {}
+    dimensions: dict[str, Dimension] = {}
+    when: dict[str, Mapping[str, Any]] = {}
     for name, spec in found.items():
-        if not isinstance(spec, dict):
-            raise SpaceError(f"{where}: {section}.{name} must be a table, not {spec!r}")
-        rest = dict(spec)
+        rest = dict(spec) if isinstance(spec, dict) else {"choices": _several(spec)}
         if "when" in rest:
-            when[name] = rest.pop("when")
+            condition: Any = rest.pop("when")
+            if not isinstance(condition, dict):
+                raise SpaceError(f"{where}: {section}.{name}: write when = {{ other = value }}")
+            when[name] = condition
         dimensions[name] = _dimension(rest, f"{where}: {section}.{name}")
     return SearchSpace(dimensions, when)
 
 
+def _several(spec: Any) -> list[Any]:
+    """What to choose from: a list as it is, a lone value is fixed."""
+    return spec if isinstance(spec, list) else [spec]
+
+
 def _dimension(spec: Mapping[str, Any], where: str) -> Dimension:
+    for key in spec:
+        if key not in RANGE_KEYS | {"choices"}:
+            raise UnknownName("key", key, {*RANGE_KEYS, "choices", "when"}, where=f"of {where}")
     if set(spec) == {"choices"}:
+        if not spec["choices"]:
+            raise SpaceError(f"{where}: nothing to choose from")
         return Choice(tuple(spec["choices"]))
-    if not {"low", "high"} <= set(spec) or set(spec) - {"low", "high", "log", "step"}:
+    if not {"low", "high"} <= set(spec) or "choices" in spec:
         raise SpaceError(f"{where}: needs choices, or low and high (and log, step)")
-    low, high, log = spec["low"], spec["high"], bool(spec.get("log", False))
+    return make_range(spec["low"], spec["high"], bool(spec.get("log")), spec.get("step"), where)
+
+
+def make_range(low: Any, high: Any, log: bool, step: Any, where: str) -> Float | Int:
+    """A range of whole numbers where both ends are. Raises SpaceError."""
+    if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in (low, high)):
+        raise SpaceError(f"{where}: {low!r} to {high!r} is no range of numbers")
     if not low < high or (log and low <= 0):
         raise SpaceError(f"{where}: {low} to {high} is no range{' in logs' if log else ''}")
     if isinstance(low, int) and isinstance(high, int):
-        return Int(low, high, int(spec.get("step", 1)), log)
-    if "step" in spec:
+        if step is not None and (not isinstance(step, int) or step < 1):
+            raise SpaceError(f"{where}: a step of {step!r}; give a whole number of 1 or more")
+        return Int(low, high, step or 1, log)
+    if step is not None:
         raise SpaceError(f"{where}: step is for whole numbers")
     return Float(float(low), float(high), log)
+
+
+_RANGE = re.compile(r"(?P<low>[^.:]+(?:\.[^.:]+)?)\.\.(?P<high>[^:]+?)(?::(?P<tail>.+))?")
+
+
+def as_dimension(name: str, value: Any) -> Dimension:
+    """What `--set name=value` means for a space: `1e-5..1e-3:log` and `64..512:32` are ranges, a
+    list is a choice, anything else is fixed. Raises SpaceError.
+
+    >>> as_dimension("lr", "1e-5..1e-3:log"), as_dimension("context_length", "64..512:32")
+    (Float(low=1e-05, high=0.001, log=True), Int(low=64, high=512, step=32, log=False))
+    """
+    found = _RANGE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None:
+        return Choice(tuple(value) if isinstance(value, list) and value else (value,))
+    where, tail = f"--set {name}={value}", found["tail"]
+    low, high = (_number(text, where) for text in (found["low"], found["high"]))
+    if tail is None or tail == "log":
+        return make_range(low, high, tail == "log", None, where)
+    return make_range(low, high, False, _number(tail, where), where)
+
+
+def _number(text: str, where: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        raise SpaceError(
+            f"{where}: {text!r} is no number; write a range as low..high, low..high:log or "
+            f"low..high:step"
+        ) from None

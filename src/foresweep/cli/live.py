@@ -122,6 +122,11 @@ class LiveView:
                 self._planned(event)
             case events.LeakTested():
                 self.say(f"leak test: {event.model} passed ({event.seconds:.1f} s)", "dim")
+            case events.SpaceNarrowed():
+                self.say(
+                    f"{event.model}: its space is narrowed around the best of {event.num_runs} "
+                    f"runs, see {event.file}"
+                )
             case events.TrialStarted():
                 self._started(event)
             case events.TrialProgressed():
@@ -259,6 +264,8 @@ class LiveView:
                 f"(skill {percent(run.score('tune_skill'))}), "
                 f"trained in {seconds(run.training_time_seconds)}"
             )
+        elif run.state == "pruned":
+            self.say(f"{name}: pruned - {run.notes or 'no reason on record'}", "dim")
         else:
             cause = (run.error or "").strip().splitlines()
             self.say(f"{name}: {run.state} - {cause[-1] if cause else 'no cause on record'}", "red")

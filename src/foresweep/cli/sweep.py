@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,9 +24,20 @@ from foresweep.cli.options import (
     settings,
     sharing,
 )
+from foresweep.errors import UsageError
 
 if TYPE_CHECKING:
     from foresweep.search.plan import SweepPlan
+    from foresweep.space import Spaces
+
+
+class Pruning(StrEnum):
+    """What ends trials early."""
+
+    none = "none"
+    hyperband = "hyperband"
+    racing = "racing"
+    both = "both"
 
 
 class Mode(StrEnum):
@@ -35,6 +47,8 @@ class Mode(StrEnum):
     quick = "quick"
     full = "full"
     random = "random"
+    smart = "smart"
+    focused = "focused"
     demo = "demo"
     zero_shot = "zero-shot"
 
@@ -126,24 +140,64 @@ class Asked:
 @sharing(Asked)
 def sweep(
     asked: Asked,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Sweep files: what `spaces copy` prints, edited; or a .py of dicts.",
+            metavar="[FILE]...",
+            show_default=False,
+        ),
+    ] = None,
     model: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--model", "-m", help="toto, kronos, chronos2, a plug-in's name or all; repeatable."
         ),
-    ],
+    ] = None,
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Of every space: key=value is fixed, key=1e-5..1e-3:log and key=64..512:32 are "
+            "ranges, key=[8,16] is a choice; repeatable.",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
     mode: Annotated[Mode, typer.Option(help="How configs are proposed.")] = Mode.priority,
     max_runs: Annotated[
         int | None, typer.Option(help="Trials at most. Default: 5 per model.", min=1)
     ] = None,
+    pruning: Annotated[
+        Pruning,
+        typer.Option(
+            help="What ends hopeless trials early, on tune: hyperband at rungs of steps, racing "
+            "against the best run origin by origin, both, or none."
+        ),
+    ] = Pruning.none,
     finalists: Annotated[
         int | None,
         typer.Option(help="With --seeds: how many trials, the best by tune. Default: 3.", min=1),
     ] = None,
 ) -> None:
     """Train research-backed configs beside the baselines and rank them on the same windows."""
-    named = {"models": tuple(model), "mode": mode.value}
+    models, spaces = _models_and_spaces(files or [], model or [], values or [])
+    named = {"models": models, "mode": mode.value, "spaces": spaces, "pruning": pruning.value}
     _run(_plan(asked, **named, max_runs=max_runs, finalists=finalists), asked)
+
+
+def _models_and_spaces(
+    files: list[Path], models: list[str], changes: list[str]
+) -> tuple[tuple[str, ...], Spaces]:
+    """What is swept, and from which spaces. Raises UsageError where nothing says a model."""
+    from foresweep.search.sweepfiles import read_sweep_files
+    from foresweep.space import as_dimension
+
+    read = read_sweep_files(files)
+    named = (*read.texts, *models)
+    if not named:
+        raise UsageError("say what to sweep: --model toto, or a sweep file")
+    values = parse_values(changes)
+    return named, replace(read, changes={k: as_dimension(k, v) for k, v in values.items()})
 
 
 @sharing(Asked)

@@ -15,6 +15,8 @@ def pick_device(asked: str) -> str:
 
     Raises ConfigError for a device that this machine does not have, MissingExtra without torch.
     """
+    if asked == "cpu":  # always there: a baseline's process need not load torch to hear it
+        return asked
     try:
         import torch
     except ModuleNotFoundError as error:
@@ -26,7 +28,6 @@ def pick_device(asked: str) -> str:
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     there = {
-        "cpu": True,
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
     }

@@ -39,7 +39,7 @@ def preload(models: Iterable[str]) -> None:
     What cannot be imported is left for the trial to meet: there it is told as the trial's failure.
     """
     trained = [m for m in models if m not in BASELINES]
-    wanted = list(ALWAYS)
+    wanted = [*ALWAYS, "torch"] if trained else list(ALWAYS)  # preparing any config asks torch
     for model in trained:
         try:
             wanted += (module_of(model), *LATER.get(model, ()))

@@ -1,6 +1,8 @@
-"""How a trial talks to the head of its sweep: messages over a pipe, one way but for a stop.
+"""How a trial talks to the head of its sweep: messages over a pipe, one way but for an answer.
 
 The worker never writes to the database; it reports, and the head that holds the trial writes.
+After each scoring on tune the worker waits for the head to say whether to go on, so that where a
+trial ends depends on its scores and not on who was faster.
 """
 
 from __future__ import annotations
@@ -17,15 +19,16 @@ from numpy.typing import NDArray
 from foresweep.models.base import TrialPruned
 
 PROGRESS_EVERY_S = 0.2
-STOP = "stop"
+GO, STOP = "go", "stop"
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Training went on. Scores are there at evaluation steps only."""
+    """Training went on. Scores and losses are there at evaluation steps only."""
 
     step: int
     scores: Mapping[str, float]
+    losses: Mapping[str, tuple[float, ...]] | None = None  # [origins] by metric: means over items
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +69,34 @@ class PipeChannel:
     ) -> None:
         """Report a step. Steps without evaluation are thinned out to a few a second.
 
-        Raises TrialPruned when the head said stop; HeadGone when there is no head.
+        `losses` [origins, items] by metric. Raises TrialPruned when the head answers a scoring
+        with stop; HeadGone when there is no head.
         """
         now = time.monotonic()
         if losses is None and now - self.last_sent < PROGRESS_EVERY_S:
             return
         self.last_sent = now
-        self.send(Progress(step, {k: float(v) for k, v in scores.items()}))
-        if self.connection.poll() and self.connection.recv() == STOP:
+        means = None if losses is None else {k: origin_means(v) for k, v in losses.items()}
+        self.send(Progress(step, {k: float(v) for k, v in scores.items()}, means))
+        if losses is not None and self._answer() == STOP:
             raise TrialPruned
+
+    def _answer(self) -> Any:
+        try:
+            return self.connection.recv()
+        except (EOFError, OSError) as error:
+            raise HeadGone(1) from error
 
     def send(self, message: Message) -> None:
         try:
             self.connection.send(message)
         except OSError as error:
             raise HeadGone(1) from error
+
+
+def origin_means(losses: NDArray[np.float64]) -> tuple[float, ...]:
+    """[origins] mean over items of a loss panel [origins, items]; nan where an origin has none."""
+    known = ~np.isnan(losses)
+    counts = known.sum(axis=1)
+    sums = np.where(known, losses, 0.0).sum(axis=1)
+    return tuple(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).tolist())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 from foresweep.data.panel import Panel
@@ -29,6 +30,15 @@ class Planned:
     sweep: Sweep
     trials: tuple[Prepared, ...]
     refused: tuple[Prepared, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceNarrowed:
+    """A model's space was narrowed around its best runs, and written as a sweep file."""
+
+    model: str
+    num_runs: int  # that it was narrowed by
+    file: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +101,7 @@ Event: TypeAlias = (
     DataReady
     | Planned
     | LeakTested
+    | SpaceNarrowed
     | TrialStarted
     | TrialProgressed
     | TrialFinished

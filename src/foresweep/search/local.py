@@ -22,10 +22,12 @@ from typing import Any
 
 from foresweep.errors import ForesweepError, WorkerDied
 from foresweep.models.base import TrialPruned
-from foresweep.search.channel import Done, Failed, Message, PipeChannel, Progress
+from foresweep.search.channel import GO, STOP, Done, Failed, Message, PipeChannel, Progress
 
 Task = Callable[[PipeChannel], Any]
 """What a worker does: picklable, takes its channel, returns a picklable result."""
+OnProgress = Callable[[Progress], str | None]
+"""Hears progress; what it returns after a scoring is why the task must stop (None: it goes on)."""
 
 GRACE_S = 5.0
 PRELOAD = "foresweep.search.preload"
@@ -40,7 +42,7 @@ class LocalEngine:
     models: tuple[str, ...] = ()
     """Models whose imports are done beforehand."""
 
-    def run(self, task: Task, *, log: Path, on_progress: Callable[[Progress], None]) -> Any:
+    def run(self, task: Task, *, log: Path, on_progress: OnProgress) -> Any:
         """The task's result. Its output goes to `log`; progress is handed on as it comes.
 
         Raises the ForesweepError that the task raised, or TrialPruned; WorkerDied when the process
@@ -107,9 +109,7 @@ def _hidden_main() -> Iterator[None]:
             setattr(main, name, value)
 
 
-def _listen(
-    process: BaseProcess, head: Connection, log: Path, on_progress: Callable[[Progress], None]
-) -> Any:
+def _listen(process: BaseProcess, head: Connection, log: Path, on_progress: OnProgress) -> Any:
     while True:
         try:
             message: Message = head.recv()
@@ -117,11 +117,19 @@ def _listen(
             process.join(GRACE_S)
             raise WorkerDied(_obituary(process, log)) from None
         if isinstance(message, Progress):
-            on_progress(message)
+            reason = on_progress(message)
+            if message.losses is not None:
+                _reply(head, STOP if reason else GO)
         elif isinstance(message, Done):
             return message.result
         else:
             raise _as_error(message)
+
+
+def _reply(head: Connection, answer: str) -> None:
+    """A worker that died meanwhile is met by the next `recv`."""
+    with contextlib.suppress(OSError):
+        head.send(answer)
 
 
 def _as_error(failed: Failed) -> Exception:

@@ -9,21 +9,24 @@ from typing import Any
 
 from foresweep.data.splits import PARTS
 from foresweep.errors import ConfigError, UnknownName, UsageError
-from foresweep.metrics import METRICS
+from foresweep.metrics import METRICS, PANEL_LOSSES
 from foresweep.models.base import Resources
 from foresweep.models.pretraining import parse_date
 from foresweep.models.registry import BASELINES
 from foresweep.search.proposals import (
     BASELINE_SOURCE,
     DEFAULT_MAX_RUNS,
+    DRAWS,
     ZERO_SHOT,
     Proposal,
     expand_models,
 )
+from foresweep.space import Spaces, Start
 
 NO_OBJECTIVES = ("naive_pct_mae", "dm_pvalue_vs_naive", "sharpe_se")
 OBJECTIVES = tuple(m for m in METRICS if m not in NO_OBJECTIVES)
 """What a sweep can be about: scores of the model itself, not of naive and not of chance."""
+PRUNING = ("none", "hyperband", "racing", "both")
 FINALISTS = 3
 """Trials of a sweep that are trained with every seed, unless said."""
 TINY_STEP_CAP = 300
@@ -53,6 +56,8 @@ class SweepPlan:
     actions: str | None = None  # a file of splits and dividends for the data gate
     again: bool = False  # train equal configs once more
     resources: Resources = field(default_factory=Resources)
+    pruning: str = "none"  # one of PRUNING
+    spaces: Spaces = field(default_factory=Spaces)  # files and changes in place of the built-in
     proposals: tuple[Proposal, ...] = ()  # given outright (a run by hand) instead of by mode
 
     @property
@@ -81,6 +86,27 @@ class SweepPlan:
         """Laid under every trained config."""
         return {"pretrained": self.pretrained, "size": None if self.pretrained else self.size}
 
+    @property
+    def start(self) -> Start:
+        """Which side of the space files is read."""
+        return "pretrained" if self.pretrained else "scratch"
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What the sweep is about, metric by metric."""
+        return tuple(m.strip() for m in self.objective.split(","))
+
+    @property
+    def pruners(self) -> tuple[str, ...]:
+        """What ends trials early."""
+        asked: dict[str, tuple[str, ...]] = {"none": (), "both": ("hyperband", "racing")}
+        return asked.get(self.pruning, (self.pruning,))
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The models that are searched: the baselines have nothing to search."""
+        return tuple(m for m in self.models if m not in BASELINES)
+
     def checked(self) -> SweepPlan:
         """This plan with model names spelt out. Raises UnknownName, ConfigError, UsageError."""
         bare = self.objective.strip()
@@ -99,6 +125,8 @@ class SweepPlan:
                 f"scratch with --mode priority"
             )
         self._require_seeds_that_matter(models)
+        self._refuse_idle_changes()
+        self._refuse_impossible_pruning()
         cutoff = None if self.pretrain_cutoff is None else self._said_cutoff()
         return dataclasses.replace(self, models=models, objective=bare, pretrain_cutoff=cutoff)
 
@@ -117,6 +145,30 @@ class SweepPlan:
                 f"--seeds {self.seeds} has no effect on {', '.join(models)}: baselines draw "
                 f"nothing; leave it out"
             )
+
+    def _refuse_impossible_pruning(self) -> None:
+        """Raises UnknownName, UsageError where no trial could be judged so."""
+        if self.pruning not in PRUNING:
+            raise UnknownName("pruning", self.pruning, PRUNING)
+        if len(self.objectives) > 1 and self.pruners:
+            raise UsageError("a sweep with several objectives is not pruned; use --pruning none")
+        if "racing" in self.pruners and self.objective not in PANEL_LOSSES:
+            raise UsageError(
+                f"--pruning {self.pruning}: {self.objective} has no loss by origin to race on; use "
+                f"--pruning hyperband, or one of {', '.join(PANEL_LOSSES)} as objective"
+            )
+
+    def _refuse_idle_changes(self) -> None:
+        """Raises UsageError for a choice that nothing would draw from."""
+        idle = [n for n in self.spaces.changes if n not in self.spaces.fixed]
+        if idle and self.mode not in DRAWS:
+            raise UsageError(
+                f"--set {idle[0]}={self.spaces.changes[idle[0]]}: --mode {self.mode} draws "
+                f"nothing; give one value, or use --mode smart, random or full"
+            )
+        if self.spaces.changes and (self.mode == ZERO_SHOT or not self.trained):
+            names = ", ".join(self.spaces.changes)
+            raise UsageError(f"--set {names} has no effect where nothing is trained")
 
     def _said_cutoff(self) -> str:
         """Raises UsageError where it is no date or there are no weights."""

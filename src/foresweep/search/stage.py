@@ -16,6 +16,7 @@ from foresweep.data.tables import read_panel, write_panel
 from foresweep.data.windows import Windows
 from foresweep.errors import DataError, SearchError
 from foresweep.search.events import Listener
+from foresweep.search.judge import Judge, judge_of
 from foresweep.search.local import LocalEngine
 from foresweep.search.plan import SweepPlan
 from foresweep.search.trial import Ground
@@ -37,6 +38,7 @@ class Stage:
     panel_hash: str
     fingerprints: Mapping[str, str]
     listen: Listener
+    judge: Judge | None = None  # None: every trial runs to its end
 
 
 def require_writable(runs_dir: Path) -> None:
@@ -86,6 +88,7 @@ def set_stage(
         panel_hash=split.cut_hash(panel),
         fingerprints=fingerprints,
         listen=listen,
+        judge=judge_of(plan, tracker, fingerprints),
     )
 
 
@@ -121,6 +124,9 @@ def plan_record(stage: Stage) -> dict[str, Any]:
         "max_context": split.max_context,
         "data": stage.plan.data,
         "actions": stage.plan.actions,
+        "pruning": list(stage.plan.pruners),
+        "spaces": dict(stage.plan.spaces.texts),
+        "set": {name: str(d) for name, d in stage.plan.spaces.changes.items()},
         "stride": stage.plan.stride,
         "max_windows": stage.plan.max_windows,
         "items": [panel.items[i] for i in split.items],  # which lineage it belongs to

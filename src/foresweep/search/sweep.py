@@ -20,6 +20,7 @@ from foresweep.errors import ConfigError, ForesweepError, LeakFound, TrackerErro
 from foresweep.models.base import TrialPruned
 from foresweep.models.registry import BASELINES
 from foresweep.records import Run, Sweep
+from foresweep.search.adaptive import begin, search_spaces
 from foresweep.search.channel import Progress
 from foresweep.search.contamination import CONTAMINATED, cutoffs, is_contaminated
 from foresweep.search.events import (
@@ -36,7 +37,7 @@ from foresweep.search.events import (
 from foresweep.search.finalists import EQUALS_LAST_VALUE, Contender, train_finalists
 from foresweep.search.local import LocalEngine, TaskFailed, warm_up
 from foresweep.search.plan import SweepPlan
-from foresweep.search.proposals import Proposal, baseline_proposals, propose
+from foresweep.search.proposals import ADAPTIVE, Proposal, baseline_proposals, propose
 from foresweep.search.stage import Stage, plan_record, require_writable, set_stage
 from foresweep.search.trial import LeakTest, Prepare, Prepared, Trial, TrialResult
 from foresweep.tracker.hardware import SystemWatch
@@ -64,6 +65,7 @@ def run_sweep(plan: SweepPlan, *, tracker: Tracker, runs_dir: Path, listen: List
         seed=plan.seed,
         count=SPARE * plan.budget,
         step_cap=plan.step_cap,
+        spaces=plan.spaces,
         max_context=plan.max_context,
     )
     require_writable(runs_dir)
@@ -71,6 +73,7 @@ def run_sweep(plan: SweepPlan, *, tracker: Tracker, runs_dir: Path, listen: List
     warm_up(engine.models)
     loaded = load_panel(plan.data, actions=plan.actions)
     stage = set_stage(plan, tracker, engine, runs_dir, loaded.panel, listen)
+    search_spaces(plan, tracker, stage.fingerprints)  # refused before anything is trained
     listen(DataReady(loaded.panel, stage.split, loaded.report))
     prepared = _prepare(stage, proposals)
     sweep = _open(stage, loaded, prepared)
@@ -83,6 +86,8 @@ def run_sweep(plan: SweepPlan, *, tracker: Tracker, runs_dir: Path, listen: List
         }
         for p in new:
             tried.append(Contender(p, _try(stage, sweep, p, causes[p.proposal.model])))
+        if plan.mode in ADAPTIVE:
+            tried += _search(stage, sweep, prepared, causes)
         if plan.seeds > 1:
             train_finalists(stage, tried, attempt=partial(_attempt, stage), earlier=_earlier)
         state = "complete"
@@ -94,6 +99,22 @@ def run_sweep(plan: SweepPlan, *, tracker: Tracker, runs_dir: Path, listen: List
         sweep = tracker.finish_sweep(sweep.sweep_id, state)
     listen(SweepFinished(sweep))
     return sweep
+
+
+def _search(
+    stage: Stage, sweep: Sweep, first: tuple[Prepared, ...], causes: dict[str, str]
+) -> Iterator[Contender]:
+    """Go on from results: one config is proposed, tried and told after the other."""
+    search = begin(stage, sweep, first)
+    number = len(stage.tracker.get_trials(sweep.sweep_id)) + 1
+    while (p := search.next(number)) is not None:
+        model = p.proposal.model
+        if model not in causes:  # all of its first configs had been trained before
+            causes[model] = _untestable(stage, sweep, [p])
+        run = _try(stage, sweep, p, causes[model])
+        search.tell(run)
+        number += 1
+        yield Contender(p, run)
 
 
 def _prepare(stage: Stage, proposals: tuple[Proposal, ...]) -> tuple[Prepared, ...]:
@@ -292,6 +313,8 @@ def _attempt(
     else:
         with Heartbeat(tracker, (run.run_id,)):
             finished = _execute(stage, run, prepared)
+            if stage.judge is not None:
+                stage.judge.end(finished, stage.runs_dir / run.run_id)
     stage.listen(TrialFinished(finished))
     return finished
 
@@ -301,9 +324,10 @@ def _execute(stage: Stage, run: Run, prepared: Prepared) -> Run:
     tracker = stage.tracker
     out = (stage.runs_dir / run.run_id).resolve()  # the record must hold from any folder
 
-    def on_progress(progress: Progress) -> None:
+    def on_progress(progress: Progress) -> str | None:
         tracker.log(run.run_id, progress.step, progress.scores)
         stage.listen(TrialProgressed(run, progress.step, progress.scores))
+        return None if stage.judge is None else stage.judge.look(run, progress)
 
     task = Trial(
         ground=stage.ground,
@@ -327,7 +351,8 @@ def _execute(stage: Stage, run: Run, prepared: Prepared) -> Run:
         tracker.finish_run(run.run_id, "cancelled", error="stopped by Ctrl-C")
         raise
     except TrialPruned:
-        return tracker.finish_run(run.run_id, "pruned")
+        why = None if stage.judge is None else stage.judge.reasons.get(run.run_id)
+        return tracker.finish_run(run.run_id, "pruned", notes=why)
     except TaskFailed as error:
         return tracker.finish_run(run.run_id, "failed", error=error.failed.traceback)
     except ForesweepError as error:

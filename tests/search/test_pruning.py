@@ -1,0 +1,128 @@
+"""Pruners: hopeless trials end early, good ones do not, and each pruner sees its own series."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from foresweep.errors import UnknownName, UsageError
+from foresweep.search.channel import Progress, origin_means
+from foresweep.search.judge import Pruners
+from foresweep.search.plan import SweepPlan
+from foresweep.search.pruning import Hyperband, Racing
+
+ORIGINS = np.random.default_rng(0).uniform(0.5, 2.0, 40)
+
+
+def race(racing: Racing, trial: int, factor: float, *, steps: int = 8) -> list[str | None]:
+    """Show a trial whose losses are `factor` times the common ones, and end it as complete."""
+    noise = np.random.default_rng(trial).normal(0, 0.05, 40)
+    answers = [
+        racing.should_prune(trial, s, {}, {"pinball": tuple(factor * ORIGINS + noise)})
+        for s in range(1, steps + 1)
+    ]
+    racing.end(trial, factor)
+    return answers
+
+
+def test_a_trial_that_is_worse_at_most_origins_loses_the_race() -> None:
+    racing = Racing("pinball")
+    assert race(racing, 1, 1.0) == 8 * [None]  # nobody to race against yet
+    reasons = race(racing, 2, 1.2)
+    assert all(r and "20.0 %" in r.replace("19.9", "20.0").replace("20.1", "20.0") for r in reasons)
+    assert racing.best_badness == 1.0
+
+
+def test_an_equal_or_better_trial_stays_in_the_race() -> None:
+    racing = Racing("pinball")
+    race(racing, 1, 1.0)
+    assert race(racing, 3, 1.0) == 8 * [None]
+    assert race(racing, 4, 0.9) == 8 * [None]
+    assert racing.best_badness == 0.9
+
+
+def test_the_race_is_at_equal_training() -> None:
+    """The best run was worse than this at the same step: its final losses do not count yet."""
+    racing = Racing("pinball")
+    for step, factor in ((10, 3.0), (20, 1.0)):
+        racing.should_prune(1, step, {}, {"pinball": tuple(factor * ORIGINS)})
+    racing.end(1, 1.0)
+    assert racing.should_prune(2, 5, {}, {"pinball": tuple(9 * ORIGINS)}) is None  # not scored yet
+    assert racing.should_prune(2, 15, {}, {"pinball": tuple(2 * ORIGINS)}) is None
+    assert racing.should_prune(2, 20, {}, {"pinball": tuple(2 * ORIGINS)}) is not None
+
+
+def test_one_wild_origin_decides_no_race() -> None:
+    """The mean is far above, and yet most origins are better."""
+    racing = Racing("pinball")
+    race(racing, 1, 1.0)
+    losses = 0.95 * ORIGINS
+    losses[0] = 1000.0
+    assert racing.should_prune(2, 8, {}, {"pinball": tuple(losses)}) is None
+
+
+def test_origins_without_a_loss_are_left_out_of_the_race() -> None:
+    racing = Racing("pinball")
+    race(racing, 1, 1.0)
+    losses = 2 * ORIGINS
+    losses[:3] = np.nan
+    assert racing.should_prune(2, 8, {}, {"pinball": tuple(losses)}) is not None
+    losses[:35] = np.nan  # five origins say nothing
+    assert racing.should_prune(3, 8, {}, {"pinball": tuple(losses)}) is None
+
+
+def halved(objective: str, scores: list[float]) -> list[int]:
+    """Steps that each trial was given out of 80, scored every 10."""
+    pruner, given = Hyperband(objective, 80), []
+    for trial, value in enumerate(scores):
+        for step in range(10, 81, 10):
+            if pruner.should_prune(trial, step, {f"tune_{objective}": value}, {}):
+                break
+        given.append(step)
+    return given
+
+
+@pytest.mark.parametrize(("objective", "sign"), [("pinball", 1), ("directional_accuracy", -1)])
+def test_hyperband_spends_steps_on_the_better_trials(objective: str, sign: int) -> None:
+    badness = np.random.default_rng(3).permutation(30) / 10
+    given = np.array(halved(objective, (sign * badness).tolist()))
+    assert given.sum() < 0.6 * 30 * 80
+    assert given[badness.argmin()] == 80
+    assert given[badness > 1.5].mean() < given[badness <= 1.5].mean()
+
+
+def test_a_score_that_is_no_number_ends_a_trial_at_its_first_rung() -> None:
+    pruner = Hyperband("pinball", 80)
+    said = [pruner.should_prune(1, s, {"tune_pinball": math.nan}, {}) for s in range(10, 81, 10)]
+    assert any(said)
+
+
+def test_every_pruner_hears_of_every_scoring_whoever_speaks_first() -> None:
+    hyperband, racing = Hyperband("pinball", 80), Racing("pinball")
+    both = Pruners(hyperband, racing)
+    race(racing, 1, 1.0)
+    bad = Progress(10, {"tune_pinball": 2.0}, {"pinball": tuple(2 * ORIGINS)})
+    assert both.ask(2, bad) is not None
+    assert racing.running[2][10] == bad.losses["pinball"]  # type: ignore[index]
+    assert hyperband.trials[2].number == 0
+
+
+def test_origin_means_leave_missing_cells_out() -> None:
+    means = origin_means(np.array([[1.0, 3.0], [np.nan, 5.0], [np.nan, np.nan]]))
+    assert means[:2] == (2.0, 5.0)
+    assert math.isnan(means[2])
+
+
+def test_nothing_is_pruned_unless_asked() -> None:
+    assert SweepPlan(models=("toto",), mode="smart", objective="pinball").pruners == ()
+    assert SweepPlan(models=("toto",), pruning="racing").pruners == ("racing",)
+    assert SweepPlan(models=("toto",), pruning="both").pruners == ("hyperband", "racing")
+
+
+def test_a_race_without_losses_by_origin_is_refused() -> None:
+    with pytest.raises(UsageError, match="rmse_pct has no loss by origin"):
+        SweepPlan(models=("toto",), objective="rmse_pct", pruning="both").checked()
+    with pytest.raises(UnknownName, match="did you mean 'racing'"):
+        SweepPlan(models=("toto",), pruning="racin").checked()

@@ -23,8 +23,9 @@ $(READY): pyproject.toml constraints.txt $(PLUGIN)/pyproject.toml
 
 install: $(READY)  ## make .venv and install everything from constraints.txt
 
-demo: $(READY)  ## sweep all three models on real prices, then name, export and use the best
+demo: $(READY)  ## sweep all three models on real prices; name, judge, export and use the best
 	$(BIN)/foresweep sweep --model all --mode demo --data demo
+	$(BIN)/foresweep verdict || test $$? -ge 3  # 3 and 4 are verdicts, not errors
 	$(BIN)/foresweep best --export-path
 	$(BIN)/foresweep predict --data demo
 	$(BIN)/foresweep report -o report.md

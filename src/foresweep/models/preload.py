@@ -21,7 +21,7 @@ ALWAYS = ("foresweep.models.baselines", "scipy.special")  # scoring needs the la
 FIRST_STEP = ("torch._dynamo", "safetensors.torch", "foresweep.models.training_state")
 """Imported by the first optimiser step and the first checkpoint, whatever the family."""
 LATER = {
-    "toto": ("toto.model.toto", "toto.model.losses"),
+    "toto": ("toto.model.toto",),
     "kronos": (
         "foresweep.models.kronos_learners",
         "foresweep.models.kronos_sampling",

@@ -125,7 +125,8 @@ def test_an_export_from_wandb_is_judged(shell: Shell) -> None:
 
     made, ids = tables(), {}
     for name in SKILLS:
-        with wandb.init(project="chronos2", mode="offline") as started:
+        here = str(Path.cwd())  # wandb remembers the folder of its first run in a process
+        with wandb.init(project="chronos2", mode="offline", dir=here) as started:
             ids[name] = started.id
             run("wandb: in each run", run=started, wandb=wandb, losses=made[name])
     found = judge_export(shell, "wandb", lambda: run("wandb: export", naive=made["naive"]))

@@ -44,7 +44,7 @@ def _gates(checks: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
             str(c["gate"]),
             str(c["name"]),
             "sealed" if c["gate"] == TEST_GATE else _value(c["value"]),
-            f"{c['relation']} {_value(c['threshold'])}",
+            "-" if c["threshold"] is None else f"{c['relation']} {_value(c['threshold'])}",
             {None: "not looked", True: "passed", False: "not passed"}[c["passed"]],
         )
         for c in checks

@@ -17,8 +17,8 @@ from foresweep.metrics import METRICS
 from foresweep.models.base import Forecast, Resources
 from foresweep.models.baselines import Walk
 from foresweep.records import Run, RunState
+from foresweep.search.engine import TaskFailed
 from foresweep.search.events import Event, LeakTested, TrialSkipped
-from foresweep.search.local import TaskFailed
 from foresweep.search.plan import TINY_STEP_CAP, SweepPlan, by_hand
 from foresweep.search.start import sweep, train
 from foresweep.search.trial import Ground, LeakTest

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from foresweep.records import Run, Sweep
+from foresweep.search.engine import run_task
 from foresweep.search.events import SpaceNarrowed
 from foresweep.search.focus import Focus, focus
 from foresweep.search.history import earlier_runs, told_of
@@ -43,10 +44,10 @@ class Search:
             proposal = self.sampler.ask(number, attempt=attempt)
             if proposal is None:
                 return None
-            (found,) = self.stage.engine.run(
+            (found,) = run_task(
+                self.stage.engine,
                 Prepare(self.stage.ground, (proposal,), self.stage.plan),
                 log=self.stage.runs_dir / "prepare.log",
-                on_progress=lambda _: None,
             )
             if found.refused:
                 logger.info("%s %s: %s", proposal.model, dict(proposal.config), found.refused)

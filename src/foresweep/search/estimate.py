@@ -23,8 +23,9 @@ from foresweep.models.devices import bf16_is_fast, on_device
 from foresweep.models.gauge import count_parameters, peak_device_memory_mb, watched_steps
 from foresweep.models.registry import BASELINES, get_model
 from foresweep.models.training import EVALUATIONS
-from foresweep.search.channel import PipeChannel
-from foresweep.search.local import LocalEngine, TaskFailed, warm_up
+from foresweep.search.channel import Channel
+from foresweep.search.engine import TaskFailed, run_task
+from foresweep.search.local import LocalEngine
 from foresweep.search.plan import SweepPlan, by_hand
 from foresweep.search.trial import fitting, peak_memory_mb
 
@@ -70,13 +71,12 @@ def estimate(plan: SweepPlan, values: Mapping[str, Any]) -> Estimate:
     (proposal,) = plan.proposals
     if proposal.model in BASELINES:
         raise UsageError(f"{proposal.model} has no network: there is nothing to estimate")
-    warm_up(plan.models)
+    engine = LocalEngine(plan.models)
+    engine.warm_up()
     with tempfile.TemporaryDirectory() as folder:
         task = Measure(plan, Path(folder))
         try:
-            found: Estimate = LocalEngine(plan.models).run(
-                task, log=Path(folder) / "log", on_progress=lambda _: None
-            )
+            found: Estimate = run_task(engine, task, log=Path(folder) / "log")
         except TaskFailed as error:
             if error.failed.kind in (ConfigError.__name__, UnknownName.__name__):
                 raise UsageError(str(error)) from error
@@ -91,7 +91,7 @@ class Measure:
     plan: SweepPlan
     folder: Path
 
-    def __call__(self, channel: PipeChannel) -> Estimate:
+    def __call__(self, channel: Channel) -> Estimate:
         (proposal,) = self.plan.proposals
         resources = on_device(self.plan.resources)
         panel = demo_panel()

@@ -15,9 +15,9 @@ from foresweep.data.splits import PARTS, Split
 from foresweep.data.tables import read_panel, write_panel
 from foresweep.data.windows import Windows
 from foresweep.errors import DataError, SearchError
+from foresweep.search.engine import Engine
 from foresweep.search.events import Listener
 from foresweep.search.judge import Judge, judge_of
-from foresweep.search.local import LocalEngine
 from foresweep.search.plan import SweepPlan
 from foresweep.search.trial import Ground
 from foresweep.tracker.tracker import Tracker
@@ -29,7 +29,7 @@ class Stage:
 
     plan: SweepPlan
     tracker: Tracker
-    engine: LocalEngine
+    engine: Engine
     runs_dir: Path
     ground: Ground
     panel: Panel
@@ -58,7 +58,7 @@ def require_writable(runs_dir: Path) -> None:
 def set_stage(
     plan: SweepPlan,
     tracker: Tracker,
-    engine: LocalEngine,
+    engine: Engine,
     runs_dir: Path,
     panel: Panel,
     listen: Listener,

@@ -23,6 +23,7 @@ from foresweep.records import Run, Sweep
 from foresweep.search.adaptive import begin, search_spaces
 from foresweep.search.channel import Progress
 from foresweep.search.contamination import CONTAMINATED, cutoffs, is_contaminated
+from foresweep.search.engine import TaskFailed, run_task
 from foresweep.search.events import (
     DataReady,
     LeakTested,
@@ -35,7 +36,7 @@ from foresweep.search.events import (
     TrialStarted,
 )
 from foresweep.search.finalists import EQUALS_LAST_VALUE, Contender, train_finalists
-from foresweep.search.local import LocalEngine, TaskFailed, warm_up
+from foresweep.search.local import LocalEngine
 from foresweep.search.plan import SweepPlan
 from foresweep.search.proposals import ADAPTIVE, Proposal, baseline_proposals, propose
 from foresweep.search.stage import Stage, plan_record, require_writable, set_stage
@@ -70,7 +71,7 @@ def run_sweep(plan: SweepPlan, *, tracker: Tracker, runs_dir: Path, listen: List
     )
     require_writable(runs_dir)
     engine = LocalEngine(plan.models)
-    warm_up(engine.models)
+    engine.warm_up()
     loaded = load_panel(plan.data, actions=plan.actions)
     stage = set_stage(plan, tracker, engine, runs_dir, loaded.panel, listen)
     search_spaces(plan, tracker, stage.fingerprints)  # refused before anything is trained
@@ -120,10 +121,10 @@ def _search(
 def _prepare(stage: Stage, proposals: tuple[Proposal, ...]) -> tuple[Prepared, ...]:
     """The baselines and the first distinct configs that can be tried, up to the budget, with
     whatever was refused on the way. Raises ConfigError where nothing can be tried."""
-    found: tuple[Prepared, ...] = stage.engine.run(
+    found: tuple[Prepared, ...] = run_task(
+        stage.engine,
         Prepare(stage.ground, (*baseline_proposals(stage.plan.objective), *proposals), stage.plan),
         log=stage.runs_dir / "prepare.log",
-        on_progress=lambda _: None,
     )
     chosen = _choose(found, stage.plan.budget)
     asked = [p for p in chosen if not p.proposal.is_free]
@@ -260,7 +261,7 @@ def _test_for_leaks(stage: Stage, sweep: Sweep, first: Prepared) -> str:
     started = time.perf_counter()
     task = LeakTest(stage.ground, model, first.config, stage.plan.resources, stage.plan.seed, out)
     try:
-        stage.engine.run(task, log=out / "training.log", on_progress=lambda _: None)
+        run_task(stage.engine, task, log=out / "training.log")
     except TaskFailed as error:
         if error.failed.kind == LeakFound.__name__:
             raise LeakFound(f"{model}: {error}; its scores would mean nothing") from error
@@ -344,8 +345,8 @@ def _execute(stage: Stage, run: Run, prepared: Prepared) -> Run:
     started = time.perf_counter()
     try:
         with _watched(tracker, run.run_id):
-            result: TrialResult = stage.engine.run(
-                task, log=out / "training.log", on_progress=on_progress
+            result: TrialResult = run_task(
+                stage.engine, task, log=out / "training.log", on_progress=on_progress
             )
     except KeyboardInterrupt:
         tracker.finish_run(run.run_id, "cancelled", error="stopped by Ctrl-C")

@@ -43,7 +43,7 @@ from foresweep.models.config import as_dict, config_hash, hyperparameters, make_
 from foresweep.models.devices import bf16_is_fast, on_device
 from foresweep.models.pretraining import Cutoff, weights_cutoff
 from foresweep.models.registry import BASELINES, get_model
-from foresweep.search.channel import PipeChannel
+from foresweep.search.channel import Channel
 from foresweep.search.plan import SweepPlan
 from foresweep.search.proposals import Proposal
 
@@ -104,7 +104,7 @@ class Prepare:
     proposals: tuple[Proposal, ...]
     plan: SweepPlan
 
-    def __call__(self, channel: PipeChannel) -> tuple[Prepared, ...]:
+    def __call__(self, channel: Channel) -> tuple[Prepared, ...]:
         fast_bf16 = False
         if any(p.model not in BASELINES for p in self.proposals):
             used = on_device(self.plan.resources)  # a device that is not there stops the sweep here
@@ -158,7 +158,7 @@ class LeakTest:
     seed: int
     out: Path
 
-    def __call__(self, channel: PipeChannel) -> None:
+    def __call__(self, channel: Channel) -> None:
         panel, split = self.ground.load()
         model = get_model(self.model)
         config = make_config(model.Config, self.config, model=self.model)
@@ -201,7 +201,7 @@ class Trial:
     cutoff: Cutoff | None = None
     trained: Path | None = None  # a checkpoint of the same training, to be asked differently
 
-    def __call__(self, channel: PipeChannel) -> TrialResult:
+    def __call__(self, channel: Channel) -> TrialResult:
         panel, split = self.ground.load()
         model = get_model(self.model)
         config = make_config(model.Config, self.config, model=self.model)
@@ -268,7 +268,7 @@ def _train(
     panel: Panel,
     split: Split,
     task: Trial | LeakTest,
-    channel: PipeChannel,
+    channel: Channel,
     score: Scorer,
 ) -> Any:
     """Train, and read back what was written: what is scored is what can be loaded again."""

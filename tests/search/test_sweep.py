@@ -196,7 +196,7 @@ def test_the_demo_panel_is_what_the_sweep_says_it_is(swept: Place) -> None:
 def test_the_load_of_the_machine_stands_beside_the_curves(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("foresweep.search.sweep.SYSTEM_EVERY_S", 0.02)
+    monkeypatch.setattr("foresweep.search.attempt.SYSTEM_EVERY_S", 0.02)
     runs = place.sweep(PLAN)
     with Tracker(place.db) as tracker:
         names = {c.name for r in runs for c in tracker.get_curves(r.run_id)}

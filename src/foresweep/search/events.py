@@ -69,6 +69,38 @@ class TrialFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class TrialRetried:
+    """Its process was killed or had too little memory: another attempt follows."""
+
+    run: Run  # the one that failed
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Nothing runs here, and the sweep is not at its end."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetSpent:
+    """No further trial is begun; those that run go on to their end."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A sweep goes on where it stood."""
+
+    sweep: Sweep
+    num_done: int  # trials that have come to their end
+    num_open: int  # begun, and broken off
+    source_note: str  # "" where the data are what they were and could be looked at
+
+
+@dataclass(frozen=True, slots=True)
 class TrialSkipped:
     """An equal config was trained before, on the same panel, task and seed."""
 
@@ -105,7 +137,11 @@ Event: TypeAlias = (
     | TrialStarted
     | TrialProgressed
     | TrialFinished
+    | TrialRetried
     | TrialSkipped
+    | Waiting
+    | BudgetSpent
+    | Resumed
     | FinalistsChosen
     | SeedsCompared
     | SweepFinished

@@ -57,6 +57,8 @@ class SweepPlan:
     again: bool = False  # train equal configs once more
     resources: Resources = field(default_factory=Resources)
     pruning: str = "none"  # one of PRUNING
+    time_budget_s: float | None = None  # no trial begins later than this after a head began
+    step_budget: int | None = None  # optimiser steps of all trials together
     spaces: Spaces = field(default_factory=Spaces)  # files and changes in place of the built-in
     proposals: tuple[Proposal, ...] = ()  # given outright (a run by hand) instead of by mode
 

@@ -19,6 +19,7 @@ from foresweep.search.engine import Engine
 from foresweep.search.events import Listener
 from foresweep.search.judge import Judge, judge_of
 from foresweep.search.plan import SweepPlan
+from foresweep.search.planrecord import ASKED, as_record
 from foresweep.search.trial import Ground
 from foresweep.tracker.tracker import Tracker
 
@@ -129,6 +130,7 @@ def plan_record(stage: Stage) -> dict[str, Any]:
         "set": {name: str(d) for name, d in stage.plan.spaces.changes.items()},
         "stride": stage.plan.stride,
         "max_windows": stage.plan.max_windows,
+        ASKED: as_record(stage.plan),
         "items": [panel.items[i] for i in split.items],  # which lineage it belongs to
         "parts": {
             part.name: {

@@ -121,6 +121,12 @@ class LiveView:
                 self._data_ready(event)
             case events.Planned():
                 self._planned(event)
+            case events.Estimated():
+                at_once = f" on {event.workers} workers" if event.workers > 1 else ""
+                self.say(
+                    f"{event.num_trials} trials take about {seconds(event.seconds)}{at_once}, "
+                    f"reckoned from a few real steps."
+                )
             case events.LeakTested():
                 self.say(f"leak test: {event.model} passed ({event.seconds:.1f} s)", "dim")
             case events.SpaceNarrowed():

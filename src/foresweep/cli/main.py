@@ -22,6 +22,7 @@ from foresweep.cli import (
     query,
     spaces,
     sweep,
+    sweeps,
     verdict,
 )
 from foresweep.errors import ForesweepError
@@ -36,6 +37,9 @@ app = typer.Typer(
 )
 app.command()(sweep.sweep)
 app.command()(sweep.train)
+app.command()(sweeps.sweeps)
+app.command()(sweeps.status)
+app.command()(sweeps.stop)
 app.command()(look.best)
 app.command()(query.runs)
 app.command()(look.show)

@@ -20,6 +20,11 @@ class Crew:
     gpus: tuple[str, ...] = ()  # CUDA device numbers, one worker each
     trial_timeout_s: float | None = None  # a trial that takes longer is ended
 
+    @property
+    def slots(self) -> int:
+        """Trials at once, as far as the crew says it."""
+        return len(self.gpus) or self.workers
+
     def checked(self) -> Crew:
         """This crew. Raises UnknownName, UsageError."""
         if self.engine not in ENGINES:

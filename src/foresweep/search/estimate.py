@@ -14,10 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foresweep.data.demo import demo_panel
-from foresweep.data.splits import make_split
+from foresweep.data.panel import Panel
+from foresweep.data.splits import Split, make_split
 from foresweep.data.windows import TrainWindows, Windows
 from foresweep.errors import ConfigError, UnknownName, UsageError
-from foresweep.models.base import DEFAULT_LEVELS, Facts, Predictor, Scored, TrialPruned
+from foresweep.models.base import (
+    DEFAULT_LEVELS,
+    Facts,
+    ForecastModel,
+    Predictor,
+    Resources,
+    Scored,
+    TrialPruned,
+)
 from foresweep.models.config import make_config
 from foresweep.models.devices import bf16_is_fast, on_device
 from foresweep.models.gauge import count_parameters, peak_device_memory_mb, watched_steps
@@ -86,7 +95,7 @@ def estimate(plan: SweepPlan, values: Mapping[str, Any]) -> Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Task: the steps of the plan's one config."""
+    """Task: the steps of the plan's one config, on the demo panel."""
 
     plan: SweepPlan
     folder: Path
@@ -103,30 +112,43 @@ class Measure:
         facts = Facts(split.horizon, split.max_context, bars, self.plan.step_cap, fast)
         values = fitting(model.Config, proposal.config)
         config = model.resolve(make_config(model.Config, values, model=model.name), facts)
-        short = config
-        if getattr(config, "max_steps", None):
-            short = replace(config, max_steps=EVALUATIONS * (TIMED_STEPS + 1))
-        tune = Windows(panel, split, split.part("tune"))
-        look = Look(tune, split.max_context)
-        before = peak_memory_mb()
-        with watched_steps() as stages, contextlib.suppress(TrialPruned):
-            # pruned at the first scoring: everything is known, and no state was written
-            model.train(
-                train, short, resources, seed=self.plan.seed, horizon=split.horizon,
-                score=look, report=stop_when_scored, out=self.folder / "checkpoint",
-            )  # fmt: skip
-        return Estimate(
-            model=model.name,
-            config=asdict(config),
-            device=resources.device,
-            threads=resources.threads,
-            parameters=look.parameters,
-            stages=tuple(StageCost(s.trained_parameters, s.seconds_per_step) for s in stages),
-            seconds_per_forecast=look.seconds,
-            memory_before_mb=before,
-            peak_memory_mb=peak_memory_mb(),
-            device_memory_mb=peak_device_memory_mb(resources.device),
-        )
+        return measured(model, config, panel, split, resources, self.plan.seed, self.folder)
+
+
+def measured(
+    model: ForecastModel,
+    config: Any,
+    panel: Panel,
+    split: Split,
+    resources: Resources,
+    seed: int,
+    folder: Path,
+) -> Estimate:
+    """Take a few steps of a resolved config and look at what they cost."""
+    short = config
+    if getattr(config, "max_steps", None):
+        short = replace(config, max_steps=EVALUATIONS * (TIMED_STEPS + 1))
+    look = Look(Windows(panel, split, split.part("tune")), split.max_context)
+    train = TrainWindows(panel, split, split.part("train"))
+    before = peak_memory_mb()
+    with watched_steps() as stages, contextlib.suppress(TrialPruned):
+        # pruned at the first scoring: everything is known, and no state was written
+        model.train(
+            train, short, resources, seed=seed, horizon=split.horizon,
+            score=look, report=stop_when_scored, out=folder / "checkpoint",
+        )  # fmt: skip
+    return Estimate(
+        model=model.name,
+        config=asdict(config),
+        device=resources.device,
+        threads=resources.threads,
+        parameters=look.parameters,
+        stages=tuple(StageCost(s.trained_parameters, s.seconds_per_step) for s in stages),
+        seconds_per_forecast=look.seconds,
+        memory_before_mb=before,
+        peak_memory_mb=peak_memory_mb(),
+        device_memory_mb=peak_device_memory_mb(resources.device),
+    )
 
 
 @dataclass(slots=True)

@@ -33,6 +33,15 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True)
+class Estimated:
+    """What the trials will take, reckoned from a few real steps of some of them."""
+
+    num_trials: int
+    seconds: float  # of them all, on the workers there are
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
 class SpaceNarrowed:
     """A model's space was narrowed around its best runs, and written as a sweep file."""
 
@@ -132,6 +141,7 @@ class SweepFinished:
 Event: TypeAlias = (
     DataReady
     | Planned
+    | Estimated
     | LeakTested
     | SpaceNarrowed
     | TrialStarted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -51,6 +51,13 @@ def plan_of(sweep: Sweep) -> SweepPlan:
             f"not know; resume it with the newer one that began it"
         )
     return SweepPlan(**asked | _values(asked))
+
+
+def family_of(sweep: Sweep, sweeps: Iterable[Sweep]) -> list[Sweep]:
+    """The sweeps that ask what this one asks at other horizons, itself among them, by horizon."""
+    family = sweep.plan.get(ASKED, {}).get("family")
+    found = [s for s in sweeps if family and s.plan.get(ASKED, {}).get("family") == family]
+    return sorted(found, key=lambda s: s.horizon) or [sweep]
 
 
 def _values(asked: Mapping[str, Any]) -> dict[str, Any]:

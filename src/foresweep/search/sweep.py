@@ -7,6 +7,7 @@ that fails, dies or is refused is on record with its cause, and the sweep goes o
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from foresweep.data.sources import Loaded, load_panel
 from foresweep.errors import UsageError
@@ -15,9 +16,17 @@ from foresweep.search.adaptive import begin, search_spaces, write_narrowed
 from foresweep.search.budget import Budget
 from foresweep.search.choosing import SPARE, prepare_all, settle
 from foresweep.search.contamination import cutoffs
+from foresweep.search.costs import Cost, costs_of
 from foresweep.search.crew import Crew, make_engine
 from foresweep.search.engine import Engine
-from foresweep.search.events import DataReady, Listener, Planned, Resumed, SweepFinished
+from foresweep.search.events import (
+    DataReady,
+    Estimated,
+    Listener,
+    Planned,
+    Resumed,
+    SweepFinished,
+)
 from foresweep.search.finalists import seeds_of_finalists
 from foresweep.search.head import Head, SweepStopped
 from foresweep.search.leaktesting import LeakTests
@@ -55,9 +64,39 @@ def run_sweep(
         listen(DataReady(loaded.panel, stage.split, loaded.report))
         prepared = prepare_all(stage, proposals)
         sweep = _open(stage, loaded, prepared)
+        if plan.mode == "full":  # a grid may be far larger than somebody thinks
+            _estimate(stage, prepared)
         return _run(stage, sweep, prepared, crew)
     finally:
         engine.close()
+
+
+def dry_run(
+    plan: SweepPlan, *, tracker: Tracker, listen: Listener, crew: Crew = ALONE
+) -> tuple[tuple[Prepared, ...], dict[str, Cost]]:
+    """What `run_sweep` would begin with, and what each config costs here, by config hash. Nothing
+    is trained to its end and nothing is put on record. Raises as `run_sweep`."""
+    plan = plan.checked()
+    proposals = proposals_of(plan)
+    with TemporaryDirectory() as folder:
+        engine = _ready_engine(crew, plan, Path(folder))
+        try:
+            loaded = load_panel(plan.data, actions=plan.actions)
+            stage = set_stage(plan, tracker, engine, Path(folder), loaded.panel, listen)
+            search_spaces(plan, tracker, stage.fingerprints)
+            listen(DataReady(loaded.panel, stage.split, loaded.report))
+            prepared = prepare_all(stage, proposals)
+            _, new = skip_known(stage, prepared)
+            return prepared, costs_of(stage, tuple(new))
+        finally:
+            engine.close()
+
+
+def _estimate(stage: Stage, prepared: tuple[Prepared, ...]) -> None:
+    found = costs_of(stage, [p for p in prepared if not p.refused])
+    seconds = sum(c.seconds for c in found.values())
+    slots = max(1, stage.engine.slots)
+    stage.listen(Estimated(len(found), seconds / slots, slots))
 
 
 def resume_sweep(

@@ -91,7 +91,7 @@ def steps_of(connection: Connection, sweep_id: str) -> dict[tuple[int, int], tup
         )
         .select_from(
             runs.outerjoin(
-                curves, and_(curves.c.run_id == runs.c.run_id, curves.c.name == "train_loss")
+                curves, and_(curves.c.run_id == runs.c.run_id, curves.c.name.not_like("system/%"))
             )
         )
         .where(runs.c.sweep_id == sweep_id, runs.c.is_baseline.is_(False))

@@ -20,6 +20,7 @@ from foresweep.cli import (
     power,
     predict,
     query,
+    reproduce,
     spaces,
     sweep,
     verdict,
@@ -40,6 +41,7 @@ app.command()(look.best)
 app.command()(query.runs)
 app.command()(look.show)
 app.command()(look.logs)
+app.command()(reproduce.reproduce)
 app.command()(query.compare)
 app.command()(query.impact)
 app.command()(look.report)

@@ -77,7 +77,7 @@ def ask(tracker: Tracker, run_id: str | None = None, *, sweep_id: str | None = N
     metric = loss_of_objective(sweep.objective)
     cells = sweep.fingerprints if run is None else run.fingerprints
     every = tracker.get_runs(fingerprint=cells.get("val", ""), include_hidden=True)
-    complete = [r for r in every if r.state == RunState.COMPLETE]
+    complete = [r for r in every if r.state == RunState.COMPLETE and r.reproduces is None]
     baselines = _baselines(complete, cells)
     trials, notes = _trials(complete, metric)
     if not trials:

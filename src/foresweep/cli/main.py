@@ -20,6 +20,7 @@ from foresweep.cli import (
     power,
     predict,
     query,
+    report,
     reproduce,
     spaces,
     sweep,
@@ -44,7 +45,7 @@ app.command()(look.logs)
 app.command()(reproduce.reproduce)
 app.command()(query.compare)
 app.command()(query.impact)
-app.command()(look.report)
+app.command()(report.report)
 app.command()(manage.note)
 app.command()(manage.tag)
 app.command()(manage.rm)

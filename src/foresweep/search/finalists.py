@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from foresweep.metrics import METRICS, QUANTILE_METRICS
+from foresweep.metrics import METRICS, QUANTILE_METRICS, ranked_by
 from foresweep.records import Run, RunState
 from foresweep.search.events import FinalistsChosen, SeedsCompared, TrialSkipped
 from foresweep.search.stage import Stage
@@ -72,7 +72,8 @@ def train_finalists(
     A seed that fails is on record with its cause, and the rest decide.
     """
     plan = stage.plan
-    chosen = choose_finalists(contenders, plan.objective, plan.num_finalists)
+    metric = ranked_by(plan.objective)
+    chosen = choose_finalists(contenders, metric, plan.num_finalists)
     stage.listen(FinalistsChosen(tuple(c.run for c in chosen), plan.seeds))
     for finalist in chosen:
         for seed in plan.other_seeds:
@@ -82,7 +83,7 @@ def train_finalists(
             elif trial := _lease(stage, finalist.run):
                 attempt(finalist.prepared, trial, seed)
         runs = stage.tracker.get_seeds(finalist.run.run_id)
-        stage.listen(SeedsCompared(tuple(runs), median_seed(runs, plan.objective)))
+        stage.listen(SeedsCompared(tuple(runs), median_seed(runs, metric)))
 
 
 def _lease(stage: Stage, run: Run) -> tuple[str, int] | None:

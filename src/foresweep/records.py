@@ -13,6 +13,8 @@ from typing import Any
 
 PARTS = ("train", "tune", "val", "test")
 """As in data.splits; said again here, so that reading records loads no data library."""
+REPRODUCES = "reproduces"
+"""Before the run's id in the source of a run that trained another once more."""
 _SEALED = re.compile(r"test(?![a-z0-9])", re.IGNORECASE)
 
 
@@ -141,6 +143,13 @@ class Run:
     def fingerprint(self) -> str:
         """Fingerprint of val: only equal ones stand in one table. "": logged by hand."""
         return self.fingerprints.get("val", "")
+
+    @property
+    def reproduces(self) -> str | None:
+        """The run that this one trained once more, to see whether it can be. Such a run competes
+        nowhere: the original stands for its config and seed."""
+        word, _, run_id = self.source.partition(": ")
+        return run_id if word == REPRODUCES else None
 
     @property
     def has_checkpoint_files(self) -> bool:

@@ -279,10 +279,10 @@ def test_calibration_is_part_of_the_config_and_not_of_the_training() -> None:
 def test_centring_is_for_objectives_that_look_at_quantiles() -> None:
     centred = CalibrationConfig(centre=True)
     for objective in QUANTILE_METRICS:
-        refuse_centre_under(objective, centred, quantile_metrics=QUANTILE_METRICS)
+        refuse_centre_under(["pct_mae", objective], centred, quantile_metrics=QUANTILE_METRICS)
     with pytest.raises(ConfigError, match="under objective 'pct_mae' that is last-value in disg"):
-        refuse_centre_under("pct_mae", centred, quantile_metrics=QUANTILE_METRICS)
-    refuse_centre_under("pct_mae", SCALE, quantile_metrics=QUANTILE_METRICS)
+        refuse_centre_under(["pct_mae"], centred, quantile_metrics=QUANTILE_METRICS)
+    refuse_centre_under(["pct_mae"], SCALE, quantile_metrics=QUANTILE_METRICS)
     assert not set(QUANTILE_METRICS) & POINT_METRICS
     assert set(QUANTILE_METRICS) <= set(METRICS)
 

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from foresweep.errors import CheckpointError, NotFound, TrackerError, UsageError
+from foresweep.metrics import judged_by, ranked_by
 from foresweep.records import Outcome, Verdict
 from foresweep.selection.judged import verdict_on_runs
-from foresweep.selection.questions import ask, loss_of_objective
+from foresweep.selection.questions import ask
 from foresweep.selection.sealed import open_losses, open_returns
 from foresweep.tracker.hiding import hide_run
 from foresweep.tracker.seeds import median_seed
@@ -359,10 +360,19 @@ def test_only_one_module_reads_test_losses() -> None:
 
 @pytest.mark.parametrize(
     ("objective", "metric"),
-    [("pct_mae", "pct_mae"), ("sharpe,pinball", "pinball"), ("sharpe", "pct_mae")],
+    [
+        ("pct_mae", ("pct_mae", "pct_mae")),
+        ("sharpe,pinball", ("pinball", "pinball")),
+        ("pct_mae, pinball", ("pct_mae", "pct_mae")),
+        ("sharpe", ("sharpe", "pct_mae")),
+        ("rank_ic,sharpe", ("rank_ic", "pct_mae")),
+    ],
 )
-def test_tests_run_on_the_objectives_first_loss_per_window(objective: str, metric: str) -> None:
-    assert loss_of_objective(objective) == metric
+def test_tests_and_ranks_go_by_the_objectives_first_loss_per_window(
+    objective: str, metric: tuple[str, str]
+) -> None:
+    """Without such a loss ranks go by the objective itself, tests by pct_mae."""
+    assert (ranked_by(objective), judged_by(objective)) == metric
 
 
 def test_a_sweep_under_pinball_is_judged_by_pinball(tracker: Tracker, tmp_path: Path) -> None:

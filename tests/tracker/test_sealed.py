@@ -142,6 +142,24 @@ def test_a_look_needs_a_reason(tracker: Tracker, known: dict[str, Any]) -> None:
     assert tracker.get_test_looks() == []
 
 
+@pytest.mark.parametrize(
+    ("second", "equal"),
+    [({"test_mae": 1.0, "test_r2": float("nan")}, True), ({"test_mae": 1.0}, False), ({}, None),
+     ({"test_mae": 1.0000000000000002, "test_r2": float("nan")}, False)],
+)  # fmt: skip
+def test_of_a_reproduction_only_whether_its_test_is_the_same_is_told(
+    tracker: Tracker, second: dict[str, float], equal: bool | None
+) -> None:
+    """To the last bit, without a look; of runs that have nothing to do with each other, nothing."""
+    first = tracker.start_run(model="toto", hyperparams={})
+    tracker.finish_run(first.run_id, "complete", scores={"test_mae": 1.0, "test_r2": float("nan")})
+    for source, told in ((f"reproduces: {first.run_id}", equal), ("priority: x", None)):
+        again = tracker.start_run(model="toto", hyperparams={}, source=source)
+        tracker.finish_run(again.run_id, "complete", scores=second)
+        assert tracker.has_equal_test(again.run_id) is told
+    assert tracker.get_test_looks() == []
+
+
 @pytest.mark.parametrize("metric", ["test_pct_mae", "Test-pct_mae", "test/pct_mae"])
 def test_nothing_is_chosen_by_test(tracker: Tracker, known: dict[str, Any], metric: str) -> None:
     asked: list[Callable[[], object]] = [

@@ -103,3 +103,32 @@ def test_many_configs_are_asked_about_a_part_at_a_time(
         medians.append(runs[2])
     assert tracker.get_top_k_models(3) == medians[:3]
     assert tracker.get_top_k_models(50) == medians
+
+
+def test_a_run_that_reproduces_another_is_no_further_seed(
+    tracker: Tracker, trained: Callable[..., Run]
+) -> None:
+    """Better or worse: with it the lucky one of two trainings of one seed would be chosen."""
+    lr = {"hyperparams": {"lr": 0.1}}
+    first = trained("a", 2.0, 2.0, **lr)
+    again = trained("a", 1.0, 1.0, source=f"reproduces: {first.run_id}", **lr)
+    assert again.reproduces == first.run_id
+    assert by_config([first, again]) == [[first]]
+    assert tracker.get_seeds(again.run_id) == [first]
+    assert tracker.get_top_k_models(9) == [first]
+    assert tracker.get_hyperparameter_impact("toto", "lr")["run_id"].tolist() == [first.run_id]
+    assert tracker.summarise_hyperparam("toto", "lr").count == 1
+    hide_run(tracker, first.run_id)
+    assert tracker.get_top_k_models(9) == []
+
+
+def test_a_run_that_reproduces_another_makes_no_training_needless(
+    tracker: Tracker, trained: Callable[..., Run]
+) -> None:
+    more = {"panel_hash": "p", "task_hash": "k", "checkpoint_path": "/"}
+    asked = {"train_hash": "train a", "panel_hash": "p", "task_hash": "k", "seed": 0}
+    first = trained("a", 2.0, 2.0, **more)
+    trained("a", 1.0, 1.0, source=f"reproduces: {first.run_id}", **more)
+    assert tracker.find_trained(**asked) == first
+    hide_run(tracker, first.run_id)
+    assert tracker.find_trained(**asked) is None

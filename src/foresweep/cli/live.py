@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.text import Text
 
 from foresweep.cli.evidence import evidence_lines, origins_line, survivorship_lines
+from foresweep.cli.pareto import show_pareto
 from foresweep.cli.tables import (
     config_name,
     console,
@@ -30,6 +31,7 @@ from foresweep.cli.tables import (
     seconds,
     verdict_line,
 )
+from foresweep.metrics import ranked_by
 from foresweep.models.registry import BASELINES
 from foresweep.search import events
 from foresweep.search.proposals import expand_models
@@ -237,7 +239,7 @@ class LiveView:
 
     def _seeds(self, event: events.SeedsCompared) -> None:
         """How far the seeds of a finalist lie apart on tune, and which of them stands for it."""
-        name = f"tune_{self.plan.objective}"
+        name = f"tune_{ranked_by(self.plan.objective)}"
         scores = [s for run in event.runs if (s := run.score(name)) is not None]
         if len(scores) < 2:
             self.say_warning(f"{self._name(event.chosen)}: no other seed came to its end.")
@@ -320,13 +322,14 @@ class LiveView:
         from foresweep.selection.leaderboard import leaderboard
 
         self.bars.stop()
-        metric = f"val_{sweep.objective}"
+        metric = f"val_{ranked_by(sweep.objective)}"
         if not self.some_complete:
             self.say("Nothing that was asked for came to its end; the causes stand above.", "red")
         runs = self.tracker.get_runs(fingerprint=sweep.fingerprints["val"])
         board = leaderboard(runs, metric=metric)
         self.console.print(leaderboard_table(board, width=self.console.width))
         self.say(verdict_line(board), "bold")
+        show_pareto(runs, sweep.objective, self.console)
         self.say(
             "Next: `foresweep best --export-path` hands over the best checkpoint, "
             "`foresweep predict` forecasts with it, `foresweep report -o report.md` writes it all "

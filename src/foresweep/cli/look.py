@@ -1,4 +1,4 @@
-"""`best`, `show`, `logs`, `report`: read what is on record."""
+"""`best`, `show`, `logs`: read what is on record."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from foresweep.cli.options import (
     open_existing,
     settings,
 )
+from foresweep.cli.pareto import pareto_places, show_pareto
 from foresweep.cli.query import run_json
 from foresweep.cli.reveal import show_test
 from foresweep.errors import NotFound, UsageError
@@ -60,7 +61,8 @@ def best(
     """Choose the best trained run by a validation metric, and hand it over.
 
     A baseline that is named by --model ranks, too. With --top-k 2 or more the table marks what
-    is better than the benchmark (S) and what cannot be told from the best (M).
+    is better than the benchmark (S) and what cannot be told from the best (M). After a sweep with
+    several objectives the configs that give up nothing, and the knee among them, are shown, too.
     """
     if maximize and minimize:
         raise UsageError("--maximize and --minimize contradict each other; give one")
@@ -71,6 +73,7 @@ def best(
     direction = True if maximize else (False if minimize else None)
     with open_existing(db) as tracker:
         asked = asked_sweep(tracker, sweep)
+        objective = "" if metric or asked is None else asked.objective
         metric = metric or metric_of(asked)
         board = _board(tracker, metric, asked, direction)
         rows = _candidates(board, model, include_baselines)
@@ -85,12 +88,16 @@ def best(
         if by is not None and row is not None:
             show_breakdown(board, row, by, as_json=as_json)
             return
+        every = [r.run for r in board.rows]
         if top_k > 1 and not interactive:
             board, rows, apart = with_marks(tracker, board, rows, asked)
     if as_json:
-        typer.echo(json.dumps([_row_json(r) for r in rows[:top_k]], indent=2))
+        where = pareto_places(every, objective)
+        found = [_row_json(r) | where.get(r.run.run_id, {}) for r in rows[:top_k]]
+        typer.echo(json.dumps(found, indent=2))
     elif not interactive:
         _show_best(board, rows[:top_k], listed=top_k > 1)
+        show_pareto(every, objective)
         if top_k > 1:
             say_apart(apart)
     if row is not None and export_path:
@@ -368,33 +375,3 @@ def _holds(log: str, error: str) -> bool:
     """Is the error's last line, which names it, in the log already?"""
     lines = error.strip().splitlines()
     return bool(lines) and lines[-1].strip() in log
-
-
-def report(
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A .md file. Default: the screen.")
-    ] = None,
-    metric: Metric = None,
-    sweep: SweepId = None,
-    db: Db = None,
-) -> None:
-    """Write the report: last verdict, models side by side, best runs, hyperparameters, failures."""
-    from foresweep.data.files import write_bytes_atomic
-    from foresweep.reporting.report import markdown_report
-    from foresweep.reporting.ruling import latest_verdict
-
-    if output is not None and output.suffix not in (".md", ".markdown"):
-        raise UsageError(f"--output {output}: the report is Markdown; give a name ending in .md")
-    with open_existing(db) as tracker:
-        asked = asked_sweep(tracker, sweep)
-        found = _comparable(tracker, asked)
-        cells = "" if asked is None else asked.fingerprints["val"]
-        verdict = latest_verdict(tracker.get_verdicts(), cells)
-        text = markdown_report(
-            found, metric=metric or metric_of(asked), sweep=asked, verdict=verdict
-        )
-    if output is None:
-        typer.echo(text, nl=False)
-    else:
-        write_bytes_atomic(output, text.encode())
-        typer.echo(f"Wrote {output}.")

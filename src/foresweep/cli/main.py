@@ -20,6 +20,8 @@ from foresweep.cli import (
     power,
     predict,
     query,
+    report,
+    reproduce,
     spaces,
     sweep,
     sweeps,
@@ -44,9 +46,10 @@ app.command()(look.best)
 app.command()(query.runs)
 app.command()(look.show)
 app.command()(look.logs)
+app.command()(reproduce.reproduce)
 app.command()(query.compare)
 app.command()(query.impact)
-app.command()(look.report)
+app.command()(report.report)
 app.command()(manage.note)
 app.command()(manage.tag)
 app.command()(manage.rm)

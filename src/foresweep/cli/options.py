@@ -142,10 +142,10 @@ def asked_sweep(tracker: Tracker, sweep_id: str | None) -> Sweep | None:
 
 def metric_of(sweep: Sweep | None) -> str:
     """The full name of the score that a sweep is judged by."""
-    from foresweep.metrics import METRICS
+    from foresweep.metrics import METRICS, ranked_by
 
-    known = sweep is not None and sweep.objective in METRICS
-    return f"val_{sweep.objective}" if sweep and known else "val_pct_mae"
+    metric = "pct_mae" if sweep is None else ranked_by(sweep.objective)
+    return f"val_{metric if metric in METRICS else 'pct_mae'}"
 
 
 def parse_values(pairs: list[str]) -> dict[str, Any]:

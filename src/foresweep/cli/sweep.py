@@ -83,7 +83,12 @@ SizeOption = Annotated[
     Size | None, typer.Option(help="Architecture from scratch: tiny, small or base. Default: tiny.")
 ]
 Objective = Annotated[
-    str, typer.Option(help="Metric the sweep is about: its leaderboard ranks by val_METRIC.")
+    str,
+    typer.Option(
+        help="Metric the sweep is about: its leaderboard ranks by val_METRIC. Several, separated "
+        "by commas: their front is shown, too.",
+        metavar="METRIC[,METRIC]",
+    ),
 ]
 MaxSteps = Annotated[
     int | None,

@@ -1,6 +1,7 @@
 """What a forecast is worth: pure functions of [N, H] and [N, H, Q], and one table of them."""
 
 from foresweep.metrics.losses import pinball_loss
+from foresweep.metrics.objectives import judged_by, objectives_of, ranked_by
 from foresweep.metrics.outcome import Outcome, Setting
 from foresweep.metrics.scores import skill
 from foresweep.metrics.table import (
@@ -25,7 +26,10 @@ __all__ = [
     "Outcome",
     "Setting",
     "get_metric",
+    "judged_by",
+    "objectives_of",
     "pinball_loss",
+    "ranked_by",
     "score",
     "skill",
     "split_name",

@@ -12,7 +12,7 @@ everything later on all of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
 from typing import Any
@@ -202,12 +202,15 @@ def cross_fitted(
     return Forecast(values, forecast.levels)
 
 
-def refuse_centre_under(objective: str, config: Any, *, quantile_metrics: tuple[str, ...]) -> None:
-    """Raises ConfigError for a centred config under an objective that looks at medians alone."""
-    if getattr(config, "centre", False) and objective not in quantile_metrics:
+def refuse_centre_under(
+    objectives: Sequence[str], config: Any, *, quantile_metrics: tuple[str, ...]
+) -> None:
+    """Raises ConfigError for a centred config where no objective looks at more than medians."""
+    if getattr(config, "centre", False) and not set(objectives) & set(quantile_metrics):
         raise ConfigError(
-            f"centre=true makes every median the last close: under objective {objective!r} that "
-            f"is last-value in disguise; use --objective {quantile_metrics[0]}, or centre=false"
+            f"centre=true makes every median the last close: under objective "
+            f"{','.join(objectives)!r} that is last-value in disguise; use --objective "
+            f"{quantile_metrics[0]}, or centre=false"
         )
 
 

@@ -12,6 +12,7 @@ from foresweep.reporting.impact import Impact, impacts
 from foresweep.reporting.markdown import md_table, num, pct
 from foresweep.reporting.ruling import verdict_section
 from foresweep.selection.leaderboard import SIGNIFICANT, Leaderboard, Row, leaderboard
+from foresweep.selection.pareto import pareto
 
 TOP = 15
 FEW_RUNS = 8
@@ -37,6 +38,7 @@ def markdown_report(
         _question(sweep) if sweep else [],
         _models(board),
         _best(board),
+        _trade_offs(runs, sweep),
         _impact_section(board),
         _failures(runs),
         _how_to_read(board),
@@ -183,6 +185,34 @@ def _best_row(row: Row, part: str, board: Leaderboard) -> tuple[str, ...]:
         num(run.score(f"{part}_r2"), 3),
         f"`{run.run_id}`",
     )
+
+
+def _trade_offs(runs: Sequence[Run], sweep: Sweep | None) -> list[str]:
+    """The front of a sweep with several objectives; nothing where it has one."""
+    found = pareto(runs, sweep.objective) if sweep else None
+    if found is None:
+        return []
+    rows = [
+        (p.run.model_name, p.run.source, *(_defined(s) for s in p.scores), p.word,
+         f"`{p.run.run_id}`")
+        for p in found.points[: len(found.front) + TOP]
+    ]  # fmt: skip
+    headings = ("model", "config", *(f">{m}" for m in found.metrics), "stands", "run")
+    naive = zip(found.metrics, found.naive, strict=True)
+    return [
+        "## Trade-offs",
+        "",
+        f"On the front no other config is as good in every objective and better in one. The knee "
+        f"lies furthest below the line between the ends of the front: from there on more of one "
+        f"objective costs most of the others. last-value on the same windows: "
+        f"{', '.join(f'`{m}` {_defined(s)}' for m, s in naive)}.",
+        "",
+        *md_table(headings, rows),
+    ]
+
+
+def _defined(score: float | None) -> str:
+    return "undefined" if score is None else num(score)
 
 
 def _impact_section(board: Leaderboard) -> list[str]:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from foresweep.metrics import METRICS, QUANTILE_METRICS
+from foresweep.metrics import METRICS, QUANTILE_METRICS, ranked_by
 from foresweep.records import Run, RunState
 from foresweep.search.attempt import (
     EQUALS_LAST_VALUE,
@@ -136,7 +136,7 @@ class Seeds:
         if finalist.left:
             return
         runs = self.stage.tracker.get_seeds(finalist.contender.run.run_id)
-        chosen = median_seed(runs, self.stage.plan.objective)
+        chosen = median_seed(runs, ranked_by(self.stage.plan.objective))
         self.stage.listen(SeedsCompared(tuple(runs), chosen))
 
 
@@ -145,6 +145,7 @@ def seeds_of_finalists(
 ) -> Seeds:
     """The source of everything that is left to do with the plan's other seeds."""
     plan = stage.plan
-    chosen = choose_finalists(contenders, plan.objective, plan.num_finalists)
+    metric = ranked_by(plan.objective)
+    chosen = choose_finalists(contenders, metric, plan.num_finalists)
     stage.listen(FinalistsChosen(tuple(c.run for c in chosen), plan.seeds))
     return Seeds(stage, sweep_id, budget, [Finalist(c, deque(plan.other_seeds)) for c in chosen])

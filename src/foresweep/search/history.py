@@ -35,13 +35,15 @@ def earlier_runs(
     base: Mapping[str, Any],
 ) -> list[Run]:
     """The runs of a model that ended on the same windows of tune and val and started from the same
-    weights or size, oldest first; of a config trained more than once the newest."""
+    weights or size, oldest first; of a config trained more than once the newest. Reproductions say
+    nothing new."""
     found: dict[str, Run] = {}
     for run in tracker.get_runs(model, fingerprint=fingerprints["val"]):
         config = run.hyperparams  # a plug-in's may have neither size nor pretrained
         same_start = all(config.get(k, v) == v for k, v in base.items())
         same_cells = run.fingerprints.get("tune") == fingerprints["tune"]
-        if run.state in LEARNED and same_start and same_cells and run.config_hash:
+        counts = run.state in LEARNED and run.config_hash and run.reproduces is None
+        if counts and same_start and same_cells:
             found.pop(run.config_hash, None)
             found[run.config_hash] = run
     return list(found.values())

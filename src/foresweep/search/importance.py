@@ -66,7 +66,7 @@ def importance(runs: Sequence[Run], metric: str, *, seed: int = 0) -> Importance
 
     Raises NotEnoughData for fewer than FEWEST runs with the score, or where nothing varied.
     """
-    scored = [r for r in runs if r.score(metric) is not None]
+    scored = [r for r in runs if r.score(metric) is not None and r.reproduces is None]
     model = scored[0].model_name if scored else "this model"
     assert len({(r.model_name, r.fingerprint) for r in scored}) <= 1, "of one table only"
     if len(scored) < FEWEST:

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from foresweep.data.splits import PARTS
 from foresweep.errors import ConfigError, UnknownName, UsageError
-from foresweep.metrics import METRICS, PANEL_LOSSES
+from foresweep.metrics import METRICS, PANEL_LOSSES, objectives_of
 from foresweep.models.base import Resources
 from foresweep.models.pretraining import parse_date
 from foresweep.models.registry import BASELINES
@@ -18,6 +18,8 @@ from foresweep.search.proposals import (
     BASELINE_SOURCE,
     DEFAULT_MAX_RUNS,
     DRAWS,
+    FOCUSED,
+    SMART,
     ZERO_SHOT,
     Proposal,
     expand_models,
@@ -98,7 +100,7 @@ class SweepPlan:
     @property
     def objectives(self) -> tuple[str, ...]:
         """What the sweep is about, metric by metric."""
-        return tuple(m.strip() for m in self.objective.split(","))
+        return objectives_of(self.objective)
 
     @property
     def pruners(self) -> tuple[str, ...]:
@@ -113,14 +115,7 @@ class SweepPlan:
 
     def checked(self) -> SweepPlan:
         """This plan with model names spelt out. Raises UnknownName, ConfigError, UsageError."""
-        bare = self.objective.strip()
-        if bare.partition("_")[0] in PARTS:
-            raise ConfigError(
-                f"objective {bare!r}: a sweep is steered by tune alone; give the metric's bare "
-                f"name, e.g. --objective pct_mae"
-            )
-        if bare not in OBJECTIVES:
-            raise UnknownName("objective", bare, OBJECTIVES)
+        objective = self._sound_objective()
         models = expand_models(self.models)
         if self.mode == ZERO_SHOT and not self.pretrained and not set(models) <= set(BASELINES):
             raise UsageError(
@@ -132,7 +127,30 @@ class SweepPlan:
         self._refuse_idle_changes()
         self._refuse_impossible_pruning()
         cutoff = None if self.pretrain_cutoff is None else self._said_cutoff()
-        return dataclasses.replace(self, models=models, objective=bare, pretrain_cutoff=cutoff)
+        return dataclasses.replace(self, models=models, objective=objective, pretrain_cutoff=cutoff)
+
+    def _sound_objective(self) -> str:
+        """The objectives' bare names, separated by commas. Raises ConfigError, UnknownName, and
+        UsageError where several of them leave a mode nothing to go by."""
+        names = self.objectives
+        for name in names:
+            if name.partition("_")[0] in PARTS:
+                raise ConfigError(
+                    f"objective {name!r}: a sweep is steered by tune alone; give the metric's bare "
+                    f"name, e.g. --objective pct_mae"
+                )
+            if name not in OBJECTIVES:
+                raise UnknownName("objective", name, OBJECTIVES)
+            if names.count(name) > 1:
+                raise ConfigError(
+                    f"--objective {self.objective}: {name} stands there twice; give it once"
+                )
+        if len(names) > 1 and self.mode == FOCUSED:
+            raise UsageError(
+                f"--mode {FOCUSED} narrows a space around the best runs, and by several objectives "
+                f"none is the best; use --mode {SMART}, or --objective {names[0]}"
+            )
+        return ",".join(names)
 
     def _require_seeds_that_matter(self, models: tuple[str, ...]) -> None:
         """Raises UsageError where the finalists' seeds would change nothing."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from foresweep.errors import SpaceError, UnknownName
-from foresweep.metrics import QUANTILE_METRICS
+from foresweep.metrics import QUANTILE_METRICS, objectives_of
 from foresweep.models import registry
 from foresweep.models.config import FREEZE_BACKBONE, hyperparameters
 from foresweep.models.registry import BASELINES, FAMILIES, model_names
@@ -234,14 +234,14 @@ def baseline_proposals(objective: str) -> tuple[Proposal, ...]:
     """Every sweep runs the baselines first, on the same windows: the plain ones, and of
     random-walk a second whose volatility comes from the range.
 
-    Where the objective looks at quantiles, the three with a spread worth it enter calibrated, too,
+    Where an objective looks at quantiles, the three with a spread worth it enter calibrated, too,
     so that no model wins by calibration alone.
     """
     found = [Proposal(name, {}, BASELINE_SOURCE) for name in BASELINES]
     found += [
         Proposal(model, {**values}, f"{BASELINE_SOURCE}: {of}") for model, values, of in WIDER
     ]
-    if objective in QUANTILE_METRICS:
+    if set(objectives_of(objective)) & set(QUANTILE_METRICS):
         for model, values, of in (("random-walk", {}, "ewma"), *WIDER, ("har", {}, "har")):
             config = {**values, "fit_scale": True}
             found.append(Proposal(model, config, f"{BASELINE_SOURCE}: {of}, scaled"))

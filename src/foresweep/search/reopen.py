@@ -27,14 +27,7 @@ def reopen(sweep: Sweep, runs_dir: Path) -> tuple[Panel, Split]:
     plan = sweep.plan
     if "parts" not in plan:
         raise UsageError(f"sweep {sweep.sweep_id} does not say how its parts were cut; sweep again")
-    ground = Ground(
-        panel_path=runs_dir,
-        horizon=sweep.horizon,
-        stride=plan.get("stride"),
-        max_context=int(plan["max_context"]),
-        max_windows=int(plan.get("max_windows", MOST_WINDOWS)),
-        seed=sweep.seed,
-    )
+    ground = ground_of(sweep, runs_dir)
     for panel in _panels(runs_dir, str(plan.get("data", "")), plan.get("actions")):
         try:
             split = ground.cut(panel)
@@ -68,6 +61,19 @@ def reopen_for_more(sweep: Sweep, runs_dir: Path) -> tuple[Panel, str]:
         )
     newer = len(today.timeline) - len(panel.timeline)
     return panel, f"{newer} newer bars are left out: the sweep's windows are fixed" if newer else ""
+
+
+def ground_of(sweep: Sweep, panel_path: Path) -> Ground:
+    """How a sweep on record cut a panel, which lies in a file."""
+    plan = sweep.plan
+    return Ground(
+        panel_path=panel_path,
+        horizon=sweep.horizon,
+        stride=plan.get("stride"),
+        max_context=int(plan["max_context"]),
+        max_windows=int(plan.get("max_windows", MOST_WINDOWS)),
+        seed=sweep.seed,
+    )
 
 
 def _panels(runs_dir: Path, source: str, actions: str | None) -> Iterator[Panel]:

@@ -64,7 +64,7 @@ def set_stage(
     panel: Panel,
     listen: Listener,
 ) -> Stage:
-    path = runs_dir / "panels" / f"{panel.hash[:16]}.npz"
+    path = panel_file(runs_dir, panel)
     ground = Ground(
         panel_path=path,
         horizon=plan.horizon,
@@ -74,7 +74,7 @@ def set_stage(
         seed=plan.seed,
     )
     split = ground.cut(panel)
-    _keep_panel(path, panel)
+    keep_panel(path, panel)
     windows = {n: Windows(panel, split, split.part(n)) for n in PARTS if n != "train"}
     fingerprints: dict[str, str] = {name: w.fingerprint for name, w in windows.items()}
     return Stage(
@@ -93,7 +93,12 @@ def set_stage(
     )
 
 
-def _keep_panel(path: Path, panel: Panel) -> None:
+def panel_file(runs_dir: Path, panel: Panel) -> Path:
+    """Where workers read a panel."""
+    return runs_dir / "panels" / f"{panel.hash[:16]}.npz"
+
+
+def keep_panel(path: Path, panel: Panel) -> None:
     """Write the panel where workers read it, unless a sound copy is there."""
     try:
         if path.exists() and read_panel(path).hash == panel.hash:

@@ -144,7 +144,7 @@ def prepare(proposal: Proposal, facts: Facts, plan: SweepPlan) -> Prepared:
         config = make_config(model.Config, values, model=proposal.model)
         whole = model.resolve(config, replace(facts, step_cap=None))
         config = model.resolve(config, facts)
-        refuse_centre_under(plan.objective, config, quantile_metrics=QUANTILE_METRICS)
+        refuse_centre_under(plan.objectives, config, quantile_metrics=QUANTILE_METRICS)
         weights = model.weights_hash(config)
         cutoff = weights_cutoff(model, config, plan.pretrain_cutoff)
     except ForesweepError as error:

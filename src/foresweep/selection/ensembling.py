@@ -27,7 +27,7 @@ from foresweep.evaluation.backtest import (
     last_value,
 )
 from foresweep.evaluation.losses import LossPanel, load_forecast
-from foresweep.metrics import PANEL_LOSSES
+from foresweep.metrics import PANEL_LOSSES, judged_by
 from foresweep.models.base import DEFAULT_LEVELS, Array, Forecast, Resources
 from foresweep.models.calibration import load_predictor
 from foresweep.models.checkpoint import json_hash, read_checkpoint, update_card
@@ -37,7 +37,6 @@ from foresweep.records import Run, RunState, Sweep
 from foresweep.search.reopen import reopen
 from foresweep.search.trial import card_of
 from foresweep.selection.blending import Bench, Candidate
-from foresweep.selection.questions import loss_of_objective
 from foresweep.selection.sealed import has_losses, open_losses
 from foresweep.tracker.seeds import by_config, median_seed
 from foresweep.tracker.tracker import Tracker
@@ -179,7 +178,7 @@ def make_ensemble(
 def gather(tracker: Tracker, sweep: Sweep, recipe: Recipe, runs_dir: Path) -> Pool:
     """The runs that may take part: complete, scored on exactly the sweep's windows, with forecasts
     and checkpoint on this disk; one a config. Raises as `make_ensemble`."""
-    metric = recipe.metric or loss_of_objective(sweep.objective)
+    metric = recipe.metric or judged_by(sweep.objective)
     if metric not in PANEL_LOSSES:
         raise UnknownName("loss", metric, PANEL_LOSSES, where="with losses per window")
     every = [

@@ -96,14 +96,18 @@ class Leaderboard:
 
 def leaderboard(runs: Iterable[Run], *, metric: str, maximize: bool | None = None) -> Leaderboard:
     """Rank the complete runs by a `val_` or `tune_` metric; all must share one fingerprint. Of a
-    config with several seeds the median one by tune is ranked.
+    config with several seeds the median one by tune is ranked; a run that reproduces another has no
+    place beside it.
 
     `maximize` overrides the metric's own direction. Ties go to the baseline (last-value first),
     then to the older run. A trained run whose medians all equal the last close is last-value in
     disguise: it is shown, and not ranked under point metrics. Raises UnknownName for the metric.
     """
     part, bare = split_name(metric)
-    found = sorted(runs, key=lambda r: (not r.is_baseline, r.model_name != LAST_VALUE, r.run_id))
+    originals = (r for r in runs if r.reproduces is None)
+    found = sorted(
+        originals, key=lambda r: (not r.is_baseline, r.model_name != LAST_VALUE, r.run_id)
+    )
     fingerprints = {r.fingerprint for r in found}
     assert len(fingerprints) <= 1, "scores of different windows must not share a table"
     naive = next((_score(r, metric) for r in found if _is_plain_last_value(r)), None)

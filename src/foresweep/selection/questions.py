@@ -12,7 +12,7 @@ import numpy as np
 
 from foresweep.errors import CheckpointError, NotFound, UsageError
 from foresweep.evaluation.losses import LossPanel
-from foresweep.metrics import METRICS, PANEL_LOSSES
+from foresweep.metrics import METRICS, judged_by
 from foresweep.models.checkpoint import read_checkpoint
 from foresweep.records import Run, RunState, Sweep
 from foresweep.selection.cases import Case, Record, Weights
@@ -22,7 +22,6 @@ from foresweep.selection.sealed import has_losses, open_losses
 from foresweep.tracker.seeds import by_config, median_seed
 from foresweep.tracker.tracker import Tracker
 
-TESTED = "pct_mae"
 BASELINE_SOURCE = "baseline"
 UNTRAINED = "none"
 """Value of `finetune` for weights as they are."""
@@ -74,10 +73,10 @@ def ask(tracker: Tracker, run_id: str | None = None, *, sweep_id: str | None = N
     sweep = _sweep(tracker, run, sweep_id)
     if "parts" not in sweep.plan:
         raise UsageError(f"sweep {sweep.sweep_id} does not say how its parts were cut; sweep again")
-    metric = loss_of_objective(sweep.objective)
+    metric = judged_by(sweep.objective)
     cells = sweep.fingerprints if run is None else run.fingerprints
     every = tracker.get_runs(fingerprint=cells.get("val", ""), include_hidden=True)
-    complete = [r for r in every if r.state == RunState.COMPLETE]
+    complete = [r for r in every if r.state == RunState.COMPLETE and r.reproduces is None]
     baselines = _baselines(complete, cells)
     trials, notes = _trials(complete, metric)
     if not trials:
@@ -90,12 +89,6 @@ def ask(tracker: Tracker, run_id: str | None = None, *, sweep_id: str | None = N
         return Question(chosen, sweep, trials, baselines, metric, notes)
     chosen, more = _standing_for(run, trials, metric)
     return Question(chosen, sweep, trials, baselines, metric, notes + more)
-
-
-def loss_of_objective(objective: str) -> str:
-    """The objective's first metric that has losses per window on record, else pct_mae."""
-    asked = [name.strip() for name in objective.split(",")]
-    return next((name for name in asked if name in PANEL_LOSSES), TESTED)
 
 
 def label_of(run: Run) -> str:

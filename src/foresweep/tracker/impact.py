@@ -12,7 +12,7 @@ from sqlalchemy import CTE, Connection, func, select
 
 from foresweep.errors import UnknownName
 from foresweep.records import RunState, split_name
-from foresweep.tracker import schema
+from foresweep.tracker import queries, schema
 from foresweep.tracker.terms import Terms, hyperparams_in_use
 from foresweep.tracker.where import Name
 
@@ -100,6 +100,7 @@ def _cases(
             runs.c.fingerprint == fingerprint,
             runs.c.state == RunState.COMPLETE.value,
             runs.c.hidden_at.is_(None),
+            queries.is_original(),
             given.given,
         )
         .cte("cases")

@@ -1,4 +1,4 @@
-"""All reads: each takes a connection and gives back records. Only `sealed_scores` reads test."""
+"""All reads: each takes a connection and gives back records. Test: from `sealed_scores` alone."""
 
 from __future__ import annotations
 
@@ -7,10 +7,20 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from sqlalchemy import Column, Connection, Select, and_, exists, select, union_all
+from sqlalchemy import Column, ColumnElement, Connection, Select, and_, exists, select, union_all
 
 from foresweep.errors import NotFound, UsageError
-from foresweep.records import Curve, Run, RunState, Score, Sweep, Trial, is_sealed, split_name
+from foresweep.records import (
+    REPRODUCES,
+    Curve,
+    Run,
+    RunState,
+    Score,
+    Sweep,
+    Trial,
+    is_sealed,
+    split_name,
+)
 from foresweep.tracker import schema
 from foresweep.tracker.filters import Filters, order_by
 from foresweep.tracker.rows import cells_of, run_of, sweep_of, trial_of
@@ -122,10 +132,16 @@ def hyperparams_and_score(
             runs.c.fingerprint == fingerprint,
             runs.c.state == RunState.COMPLETE.value,
             runs.c.hidden_at.is_(None),
+            is_original(),
         )
         .order_by(runs.c.created_at, runs.c.run_id)
     )
     return [(row[0], row[1], row[2]) for row in connection.execute(query)]
+
+
+def is_original() -> ColumnElement[bool]:
+    """Does a run not reproduce another? As a condition."""
+    return ~runs.c.source.startswith(f"{REPRODUCES}: ", autoescape=True)
 
 
 def _score(name: str) -> Select[Any]:
@@ -243,7 +259,8 @@ def find_trained(
     seed: int,
     config_hash: str | None = None,
 ) -> Run | None:
-    """The newest complete run that makes a new training needless, its checkpoint still there."""
+    """The newest complete run that makes a new training needless, its checkpoint still there. It
+    is none that reproduces another."""
     query = select(runs).where(
         runs.c.train_hash == train_hash,
         runs.c.panel_hash == panel_hash,
@@ -256,7 +273,8 @@ def find_trained(
         query = query.where(runs.c.config_hash == config_hash)
     newest = query.order_by(runs.c.created_at.desc())
     found = (run_of(row) for row in connection.execute(newest).mappings())
-    return next((r for r in found if r.is_baseline or r.has_checkpoint_files), None)
+    originals = (r for r in found if r.reproduces is None)
+    return next((r for r in originals if r.is_baseline or r.has_checkpoint_files), None)
 
 
 def get_scores(connection: Connection, run_id: str) -> list[Score]:
@@ -273,6 +291,20 @@ def sealed_scores(connection: Connection, run_id: str) -> dict[str, float]:
     return {
         f"test_{row['metric']}": math.nan if row["value"] is None else row["value"] for row in rows
     }
+
+
+def are_sealed_scores_equal(connection: Connection, one: str, other: str) -> bool | None:
+    """Are the test scores of two runs the same to the last bit? None where one has none. It tells
+    nothing of how good they are, so that asking is no look."""
+    query = select(scores.c.metric, scores.c.value).where(scores.c.part == "test")
+    first, second = (
+        {
+            row.metric: row.value
+            for row in connection.execute(query.where(scores.c.run_id == run_id))
+        }
+        for run_id in (one, other)
+    )
+    return first == second if first and second else None
 
 
 def get_curves(connection: Connection, run_id: str) -> list[Curve]:

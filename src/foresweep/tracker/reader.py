@@ -354,6 +354,16 @@ class Reader:
             record_look(connection, run, who=who, why=why)
             return queries.sealed_scores(connection, run.run_id)
 
+    def has_equal_test(self, run_id: str) -> bool | None:
+        """Are the sealed scores of a run that reproduces another equal to that one's, to the last
+        bit? None where one has none, or it reproduces nothing. No score is told, so that it is no
+        look. Raises NotFound."""
+        with self.store.read() as connection:
+            run = queries.get_run(connection, run_id)
+            if run.reproduces is None:
+                return None
+            return queries.are_sealed_scores_equal(connection, run.run_id, run.reproduces)
+
     def get_test_looks(self, run_id: str | None = None) -> list[Mapping[str, object]]:
         """Every recorded look at test scores (of one run), oldest first: run_id, fingerprint,
         panel_hash, who, why, looked_at, judging_id, number. It carries no score."""

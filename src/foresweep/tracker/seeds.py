@@ -22,10 +22,12 @@ AT_ONCE = 500
 
 
 def by_config(found: Iterable[Run]) -> list[list[Run]]:
-    """Runs grouped by config, in the order met; a run without a config hash stands alone."""
+    """Runs grouped by config, in the order met; a run without a config hash stands alone, one that
+    reproduces another stands nowhere: it would count that seed twice."""
     groups: dict[str, list[Run]] = {}
     for run in found:
-        groups.setdefault(run.config_hash or run.run_id, []).append(run)
+        if run.reproduces is None:
+            groups.setdefault(run.config_hash or run.run_id, []).append(run)
     return list(groups.values())
 
 
@@ -52,7 +54,8 @@ def seeds_of(connection: Connection, run: Run) -> list[Run]:
 
 def standing(connection: Connection, found: Sequence[Run], metric: str) -> list[Run]:
     """Those of complete runs of one fingerprint, in their order, that stand for their configs by a
-    metric's full name. Baselines and runs without a config hash stand for themselves."""
+    metric's full name. Baselines and runs without a config hash stand for themselves, a run that
+    reproduces another for nothing."""
     from foresweep.metrics import METRICS
 
     bare = split_name(metric)[1]
@@ -60,7 +63,11 @@ def standing(connection: Connection, found: Sequence[Run], metric: str) -> list[
     asked = [run for run in found if run.config_hash in seeded]
     groups = by_config(_complete(connection, asked)) if asked else []
     chosen = {group[0].config_hash: median_seed(group, bare).run_id for group in groups}
-    return [run for run in found if chosen.get(run.config_hash, run.run_id) == run.run_id]
+    return [
+        run
+        for run in found
+        if run.reproduces is None and chosen.get(run.config_hash, run.run_id) == run.run_id
+    ]
 
 
 def _with_seeds(connection: Connection, found: Sequence[Run]) -> set[str]:
@@ -75,7 +82,8 @@ def _with_seeds(connection: Connection, found: Sequence[Run]) -> set[str]:
 
 
 def _complete(connection: Connection, found: Sequence[Run]) -> list[Run]:
-    """Every complete run of these runs' configs on their windows, by run id, hidden ones aside.
+    """Every complete run of these runs' configs on their windows, by run id, hidden ones and
+    reproductions aside.
 
     The database looks train hashes up, which is an index's work, and the rest is sifted here: told
     more, SQLite may choose to read every complete run instead.
@@ -89,4 +97,4 @@ def _complete(connection: Connection, found: Sequence[Run]) -> list[Run]:
             shown = row["state"] == RunState.COMPLETE.value and row["hidden_at"] is None
             if shown and (row["config_hash"], row["fingerprint"]) in same:
                 rows[row["run_id"]] = run_of(row)
-    return [rows[run_id] for run_id in sorted(rows)]
+    return [run for _, run in sorted(rows.items()) if run.reproduces is None]

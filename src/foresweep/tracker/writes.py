@@ -223,9 +223,14 @@ def finish_run(
 
 
 def _objective(connection: Connection, sweep_id: str | None) -> str:
-    """The bare name of the sweep's (first) objective, "" outside a sweep."""
+    """The bare name of the sweep's objective, of several the one that ranks; "" outside a sweep."""
     query = select(sweeps.c.objective).where(sweeps.c.sweep_id == sweep_id)
-    return str(connection.execute(query).scalar() or "").split(",")[0].strip()
+    said = str(connection.execute(query).scalar() or "")
+    if "," not in said:
+        return said
+    from foresweep.metrics import ranked_by
+
+    return ranked_by(said)
 
 
 def _change(

@@ -183,11 +183,25 @@ def sweep(
         int | None,
         typer.Option(help="With --seeds: how many trials, the best by tune. Default: 3.", min=1),
     ] = None,
+    transfer_from: Annotated[
+        str | None,
+        typer.Option(
+            help="Try first what the best runs of this other model on the same windows say of the "
+            "hyperparameters that both have, at most 3 configs a model.",
+            metavar="MODEL",
+        ),
+    ] = None,
 ) -> None:
     """Train research-backed configs beside the baselines and rank them on the same windows."""
     models, spaces = _models_and_spaces(files or [], model or [], values or [])
-    named = {"models": models, "mode": mode.value, "spaces": spaces, "pruning": pruning.value}
-    _run(_plan(asked, **named, max_runs=max_runs, finalists=finalists), asked)
+    named: dict[str, Any] = {
+        "models": models,
+        "mode": mode.value,
+        "spaces": spaces,
+        "pruning": pruning.value,
+    }
+    named |= {"max_runs": max_runs, "finalists": finalists, "transfer_from": transfer_from}
+    _run(_plan(asked, **named), asked)
 
 
 def _models_and_spaces(

@@ -39,6 +39,7 @@ from foresweep.search.local import LocalEngine, TaskFailed, warm_up
 from foresweep.search.plan import SweepPlan
 from foresweep.search.proposals import ADAPTIVE, Proposal, baseline_proposals, propose
 from foresweep.search.stage import Stage, plan_record, require_writable, set_stage
+from foresweep.search.transfer import transfer_proposals
 from foresweep.search.trial import LeakTest, Prepare, Prepared, Trial, TrialResult
 from foresweep.tracker.hardware import SystemWatch
 from foresweep.tracker.tracker import Heartbeat, Tracker
@@ -73,6 +74,7 @@ def run_sweep(plan: SweepPlan, *, tracker: Tracker, runs_dir: Path, listen: List
     warm_up(engine.models)
     loaded = load_panel(plan.data, actions=plan.actions)
     stage = set_stage(plan, tracker, engine, runs_dir, loaded.panel, listen)
+    proposals = (*transfer_proposals(plan, tracker, stage.fingerprints), *proposals)
     search_spaces(plan, tracker, stage.fingerprints)  # refused before anything is trained
     listen(DataReady(loaded.panel, stage.split, loaded.report))
     prepared = _prepare(stage, proposals)
@@ -307,6 +309,8 @@ def _attempt(
         source=prepared.proposal.source,
         tags=(CONTAMINATED,) if is_contaminated(stage, prepared) else (),
     )
+    if prepared.proposal.note:
+        tracker.add_note(run.run_id, prepared.proposal.note)
     stage.listen(TrialStarted(run))
     if cause:
         finished = tracker.finish_run(run.run_id, "failed", error=cause)

@@ -17,7 +17,8 @@ from typing import Any
 
 from pairs import Row, paired, table
 
-from foresweep.search.local import PRELOADED_MODELS, LocalEngine, warm_up
+from foresweep.search.engine import run_task
+from foresweep.search.local import PRELOADED_MODELS, LocalEngine
 
 MODELS = ("toto", "kronos", "chronos2")
 MOST_MS = 300.0
@@ -26,12 +27,12 @@ MOST_MS = 300.0
 def rows(quick: bool = False) -> list[Row]:
     """The table's line; `quick`: fewer rounds."""
     engine = LocalEngine(MODELS)
-    warm_up(engine.models)
+    engine.warm_up()
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
 
         def ours() -> object:
-            return engine.run(ready, log=log, on_progress=lambda _: None)
+            return run_task(engine, ready, log=log)
 
         started = time.perf_counter()
         seen = {ours(), ours()}

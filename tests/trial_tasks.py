@@ -6,14 +6,14 @@ import os
 import sys
 from dataclasses import dataclass
 
-from foresweep.search.channel import PipeChannel
+from foresweep.search.channel import Channel
 
 
 @dataclass(frozen=True)
 class Endless:
     """Report the worker's pid until the pipe closes."""
 
-    def __call__(self, channel: PipeChannel) -> None:
+    def __call__(self, channel: Channel) -> None:
         step = 0
         while True:
             step += 1
@@ -24,7 +24,7 @@ class Endless:
 class Twice:
     number: int
 
-    def __call__(self, channel: PipeChannel) -> int:
+    def __call__(self, channel: Channel) -> int:
         return 2 * self.number
 
 
@@ -32,7 +32,7 @@ class Twice:
 class Report:
     """Report a few steps and give back a number."""
 
-    def __call__(self, channel: PipeChannel) -> int:
+    def __call__(self, channel: Channel) -> int:
         for step in (1, 2, 3):
             channel(step, {"tune_pct_mae": step / 10}, {})
         print("printed by the trial")
@@ -43,7 +43,7 @@ class Report:
 class Raise:
     error: Exception
 
-    def __call__(self, channel: PipeChannel) -> None:
+    def __call__(self, channel: Channel) -> None:
         raise self.error
 
 
@@ -51,13 +51,13 @@ class Raise:
 class KillItself:
     signal: int
 
-    def __call__(self, channel: PipeChannel) -> None:
+    def __call__(self, channel: Channel) -> None:
         os.kill(os.getpid(), self.signal)
 
 
 @dataclass(frozen=True)
 class SayPid:
-    def __call__(self, channel: PipeChannel) -> int:
+    def __call__(self, channel: Channel) -> int:
         return os.getpid()
 
 
@@ -67,5 +67,5 @@ class Loaded:
 
     names: tuple[str, ...]
 
-    def __call__(self, channel: PipeChannel) -> tuple[str, ...]:
+    def __call__(self, channel: Channel) -> tuple[str, ...]:
         return tuple(n for n in self.names if n in sys.modules)

@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from foresweep.lifecycle.predict import predict_panel
     from foresweep.models.checkpoint import read_checkpoint as load_checkpoint
     from foresweep.records import Run, Sweep, Trial, Verdict
+    from foresweep.search.crew import Crew
     from foresweep.search.plan import SweepPlan
-    from foresweep.search.start import sweep, train
+    from foresweep.search.start import resume, sweep, train
     from foresweep.selection.start import verdict
     from foresweep.tracker.tracker import Tracker
 
 __all__ = [
+    "Crew",
     "ForesweepError",
     "HyperparamTracker",
     "Run",
@@ -31,12 +33,14 @@ __all__ = [
     "load_checkpoint",
     "load_panel",
     "predict_panel",
+    "resume",
     "sweep",
     "train",
     "verdict",
 ]
 
 _HOMES = {
+    "Crew": "foresweep.search.crew",
     "ForesweepError": "foresweep.errors",
     "HyperparamTracker": "foresweep.compat",
     "Run": "foresweep.records",
@@ -48,6 +52,7 @@ _HOMES = {
     "load_checkpoint": "foresweep.models.checkpoint",
     "load_panel": "foresweep.data.sources",
     "predict_panel": "foresweep.lifecycle.predict",
+    "resume": "foresweep.search.start",
     "sweep": "foresweep.search.start",
     "train": "foresweep.search.start",
     "verdict": "foresweep.selection.start",

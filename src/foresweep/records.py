@@ -81,6 +81,8 @@ class Sweep:
     state: SweepState
     started_at: datetime
     finished_at: datetime | None
+    num_trials: int = 0
+    stop_asked_at: datetime | None = None  # by another process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

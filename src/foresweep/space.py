@@ -249,6 +249,19 @@ def _dimension(spec: Mapping[str, Any], where: str) -> Dimension:
     return make_range(spec["low"], spec["high"], bool(spec.get("log")), spec.get("step"), where)
 
 
+def as_spec(dimension: Dimension) -> dict[str, Any]:
+    """A dimension in the words of a space file; `from_spec` reads it back."""
+    if isinstance(dimension, Choice):
+        return {"choices": list(dimension.values)}
+    spec: dict[str, Any] = {"low": dimension.low, "high": dimension.high, "log": dimension.log}
+    return spec | ({"step": dimension.step} if isinstance(dimension, Int) else {})
+
+
+def from_spec(name: str, spec: Mapping[str, Any]) -> Dimension:
+    """The dimension that a table of a space file says. Raises SpaceError, UnknownName."""
+    return _dimension(spec, name)
+
+
 def make_range(low: Any, high: Any, log: bool, step: Any, where: str) -> Float | Int:
     """A range of whole numbers where both ends are. Raises SpaceError."""
     if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in (low, high)):

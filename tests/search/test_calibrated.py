@@ -20,9 +20,9 @@ from foresweep.models.base import DEFAULT_LEVELS
 from foresweep.models.baselines import Drift
 from foresweep.models.calibration import FILE, Calibrated
 from foresweep.records import Run
+from foresweep.search.attempt import EQUALS_LAST_VALUE
 from foresweep.search.plan import SweepPlan, by_hand
 from foresweep.search.start import sweep
-from foresweep.search.sweep import EQUALS_LAST_VALUE
 from foresweep.selection.leaderboard import leaderboard
 from foresweep.tracker.tracker import Tracker
 from planted_model import plugin

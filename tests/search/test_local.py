@@ -15,7 +15,8 @@ import pytest
 from foresweep.errors import DataError, WorkerDied
 from foresweep.models.base import TrialPruned
 from foresweep.search.channel import Progress
-from foresweep.search.local import LocalEngine, TaskFailed
+from foresweep.search.engine import TaskFailed, run_task
+from foresweep.search.local import LocalEngine
 from planted_model import plugin
 from trial_tasks import KillItself, Raise, Report, SayPid
 
@@ -23,12 +24,12 @@ ENGINE = LocalEngine()
 
 
 def run(task: object, tmp_path: Path) -> object:
-    return ENGINE.run(task, log=tmp_path / "training.log", on_progress=lambda _: None)  # type: ignore[arg-type]
+    return run_task(ENGINE, task, log=tmp_path / "training.log")  # type: ignore[arg-type]
 
 
 def test_the_result_and_every_scored_step_come_back(tmp_path: Path) -> None:
     heard: list[Progress] = []
-    result = ENGINE.run(Report(), log=tmp_path / "training.log", on_progress=heard.append)
+    result = run_task(ENGINE, Report(), log=tmp_path / "training.log", on_progress=heard.append)
     assert result == 42
     assert [(p.step, p.scores["tune_pct_mae"]) for p in heard] == [(1, 0.1), (2, 0.2), (3, 0.3)]
 
@@ -77,12 +78,15 @@ def test_a_worker_whose_head_is_killed_leaves(tmp_path: Path) -> None:
             sys.path.insert(0, {str(Path(__file__).parents[1])!r})
             from pathlib import Path
             from trial_tasks import Endless
+            from foresweep.search.engine import run_task
             from foresweep.search.local import LocalEngine
 
             def show(progress):
                 print(int(progress.scores["pid"]), flush=True)
 
-            LocalEngine().run(Endless(), log=Path({str(tmp_path)!r}) / "log", on_progress=show)
+            run_task(
+                LocalEngine(), Endless(), log=Path({str(tmp_path)!r}) / "log", on_progress=show
+            )
             """
         )
     )
@@ -106,10 +110,10 @@ def test_a_script_without_a_main_guard_can_run_tasks(tmp_path: Path) -> None:
             sys.path.insert(0, {str(Path(__file__).parents[1])!r})
             from pathlib import Path
             from trial_tasks import Twice
+            from foresweep.search.engine import run_task
             from foresweep.search.local import LocalEngine
             print("script", flush=True)
-            print(LocalEngine().run(Twice(21), log=Path({str(tmp_path)!r}) / "log",
-                                    on_progress=print))
+            print(run_task(LocalEngine(), Twice(21), log=Path({str(tmp_path)!r}) / "log"))
             """
         )
     )
@@ -126,9 +130,10 @@ def loaded_in_worker(tmp_path: Path, models: tuple[str, ...], names: tuple[str, 
         sys.path[:0] = [{str(Path(__file__).parents[1])!r}, {str(tmp_path)!r}]
         from pathlib import Path
         from trial_tasks import Loaded
+        from foresweep.search.engine import run_task
         from foresweep.search.local import LocalEngine
-        print(*LocalEngine({models!r}).run(Loaded({names!r}), log=Path({str(tmp_path)!r}) / "log",
-                                           on_progress=print))
+        print(*run_task(LocalEngine({models!r}), Loaded({names!r}),
+                        log=Path({str(tmp_path)!r}) / "log"))
         """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],

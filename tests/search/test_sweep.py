@@ -17,8 +17,8 @@ from foresweep.metrics import METRICS
 from foresweep.models.base import Forecast, Resources
 from foresweep.models.baselines import Walk
 from foresweep.records import Run, RunState
+from foresweep.search.engine import TaskFailed
 from foresweep.search.events import Event, LeakTested, TrialSkipped
-from foresweep.search.local import TaskFailed
 from foresweep.search.plan import TINY_STEP_CAP, SweepPlan, by_hand
 from foresweep.search.start import sweep, train
 from foresweep.search.trial import Ground, LeakTest
@@ -196,7 +196,7 @@ def test_the_demo_panel_is_what_the_sweep_says_it_is(swept: Place) -> None:
 def test_the_load_of_the_machine_stands_beside_the_curves(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("foresweep.search.sweep.SYSTEM_EVERY_S", 0.02)
+    monkeypatch.setattr("foresweep.search.attempt.SYSTEM_EVERY_S", 0.02)
     runs = place.sweep(PLAN)
     with Tracker(place.db) as tracker:
         names = {c.name for r in runs for c in tracker.get_curves(r.run_id)}

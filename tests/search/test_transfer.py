@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import learning_model
 from foresweep.errors import UnknownName, UsageError
 from foresweep.records import Run, RunState
-from foresweep.search.finalists import EQUALS_LAST_VALUE
+from foresweep.search.attempt import EQUALS_LAST_VALUE
 from foresweep.search.plan import SweepPlan
 from foresweep.search.proposals import Proposal, load_space
 from foresweep.search.start import sweep
@@ -200,6 +200,15 @@ def test_runs_that_teach_nothing_here_hand_nothing_on(book: Book) -> None:
     book.run(float("nan"), batch_size=9)
     book.run(1.0, model="kronos", batch_size=10)
     assert [p.source for p in book.proposals()] == [f"transfer: from {kept.run_id}"]
+
+
+def test_a_sweep_that_goes_on_is_handed_what_it_was_handed_when_it_began(book: Book) -> None:
+    first = book.run(2.0)
+    book.run(1.0, gradient_clip=0.7)
+    plan = REAL.checked()
+    found = transfer_proposals(plan, book.tracker, CELLS, before=first.finished_at)
+    assert [p.source for p in found] == [f"transfer: from {first.run_id}"]
+    assert len(transfer_proposals(plan, book.tracker, CELLS)) == 2
 
 
 def test_without_such_runs_it_is_said_how_to_make_some(book: Book) -> None:

@@ -79,7 +79,8 @@ class LiveView:
             disable=not self.console.is_terminal,
         )
         self.whole: TaskID | None = None
-        self.running: TaskID | None = None
+        self.running: dict[str, TaskID] = {}  # by run
+        self.steps: dict[str, int] = {}  # that running runs have taken
         self.some_complete = False  # of what was asked for, baselines beside it aside
         self.steps_done = 0  # of finished trials: what the time left is reckoned from
         self.steps_planned = 0
@@ -122,6 +123,12 @@ class LiveView:
                 self._data_ready(event)
             case events.Planned():
                 self._planned(event)
+            case events.Estimated():
+                at_once = f" on {event.workers} workers" if event.workers > 1 else ""
+                self.say(
+                    f"{event.num_trials} trials take about {seconds(event.seconds)}{at_once}, "
+                    f"reckoned from a few real steps."
+                )
             case events.LeakTested():
                 self.say(f"leak test: {event.model} passed ({event.seconds:.1f} s)", "dim")
             case events.SpaceNarrowed():
@@ -143,6 +150,15 @@ class LiveView:
                 )
                 self._advance_whole(event.prepared.config)
                 self.some_complete |= self._asked_for(event.earlier)
+            case events.TrialRetried():
+                self.steps_done -= _steps(event.run.hyperparams)  # it is not done
+                self.say(f"{self._name_of_run(event.run)}: {event.how}", "yellow")
+            case events.Waiting():
+                self.say(f"Waiting: {event.why}.", "dim")
+            case events.BudgetSpent():
+                self.say(f"Budget: {event.why}; no further trial is begun.", "yellow")
+            case events.Resumed():
+                self._resumed(event)
             case events.FinalistsChosen():
                 self._finalists(event)
             case events.SeedsCompared():
@@ -168,6 +184,14 @@ class LiveView:
         for line in evidence_lines(split):
             self.say(line, "yellow")
         self.test_from = str(panel.timeline[split.part("test").start].astype("datetime64[D]"))
+
+    def _resumed(self, event: events.Resumed) -> None:
+        self.say(
+            f"Sweep {event.sweep.sweep_id} goes on: {event.num_done} trials are done, "
+            f"{event.num_open} were broken off and go on from their last training state."
+        )
+        if event.source_note:
+            self.say(f"Data: {event.source_note}.", "yellow")
 
     def _planned(self, event: events.Planned) -> None:
         for refused in event.refused:
@@ -235,11 +259,13 @@ class LiveView:
         return self._name(run) + (f", seed {run.seed}" if several else "")
 
     def _started(self, event: events.TrialStarted) -> None:
-        name = self._name_of_run(event.run)
-        self.running = self.bars.add_task(name, total=_steps(event.run.hyperparams))
+        run = event.run
+        name = self._name_of_run(run) + (f", attempt {run.attempt}" if run.attempt > 1 else "")
+        self.running[run.run_id] = self.bars.add_task(name, total=_steps(run.hyperparams))
 
     def _progressed(self, event: events.TrialProgressed) -> None:
-        if self.running is None:
+        task = self.running.get(event.run.run_id)
+        if task is None:
             return
         scores = event.scores
         shown: dict[str, Any] = {
@@ -247,16 +273,15 @@ class LiveView:
             "pct_mae": number(scores["tune_pct_mae"]) if "tune_pct_mae" in scores else None,
             "skill": percent(scores["tune_skill"]) if "tune_skill" in scores else None,
         }
-        self.bars.update(
-            self.running, completed=event.step, **{k: v for k, v in shown.items() if v}
-        )
-        if self.whole is not None:
-            self.bars.update(self.whole, completed=self.steps_done + event.step)
+        self.bars.update(task, completed=event.step, **{k: v for k, v in shown.items() if v})
+        self.steps[event.run.run_id] = event.step
+        self._move_whole()
 
     def _finished(self, run: Run) -> None:
-        if self.running is not None:
-            self.bars.remove_task(self.running)
-            self.running = None
+        task = self.running.pop(run.run_id, None)
+        if task is not None:
+            self.bars.remove_task(task)
+        self.steps.pop(run.run_id, None)
         self._advance_whole(run.hyperparams)
         self.some_complete |= run.state == "complete" and self._asked_for(run)
         name = self._name_of_run(run)
@@ -277,8 +302,12 @@ class LiveView:
 
     def _advance_whole(self, config: Mapping[str, Any]) -> None:
         self.steps_done += _steps(config)
+        self._move_whole()
+
+    def _move_whole(self) -> None:
         if self.whole is not None:
-            self.bars.update(self.whole, completed=self.steps_done)
+            done = self.steps_done + sum(self.steps.values())
+            self.bars.update(self.whole, completed=done)
 
     def say_stopped(self) -> None:
         self.bars.stop()

@@ -24,6 +24,7 @@ from foresweep.cli import (
     reproduce,
     spaces,
     sweep,
+    sweeps,
     verdict,
 )
 from foresweep.errors import ForesweepError
@@ -38,6 +39,9 @@ app = typer.Typer(
 )
 app.command()(sweep.sweep)
 app.command()(sweep.train)
+app.command()(sweeps.sweeps)
+app.command()(sweeps.status)
+app.command()(sweeps.stop)
 app.command()(look.best)
 app.command()(query.runs)
 app.command()(look.show)

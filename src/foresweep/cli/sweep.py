@@ -9,6 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from foresweep.cli.crew import (
+    DryRun,
+    Gpus,
+    Resume,
+    StepBudget,
+    TimeBudget,
+    TrialTimeout,
+    Workers,
+    as_seconds,
+    make_crew,
+    threads_each,
+)
 from foresweep.cli.options import (
     Data,
     Db,
@@ -18,12 +30,11 @@ from foresweep.cli.options import (
     MicroBatch,
     Runs,
     Size,
-    Threads,
     parse_values,
     refuse_size_beside_weights,
-    settings,
     sharing,
 )
+from foresweep.cli.running import again, as_horizons, list_only, run
 from foresweep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -109,6 +120,23 @@ MirrorOption = Annotated[
         metavar="NAME",
     ),
 ]
+ThreadsOrAuto = Annotated[
+    int | None,
+    typer.Option(
+        help="Torch threads of a trial. Default: 1 on up to 4 cores, else the cores shared among "
+        "the workers.",
+        min=1,
+    ),
+]
+Horizons = Annotated[
+    str,
+    typer.Option(
+        "--horizon",
+        help="Bars forecast and scored. Several, as 1,5,20, make a family of sweeps that are "
+        "judged together.",
+        metavar="H[,H]",
+    ),
+]
 Actions = Annotated[
     str | None, typer.Option(help="Splits file: item, date, ratio (ratio 1: a real move).")
 ]
@@ -120,7 +148,6 @@ class Asked:
     """The options that both commands take."""
 
     data: Data = None
-    horizon: Horizon = 5
     objective: Objective = "pct_mae"
     size: SizeOption = None
     pretrained: Pretrained = None
@@ -131,7 +158,7 @@ class Asked:
     stride: Stride = None
     max_context: MaxContext = None
     device: Device = "auto"
-    threads: Threads = 1
+    threads: ThreadsOrAuto = None
     micro_batch: MicroBatch = None
     inference_batch: InferenceBatch = 64
     gradient_checkpointing: GradientCheckpointing = False
@@ -191,17 +218,38 @@ def sweep(
             metavar="MODEL",
         ),
     ] = None,
+    horizon: Horizons = "5",
+    workers: Workers = None,
+    gpus: Gpus = None,
+    trial_timeout: TrialTimeout = None,
+    time_budget: TimeBudget = None,
+    step_budget: StepBudget = None,
+    resume: Resume = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Train research-backed configs beside the baselines and rank them on the same windows."""
-    models, spaces = _models_and_spaces(files or [], model or [], values or [])
-    named: dict[str, Any] = {
-        "models": models,
-        "mode": mode.value,
-        "spaces": spaces,
-        "pruning": pruning.value,
+    from foresweep.search.plan import at_horizons
+
+    crew = make_crew(workers, gpus, trial_timeout)
+    budget = {
+        "max_runs": max_runs,
+        "time_budget_s": as_seconds("--time-budget", time_budget),
+        "step_budget": step_budget,
     }
-    named |= {"max_runs": max_runs, "finalists": finalists, "transfer_from": transfer_from}
-    _run(_plan(asked, **named), asked)
+    if resume is not None:
+        again(resume, asked, crew, budget, dry_run=dry_run)
+        return
+    models, spaces = _models_and_spaces(files or [], model or [], values or [])
+    plan = _plan(
+        asked, crew.slots, models=models, mode=mode.value, spaces=spaces, finalists=finalists,
+        pruning=pruning.value, transfer_from=transfer_from, **budget,
+    )  # fmt: skip
+    plans = at_horizons(plan.checked(), as_horizons(horizon))
+    if dry_run:
+        for one in plans:
+            list_only(one, asked, crew)
+        return
+    raise typer.Exit(max(run(one, asked, crew) for one in plans))
 
 
 def _models_and_spaces(
@@ -227,15 +275,17 @@ def train(
         list[str] | None,
         typer.Option("--set", help="A hyperparameter: key=value; repeatable.", metavar="KEY=VALUE"),
     ] = None,
+    horizon: Horizon = 5,
 ) -> None:
     """Train one config by hand; tracked, scored and ranked like any other."""
+    from foresweep.search.crew import Crew
     from foresweep.search.plan import by_hand
 
-    plan = _plan(asked, models=(model,), mode="by hand", max_runs=1)
-    _run(by_hand(plan, parse_values(values or [])), asked)
+    plan = _plan(asked, 1, models=(model,), mode="by hand", max_runs=1, horizon=horizon)
+    raise typer.Exit(run(by_hand(plan, parse_values(values or [])).checked(), asked, Crew()))
 
 
-def _plan(asked: Asked, **rest: Any) -> SweepPlan:
+def _plan(asked: Asked, workers: int, **rest: Any) -> SweepPlan:
     from foresweep.data.sources import default_source
     from foresweep.models.base import Resources
     from foresweep.search.plan import SweepPlan
@@ -244,7 +294,6 @@ def _plan(asked: Asked, **rest: Any) -> SweepPlan:
     refuse_size_beside_weights(asked.size, asked.pretrained)
     return SweepPlan(
         data=asked.data or default_source(load_settings().data),
-        horizon=asked.horizon,
         objective=asked.objective,
         size=None if asked.pretrained else (asked.size or Size.tiny).value,
         pretrained=asked.pretrained,
@@ -258,31 +307,10 @@ def _plan(asked: Asked, **rest: Any) -> SweepPlan:
         actions=asked.actions,
         resources=Resources(
             device=asked.device,
-            threads=asked.threads,
+            threads=threads_each(asked.threads, workers),
             micro_batch=asked.micro_batch,
             inference_batch=asked.inference_batch,
             gradient_checkpointing=asked.gradient_checkpointing,
         ),
         **rest,
     )
-
-
-def _run(plan: SweepPlan, asked: Asked) -> None:
-    from foresweep.cli.live import LiveView
-    from foresweep.cli.mirrors import Mirrors
-    from foresweep.cli.options import open_tracker
-    from foresweep.search.sweep import run_sweep
-
-    plan = plan.checked()  # before anything is said
-    places = settings(asked.db, asked.runs)
-    with open_tracker(asked.db) as tracker, LiveView(tracker, plan) as view:
-        with Mirrors(asked.mirror or [], view.say_warning) as mirrored:
-            listen = mirrored.beside(view.on_event)
-            try:
-                done = run_sweep(plan, tracker=tracker, runs_dir=places.runs_dir, listen=listen)
-            except KeyboardInterrupt:
-                view.say_stopped()
-                raise typer.Exit(130) from None
-        view.conclude(done)
-        if not view.some_complete:
-            raise typer.Exit(1)

@@ -47,7 +47,9 @@ def percent(value: float | None, digits: int = 1) -> str:
 def seconds(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.1f} s" if value < 100 else f"{value / 60:.0f} min"
+    if value < 100:
+        return f"{value:.1f} s"
+    return f"{value / 60:.0f} min" if value < 6000 else f"{value / 3600:.1f} h"
 
 
 def config_name(run: Run) -> str:

@@ -87,14 +87,19 @@ def derive_checkpoint(
     """
     known = read_checkpoint(source)
     kept = [name for name in known.card["files"] if name not in (CONFIG, *leave)]
-    written = write_checkpoint(path, model=known.model, config=config, card=known.card)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.derived")
+    shutil.rmtree(temporary, ignore_errors=True)
+    written = write_checkpoint(temporary, model=known.model, config=config, card=known.card)
     files = dict(written.card["files"])
     try:
         for name in kept:
-            shutil.copyfile(source / name, path / name)
+            shutil.copyfile(source / name, temporary / name)
             files[name] = known.card["files"][name]
-        write_bytes_atomic(path / CARD, _json({**written.card, "files": files}))
+        write_bytes_atomic(temporary / CARD, _json({**written.card, "files": files}))
+        os.rename(temporary, path)  # as with all checkpoints: a reader sees all of it or nothing
+        sync_folder(path.parent)
     except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
     return read_checkpoint(path)
 

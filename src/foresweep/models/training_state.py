@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,31 @@ def state_file(out: Path, first_step: int) -> Path:
 def clear_states(out: Path) -> None:
     """Remove the states of a training whose checkpoint is written."""
     shutil.rmtree(state_file(out, 0).parent, ignore_errors=True)
+
+
+def adopt_states(earlier: Iterable[Path], out: Path) -> Path | None:
+    """Take over what the newest of some attempts (their `out`, newest first) left to go on from.
+
+    The states of all its stages stand beside `out` afterwards, whole or not at all, so that the
+    attempt after this one needs no other. Gives back the attempt they are of; None: none left any.
+    Raises CheckpointError where they cannot be copied.
+    """
+    target = state_file(out, 0).parent
+    for attempt in earlier:
+        source = state_file(attempt, 0).parent
+        if attempt == out or not any(source.glob("*.safetensors")):
+            continue
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(source, temporary)
+            os.replace(temporary, target)
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot copy training state {source} to {target}: {error.strerror}"
+            ) from error
+        return attempt
+    return None
 
 
 def pack(

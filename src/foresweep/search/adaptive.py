@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
-from foresweep.records import Run, Sweep
+from foresweep.records import Run, RunState, Trial
+from foresweep.search.attempt import Assignment, attempts_at, is_open, seed_for
+from foresweep.search.choosing import prepare_some
 from foresweep.search.events import SpaceNarrowed
 from foresweep.search.focus import Focus, focus
 from foresweep.search.history import earlier_runs, told_of
 from foresweep.search.plan import SweepPlan
 from foresweep.search.proposals import ADAPTIVE, FOCUSED, load_spaces, within
-from foresweep.search.sampler import MOST_ATTEMPTS, Rounds, Sampler, tell_all
+from foresweep.search.sampler import MOST_ATTEMPTS, Rounds, Sampler, Told, tell_all
 from foresweep.search.stage import Stage
 from foresweep.search.tpe import TpeSampler
-from foresweep.search.trial import Prepare, Prepared
+from foresweep.search.trial import Prepared
 from foresweep.space import SearchSpace
 from foresweep.tracker.tracker import Tracker
 
@@ -24,57 +27,124 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Search:
-    """One head's side of the search. Not frozen: it knows what was tried."""
+    """One head's side of the search. Not frozen: it knows what was tried, here and elsewhere."""
 
     stage: Stage
-    sweep: Sweep
-    sampler: Sampler
-    left: int
-    """Trials that the budget still allows."""
+    sweep_id: str
+    fresh: Callable[[], Sampler]
+    """A sampler that was told nothing."""
+    budget: int
+    """Trials that are proposed here, at most, of all heads together."""
     known: set[str] = field(default_factory=set)
     """Configs, by hash, that were tried or are on record."""
+    number: int = 0
+    """Of the trial that was proposed last."""
+    told: list[Told] = field(default_factory=list)
+    running: dict[int, Told] = field(default_factory=dict)  # by trial number
+    proposed: int = 0
+    sampler: Sampler = field(init=False)
+    _met: set[int] = field(default_factory=set)  # trials of this head, and others' that ended
+    _last: int = 0
 
-    def next(self, number: int) -> Prepared | None:
-        """The config of trial `number`, ready to be tried; None: the budget or the space is used
-        up."""
-        if self.left <= 0:
+    def __post_init__(self) -> None:
+        self.sampler = self.fresh()
+
+    def next(self) -> Prepared | None:
+        """The next config, ready to be tried as trial `number`; None: the budget or the space is
+        used up."""
+        self.number = self._look_around() + 1
+        if self.proposed >= self.budget:
             return None
         for attempt in range(MOST_ATTEMPTS):
-            proposal = self.sampler.ask(number, attempt=attempt)
+            running = [self.running[n] for n in sorted(self.running)]
+            proposal = self.sampler.ask(self.number, running, attempt=attempt)
             if proposal is None:
                 return None
-            (found,) = self.stage.engine.run(
-                Prepare(self.stage.ground, (proposal,), self.stage.plan),
-                log=self.stage.runs_dir / "prepare.log",
-                on_progress=lambda _: None,
-            )
+            (found,) = prepare_some(self.stage, (proposal,))
             if found.refused:
                 logger.info("%s %s: %s", proposal.model, dict(proposal.config), found.refused)
             elif found.config_hash not in self.known:
-                self.left -= 1
-                self.known.add(found.config_hash)
-                return found  # type: ignore[no-any-return]
+                return found
         return None
+
+    def took(self, trial: Trial) -> None:
+        """The config proposed last is a trial of this head."""
+        self.proposed += 1
+        self.known.add(trial.config_hash)
+
+    def began(self, work: Assignment) -> None:
+        """A trial of this head runs."""
+        number, p = work.trial[1], work.prepared
+        self._met.add(number)
+        self.running[number] = Told(p.proposal.model, p.config, RunState.RUNNING, number=number)
 
     def tell(self, run: Run) -> None:
         """Take note of a trial that ended."""
-        plan, tracker = self.stage.plan, self.stage.tracker
-        self.sampler.tell(told_of(run, tracker, plan.objectives, sweep_id=self.sweep.sweep_id))
+        tracker, objectives = self.stage.tracker, self.stage.plan.objectives
+        self.running.pop(int(run.trial_number or 0), None)
+        self.learn([told_of(run, tracker, objectives, sweep_id=self.sweep_id)])
+
+    def learn(self, found: Iterable[Told]) -> None:
+        """Tell the sampler. What it is told is always in the order of the trials, whoever ended
+        first: the same results give the same proposals."""
+        for told in sorted(found, key=lambda t: t.number or 0):
+            self.told.append(told)
+            if told.number is not None and told.number < self._last:
+                self.sampler = self.fresh()
+                tell_all(self.sampler, self.told)
+            else:
+                self.sampler.tell(told)
+            self._last = max(self._last, told.number or 0)
+
+    def _look_around(self) -> int:
+        """How many trials the sweep has; what other heads have begun and ended is noted."""
+        tracker = self.stage.tracker
+        num_trials = tracker.pulse(self.sweep_id).num_trials
+        if num_trials == len(self._met):
+            return num_trials
+        runs = tracker.get_runs(sweep_id=self.sweep_id, include_hidden=True)
+        trials = tracker.get_trials(self.sweep_id)
+        others = [t for t in trials if t.number not in self._met]
+        held = set(tracker.held_elsewhere(self.sweep_id)) if others else set()
+        for trial in others:
+            self._note(trial, runs, is_held=trial.number in held)
+        self.proposed = sum(t.source == self.stage.plan.mode for t in trials)
+        return len(trials)
+
+    def _note(self, trial: Trial, runs: Iterable[Run], *, is_held: bool) -> None:
+        """A trial of another head: running, or ended and told."""
+        self.known.add(trial.config_hash)
+        attempts = attempts_at(runs, trial.number, seed_for(self.stage, trial.model_name))
+        if is_held or is_open(attempts):
+            self.running[trial.number] = Told(
+                trial.model_name, trial.config, RunState.RUNNING, number=trial.number
+            )
+            return
+        self._met.add(trial.number)
+        if not any(t.number == trial.number for t in self.told):
+            self.tell(attempts[0])
+        self.running.pop(trial.number, None)
 
 
-def begin(stage: Stage, sweep: Sweep, prepared: Iterable[Prepared]) -> Search:
-    """The search of a sweep whose first configs have been tried: earlier runs on the same windows
-    are told first. Raises SpaceError for a model with nothing to draw from."""
+def begin(
+    stage: Stage,
+    sweep_id: str,
+    prepared: Iterable[Prepared],
+    spaces: Mapping[str, SearchSpace | Focus],
+) -> Search:
+    """The search of a sweep that begins with `prepared`: earlier runs on the same windows, those of
+    this sweep among them, are told first."""
     plan, tracker = stage.plan, stage.tracker
     spent = [p for p in prepared if not p.refused and not p.proposal.is_free]
-    search = Search(stage, sweep, _samplers(stage, sweep), plan.budget - len(spent))
+    search = Search(stage, sweep_id, partial(_samplers, plan, spaces), plan.budget - len(spent))
+    told: list[Told] = []
     for model in plan.trained:
         runs = earlier_runs(tracker, model=model, fingerprints=stage.fingerprints, base=plan.base)
-        told = [told_of(r, tracker, plan.objectives, sweep_id=sweep.sweep_id) for r in runs]
-        tell_all(search.sampler, told)
+        told += [told_of(r, tracker, plan.objectives, sweep_id=sweep_id) for r in runs]
         if plan.again:  # what another sweep trained may be trained once more, not what this one did
-            runs = [r for r in runs if r.sweep_id == sweep.sweep_id]
+            runs = [r for r in runs if r.sweep_id == sweep_id]
         search.known |= {r.config_hash for r in runs}
+    search.learn(told)
     search.known |= {p.config_hash for p in spent}
     return search
 
@@ -102,15 +172,18 @@ def search_spaces(
     return found
 
 
-def _samplers(stage: Stage, sweep: Sweep) -> Rounds:
-    plan = stage.plan
-    spaces = search_spaces(plan, stage.tracker, stage.fingerprints)
+def write_narrowed(stage: Stage, sweep_id: str, spaces: Mapping[str, SearchSpace | Focus]) -> None:
+    """Keep the spaces that were narrowed as sweep files, to be looked at and edited."""
     for model, narrowed in spaces.items():
         if isinstance(narrowed, Focus):
-            file = stage.runs_dir / "spaces" / f"{sweep.sweep_id}-{model}.toml"
+            file = stage.runs_dir / "spaces" / f"{sweep_id}-{model}.toml"
             file.parent.mkdir(exist_ok=True)
-            file.write_text(narrowed.as_toml(plan.objective), "utf-8")
+            file.write_text(narrowed.as_toml(stage.plan.objective), "utf-8")
             stage.listen(SpaceNarrowed(model, narrowed.num_runs, file))
+
+
+def _samplers(plan: SweepPlan, spaces: Mapping[str, SearchSpace | Focus]) -> Rounds:
+    """One sampler a model, told nothing."""
     return Rounds(
         {
             model: TpeSampler(

@@ -1,4 +1,4 @@
-"""How a trial talks to the head of its sweep: messages over a pipe, one way but for an answer.
+"""How a trial talks to the head of its sweep: messages one way, but for an answer.
 
 The worker never writes to the database; it reports, and the head that holds the trial writes.
 After each scoring on tune the worker waits for the head to say whether to go on, so that where a
@@ -8,6 +8,7 @@ trial ends depends on its scores and not on who was faster.
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -16,6 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from foresweep.errors import ForesweepError
 from foresweep.models.base import TrialPruned
 
 PROGRESS_EVERY_S = 0.2
@@ -46,20 +48,32 @@ class Failed:
     kind: str  # the exception's class name
     traceback: str = field(repr=False)
 
+    @property
+    def for_memory(self) -> bool:
+        """Was there too little memory, on a GPU or on the machine?"""
+        short = any(words in self.error for words in ("allocate memory", "out of memory"))
+        return short or self.kind in ("MemoryError", "OutOfMemoryError")
 
-Message: TypeAlias = Progress | Done | Failed
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """The task's process ended without a word: said by its engine."""
+
+    how: str
+    for_memory: bool = False  # the kernel killed it for want of memory, as far as can be seen
+
+
+Message: TypeAlias = Progress | Done | Failed | Died
 
 
 class HeadGone(SystemExit):
-    """The head's end of the pipe is closed: nobody waits for this worker any more."""
+    """The head's end of the channel is closed: nobody waits for this worker any more."""
 
 
-@dataclass(slots=True)
-class PipeChannel:
-    """The worker's end. Given to training as its `report`; not frozen, it remembers the time."""
+class Channel:
+    """The worker's end. Given to training as its `report`."""
 
-    connection: Connection
-    last_sent: float = 0.0
+    _last_sent = 0.0
 
     def __call__(
         self,
@@ -73,25 +87,50 @@ class PipeChannel:
         with stop; HeadGone when there is no head.
         """
         now = time.monotonic()
-        if losses is None and now - self.last_sent < PROGRESS_EVERY_S:
+        if losses is None and now - self._last_sent < PROGRESS_EVERY_S:
             return
-        self.last_sent = now
+        self._last_sent = now
         means = None if losses is None else {k: origin_means(v) for k, v in losses.items()}
         self.send(Progress(step, {k: float(v) for k, v in scores.items()}, means))
-        if losses is not None and self._answer() == STOP:
+        if losses is not None and self.answer() == STOP:
             raise TrialPruned
 
-    def _answer(self) -> Any:
-        try:
-            return self.connection.recv()
-        except (EOFError, OSError) as error:
-            raise HeadGone(1) from error
+    def send(self, message: Message) -> None:
+        """Raises HeadGone."""
+        raise NotImplementedError
+
+    def answer(self) -> str:
+        """What the head says to a scoring. Raises HeadGone."""
+        raise NotImplementedError
+
+
+class PipeChannel(Channel):
+    """Over a pipe, on one machine."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
 
     def send(self, message: Message) -> None:
         try:
             self.connection.send(message)
         except OSError as error:
             raise HeadGone(1) from error
+
+    def answer(self) -> str:
+        try:
+            return str(self.connection.recv())
+        except (EOFError, OSError) as error:
+            raise HeadGone(1) from error
+
+
+def failed(error: BaseException) -> Failed:
+    """An exception in the words of a message."""
+    text = "".join(traceback.format_exception(error))
+    if isinstance(error, TrialPruned):
+        return Failed("pruned", TrialPruned.__name__, "")
+    ours = isinstance(error, ForesweepError)
+    line = str(error) if ours else f"{type(error).__name__}: {error}"
+    return Failed(" ".join(line.split()), type(error).__name__, text)
 
 
 def origin_means(losses: NDArray[np.float64]) -> tuple[float, ...]:

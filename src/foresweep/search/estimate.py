@@ -14,17 +14,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foresweep.data.demo import demo_panel
-from foresweep.data.splits import make_split
+from foresweep.data.panel import Panel
+from foresweep.data.splits import Split, make_split
 from foresweep.data.windows import TrainWindows, Windows
 from foresweep.errors import ConfigError, UnknownName, UsageError
-from foresweep.models.base import DEFAULT_LEVELS, Facts, Predictor, Scored, TrialPruned
+from foresweep.models.base import (
+    DEFAULT_LEVELS,
+    Facts,
+    ForecastModel,
+    Predictor,
+    Resources,
+    Scored,
+    TrialPruned,
+)
 from foresweep.models.config import make_config
 from foresweep.models.devices import bf16_is_fast, on_device
 from foresweep.models.gauge import count_parameters, peak_device_memory_mb, watched_steps
 from foresweep.models.registry import BASELINES, get_model
 from foresweep.models.training import EVALUATIONS
-from foresweep.search.channel import PipeChannel
-from foresweep.search.local import LocalEngine, TaskFailed, warm_up
+from foresweep.search.channel import Channel
+from foresweep.search.engine import TaskFailed, run_task
+from foresweep.search.local import LocalEngine
 from foresweep.search.plan import SweepPlan, by_hand
 from foresweep.search.trial import fitting, peak_memory_mb
 
@@ -70,13 +80,12 @@ def estimate(plan: SweepPlan, values: Mapping[str, Any]) -> Estimate:
     (proposal,) = plan.proposals
     if proposal.model in BASELINES:
         raise UsageError(f"{proposal.model} has no network: there is nothing to estimate")
-    warm_up(plan.models)
+    engine = LocalEngine(plan.models)
+    engine.warm_up()
     with tempfile.TemporaryDirectory() as folder:
         task = Measure(plan, Path(folder))
         try:
-            found: Estimate = LocalEngine(plan.models).run(
-                task, log=Path(folder) / "log", on_progress=lambda _: None
-            )
+            found: Estimate = run_task(engine, task, log=Path(folder) / "log")
         except TaskFailed as error:
             if error.failed.kind in (ConfigError.__name__, UnknownName.__name__):
                 raise UsageError(str(error)) from error
@@ -86,12 +95,12 @@ def estimate(plan: SweepPlan, values: Mapping[str, Any]) -> Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Task: the steps of the plan's one config."""
+    """Task: the steps of the plan's one config, on the demo panel."""
 
     plan: SweepPlan
     folder: Path
 
-    def __call__(self, channel: PipeChannel) -> Estimate:
+    def __call__(self, channel: Channel) -> Estimate:
         (proposal,) = self.plan.proposals
         resources = on_device(self.plan.resources)
         panel = demo_panel()
@@ -103,30 +112,43 @@ class Measure:
         facts = Facts(split.horizon, split.max_context, bars, self.plan.step_cap, fast)
         values = fitting(model.Config, proposal.config)
         config = model.resolve(make_config(model.Config, values, model=model.name), facts)
-        short = config
-        if getattr(config, "max_steps", None):
-            short = replace(config, max_steps=EVALUATIONS * (TIMED_STEPS + 1))
-        tune = Windows(panel, split, split.part("tune"))
-        look = Look(tune, split.max_context)
-        before = peak_memory_mb()
-        with watched_steps() as stages, contextlib.suppress(TrialPruned):
-            # pruned at the first scoring: everything is known, and no state was written
-            model.train(
-                train, short, resources, seed=self.plan.seed, horizon=split.horizon,
-                score=look, report=stop_when_scored, out=self.folder / "checkpoint",
-            )  # fmt: skip
-        return Estimate(
-            model=model.name,
-            config=asdict(config),
-            device=resources.device,
-            threads=resources.threads,
-            parameters=look.parameters,
-            stages=tuple(StageCost(s.trained_parameters, s.seconds_per_step) for s in stages),
-            seconds_per_forecast=look.seconds,
-            memory_before_mb=before,
-            peak_memory_mb=peak_memory_mb(),
-            device_memory_mb=peak_device_memory_mb(resources.device),
-        )
+        return measured(model, config, panel, split, resources, self.plan.seed, self.folder)
+
+
+def measured(
+    model: ForecastModel,
+    config: Any,
+    panel: Panel,
+    split: Split,
+    resources: Resources,
+    seed: int,
+    folder: Path,
+) -> Estimate:
+    """Take a few steps of a resolved config and look at what they cost."""
+    short = config
+    if getattr(config, "max_steps", None):
+        short = replace(config, max_steps=EVALUATIONS * (TIMED_STEPS + 1))
+    look = Look(Windows(panel, split, split.part("tune")), split.max_context)
+    train = TrainWindows(panel, split, split.part("train"))
+    before = peak_memory_mb()
+    with watched_steps() as stages, contextlib.suppress(TrialPruned):
+        # pruned at the first scoring: everything is known, and no state was written
+        model.train(
+            train, short, resources, seed=seed, horizon=split.horizon,
+            score=look, report=stop_when_scored, out=folder / "checkpoint",
+        )  # fmt: skip
+    return Estimate(
+        model=model.name,
+        config=asdict(config),
+        device=resources.device,
+        threads=resources.threads,
+        parameters=look.parameters,
+        stages=tuple(StageCost(s.trained_parameters, s.seconds_per_step) for s in stages),
+        seconds_per_forecast=look.seconds,
+        memory_before_mb=before,
+        peak_memory_mb=peak_memory_mb(),
+        device_memory_mb=peak_device_memory_mb(resources.device),
+    )
 
 
 @dataclass(slots=True)

@@ -33,6 +33,15 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True)
+class Estimated:
+    """What the trials will take, reckoned from a few real steps of some of them."""
+
+    num_trials: int
+    seconds: float  # of them all, on the workers there are
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
 class SpaceNarrowed:
     """A model's space was narrowed around its best runs, and written as a sweep file."""
 
@@ -69,6 +78,38 @@ class TrialFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class TrialRetried:
+    """Its process was killed or had too little memory: another attempt follows."""
+
+    run: Run  # the one that failed
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Nothing runs here, and the sweep is not at its end."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetSpent:
+    """No further trial is begun; those that run go on to their end."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A sweep goes on where it stood."""
+
+    sweep: Sweep
+    num_done: int  # trials that have come to their end
+    num_open: int  # begun, and broken off
+    source_note: str  # "" where the data are what they were and could be looked at
+
+
+@dataclass(frozen=True, slots=True)
 class TrialSkipped:
     """An equal config was trained before, on the same panel, task and seed."""
 
@@ -100,12 +141,17 @@ class SweepFinished:
 Event: TypeAlias = (
     DataReady
     | Planned
+    | Estimated
     | LeakTested
     | SpaceNarrowed
     | TrialStarted
     | TrialProgressed
     | TrialFinished
+    | TrialRetried
     | TrialSkipped
+    | Waiting
+    | BudgetSpent
+    | Resumed
     | FinalistsChosen
     | SeedsCompared
     | SweepFinished

@@ -7,32 +7,25 @@ They are further runs of the same trial, so that no count of trials grows by the
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
 
 from foresweep.metrics import METRICS, QUANTILE_METRICS, ranked_by
 from foresweep.records import Run, RunState
+from foresweep.search.attempt import (
+    EQUALS_LAST_VALUE,
+    Assignment,
+    attempts_at,
+    earlier_run,
+    is_open,
+    next_attempt,
+)
+from foresweep.search.budget import Budget
 from foresweep.search.events import FinalistsChosen, SeedsCompared, TrialSkipped
 from foresweep.search.stage import Stage
 from foresweep.search.trial import Prepared
 from foresweep.tracker.seeds import median_seed
-
-logger = logging.getLogger(__name__)
-
-EQUALS_LAST_VALUE = "equals last-value"
-"""Tag of a trained run whose medians are all the last close: point metrics do not rank it."""
-
-
-class Attempt(Protocol):
-    """Makes one run of a trial (sweep id, number) whose lease is held."""
-
-    def __call__(self, prepared: Prepared, trial: tuple[str, int], seed: int) -> Run: ...
-
-
-Earlier: TypeAlias = Callable[[Stage, Prepared, int], Run | None]
-"""The run on record that makes another of this seed needless."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,32 +57,94 @@ def choose_finalists(
     return tuple(c for _, _, c in sorted(able, key=lambda found: found[:2])[:count])
 
 
-def train_finalists(
-    stage: Stage, contenders: Iterable[Contender], *, attempt: Attempt, earlier: Earlier
-) -> None:
-    """Train the finalists with the plan's other seeds, and say of each which run stands for it.
+@dataclass(slots=True)
+class Finalist:
+    """A finalist and the seeds it still lacks. Not frozen: they get fewer."""
 
-    A seed that fails is on record with its cause, and the rest decide.
-    """
-    plan = stage.plan
-    metric = ranked_by(plan.objective)
-    chosen = choose_finalists(contenders, metric, plan.num_finalists)
-    stage.listen(FinalistsChosen(tuple(c.run for c in chosen), plan.seeds))
-    for finalist in chosen:
-        for seed in plan.other_seeds:
-            known = earlier(stage, finalist.prepared, seed)
+    contender: Contender
+    left: deque[int]
+    is_running: bool = False
+
+    @property
+    def trial(self) -> tuple[str, int]:
+        """Its own: where it was trained in another sweep, that one's."""
+        return str(self.contender.run.sweep_id), int(self.contender.run.trial_number or 0)
+
+
+@dataclass(slots=True)
+class Seeds:
+    """A source (head.py): the finalists' other seeds, one seed of a finalist at a time, since its
+    trial has one lease. A seed that fails is on record with its cause, and the rest decide."""
+
+    stage: Stage
+    sweep_id: str
+    budget: Budget
+    finalists: list[Finalist]
+
+    def next(self) -> Assignment | None:
+        for finalist in self.finalists:
+            if not finalist.is_running and (work := self._of(finalist)) is not None:
+                finalist.is_running = True
+                return work
+        return None
+
+    def ended(self, work: Assignment, run: Run) -> None:
+        (finalist,) = (f for f in self.finalists if f.is_running and f.trial == work.trial)
+        finalist.is_running = False
+        self._trained(finalist)
+
+    def others_work(self) -> bool:
+        """A seed that is left although workers are free is held by another head."""
+        return not self.budget.said and any(f.left for f in self.finalists)
+
+    def _of(self, finalist: Finalist) -> Assignment | None:
+        """The next seed of a finalist that nobody has trained or trains."""
+        stage, prepared = self.stage, finalist.contender.prepared
+        while finalist.left:
+            known = earlier_run(stage, prepared, finalist.left[0])
             if known is not None:
-                stage.listen(TrialSkipped(finalist.prepared, known))
-            elif trial := _lease(stage, finalist.run):
-                attempt(finalist.prepared, trial, seed)
-        runs = stage.tracker.get_seeds(finalist.run.run_id)
-        stage.listen(SeedsCompared(tuple(runs), median_seed(runs, metric)))
+                stage.listen(TrialSkipped(prepared, known))
+                self._trained(finalist)
+            elif not self._may_train(finalist):
+                return None
+            elif (work := self._leased(finalist)) is not None:
+                return work
+        return None
+
+    def _may_train(self, finalist: Finalist) -> bool:
+        """Does the budget allow another training, and is the trial's lease held here now?"""
+        config = finalist.contender.prepared.config
+        return self.budget.allows(config) and self.stage.tracker.take_lease(*finalist.trial)
+
+    def _leased(self, finalist: Finalist) -> Assignment | None:
+        """The next seed, its trial's lease held; None where another head has just ended it."""
+        stage, (sweep_id, number), seed = self.stage, finalist.trial, finalist.left[0]
+        stage.tracker.repair()
+        runs = stage.tracker.get_runs(sweep_id=sweep_id, include_hidden=True)
+        attempts = attempts_at(runs, number, seed)
+        if attempts and not is_open(attempts) and sweep_id == self.sweep_id:
+            stage.tracker.release_lease(sweep_id, number)
+            self._trained(finalist)
+            return None
+        return next_attempt(
+            stage, finalist.contender.prepared, finalist.trial, seed,
+            attempts if is_open(attempts) else (),
+        )  # fmt: skip
+
+    def _trained(self, finalist: Finalist) -> None:
+        finalist.left.popleft()
+        if finalist.left:
+            return
+        runs = self.stage.tracker.get_seeds(finalist.contender.run.run_id)
+        chosen = median_seed(runs, ranked_by(self.stage.plan.objective))
+        self.stage.listen(SeedsCompared(tuple(runs), chosen))
 
 
-def _lease(stage: Stage, run: Run) -> tuple[str, int] | None:
-    """The trial of a run, held by this process; None where another trains it now."""
-    trial = (str(run.sweep_id), int(run.trial_number or 0))
-    if stage.tracker.take_lease(*trial):
-        return trial
-    logger.warning("%s: another process trains its trial; a seed is left out", run.run_id)
-    return None
+def seeds_of_finalists(
+    stage: Stage, sweep_id: str, contenders: Iterable[Contender], budget: Budget
+) -> Seeds:
+    """The source of everything that is left to do with the plan's other seeds."""
+    plan = stage.plan
+    chosen = choose_finalists(contenders, ranked_by(plan.objective), plan.num_finalists)
+    stage.listen(FinalistsChosen(tuple(c.run for c in chosen), plan.seeds))
+    return Seeds(stage, sweep_id, budget, [Finalist(c, deque(plan.other_seeds)) for c in chosen])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
 from foresweep.data.splits import PARTS
 from foresweep.errors import ConfigError, UnknownName, UsageError
@@ -59,6 +60,9 @@ class SweepPlan:
     again: bool = False  # train equal configs once more
     resources: Resources = field(default_factory=Resources)
     pruning: str = "none"  # one of PRUNING
+    time_budget_s: float | None = None  # no trial begins later than this after a head began
+    step_budget: int | None = None  # optimiser steps of all trials together
+    family: str = ""  # shared by the sweeps of one question at several horizons
     spaces: Spaces = field(default_factory=Spaces)  # files and changes in place of the built-in
     transfer_from: str | None = None  # a model whose best runs are mapped onto the others
     proposals: tuple[Proposal, ...] = ()  # given outright (a run by hand) instead of by mode
@@ -226,6 +230,15 @@ class SweepPlan:
                 f"give it with --pretrained, or leave it out"
             )
         return parse_date(str(self.pretrain_cutoff))
+
+
+def at_horizons(plan: SweepPlan, horizons: Sequence[int]) -> tuple[SweepPlan, ...]:
+    """The same question at several horizons: a family of sweeps, judged together. Raises UsageError
+    for a horizon that is asked for twice."""
+    if len(set(horizons)) < len(horizons):
+        raise UsageError(f"--horizon {','.join(map(str, horizons))}: each horizon once")
+    family = uuid4().hex[:12] if len(horizons) > 1 else ""
+    return tuple(dataclasses.replace(plan, horizon=h, family=family) for h in horizons)
 
 
 def by_hand(plan: SweepPlan, values: Mapping[str, Any]) -> SweepPlan:

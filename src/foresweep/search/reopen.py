@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from foresweep.data.changes import changed_bars
 from foresweep.data.panel import Panel
 from foresweep.data.sources import load_panel
 from foresweep.data.splits import Split
@@ -51,6 +52,28 @@ def ground_of(sweep: Sweep, panel_path: Path) -> Ground:
         max_windows=int(plan.get("max_windows", MOST_WINDOWS)),
         seed=sweep.seed,
     )
+
+
+def reopen_for_more(sweep: Sweep, runs_dir: Path) -> tuple[Panel, str]:
+    """The panel of a sweep that is to go on, as `reopen` finds it, and what there is to say of its
+    source: "" where the old bars are still there and the same; newer ones are left out.
+
+    Raises as `reopen`; PanelChanged where the source says otherwise of old bars.
+    """
+    panel, _ = reopen(sweep, runs_dir)
+    source = str(sweep.plan.get("data", ""))
+    try:
+        today = load_panel(source, actions=sweep.plan.get("actions")).panel
+    except DataError as error:
+        return panel, f"the data were not looked at again: {error}"
+    changed = changed_bars(panel, today)
+    if changed:
+        raise PanelChanged(
+            f"{source}: {changed} when sweep {sweep.sweep_id} began; its runs and new ones would "
+            f"not have seen the same prices. Begin a new sweep, or give back the old data"
+        )
+    newer = len(today.timeline) - len(panel.timeline)
+    return panel, f"{newer} newer bars are left out: the sweep's windows are fixed" if newer else ""
 
 
 def _panels(runs_dir: Path, source: str, actions: str | None) -> Iterator[Panel]:

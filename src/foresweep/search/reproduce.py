@@ -19,14 +19,16 @@ from foresweep.models.base import Resources
 from foresweep.models.config import config_hash, make_config
 from foresweep.models.pretraining import Cutoff, weights_cutoff
 from foresweep.models.registry import ENSEMBLE, get_model
+from foresweep.models.training_state import clear_states
 from foresweep.records import REPRODUCES, Run, RunState, Sweep
-from foresweep.search.channel import PipeChannel, Progress
+from foresweep.search.channel import Channel, Progress
 from foresweep.search.contamination import CONTAMINATED
+from foresweep.search.engine import Engine, TaskFailed, run_task
 from foresweep.search.events import Listener, TrialFinished, TrialProgressed, TrialStarted
-from foresweep.search.local import LocalEngine, TaskFailed, warm_up
+from foresweep.search.local import LocalEngine
 from foresweep.search.reopen import ground_of, reopen
 from foresweep.search.stage import keep_panel, panel_file, require_writable
-from foresweep.search.trial import Trial, TrialResult
+from foresweep.search.trial import CHECKPOINT, Trial, TrialResult
 from foresweep.tracker.tracker import Heartbeat, Tracker
 
 PLACES = ("git_commit", "python", "platform", "cpu_model", "gpu_models")
@@ -114,24 +116,27 @@ def reproduce(run: Run, *, tracker: Tracker, runs_dir: Path, listen: Listener) -
     sweep = _sweep_of(run, tracker)
     require_writable(runs_dir)
     engine = LocalEngine((run.model_name,))
-    warm_up(engine.models)
-    panel = _same_panel(run, sweep, runs_dir)
-    cutoff = _same_config(run, sweep, engine, runs_dir)
-    again = _open(run, tracker)
-    listen(TrialStarted(again))
-    task = Trial(
-        ground=ground_of(sweep, panel),
-        model=run.model_name,
-        config=run.hyperparams,
-        resources=Resources(**run.resources),
-        seed=int(run.seed or 0),
-        out=(runs_dir / again.run_id).resolve(),
-        run_id=again.run_id,
-        fingerprints=run.fingerprints,
-        cutoff=cutoff,
-    )
-    with Heartbeat(tracker, (again.run_id,)):
-        again = _train(task, again, tracker, engine, listen)
+    engine.warm_up()
+    try:
+        panel = _same_panel(run, sweep, runs_dir)
+        cutoff = _same_config(run, sweep, engine, runs_dir)
+        again = _open(run, tracker)
+        listen(TrialStarted(again))
+        task = Trial(
+            ground=ground_of(sweep, panel),
+            model=run.model_name,
+            config=run.hyperparams,
+            resources=Resources(**run.resources),
+            seed=int(run.seed or 0),
+            out=(runs_dir / again.run_id).resolve(),
+            run_id=again.run_id,
+            fingerprints=run.fingerprints,
+            cutoff=cutoff,
+        )
+        with Heartbeat(tracker, (again.run_id,)):
+            again = _train(task, again, tracker, engine, listen)
+    finally:
+        engine.close()
     listen(TrialFinished(again))
     return _compared(run, again, tracker)
 
@@ -151,12 +156,12 @@ def _same_panel(run: Run, sweep: Sweep, runs_dir: Path) -> Path:
     return file
 
 
-def _same_config(run: Run, sweep: Sweep, engine: LocalEngine, runs_dir: Path) -> Cutoff | None:
+def _same_config(run: Run, sweep: Sweep, engine: Engine, runs_dir: Path) -> Cutoff | None:
     """Up to when the run's weights know the world. Raises SearchError where config and weights are
     not what they were."""
     task = Known(run.model_name, run.hyperparams, sweep.plan.get("pretrain_cutoff"))
     try:
-        made: Made = engine.run(task, log=runs_dir / "prepare.log", on_progress=lambda _: None)
+        made: Made = run_task(engine, task, log=runs_dir / "prepare.log")
     except TaskFailed as error:
         raise SearchError(f"run {run.run_id} cannot be trained again: {error}") from error
     if made.config_hash != run.config_hash:
@@ -184,7 +189,7 @@ class Known:
     config: Mapping[str, object]
     said_cutoff: str | None
 
-    def __call__(self, channel: PipeChannel) -> Made:
+    def __call__(self, channel: Channel) -> Made:
         model = get_model(self.model)
         config = make_config(model.Config, self.config, model=self.model)
         weights = model.weights_hash(config)
@@ -246,7 +251,7 @@ def _open(run: Run, tracker: Tracker) -> Run:
     )
 
 
-def _train(task: Trial, run: Run, tracker: Tracker, engine: LocalEngine, listen: Listener) -> Run:
+def _train(task: Trial, run: Run, tracker: Tracker, engine: Engine, listen: Listener) -> Run:
     """The run with what came of it on record. Raises SearchError where it is no scores."""
 
     def on_progress(progress: Progress) -> None:
@@ -255,8 +260,8 @@ def _train(task: Trial, run: Run, tracker: Tracker, engine: LocalEngine, listen:
 
     started = time.perf_counter()
     try:
-        result: TrialResult = engine.run(
-            task, log=task.out / "training.log", on_progress=on_progress
+        result: TrialResult = run_task(
+            engine, task, log=task.out / "training.log", on_progress=on_progress, beside=False
         )
     except KeyboardInterrupt:
         tracker.cancel_run(run.run_id)
@@ -267,6 +272,8 @@ def _train(task: Trial, run: Run, tracker: Tracker, engine: LocalEngine, listen:
         raise SearchError(
             f"the second training failed: {error}; it is on record: foresweep show {run.run_id}"
         ) from error
+    finally:
+        clear_states(task.out / CHECKPOINT)  # nothing will go on from here
     return tracker.finish_run(
         run.run_id,
         RunState.COMPLETE,

@@ -15,10 +15,11 @@ from foresweep.data.splits import PARTS, Split
 from foresweep.data.tables import read_panel, write_panel
 from foresweep.data.windows import Windows
 from foresweep.errors import DataError, SearchError
+from foresweep.search.engine import Engine
 from foresweep.search.events import Listener
 from foresweep.search.judge import Judge, judge_of
-from foresweep.search.local import LocalEngine
 from foresweep.search.plan import SweepPlan
+from foresweep.search.planrecord import ASKED, as_record
 from foresweep.search.trial import Ground
 from foresweep.tracker.tracker import Tracker
 
@@ -29,7 +30,7 @@ class Stage:
 
     plan: SweepPlan
     tracker: Tracker
-    engine: LocalEngine
+    engine: Engine
     runs_dir: Path
     ground: Ground
     panel: Panel
@@ -58,7 +59,7 @@ def require_writable(runs_dir: Path) -> None:
 def set_stage(
     plan: SweepPlan,
     tracker: Tracker,
-    engine: LocalEngine,
+    engine: Engine,
     runs_dir: Path,
     panel: Panel,
     listen: Listener,
@@ -135,6 +136,7 @@ def plan_record(stage: Stage) -> dict[str, Any]:
         "set": {name: str(d) for name, d in stage.plan.spaces.changes.items()},
         "stride": stage.plan.stride,
         "max_windows": stage.plan.max_windows,
+        ASKED: as_record(stage.plan),
         "items": [panel.items[i] for i in split.items],  # which lineage it belongs to
         "parts": {
             part.name: {

@@ -13,6 +13,7 @@ import itertools
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from foresweep.errors import ForesweepError, UsageError
@@ -21,7 +22,7 @@ from foresweep.models import registry
 from foresweep.models.base import Facts
 from foresweep.models.config import hyperparameters, make_config
 from foresweep.records import Run, RunState
-from foresweep.search.finalists import EQUALS_LAST_VALUE
+from foresweep.search.attempt import EQUALS_LAST_VALUE
 from foresweep.search.plan import SweepPlan
 from foresweep.search.proposals import Proposal, load_space, within
 from foresweep.search.trial import fitting
@@ -55,28 +56,37 @@ class Mapped:
 
 
 def transfer_proposals(
-    plan: SweepPlan, tracker: Tracker, fingerprints: Mapping[str, str]
+    plan: SweepPlan,
+    tracker: Tracker,
+    fingerprints: Mapping[str, str],
+    *,
+    before: datetime | None = None,
 ) -> tuple[Proposal, ...]:
     """The configs that the plan's `transfer_from` hands to each other model of a sweep on these
     windows, best first, handed round the models; () where nothing was asked for.
 
     They are of its best complete trained runs by the objective on tune (of several objectives the
     one that ranks), on the same windows of tune and val and from the same start, pretrained or
-    not; each says in its note where it comes from. Raises UsageError where there is no such run.
+    not; each says in its note where it comes from. `before` leaves later runs out, for a sweep that
+    goes on. Raises UsageError where there is no such run.
     """
     if plan.transfer_from is None:
         return ()
-    best = _best(plan, tracker, fingerprints)
+    best = _best(plan, tracker, fingerprints, before)
     targets = [m for m in plan.trained if m != plan.transfer_from]
     lists = [list(_for(model, best, plan)) for model in targets]
     rounds = itertools.zip_longest(*lists)
     return tuple(p for one_round in rounds for p in one_round if p is not None)
 
 
-def _best(plan: SweepPlan, tracker: Tracker, fingerprints: Mapping[str, str]) -> list[Run]:
+def _best(
+    plan: SweepPlan, tracker: Tracker, fingerprints: Mapping[str, str], before: datetime | None
+) -> list[Run]:
     """Runs of the source, one a config, best first by tune. Raises UsageError for none."""
     metric = ranked_by(plan.objective)
     known = tracker.get_runs(plan.transfer_from, fingerprint=fingerprints["val"])
+    if before is not None:
+        known = [r for r in known if r.finished_at is not None and r.finished_at <= before]
     fit = [r for r in known if _is_fit(r, plan, fingerprints["tune"], metric)]
     chosen = [median_seed(group, metric) for group in by_config(fit)]
     if not chosen:

@@ -18,7 +18,7 @@ from foresweep.data.panel import Panel
 from foresweep.data.splits import SHARES, PartName, Split, make_split
 from foresweep.data.tables import read_panel
 from foresweep.data.windows import TrainWindows
-from foresweep.errors import ForesweepError
+from foresweep.errors import CheckpointError, ForesweepError
 from foresweep.evaluation.backtest import calibrate, evaluate, make_scorer
 from foresweep.evaluation.leaks import check_no_leak, falling_scorer, thinned
 from foresweep.metrics import QUANTILE_METRICS
@@ -43,12 +43,15 @@ from foresweep.models.config import as_dict, config_hash, hyperparameters, make_
 from foresweep.models.devices import bf16_is_fast, on_device
 from foresweep.models.pretraining import Cutoff, weights_cutoff
 from foresweep.models.registry import BASELINES, get_model
-from foresweep.search.channel import PipeChannel
+from foresweep.models.training_state import adopt_states
+from foresweep.search.channel import Channel
 from foresweep.search.plan import SweepPlan
 from foresweep.search.proposals import Proposal
 
 IMPLIED = (("pretrained", None), ("size", None), ("size", "tiny"))
 """Laid under every config without being asked for."""
+CHECKPOINT = "checkpoint"
+"""The folder of a run's checkpoint in its own; its training states stand beside it."""
 SAME = 1e-12
 LEAK_STEPS = 2
 """A model that looks ahead does so from its first step: the leak test trains no longer, and scores
@@ -104,7 +107,7 @@ class Prepare:
     proposals: tuple[Proposal, ...]
     plan: SweepPlan
 
-    def __call__(self, channel: PipeChannel) -> tuple[Prepared, ...]:
+    def __call__(self, channel: Channel) -> tuple[Prepared, ...]:
         fast_bf16 = False
         if any(p.model not in BASELINES for p in self.proposals):
             used = on_device(self.plan.resources)  # a device that is not there stops the sweep here
@@ -114,6 +117,23 @@ class Prepare:
         bars = sum(len(train.values(i)) for i in range(panel.num_items))
         facts = Facts(split.horizon, split.max_context, bars, self.plan.step_cap, fast_bf16)
         return tuple(prepare(p, facts, self.plan) for p in self.proposals)
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Task: configs that are on record as trials, made ready once more; nothing is resolved anew,
+    so that a trial goes on with the config it began with."""
+
+    settled: tuple[Prepared, ...]
+    pretrain_cutoff: str | None
+
+    def __call__(self, channel: Channel) -> tuple[Prepared, ...]:
+        return tuple(self._with_cutoff(p) for p in self.settled)
+
+    def _with_cutoff(self, p: Prepared) -> Prepared:
+        model = get_model(p.proposal.model)
+        config = make_config(model.Config, p.config, model=p.proposal.model)
+        return replace(p, cutoff=weights_cutoff(model, config, self.pretrain_cutoff))
 
 
 def prepare(proposal: Proposal, facts: Facts, plan: SweepPlan) -> Prepared:
@@ -158,7 +178,7 @@ class LeakTest:
     seed: int
     out: Path
 
-    def __call__(self, channel: PipeChannel) -> None:
+    def __call__(self, channel: Channel) -> None:
         panel, split = self.ground.load()
         model = get_model(self.model)
         config = make_config(model.Config, self.config, model=self.model)
@@ -200,19 +220,14 @@ class Trial:
     fingerprints: Mapping[str, str]
     cutoff: Cutoff | None = None
     trained: Path | None = None  # a checkpoint of the same training, to be asked differently
+    earlier: tuple[Path, ...] = ()  # `out` of attempts that were broken off, newest first
 
-    def __call__(self, channel: PipeChannel) -> TrialResult:
+    def __call__(self, channel: Channel) -> TrialResult:
         panel, split = self.ground.load()
         model = get_model(self.model)
         config = make_config(model.Config, self.config, model=self.model)
         started = time.perf_counter()
-        if self.trained is None:
-            scorer = make_scorer(panel, split, seed=self.seed)
-            checkpoint = _train(model, config, panel, split, self, channel, scorer)
-        else:
-            checkpoint = derive_checkpoint(
-                self.trained, self.out / "checkpoint", config=as_dict(config), leave=(CALIBRATION,)
-            )
+        checkpoint = self._checkpoint(model, config, panel, split, channel)
         trained = time.perf_counter()
         checkpoint, predictor, made = _calibrated(model, config, checkpoint, panel, split, self)
         scores = evaluate(predictor, panel, split, seed=self.seed, out=self.out, made=made)
@@ -233,6 +248,31 @@ class Trial:
             scoring_time_s=time.perf_counter() - trained,
             peak_memory_mb=peak_memory_mb(),
         )
+
+    def _checkpoint(
+        self, model: ForecastModel, config: Any, panel: Panel, split: Split, channel: Channel
+    ) -> Checkpoint:
+        """Of a training from its start; or the rest of one that was broken off; or, where one like
+        it has ended, its weights, to be asked anew."""
+        out = self.out / CHECKPOINT
+        ended = [e / CHECKPOINT for e in self.earlier if is_whole(e / CHECKPOINT)]
+        trained = self.trained or next(iter(ended), None)
+        if trained is not None:
+            return derive_checkpoint(trained, out, config=as_dict(config), leave=(CALIBRATION,))
+        going_on = adopt_states([e / CHECKPOINT for e in self.earlier], out)
+        scorer = make_scorer(panel, split, seed=self.seed)
+        return _train(
+            model, config, panel, split, self, channel, scorer, resume=going_on is not None
+        )
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Was a training written to its end?"""
+    try:
+        read_checkpoint(checkpoint)
+    except CheckpointError:
+        return False
+    return True
 
 
 def card_of(
@@ -268,10 +308,14 @@ def _train(
     panel: Panel,
     split: Split,
     task: Trial | LeakTest,
-    channel: PipeChannel,
+    channel: Channel,
     score: Scorer,
-) -> Any:
-    """Train, and read back what was written: what is scored is what can be loaded again."""
+    *,
+    resume: bool = False,
+) -> Checkpoint:
+    """Train, or go on from the states beside the checkpoint to be, and read back what was written:
+    what is scored is what can be loaded again."""
+    out = task.out / CHECKPOINT
     checkpoint = model.train(
         TrainWindows(panel, split, split.part("train")),
         config,
@@ -280,7 +324,8 @@ def _train(
         horizon=split.horizon,
         score=score,
         report=channel,
-        out=task.out / "checkpoint",
+        out=out,
+        resume=out if resume else None,
     )
     return read_checkpoint(checkpoint.path)
 

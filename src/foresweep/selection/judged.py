@@ -8,6 +8,7 @@ from dataclasses import replace
 from foresweep.errors import UsageError
 from foresweep.evaluation.losses import LossPanel
 from foresweep.records import Verdict
+from foresweep.search.planrecord import family_of
 from foresweep.selection.cases import LEVEL, Opened, Record
 from foresweep.selection.leaderboard import PLAUSIBLE_SKILL
 from foresweep.selection.losstable import PartLosses
@@ -39,12 +40,12 @@ def verdict_on_runs(
     who: str = "",
 ) -> tuple[Verdict, ...]:
     """The verdicts on some runs, one a horizon, judged together; None: the best on val of a sweep
-    (default: the latest).
+    (default: the latest), and of the sweeps at other horizons that were asked for with it.
 
     That they are judged, and every look at test, is on record before it happens. Raises
     UsageError for two runs of the same windows, NotFound, CheckpointError where losses are gone.
     """
-    questions = [ask(tracker, run_id, sweep_id=sweep_id) for run_id in run_ids]
+    questions = _questions(tracker, run_ids, sweep_id)
     _require_different(questions)
     judging = tracker.begin_judging([q.candidate.run_id for q in questions], who=who)
     record = Record(judging.number, judging.lineage.num_trials)
@@ -64,6 +65,16 @@ def verdict_on_runs(
     )
     tracker.end_judging(judging, {v.candidate: v.without_test() for v in told})
     return told
+
+
+def _questions(
+    tracker: Tracker, run_ids: Sequence[str | None], sweep_id: str | None
+) -> list[Question]:
+    sweeps = tracker.list_sweeps()
+    if any(run_ids) or not sweeps:
+        return [ask(tracker, run_id, sweep_id=sweep_id) for run_id in run_ids]
+    family = family_of(tracker.get_sweep(sweep_id or "latest"), sweeps)
+    return [ask(tracker, None, sweep_id=sweep.sweep_id) for sweep in family]
 
 
 def _require_different(questions: Sequence[Question]) -> None:

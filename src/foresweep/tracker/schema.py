@@ -31,7 +31,7 @@ from sqlalchemy import Text as _Text
 
 from foresweep.errors import ConfigError
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration. Revisions are counted, so that a newer database is known by its number."""
 VERSION_TABLE = "foresweep_version"
 
@@ -135,6 +135,7 @@ sweeps = Table(
     Column("started_at", Instant, nullable=False),
     Column("finished_at", Instant),
     *_owner(),
+    Column("stop_asked_at", Instant),  # by another process; its heads see it and stop
     Index("ix_sweeps_started", "started_at"),
     Index("ix_sweeps_state", "state"),
 )
@@ -150,6 +151,7 @@ trials = Table(
     Column("train_hash", Text, nullable=False),
     Column("source", Text, nullable=False),
     Column("created_at", Instant, nullable=False),
+    Index("ix_trials_config", "sweep_id", "config_hash"),
 )
 
 leases = Table(

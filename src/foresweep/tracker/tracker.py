@@ -13,8 +13,9 @@ from typing import Any
 from sqlalchemy import Connection, insert, update
 
 from foresweep.records import Run, RunState, Sweep, SweepState, Trial
-from foresweep.tracker import queries, schema, writes
+from foresweep.tracker import heads, queries, schema, writes
 from foresweep.tracker.creation import NewRun
+from foresweep.tracker.heads import Pulse
 from foresweep.tracker.judging import Bench
 from foresweep.tracker.liveness import Heartbeat
 from foresweep.tracker.redaction import redact
@@ -121,7 +122,47 @@ class Tracker(Bench):
     ) -> Trial:
         """Put a config into a sweep; the database gives its number, this process holds its
         lease. Raises NotFound, ConfigError."""
-        row = {
+        trial = self._put_trial(
+            self._trial_row(sweep_id, model, config, config_hash, train_hash, source)
+        )
+        assert trial is not None
+        return trial
+
+    def claim_trial(
+        self,
+        sweep_id: str,
+        *,
+        model: str,
+        config: Mapping[str, Any],
+        config_hash: str,
+        train_hash: str,
+        source: str,
+        number: int | None = None,
+    ) -> Trial | None:
+        """As `add_trial`, where several heads share a sweep: None where one of them has put the
+        config into it already, or has taken the `number` that it was proposed for."""
+        row = self._trial_row(sweep_id, model, config, config_hash, train_hash, source)
+        return self._put_trial(row, once=True, number=number)
+
+    def _put_trial(
+        self, row: dict[str, Any], *, once: bool = False, number: int | None = None
+    ) -> Trial | None:
+        return self.store.work(
+            lambda connection: writes.add_trial(
+                connection, row, self._owner, once=once, number=number
+            )
+        )
+
+    @staticmethod
+    def _trial_row(
+        sweep_id: str,
+        model: str,
+        config: Mapping[str, Any],
+        config_hash: str,
+        train_hash: str,
+        source: str,
+    ) -> dict[str, Any]:
+        return {
             "sweep_id": sweep_id,
             "model_name": model,
             "config": jsonable(config, "config"),
@@ -130,7 +171,6 @@ class Tracker(Bench):
             "source": source,
             "created_at": datetime.now(UTC),
         }
-        return self.store.work(lambda connection: writes.add_trial(connection, row, self._owner))
 
     def take_lease(self, sweep_id: str, number: int) -> bool:
         """Become the one head that writes for a trial. False while another living head is."""
@@ -141,6 +181,41 @@ class Tracker(Bench):
             )
         )
 
+    def release_lease(self, sweep_id: str, number: int) -> None:
+        """Give a lease back that this process holds."""
+        with self.store.write() as connection:
+            heads.release(connection, sweep_id, number, self._owner)
+
+    def pulse(self, sweep_id: str) -> Pulse:
+        """How many trials a sweep has, and whether it was asked to stop."""
+        with self.store.read() as connection:
+            return heads.pulse(connection, sweep_id)
+
+    def held_elsewhere(self, sweep_id: str) -> list[int]:
+        """Numbers of the trials that other living heads of a sweep train now."""
+        now = datetime.now(UTC)
+        with self.store.read() as connection:
+            return heads.held_elsewhere(connection, sweep_id, self._owner, now, self._grace)
+
+    def steps_of(self, sweep_id: str) -> dict[tuple[int, int], tuple[int, bool]]:
+        """{(trial, seed): (last step that was logged, does a run of it go on?)} of a sweep,
+        baselines aside."""
+        with self.store.read() as connection:
+            return heads.steps_of(connection, sweep_id)
+
+    def stop_sweep(self, sweep_id: str) -> Sweep:
+        """Ask the heads of a running sweep to stop; they do so within seconds. Raises NotFound."""
+        now = datetime.now(UTC)
+        return self.store.work(lambda connection: heads.ask_to_stop(connection, sweep_id, now))
+
+    def reopen_sweep(self, sweep_id: str, plan: Mapping[str, Any]) -> Sweep:
+        """Become a head of a sweep, whatever became of it; `plan` replaces its record of what was
+        asked. Raises NotFound, ConfigError."""
+        now, kept = datetime.now(UTC), jsonable(plan, "plan")
+        return self.store.work(
+            lambda connection: heads.reopen(connection, sweep_id, self._owner, now, kept)
+        )
+
     def get_seeds(self, run_id: str) -> list[Run]:
         """The complete runs of a run's config on the same windows, whatever their seed, by run id;
         `seeds.median_seed` says which of them stands for the config. Raises NotFound."""
@@ -148,10 +223,13 @@ class Tracker(Bench):
             return seeds_of(connection, queries.get_run(connection, run_id))
 
     def cancel_sweep(self, sweep_id: str, reason: str = "stopped by Ctrl-C") -> Sweep:
-        """Close a sweep that was stopped, and every run of it that this process writes for."""
+        """Close every run of a sweep that this process writes for, and, where no other head goes
+        on, the sweep."""
         for run in self.get_runs(sweep_id=sweep_id, state=RunState.RUNNING):
             with self.store.read() as connection:
                 mine = writes.is_owned(connection, run.run_id, self._owner)
             if mine:
                 self.cancel_run(run.run_id, reason)
+        if self.held_elsewhere(sweep_id):
+            return self.get_sweep(sweep_id)
         return self.finish_sweep(sweep_id, SweepState.CANCELLED)

@@ -43,24 +43,43 @@ def put_environment(line: Line, environment_id: str, found: Environment) -> None
     line.execute(f"{sql} ON CONFLICT (environment_id) DO NOTHING", values)
 
 
-def add_trial(connection: Connection, row: dict[str, Any], owner: Owner) -> Trial:
-    """The trial under the sweep's next number; a sweep presumed lost is running again."""
+def add_trial(
+    connection: Connection, row: dict[str, Any], owner: Owner, *, once: bool, number: int | None
+) -> Trial | None:
+    """The trial under the sweep's next number; a sweep presumed lost is running again.
+
+    None: the config is in the sweep already and asked for `once`, or another `number` is next.
+    """
     if "number" in row and (known := _same_trial(connection, row)) is not None:
         return known  # stored before, its answer was lost
+    if once and _is_in_sweep(connection, row["sweep_id"], row["config_hash"]):
+        return None
+    if number is not None and _next_number(connection, row["sweep_id"]) != number:
+        return None
     count = (
         update(sweeps)
         .where(sweeps.c.sweep_id == row["sweep_id"])
         .values(num_trials=sweeps.c.num_trials + 1, heartbeat_at=row["created_at"])
         .returning(sweeps.c.num_trials)
     )
-    number = connection.execute(count).scalar()
-    if number is None:
+    given = connection.execute(count).scalar()
+    if given is None:
         raise NotFound(f"no sweep {row['sweep_id']!r} in this database")
-    row["number"] = number
+    row["number"] = given
     connection.execute(insert(trials), row)
-    _hold(connection, row["sweep_id"], number, owner, row["created_at"])
+    _hold(connection, row["sweep_id"], given, owner, row["created_at"])
     revive(connection, [row["sweep_id"]])
     return trial_of(row)
+
+
+def _is_in_sweep(connection: Connection, sweep_id: str, config_hash: str) -> bool:
+    same = and_(trials.c.sweep_id == sweep_id, trials.c.config_hash == config_hash)
+    return connection.execute(select(trials.c.number).where(same)).first() is not None
+
+
+def _next_number(connection: Connection, sweep_id: str) -> int:
+    query = select(sweeps.c.num_trials).where(sweeps.c.sweep_id == sweep_id)
+    return int(connection.execute(query).scalar() or 0) + 1
 
 
 def _same_trial(connection: Connection, row: Mapping[str, Any]) -> Trial | None:

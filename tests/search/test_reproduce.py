@@ -15,6 +15,7 @@ import learning_model
 from foresweep.errors import PanelChanged, SearchError, UsageError
 from foresweep.models.registry import ENSEMBLE
 from foresweep.records import Run, RunState
+from foresweep.search.attempt import attempts_at, is_open
 from foresweep.search.events import Event, TrialFinished, TrialProgressed, TrialSkipped
 from foresweep.search.history import earlier_runs
 from foresweep.search.plan import SweepPlan, by_hand
@@ -233,6 +234,16 @@ def test_other_bars_windows_or_weights_are_refused_before_anything_is_trained(
         place.again(replace(run, hyperparams={"no such": 1}))
     with Tracker(place.db) as tracker:
         assert len(tracker.get_runs()) == before
+
+
+def test_a_reproduction_that_was_broken_off_is_no_attempt_that_a_sweep_goes_on_from() -> None:
+    run = replace(make_run("guest", 1, 1.0), trial_number=1, seed=0)
+    lost = replace(
+        run, run_id="guest_002", attempt=2, state=RunState.LOST, source=f"reproduces: {run.run_id}"
+    )
+    found = attempts_at([run, lost], 1, 0)
+    assert found == [run]
+    assert not is_open(found)
 
 
 def test_versions_that_differ_are_named_one_by_one() -> None:

@@ -210,6 +210,14 @@ def sweep(
         int | None,
         typer.Option(help="With --seeds: how many trials, the best by tune. Default: 3.", min=1),
     ] = None,
+    transfer_from: Annotated[
+        str | None,
+        typer.Option(
+            help="Try first what the best runs of this other model on the same windows say of the "
+            "hyperparameters that both have, at most 3 configs a model.",
+            metavar="MODEL",
+        ),
+    ] = None,
     horizon: Horizons = "5",
     workers: Workers = None,
     gpus: Gpus = None,
@@ -234,7 +242,7 @@ def sweep(
     models, spaces = _models_and_spaces(files or [], model or [], values or [])
     plan = _plan(
         asked, crew.slots, models=models, mode=mode.value, spaces=spaces, finalists=finalists,
-        pruning=pruning.value, **budget,
+        pruning=pruning.value, transfer_from=transfer_from, **budget,
     )  # fmt: skip
     plans = at_horizons(plan.checked(), as_horizons(horizon))
     if dry_run:

@@ -145,7 +145,6 @@ def seeds_of_finalists(
 ) -> Seeds:
     """The source of everything that is left to do with the plan's other seeds."""
     plan = stage.plan
-    metric = ranked_by(plan.objective)
-    chosen = choose_finalists(contenders, metric, plan.num_finalists)
+    chosen = choose_finalists(contenders, ranked_by(plan.objective), plan.num_finalists)
     stage.listen(FinalistsChosen(tuple(c.run for c in chosen), plan.seeds))
     return Seeds(stage, sweep_id, budget, [Finalist(c, deque(plan.other_seeds)) for c in chosen])

@@ -64,6 +64,7 @@ class SweepPlan:
     step_budget: int | None = None  # optimiser steps of all trials together
     family: str = ""  # shared by the sweeps of one question at several horizons
     spaces: Spaces = field(default_factory=Spaces)  # files and changes in place of the built-in
+    transfer_from: str | None = None  # a model whose best runs are mapped onto the others
     proposals: tuple[Proposal, ...] = ()  # given outright (a run by hand) instead of by mode
 
     @property
@@ -127,7 +128,13 @@ class SweepPlan:
         self._refuse_idle_changes()
         self._refuse_impossible_pruning()
         cutoff = None if self.pretrain_cutoff is None else self._said_cutoff()
-        return dataclasses.replace(self, models=models, objective=objective, pretrain_cutoff=cutoff)
+        return dataclasses.replace(
+            self,
+            models=models,
+            objective=objective,
+            pretrain_cutoff=cutoff,
+            transfer_from=self._sound_source(models),
+        )
 
     def _sound_objective(self) -> str:
         """The objectives' bare names, separated by commas. Raises ConfigError, UnknownName, and
@@ -151,6 +158,29 @@ class SweepPlan:
                 f"none is the best; use --mode {SMART}, or --objective {names[0]}"
             )
         return ",".join(names)
+
+    def _sound_source(self, models: tuple[str, ...]) -> str | None:
+        """The model whose runs are handed on, by its own name. Raises UnknownName, UsageError where
+        it has nothing to hand on or nobody to hand it to."""
+        if self.transfer_from is None:
+            return None
+        found = expand_models([self.transfer_from])
+        said = f"--transfer-from {self.transfer_from}"
+        if len(found) > 1:
+            raise UsageError(f"{said}: give one model, whose runs are to be mapped onto others")
+        if found[0] in BASELINES:
+            raise UsageError(
+                f"{said}: a baseline is not trained and has nothing to hand on; give a model "
+                f"that was swept, e.g. --transfer-from toto"
+            )
+        if not set(models) - {*found, *BASELINES}:
+            raise UsageError(
+                f"{said}: its own runs are no transfer to {', '.join(models)}; --mode smart "
+                f"learns from them, --transfer-from takes another model"
+            )
+        if self.mode == ZERO_SHOT or self.proposals:
+            raise UsageError(f"{said} has no effect in mode {self.mode}; leave it out")
+        return found[0]
 
     def _require_seeds_that_matter(self, models: tuple[str, ...]) -> None:
         """Raises UsageError where the finalists' seeds would change nothing."""

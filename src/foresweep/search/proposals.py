@@ -39,6 +39,7 @@ class Proposal:
     model: str
     config: Mapping[str, Any]
     source: str
+    note: str = ""  # what is to be said with its run
 
     @property
     def is_free(self) -> bool:

@@ -41,6 +41,19 @@ def reopen(sweep: Sweep, runs_dir: Path) -> tuple[Panel, Split]:
     )
 
 
+def ground_of(sweep: Sweep, panel_path: Path) -> Ground:
+    """How a sweep on record cut a panel, which lies in a file."""
+    plan = sweep.plan
+    return Ground(
+        panel_path=panel_path,
+        horizon=sweep.horizon,
+        stride=plan.get("stride"),
+        max_context=int(plan["max_context"]),
+        max_windows=int(plan.get("max_windows", MOST_WINDOWS)),
+        seed=sweep.seed,
+    )
+
+
 def reopen_for_more(sweep: Sweep, runs_dir: Path) -> tuple[Panel, str]:
     """The panel of a sweep that is to go on, as `reopen` finds it, and what there is to say of its
     source: "" where the old bars are still there and the same; newer ones are left out.
@@ -61,19 +74,6 @@ def reopen_for_more(sweep: Sweep, runs_dir: Path) -> tuple[Panel, str]:
         )
     newer = len(today.timeline) - len(panel.timeline)
     return panel, f"{newer} newer bars are left out: the sweep's windows are fixed" if newer else ""
-
-
-def ground_of(sweep: Sweep, panel_path: Path) -> Ground:
-    """How a sweep on record cut a panel, which lies in a file."""
-    plan = sweep.plan
-    return Ground(
-        panel_path=panel_path,
-        horizon=sweep.horizon,
-        stride=plan.get("stride"),
-        max_context=int(plan["max_context"]),
-        max_windows=int(plan.get("max_windows", MOST_WINDOWS)),
-        seed=sweep.seed,
-    )
 
 
 def _panels(runs_dir: Path, source: str, actions: str | None) -> Iterator[Panel]:

@@ -19,6 +19,7 @@ from foresweep.models.base import Resources
 from foresweep.models.config import config_hash, make_config
 from foresweep.models.pretraining import Cutoff, weights_cutoff
 from foresweep.models.registry import ENSEMBLE, get_model
+from foresweep.models.training_state import clear_states
 from foresweep.records import REPRODUCES, Run, RunState, Sweep
 from foresweep.search.channel import Channel, Progress
 from foresweep.search.contamination import CONTAMINATED
@@ -27,7 +28,7 @@ from foresweep.search.events import Listener, TrialFinished, TrialProgressed, Tr
 from foresweep.search.local import LocalEngine
 from foresweep.search.reopen import ground_of, reopen
 from foresweep.search.stage import keep_panel, panel_file, require_writable
-from foresweep.search.trial import Trial, TrialResult
+from foresweep.search.trial import CHECKPOINT, Trial, TrialResult
 from foresweep.tracker.tracker import Heartbeat, Tracker
 
 PLACES = ("git_commit", "python", "platform", "cpu_model", "gpu_models")
@@ -116,23 +117,26 @@ def reproduce(run: Run, *, tracker: Tracker, runs_dir: Path, listen: Listener) -
     require_writable(runs_dir)
     engine = LocalEngine((run.model_name,))
     engine.warm_up()
-    panel = _same_panel(run, sweep, runs_dir)
-    cutoff = _same_config(run, sweep, engine, runs_dir)
-    again = _open(run, tracker)
-    listen(TrialStarted(again))
-    task = Trial(
-        ground=ground_of(sweep, panel),
-        model=run.model_name,
-        config=run.hyperparams,
-        resources=Resources(**run.resources),
-        seed=int(run.seed or 0),
-        out=(runs_dir / again.run_id).resolve(),
-        run_id=again.run_id,
-        fingerprints=run.fingerprints,
-        cutoff=cutoff,
-    )
-    with Heartbeat(tracker, (again.run_id,)):
-        again = _train(task, again, tracker, engine, listen)
+    try:
+        panel = _same_panel(run, sweep, runs_dir)
+        cutoff = _same_config(run, sweep, engine, runs_dir)
+        again = _open(run, tracker)
+        listen(TrialStarted(again))
+        task = Trial(
+            ground=ground_of(sweep, panel),
+            model=run.model_name,
+            config=run.hyperparams,
+            resources=Resources(**run.resources),
+            seed=int(run.seed or 0),
+            out=(runs_dir / again.run_id).resolve(),
+            run_id=again.run_id,
+            fingerprints=run.fingerprints,
+            cutoff=cutoff,
+        )
+        with Heartbeat(tracker, (again.run_id,)):
+            again = _train(task, again, tracker, engine, listen)
+    finally:
+        engine.close()
     listen(TrialFinished(again))
     return _compared(run, again, tracker)
 
@@ -257,7 +261,7 @@ def _train(task: Trial, run: Run, tracker: Tracker, engine: Engine, listen: List
     started = time.perf_counter()
     try:
         result: TrialResult = run_task(
-            engine, task, log=task.out / "training.log", on_progress=on_progress
+            engine, task, log=task.out / "training.log", on_progress=on_progress, beside=False
         )
     except KeyboardInterrupt:
         tracker.cancel_run(run.run_id)
@@ -268,6 +272,8 @@ def _train(task: Trial, run: Run, tracker: Tracker, engine: Engine, listen: List
         raise SearchError(
             f"the second training failed: {error}; it is on record: foresweep show {run.run_id}"
         ) from error
+    finally:
+        clear_states(task.out / CHECKPOINT)  # nothing will go on from here
     return tracker.finish_run(
         run.run_id,
         RunState.COMPLETE,

@@ -131,6 +131,7 @@ def plan_record(stage: Stage) -> dict[str, Any]:
         "data": stage.plan.data,
         "actions": stage.plan.actions,
         "pruning": list(stage.plan.pruners),
+        "transfer_from": stage.plan.transfer_from,
         "spaces": dict(stage.plan.spaces.texts),
         "set": {name: str(d) for name, d in stage.plan.spaces.changes.items()},
         "stride": stage.plan.stride,

@@ -34,6 +34,7 @@ from foresweep.search.plan import SweepPlan
 from foresweep.search.proposals import ADAPTIVE, Proposal, propose
 from foresweep.search.reopen import reopen_for_more
 from foresweep.search.stage import Stage, plan_record, require_writable, set_stage
+from foresweep.search.transfer import transfer_proposals
 from foresweep.search.trial import Prepared
 from foresweep.search.trials import Trials, dead_runs, open_trials, skip_known
 from foresweep.tracker.tracker import Tracker
@@ -62,7 +63,8 @@ def run_sweep(
         stage = set_stage(plan, tracker, engine, runs_dir, loaded.panel, listen)
         search_spaces(plan, tracker, stage.fingerprints)  # refused before anything is trained
         listen(DataReady(loaded.panel, stage.split, loaded.report))
-        prepared = prepare_all(stage, proposals)
+        first = transfer_proposals(plan, tracker, stage.fingerprints)
+        prepared = prepare_all(stage, (*first, *proposals))
         sweep = _open(stage, loaded, prepared)
         if plan.mode == "full":  # a grid may be far larger than somebody thinks
             _estimate(stage, prepared)
@@ -85,7 +87,8 @@ def dry_run(
             stage = set_stage(plan, tracker, engine, Path(folder), loaded.panel, listen)
             search_spaces(plan, tracker, stage.fingerprints)
             listen(DataReady(loaded.panel, stage.split, loaded.report))
-            prepared = prepare_all(stage, proposals)
+            first = transfer_proposals(plan, tracker, stage.fingerprints)
+            prepared = prepare_all(stage, (*first, *proposals))
             _, new = skip_known(stage, prepared)
             return prepared, costs_of(stage, tuple(new))
         finally:
@@ -122,7 +125,9 @@ def resume_sweep(
         stage = set_stage(plan, tracker, engine, runs_dir, panel, listen)
         if (stage.panel_hash, stage.task_hash) != (sweep.panel_hash, sweep.task_hash):
             raise UsageError(f"sweep {sweep.sweep_id} was cut otherwise; begin a new one")
-        prepared = prepare_all(stage, proposals)
+        known = sweep.started_at  # what the other model has learnt since is not of this sweep
+        first = transfer_proposals(plan, tracker, stage.fingerprints, before=known)
+        prepared = prepare_all(stage, (*first, *proposals))
         sweep = tracker.reopen_sweep(sweep.sweep_id, {**sweep.plan, **plan_record(stage)})
         dead = dead_runs(stage, sweep.sweep_id)
         left = len(open_trials(stage, sweep.sweep_id, dead=dead))

@@ -140,7 +140,7 @@ class Trials:
         mine = {  # of several the first: a later one only repeats it
             r.trial_number: r
             for r in reversed(runs)
-            if r.seed == self.stage.plan.seed and r.run_id not in known
+            if r.seed == self.stage.plan.seed and r.run_id not in known and not r.reproduces
         }
         trials = [t for t in tracker.get_trials(self.sweep_id) if t.number in mine]
         pairs = zip(self.prepared_of(trials), trials, strict=True)

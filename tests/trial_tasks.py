@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from dataclasses import dataclass
 
+import numpy as np
+
 from foresweep.search.channel import Channel
+
+SCORED = {"pct_mae": np.array([[1.0, 3.0], [2.0, np.nan]])}
+"""Losses [origins, items]."""
 
 
 @dataclass(frozen=True)
@@ -69,3 +75,48 @@ class Loaded:
 
     def __call__(self, channel: Channel) -> tuple[str, ...]:
         return tuple(n for n in self.names if n in sys.modules)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Score `steps` times, telling the pid; give back how many scorings were heard."""
+
+    steps: int = 3
+
+    def __call__(self, channel: Channel) -> int:
+        for step in range(1, self.steps + 1):
+            channel(step, {"pid": float(os.getpid())}, SCORED)
+        return self.steps
+
+
+@dataclass(frozen=True)
+class Hang:
+    """Tell the pid, then be in one long step that reports nothing."""
+
+    def __call__(self, channel: Channel) -> None:
+        channel(1, {"pid": float(os.getpid())})
+        time.sleep(600)
+
+
+@dataclass(frozen=True)
+class Chatter:
+    """Report so often that most of it is thinned out, then a last scoring."""
+
+    def __call__(self, channel: Channel) -> str:
+        until = time.monotonic() + 0.5
+        step = 0
+        while time.monotonic() < until:
+            step += 1
+            channel(step, {})
+        channel(step + 1, {}, {})
+        return "said everything"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What these variables are in the worker."""
+
+    names: tuple[str, ...]
+
+    def __call__(self, channel: Channel) -> tuple[str | None, ...]:
+        return tuple(os.environ.get(n) for n in self.names)

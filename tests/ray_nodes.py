@@ -1,0 +1,77 @@
+"""A Ray cluster of several nodes on this machine, for the tests of the Ray engine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import uuid
+from pathlib import Path
+
+import psutil
+import pytest
+
+RAY = Path(sys.executable).with_name("ray")
+OBJECTS_BYTES = 80_000_000
+UP_WITHIN_S = 60.0
+QUICK = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "3"}
+"""So that a lost node is declared lost within seconds."""
+
+
+class Cluster:
+    """Nodes with one CPU each; the first also keeps the books."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # sockets want short names
+        token = self.folder / "token"
+        token.write_text(uuid.uuid4().hex + uuid.uuid4().hex)
+        patch.setenv("RAY_AUTH_MODE", "token")  # Ray listens on every interface
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self.nodes: list[subprocess.Popen[bytes]] = []
+
+    def add(self, *options: str, cpus: int = 1) -> subprocess.Popen[bytes]:
+        first = ["--head", f"--port={self.port}", f"--temp-dir={self.folder}",
+                 "--include-dashboard=false"]  # fmt: skip
+        where = [f"--address={self.address}"] if self.nodes else first
+        with (self.folder / f"node-{len(self.nodes)}.log").open("w") as log:
+            node = subprocess.Popen(
+                [RAY, "start", *where, f"--num-cpus={cpus}", "--block", *options,
+                 f"--object-store-memory={OBJECTS_BYTES}", "--node-ip-address=127.0.0.1"],
+                env=os.environ | QUICK, stdout=log, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        self.nodes.append(node)
+        return node
+
+    def close(self) -> None:
+        for node in reversed(self.nodes):
+            kill(node, signal.SIGTERM)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def kill(node: subprocess.Popen[bytes], how: int = signal.SIGKILL) -> None:
+    """End a node with its workers."""
+    everyone = psutil.Process(node.pid).children(recursive=True) if node.poll() is None else []
+    for process in [node, *everyone] if how == signal.SIGKILL else [node]:
+        with_signal(process.pid, how)
+    node.wait(30)
+    _, alive = psutil.wait_procs(everyone, timeout=10)
+    for process in alive:
+        with_signal(process.pid, signal.SIGKILL)
+
+
+def with_signal(pid: int, how: int) -> None:
+    if psutil.pid_exists(pid):
+        os.kill(pid, how)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

@@ -37,8 +37,9 @@ class Cluster:
         self.nodes: list[subprocess.Popen[bytes]] = []
 
     def add(self, *options: str, cpus: int = 1) -> subprocess.Popen[bytes]:
-        first = ["--head", f"--port={self.port}", f"--temp-dir={self.folder}",
-                 "--include-dashboard=false"]  # fmt: skip
+        books = [f"--port={self.port}", f"--temp-dir={self.folder}", "--no-monitor"]
+        quiet = ["--include-dashboard=false", "--include-log-monitor=false"]
+        first = ["--head", *books, *quiet]
         where = [f"--address={self.address}"] if self.nodes else first
         with (self.folder / f"node-{len(self.nodes)}.log").open("w") as log:
             node = subprocess.Popen(

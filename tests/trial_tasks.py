@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -120,3 +122,35 @@ class Environment:
 
     def __call__(self, channel: Channel) -> tuple[str | None, ...]:
         return tuple(os.environ.get(n) for n in self.names)
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Read a file; write, as a training does, a state after each scoring, at the end a result and
+    no state. Go on from the state of an earlier attempt."""
+
+    source: Path
+    out: Path
+    earlier: tuple[Path, ...] = ()
+    steps: int = 3
+
+    def __call__(self, channel: Channel) -> Written:
+        states = self.out / "checkpoint.state"
+        states.mkdir(parents=True)
+        found = [e / "checkpoint.state" / "0.txt" for e in self.earlier]
+        done = next((int(f.read_text()) for f in found if f.exists()), 0)
+        for step in range(done + 1, self.steps + 1):
+            channel(step, {"pid": float(os.getpid())}, {})
+            (states / "0.txt").write_text(str(step))
+        print("printed by the writer")
+        shutil.rmtree(states)
+        (self.out / "checkpoint").mkdir()
+        (self.out / "checkpoint" / "result.txt").write_text(self.source.read_text())
+        return Written(self.out / "checkpoint", str(self.source), done)
+
+
+@dataclass(frozen=True)
+class Written:
+    path: Path
+    source: str  # as the worker knew it
+    resumed_from: int

@@ -7,28 +7,33 @@ processes. The head asks each host for its next message and waits for whichever 
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import sys
 import time
-import uuid
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from foresweep.errors import MissingExtra, SearchError, UsageError
-from foresweep.search.channel import Died, Message, Progress
+from foresweep.search.channel import Died, Message, Progress, failed
 from foresweep.search.engine import FOREVER, Job, Task
 from foresweep.search.host import Host, Order, Setting
+from foresweep.search.storage import Known, Storage, Way, carried, moved, shared
+
+logger = logging.getLogger(__name__)
 
 CALLS = 64
 """Calls that a host answers at a time: one waits in each running task, the others are short."""
 LOOK_EVERY_S = 1.0
 """How often the head asks which nodes there are."""
-END_WITHIN_S = 5.0
-OBJECTS_BYTES = 128 * 2**20
-"""Ray's object store, where the head starts Ray itself: messages are small."""
+END_WITHIN_S = 10.0
+PATIENCE_S = 5.0
+"""How often it asks, while nothing is heard, whether there still is a node for what waits."""
+OWN_CLUSTER = {"address": "local", "include_dashboard": False, "object_store_memory": 128 * 2**20}
+"""What the head starts where no address is given; messages are small, and so is their store."""
 TAKEN_OVER = ("HF_HOME", "HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM", "POLARS_MAX_THREADS")
 """What workers are told of the head's environment. Nothing that may be a secret: Ray logs it."""
 
@@ -46,7 +51,7 @@ class _Place:
 class _Running:
     place: _Place
     hearing: Any  # a reference to the next messages
-    probe: Path
+    way: Way
 
 
 @dataclass(slots=True)
@@ -63,9 +68,14 @@ class RayEngine:
     gpus: float = 0.0
     workers: int | None = None
     """Tasks at once at most; None: as many as the cluster has room for."""
+    storage: str | None = None
+    """An fsspec URL by which files travel; None: every node sees the runs folder, under the same
+    path as the head."""
     _places: list[_Place] = field(default_factory=list)
     _running: dict[Job, _Running] = field(default_factory=dict)
+    _known: Known = field(default_factory=dict)  # what was stored for tasks to read
     _started: int = 0
+    _connected: bool = False
     _ours: bool = False  # this engine connected to Ray, and is to leave it
     _room: int = 0
     _looked_at: float = -FOREVER
@@ -103,9 +113,8 @@ class RayEngine:
         place = self._place(beside)
         self._started += 1
         job = Job(self._started, log)
-        order = _order(job, task)
-        hearing = place.actor.start.remote(order)
-        self._running[job] = _Running(place, hearing, order.probe)
+        order = self._order(job, task)
+        self._running[job] = _Running(place, place.actor.start.remote(order), order.way)
         if not beside:
             place.job = job
         return job
@@ -118,7 +127,11 @@ class RayEngine:
             time.sleep(0.0 if timeout_s == FOREVER else timeout_s)
             return []
         calls = {running.hearing: job for job, running in heard.items()}
-        ready = _ready(list(calls), None if timeout_s == FOREVER else timeout_s)
+        until = time.monotonic() + timeout_s
+        while not (ready := _ready(list(calls), min(left := until - time.monotonic(), PATIENCE_S))):
+            if left <= PATIENCE_S:
+                break
+            self._give_up_waiting()
         return [(calls[r], m) for r in ready for m in self._receive(calls[r])]
 
     def _receive(self, job: Job) -> list[Message]:
@@ -129,10 +142,13 @@ class RayEngine:
         except ray.exceptions.RayError as error:
             self._lose(running.place)
             messages = [_obituary(error, job)]
-        if all(isinstance(m, Progress) for m in messages):
+        if isinstance(messages[-1], Progress):
             running.hearing = running.place.actor.hear.remote(job.number)
-        else:
-            self._leave(job)
+            return messages
+        try:
+            self._forget(job).way.back()
+        except SearchError as error:
+            return [failed(error)]
         return messages
 
     def reply(self, job: Job, answer: str) -> None:
@@ -142,37 +158,50 @@ class RayEngine:
     def end(self, job: Job) -> None:
         if job not in self._running:
             return
-        place = self._running[job].place
-        self._leave(job)
         ray = _ray()
+        running = self._forget(job)
         try:
-            ray.get(place.actor.end.remote(job.number), timeout=END_WITHIN_S)
+            ray.get(running.place.actor.end.remote(job.number), timeout=END_WITHIN_S)
         except ray.exceptions.RayError:  # it does not answer, or is not there yet
-            self._lose(place)
+            self._lose(running.place)
+        _take_back(running)
 
     def close(self) -> None:
-        if not self._ours and not self._places:
-            return
-        ray = _ray()
-        closing = [p.actor.close.remote() for p in self._places]
-        ray.wait(closing, num_returns=len(closing) or 1, timeout=END_WITHIN_S)
-        standing = [p.standing for p in self._places]
-        for place in tuple(self._places):
+        places = tuple(self._places)
+        _wait_for([p.actor.close.remote() for p in places])
+        for place in places:
             self._lose(place)
+        _wait_for([p.standing for p in places])
         for job in tuple(self._running):
-            self._leave(job)
-        if standing:
-            ray.wait(standing, num_returns=len(standing), timeout=END_WITHIN_S)
+            _take_back(self._forget(job))
         if self._ours:
-            ray.shutdown()
-            _speak(ray, True)
-            self._ours = False
+            _ray().shutdown()
+            _speak(_ray(), True)
+        self._connected = self._ours = False
 
-    def _leave(self, job: Job) -> None:
+    def _forget(self, job: Job) -> _Running:
+        """A job that is over: its slot is free."""
         running = self._running.pop(job)
-        running.probe.unlink(missing_ok=True)
         if running.place.job == job:
             running.place.job = None
+        return running
+
+    def _give_up_waiting(self) -> None:
+        """Tasks that wait for a node where none is left that could take them have died."""
+        if not self._most():
+            for place in tuple(self._places):
+                self._lose(place)
+
+    def _order(self, job: Job, task: Task) -> Order:
+        log = job.log.absolute()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.touch()
+        task = moved(task, Path.absolute)
+        if self.storage is None:
+            way: Way = shared(log)
+        else:
+            way = carried(Storage(self.storage), task, log, self._known)
+        return Order(job.number, pickle.dumps(task), log, way)
 
     def _place(self, beside: bool) -> _Place:
         """A host for a task: an idle one, or a new one; beside others, any."""
@@ -226,10 +255,12 @@ class RayEngine:
 
     def _look(self) -> int:
         """Hosts that the cluster has room for, this engine's own included."""
-        ray = _ray()
-        most = sum(self._fitting(n["Resources"]) for n in ray.nodes() if n["Alive"])
-        left = ray._private.state.available_resources_per_node()  # their sum would fit nowhere
-        return min(most, len(self._places) + sum(map(self._fitting, left.values())))
+        left = _ray()._private.state.available_resources_per_node()  # their sum fits nowhere
+        return min(self._most(), len(self._places) + sum(map(self._fitting, left.values())))
+
+    def _most(self) -> int:
+        """Hosts that the cluster has room for when nobody else uses it."""
+        return sum(self._fitting(n["Resources"]) for n in _ray().nodes() if n["Alive"])
 
     def _fitting(self, resources: dict[str, float]) -> int:
         """How many tasks these resources would do for."""
@@ -237,21 +268,24 @@ class RayEngine:
         return min(int(resources.get(k, 0.0) / v + 1e-6) for k, v in asked.items() if v > 0)
 
     def _connect(self) -> None:
-        ray = _ray()
-        if ray.is_initialized():
+        if self._connected:
             return
-        where = (
-            {"address": "local", "include_dashboard": False, "object_store_memory": OBJECTS_BYTES}
-            if self.address is None
-            else {"address": self.address}
-        )
+        if self.storage is not None:
+            Storage(self.storage).check()
+        ray = _ray()
+        if not ray.is_initialized():
+            self._join(ray)
+        self._connected = True
+
+    def _join(self, ray: Any) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        where = {"address": self.address} if self.address else OWN_CLUSTER
         try:
             ray.init(**where, log_to_driver=False, logging_level="ERROR")
         except (OSError, RuntimeError, ValueError) as error:
-            line = " ".join(str(error).split())
+            place = f"at {self.address}" if self.address else "on this machine"
             raise SearchError(
-                f"no Ray cluster at {self.address or 'this machine'}: {line}; start one with: "
+                f"no Ray cluster {place}: {' '.join(str(error).split())}; start one with: "
                 f"ray start --head"
             ) from error
         _speak(ray, False)
@@ -273,23 +307,14 @@ def _speak(ray: Any, aloud: bool) -> None:
     ray._private.worker._worker_logs_enabled = aloud
 
 
-def _ready(calls: list[Any], timeout_s: float | None) -> list[Any]:
+def _ready(calls: list[Any], timeout_s: float) -> list[Any]:
     """The calls that have an answer, in the order given; waits for a first one."""
     ray = _ray()
-    first, _ = ray.wait(calls, num_returns=1, timeout=timeout_s)
+    first, _ = ray.wait(calls, num_returns=1, timeout=max(0.0, timeout_s))
     if not first:
         return []
     ready, _ = ray.wait(calls, num_returns=len(calls), timeout=0)
     return list(ready)
-
-
-def _order(job: Job, task: Task) -> Order:
-    log = job.log.absolute()
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.touch()
-    probe = log.parent / f".seen-{uuid.uuid4().hex}"
-    probe.touch()
-    return Order(job.number, pickle.dumps(task), log, probe)
 
 
 def _own_path() -> list[str]:
@@ -302,6 +327,19 @@ def _own_path() -> list[str]:
 def _environment() -> dict[str, str]:
     found = {k: os.environ[k] for k in TAKEN_OVER if k in os.environ}
     return {**found, "OMP_NUM_THREADS": "1"}
+
+
+def _wait_for(calls: list[Any]) -> None:
+    if calls:
+        _ray().wait(calls, num_returns=len(calls), timeout=END_WITHIN_S)
+
+
+def _take_back(running: _Running) -> None:
+    """Have the files of a task that nobody waits for any more."""
+    try:
+        running.way.back()
+    except SearchError as error:
+        logger.warning("files of an ended task were not fetched: %s", error)
 
 
 def _obituary(error: Exception, job: Job) -> Died:

@@ -12,19 +12,16 @@ import os
 import pickle
 import socket
 import threading
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from foresweep import __version__
 from foresweep.errors import SearchError
 from foresweep.search.channel import Died, Message, Progress, failed
-from foresweep.search.engine import FOREVER, Job, Task
+from foresweep.search.engine import Job, Task
 from foresweep.search.local import LocalEngine
-
-SEEN_WITHIN_S = 10.0
-"""A network folder may show a new file late."""
+from foresweep.search.storage import Way
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +41,16 @@ class Order:
     number: int
     task: bytes  # pickled: a task that cannot be read is the task's failure, not the host's
     log: Path
-    probe: Path  # an empty file of the head's beside the log: this node must see it
+    way: Way
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A task that runs here."""
+
+    job: Job
+    way: Way
+    listening: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Host:
@@ -60,7 +66,7 @@ class Host:
         os.environ.update(setting.environment)
         with contextlib.suppress(OSError):  # another machine, another tree
             os.chdir(setting.folder)
-        self._jobs: dict[int, Job] = {}
+        self._works: dict[int, _Work] = {}
         self._ended: set[int] = set()
         self._starting = threading.Lock()
         self._engine = LocalEngine(setting.models)
@@ -74,53 +80,56 @@ class Host:
         """Start a task and wait for its first message."""
         try:
             task: Task = pickle.loads(order.task)
-            _require_seen(order.probe)
+            task, log = order.way.arrive(task, order.log)
             with self._starting:
                 if order.number in self._ended:
                     return []
-                job = self._engine.start(task, log=order.log, beside=True)
-                self._jobs[order.number] = job
+                job = self._engine.start(task, log=log, beside=True)
+                self._works[order.number] = _Work(job, order.way)
         except Exception as error:  # a task of a plug-in may raise anything when it is read
-            return [failed(error)]
+            return [order.way.leave(failed(error))]
         return self.hear(order.number)
 
     def hear(self, number: int) -> list[Message]:
-        """Wait for the next message of a task."""
-        found = self._engine.poll(FOREVER, (self._jobs[number],))
-        if not all(isinstance(m, Progress) for _, m in found):
-            del self._jobs[number]
-        return [_with_place(message) for _, message in found]
+        """Wait for the next message of a task; none where it has been ended."""
+        work = self._works.get(number)
+        if work is None:
+            return []
+        with work.listening:
+            return self._hear(number, work) if number in self._works else []
+
+    def _hear(self, number: int, work: _Work) -> list[Message]:
+        work.way.keep()
+        while not (found := self._engine.poll(work.way.every_s, (work.job,))):
+            work.way.keep()
+        ((_, message),) = found
+        if isinstance(message, Progress):
+            return [message]
+        message = work.way.leave(_with_place(message))
+        del self._works[number]
+        return [message]
 
     def reply(self, number: int, answer: str) -> None:
-        if number in self._jobs:
-            self._engine.reply(self._jobs[number], answer)
+        if number in self._works:
+            self._engine.reply(self._works[number].job, answer)
 
     def end(self, number: int) -> None:
-        """End a task now, or see that it never starts."""
+        """End a task now, or see that it never starts; what it wrote is handed over."""
         with self._starting:
             self._ended.add(number)
-            if number in self._jobs:
-                self._engine.kill(self._jobs[number])
+        if (work := self._works.get(number)) is not None:
+            self._engine.kill(work.job)
+        while number in self._works:
+            self.hear(number)
 
     def close(self) -> None:
-        for number in tuple(self._jobs):
+        """End every task."""
+        for number in tuple(self._works):
             self.end(number)
 
 
-def _require_seen(probe: Path) -> None:
-    deadline = time.monotonic() + SEEN_WITHIN_S
-    while not probe.exists():
-        if time.monotonic() > deadline:
-            raise SearchError(
-                f"{socket.gethostname()} does not see {probe.parent}, where the head writes; put "
-                f"the runs on a folder that every node has under the same path (--runs FOLDER), "
-                f"or give a storage"
-            )
-        time.sleep(0.2)
-    probe.unlink(missing_ok=True)
-
-
 def _with_place(message: Message) -> Message:
+    """A death with the name of the machine."""
     if isinstance(message, Died):
-        return replace(message, how=f"{message.how} on {socket.gethostname()}")
+        return replace(message, how=f"{message.how} (on {socket.gethostname()})")
     return message

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from pathlib import Path
 
@@ -18,8 +19,6 @@ import pytest
 RAY = Path(sys.executable).with_name("ray")
 OBJECTS_BYTES = 80_000_000
 UP_WITHIN_S = 60.0
-QUICK = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "3"}
-"""So that a lost node is declared lost within seconds."""
 
 
 class Cluster:
@@ -45,15 +44,30 @@ class Cluster:
             node = subprocess.Popen(
                 [RAY, "start", *where, f"--num-cpus={cpus}", "--block", *options,
                  f"--object-store-memory={OBJECTS_BYTES}", "--node-ip-address=127.0.0.1"],
-                env=os.environ | QUICK, stdout=log, stderr=subprocess.STDOUT,
+                stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
         self.nodes.append(node)
+        wait_until_up(node, Path(log.name))
         return node
+
+    def index_of(self, pid: int) -> int:
+        """The node that a process runs on."""
+        above = {p.pid for p in psutil.Process(pid).parents()}
+        return next(i for i, node in enumerate(self.nodes) if node.pid in above)
 
     def close(self) -> None:
         for node in reversed(self.nodes):
             kill(node, signal.SIGTERM)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def wait_until_up(node: subprocess.Popen[bytes], log: Path) -> None:
+    """One after the other: nodes that start together take each other's ports."""
+    deadline = time.monotonic() + UP_WITHIN_S
+    while "Ray runtime started" not in log.read_text():
+        assert node.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.2)
 
 
 def kill(node: subprocess.Popen[bytes], how: int = signal.SIGKILL) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from foresweep.models.registry import get_model
 from foresweep.search.channel import Channel
 
 SCORED = {"pct_mae": np.array([[1.0, 3.0], [2.0, np.nan]])}
@@ -154,3 +155,13 @@ class Written:
     path: Path
     source: str  # as the worker knew it
     resumed_from: int
+
+
+@dataclass(frozen=True)
+class Find:
+    """Which class stands behind a model's name, in the worker."""
+
+    model: str
+
+    def __call__(self, channel: Channel) -> str:
+        return type(get_model(self.model)).__module__

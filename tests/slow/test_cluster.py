@@ -2,36 +2,52 @@
 
 from __future__ import annotations
 
-import subprocess
+import math
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from engine_suite import EngineSuite, is_over, pid_of, script, until
-from foresweep.search.channel import GO, Died
+from engine_suite import EngineSuite, gone, is_over, pid_of, script, until
+from foresweep.data.tables import write_panel
+from foresweep.errors import SearchError
+from foresweep.models.base import Resources
+from foresweep.search.channel import Died
 from foresweep.search.cluster import RayEngine
-from foresweep.search.engine import run_task
+from foresweep.search.engine import Engine, run_task
+from foresweep.search.local import LocalEngine
+from foresweep.search.plan import SweepPlan
+from foresweep.search.proposals import Proposal
+from foresweep.search.trial import Ground, Prepare, Trial
+from panels import make_panel
+from planted_model import plugin
 from ray_nodes import Cluster, kill
-from trial_tasks import Environment, Hang, SayPid, Writer
+from trial_tasks import Environment, Find, Hang
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 
+LRS = (1e-3, 3e-3)
 RAY_ON = "from foresweep.search.cluster import RayEngine\nengine = RayEngine({})\n"
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """Two nodes of two CPUs: one for the engine of this module, one for what the tests make."""
+    """Two nodes of two CPUs, one of each for the engine of this module and one for those that the
+    tests make; the second has a GPU, as it says."""
     with pytest.MonkeyPatch.context() as patch:
         cluster = Cluster(patch)
-        cluster.add(cpus=2)
-        cluster.add(cpus=2)
-        yield cluster
-        cluster.close()
+        try:
+            cluster.add(cpus=2)
+            cluster.add("--num-gpus=1", cpus=2)
+            yield cluster
+        finally:
+            cluster.close()
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +57,6 @@ def engine(cluster: Cluster) -> Iterator[RayEngine]:
     engine.workers = 2
     yield engine
     engine.close()
-
-
-@pytest.fixture(scope="module")
-def big_nodes(cluster: Cluster, engine: RayEngine) -> list[subprocess.Popen[bytes]]:
-    """Two more that alone can take a task of three CPUs; one has a GPU, as it says."""
-    return [cluster.add("--num-gpus=1", cpus=3), cluster.add(cpus=3)]
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +94,7 @@ def test_the_places_of_a_killed_head_are_free_again(
 
 
 def test_shares_of_a_gpu_are_given_out_and_each_task_sees_its_own(
-    cluster: Cluster, big_nodes: list[subprocess.Popen[bytes]], tmp_path: Path
+    cluster: Cluster, tmp_path: Path
 ) -> None:
     engine = RayEngine(address=cluster.address, cpus=0.5, gpus=0.5)
     wait_for_slots(engine, 2)
@@ -101,97 +111,131 @@ def test_shares_of_a_gpu_are_given_out_and_each_task_sees_its_own(
         engine.close()
 
 
-def test_a_lost_node_takes_its_own_task_along_and_no_other(
-    cluster: Cluster,
-    big_nodes: list[subprocess.Popen[bytes]],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+def test_a_plug_in_of_the_head_is_found_by_its_workers(cluster: Cluster, tmp_path: Path) -> None:
+    with plugin(tmp_path):
+        engine = RayEngine(address=cluster.address, workers=1)
+        try:
+            assert run_task(engine, Find("guest"), log=tmp_path / "log") == "guest_package.model"
+        finally:
+            engine.close()
+
+
+def test_both_engines_give_the_same_trials_bit_for_bit(cluster: Cluster, tmp_path: Path) -> None:
+    """Over a storage, too, where nothing has the same path."""
+    panel = tmp_path / "panel.npz"
+    write_panel(panel, make_panel(num_bars=300))
+    far = RayEngine(("chronos2",), cluster.address, workers=1, storage=(tmp_path / "s").as_uri())
+    found = {}
+    for name, engine in (("local", LocalEngine(("chronos2",))), ("ray", far)):
+        try:
+            engine.warm_up()
+            found[name] = [trial(engine, panel, tmp_path / name / str(lr), lr) for lr in LRS]
+        finally:
+            engine.close()
+    assert found["local"] == found["ray"]
+    assert found["local"][0] != found["local"][1], "another config, other scores"
+
+
+def trial(engine: Engine, panel: Path, out: Path, lr: float) -> tuple[Any, bytes]:
+    """Scores and weights of a short training."""
+    ground = Ground(panel, horizon=3, stride=6, max_context=32)
+    asked = {"size": "tiny", "max_steps": 4, "context_length": 32, "batch_size": 4, "lr": lr}
+    proposal = Proposal("chronos2", asked, "by hand")
+    plan = SweepPlan(models=("chronos2",))
+    (made,) = run_task(engine, Prepare(ground, (proposal,), plan), log=out / "prepare.log")
+    assert made.refused is None
+    task = Trial(ground, "chronos2", made.config, Resources(), 7, out, "run", {})
+    result = run_task(engine, task, log=out / "training.log", beside=False)
+    assert result.checkpoint_path == out / "checkpoint"
+    return result.scores, (out / "checkpoint" / "model.safetensors").read_bytes()
+
+
+class TestClusterOfItsOwn:
+    """Without an address Ray is started on this machine, for the engine alone."""
+
+    def test_ctrl_c_reaches_the_head_alone_and_close_stops_everything(self, tmp_path: Path) -> None:
+        body = """
+            import psutil
+            from trial_tasks import Hang
+            job = engine.start(Hang(), log=log)
+            engine.poll(60, (job,))
+            print("running", flush=True)
+            try:
+                engine.poll(float("inf"))
+            except KeyboardInterrupt:
+                print("stopped", engine.poll(0.5))
+            engine.close()
+            print(psutil.Process().children(recursive=True))
+            """
+        with script(tmp_path, RAY_ON.format("workers=1"), body) as head:
+            assert head.stdout.readline() == "running\n"
+            for process in psutil.Process(head.pid).children(recursive=True):
+                if os.getpgid(process.pid) == os.getpgid(head.pid):
+                    process.send_signal(signal.SIGINT)  # as a terminal does
+            head.send_signal(signal.SIGINT)
+            out, err = head.communicate(timeout=60)
+        assert (out, err) == ("stopped []\n[]\n", "")
+
+    def test_it_goes_with_a_head_that_is_killed(self, tmp_path: Path) -> None:
+        body = """
+            from trial_tasks import Hang
+            job = engine.start(Hang(), log=log)
+            engine.poll(60, (job,))
+            print("running", flush=True)
+            engine.poll(float("inf"))
+            """
+        with script(tmp_path, RAY_ON.format("workers=1"), body) as head:
+            assert head.stdout.readline() == "running\n"
+            everyone = psutil.Process(head.pid).children(recursive=True)
+            agents = [p for p in everyone if "Agent" in p.name()]  # of Ray: they take a minute
+            head.kill()
+            assert gone([p for p in everyone if p not in agents])
+            for agent in agents:
+                agent.kill()
+
+
+def test_a_task_that_waits_for_a_node_has_died_where_none_is_left(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = RayEngine(address=cluster.address, cpus=3)
+    monkeypatch.setattr("foresweep.search.cluster.PATIENCE_S", 0.5)
+    engine = RayEngine(address=cluster.address, cpus=50)
+    try:
+        with pytest.raises(SearchError, match="no node of the cluster has 50 CPUs"):
+            engine.start(Hang(), log=tmp_path / "log")
+        engine._room, engine._looked_at = 1, math.inf  # as if there had been one just now
+        job = engine.start(Hang(), log=tmp_path / "log")
+        (message,) = until(engine, job, is_over)
+        assert isinstance(message, Died)
+        assert str(job.log) in message.how
+    finally:
+        engine.close()
+
+
+def test_a_lost_node_takes_its_own_task_along_and_no_other(
+    cluster: Cluster, engine: RayEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last test: there is one node less afterwards."""
+    engine.close()  # room for tasks that fill a node
+    engine = RayEngine(address=cluster.address, cpus=2)
     log = tmp_path / "log"
     try:
         wait_for_slots(engine, 2)
-        jobs = [engine.start(Hang(), log=log) for _ in big_nodes]
-        on = {node_of(pid_of(until(engine, j, bool)), big_nodes): j for j in jobs}
+        jobs = [engine.start(Hang(), log=log) for _ in range(2)]
+        on = {cluster.index_of(pid_of(until(engine, job, bool))): job for job in jobs}
         assert set(on) == {0, 1}, "one on each node"
-        kill(big_nodes[0])
+        kill(cluster.nodes[1])
         started = time.monotonic()
-        ((job, message),) = engine.poll(30)
+        ((job, message),) = engine.poll(60)
         assert time.monotonic() - started < 10
-        assert job == on[0]
+        assert job == on[1]
         assert isinstance(message, Died)
         assert not message.for_memory
         assert "node" in message.how
-        assert engine.slots == 1
-        assert engine.free == 0
+        assert (engine.slots, engine.free) == (1, 0)
         assert engine.poll(0.5) == [], "the other task goes on"
-        engine.end(on[1])
-        pid = run_task(engine, SayPid(), log=log, beside=False)
-        assert isinstance(pid, int)
+        engine.end(on[0])
         again = engine.start(Hang(), log=log)
-        assert node_of(pid_of(until(engine, again, bool)), big_nodes) == 1
+        assert cluster.index_of(pid_of(until(engine, again, bool))) == 0
     finally:
         engine.close()
-    assert capsys.readouterr().out == ""
-
-
-def node_of(pid: int, nodes: list[subprocess.Popen[bytes]]) -> int | None:
-    """The node that a worker runs on."""
-    above = {p.pid for p in psutil.Process(pid).parents()}
-    return next((i for i, node in enumerate(nodes) if node.pid in above), None)
-
-
-class TestFilesByWayOfAStorage:
-    """The head's folder is of no use to the workers; a scratch folder of theirs is gone in the
-    end."""
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def storage(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        return tmp_path_factory.mktemp("storage")
-
-    @pytest.fixture
-    def far(self, cluster: Cluster, storage: Path) -> Iterator[RayEngine]:
-        engine = RayEngine(address=cluster.address, workers=1, storage=storage.as_uri())
-        yield engine
-        engine.close()
-
-    @pytest.fixture
-    def source(self, tmp_path: Path) -> Path:
-        (tmp_path / "panel.txt").write_text("prices")
-        return tmp_path / "panel.txt"
-
-    def test_what_a_task_reads_and_writes_travels(
-        self, far: RayEngine, storage: Path, source: Path, tmp_path: Path
-    ) -> None:
-        out = tmp_path / "runs" / "a"
-        done = run_task(far, Writer(source, out), log=out / "training.log")
-        assert done.path == out / "checkpoint"
-        assert (out / "checkpoint" / "result.txt").read_text() == "prices"
-        assert "printed by the writer" in (out / "training.log").read_text()
-        assert not (out / "checkpoint.state").exists()
-        there = Path(done.source)
-        assert there.name == source.name
-        assert there != source
-        assert not there.exists(), "the scratch folder is left behind"
-        assert [f.name for f in storage.rglob("*") if f.is_file()] == ["panel.txt"]
-
-    @pytest.mark.parametrize("lost", ["task", "host"])
-    def test_another_attempt_elsewhere_goes_on_from_the_state_of_one_that_died(
-        self, lost: str, far: RayEngine, source: Path, tmp_path: Path
-    ) -> None:
-        first, second = tmp_path / "runs" / "b", tmp_path / "runs" / "c"
-        job = far.start(Writer(source, first), log=first / "training.log")
-        for _ in (1, 2):
-            until(far, job, bool)
-            far.reply(job, GO)
-        task = psutil.Process(pid_of(until(far, job, bool)))  # of the third scoring
-        time.sleep(1.0)
-        killed = task if lost == "task" else task.parents()[1]
-        killed.kill()
-        (message,) = until(far, job, is_over)
-        assert isinstance(message, Died)
-        assert str(first / "training.log") in message.how, "by its name on the head"
-        assert (first / "checkpoint.state" / "0.txt").read_text() == "2"
-        done = run_task(far, Writer(source, second, (first,)), log=second / "training.log")
-        assert done.resumed_from == 2
+    assert capsys.readouterr().out == "", "Ray speaks into the head's output"

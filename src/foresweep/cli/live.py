@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.text import Text
 
@@ -31,6 +30,7 @@ from foresweep.cli.tables import (
     seconds,
     verdict_line,
 )
+from foresweep.cli.tally import Tally, steps_of
 from foresweep.metrics import ranked_by
 from foresweep.models.registry import BASELINES
 from foresweep.search import events
@@ -55,9 +55,8 @@ class _Field(ProgressColumn):
         return Text(f"{self.label} {value}" if value else "", style="cyan")
 
 
-def _steps(config: Mapping[str, Any]) -> int:
-    """Optimiser steps of a trial; a baseline counts as one."""
-    return int(config.get("max_steps") or 1)
+def _steps(trials: Iterable[Prepared]) -> list[int]:
+    return [steps_of(p.config) for p in trials]
 
 
 class LiveView:
@@ -74,16 +73,13 @@ class LiveView:
             _Field("tune pct_mae", "pct_mae"),
             _Field("skill", "skill"),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
             console=self.console,
             disable=not self.console.is_terminal,
         )
         self.whole: TaskID | None = None
         self.running: dict[str, TaskID] = {}  # by run
-        self.steps: dict[str, int] = {}  # that running runs have taken
         self.some_complete = False  # of what was asked for, baselines beside it aside
-        self.steps_done = 0  # of finished trials: what the time left is reckoned from
-        self.steps_planned = 0
+        self.tally = Tally(plan)
         self.test_from = ""  # first day of test
 
     def __enter__(self) -> LiveView:
@@ -148,10 +144,11 @@ class LiveView:
                     f"{event.earlier.run_id}; --again trains it once more",
                     "dim",
                 )
-                self._advance_whole(event.prepared.config)
+                self.tally.skip(event.prepared.config, event.prepared.proposal.model)
+                self._move_whole()
                 self.some_complete |= self._asked_for(event.earlier)
             case events.TrialRetried():
-                self.steps_done -= _steps(event.run.hyperparams)  # it is not done
+                self.tally.retry(event.run)
                 self.say(f"{self._name_of_run(event.run)}: {event.how}", "yellow")
             case events.Waiting():
                 self.say(f"Waiting: {event.why}.", "dim")
@@ -200,13 +197,14 @@ class LiveView:
         self._say_cutoffs(event.trials)
         cut = [p for p in event.trials if p.steps_asked]
         if cut:
+            asked, most = (max(n) for n in ([p.steps_asked or 0 for p in cut], _steps(cut)))
             self.say(
-                f"{len(cut)} configs ask for up to {max(p.steps_asked or 0 for p in cut):,} steps "
-                f"and stop at {max(_steps(p.config) for p in cut):,} (--max-steps N allows more).",
+                f"{len(cut)} configs ask for up to {asked:,} steps and stop at {most:,} "
+                f"(--max-steps N allows more).",
                 "yellow",
             )
-        self.steps_planned = sum(_steps(p.config) for p in event.trials)
-        self.whole = self.bars.add_task("sweep (steps)", total=self.steps_planned)
+        self.tally.planned(event.trials)
+        self.whole = self.bars.add_task("sweep (steps)", total=self.tally.steps_planned)
 
     def _say_cutoffs(self, trials: tuple[Prepared, ...]) -> None:
         """Up to when the weights know the world: a test period before that proves nothing."""
@@ -231,11 +229,8 @@ class LiveView:
             return
         names = ", ".join(self._name(run) for run in event.runs)
         self.say(f"Finalists by tune: {names}. Each is trained with {event.num_seeds} seeds.")
-        self.steps_planned += sum(
-            (event.num_seeds - 1) * _steps(run.hyperparams) for run in event.runs
-        )
-        if self.whole is not None:
-            self.bars.update(self.whole, total=self.steps_planned)
+        self.tally.further(event.runs, event.num_seeds - 1)
+        self._move_whole()
 
     def _seeds(self, event: events.SeedsCompared) -> None:
         """How far the seeds of a finalist lie apart on tune, and which of them stands for it."""
@@ -261,7 +256,8 @@ class LiveView:
     def _started(self, event: events.TrialStarted) -> None:
         run = event.run
         name = self._name_of_run(run) + (f", attempt {run.attempt}" if run.attempt > 1 else "")
-        self.running[run.run_id] = self.bars.add_task(name, total=_steps(run.hyperparams))
+        self.running[run.run_id] = self.bars.add_task(name, total=steps_of(run.hyperparams))
+        self.tally.start(run)
 
     def _progressed(self, event: events.TrialProgressed) -> None:
         task = self.running.get(event.run.run_id)
@@ -274,22 +270,25 @@ class LiveView:
             "skill": percent(scores["tune_skill"]) if "tune_skill" in scores else None,
         }
         self.bars.update(task, completed=event.step, **{k: v for k, v in shown.items() if v})
-        self.steps[event.run.run_id] = event.step
+        self.tally.running[event.run.run_id] = event.step
         self._move_whole()
 
     def _finished(self, run: Run) -> None:
         task = self.running.pop(run.run_id, None)
         if task is not None:
             self.bars.remove_task(task)
-        self.steps.pop(run.run_id, None)
-        self._advance_whole(run.hyperparams)
+        self.tally.end(run)
+        self._move_whole()
         self.some_complete |= run.state == "complete" and self._asked_for(run)
         name = self._name_of_run(run)
+        if not run.is_baseline:
+            name = f"{self.tally.place()} {name}"
         if run.state == "complete":
+            metric = ranked_by(self.plan.objective)
             self.say(
-                f"{name}: tune pct_mae {number(run.score('tune_pct_mae'))} "
+                f"{name}: tune {metric} {number(run.score(f'tune_{metric}'))} "
                 f"(skill {percent(run.score('tune_skill'))}), "
-                f"trained in {seconds(run.training_time_seconds)}"
+                f"trained in {seconds(run.training_time_seconds)}{self._how_far(run)}"
             )
         elif run.state == "pruned":
             self.say(f"{name}: pruned - {run.notes or 'no reason on record'}", "dim")
@@ -297,17 +296,26 @@ class LiveView:
             cause = (run.error or "").strip().splitlines()
             self.say(f"{name}: {run.state} - {cause[-1] if cause else 'no cause on record'}", "red")
 
+    def _how_far(self, run: Run) -> str:
+        """Is it the best so far, and how long will the rest take?"""
+        if run.is_baseline:
+            return ""
+        best = "; best so far" if run is self.tally.best else ""
+        left = self.tally.seconds_left
+        return best + (f"; about {seconds(left)} left" if left else "")
+
     def _asked_for(self, run: Run) -> bool:
         return run.model_name in expand_models(self.plan.models)
 
-    def _advance_whole(self, config: Mapping[str, Any]) -> None:
-        self.steps_done += _steps(config)
-        self._move_whole()
-
     def _move_whole(self) -> None:
         if self.whole is not None:
-            done = self.steps_done + sum(self.steps.values())
-            self.bars.update(self.whole, completed=done)
+            tally = self.tally
+            self.bars.update(
+                self.whole,
+                completed=tally.steps,
+                total=max(tally.steps_planned, tally.steps),
+                description=f"sweep: {tally.line()}; steps",
+            )
 
     def say_stopped(self) -> None:
         self.bars.stop()

@@ -165,3 +165,13 @@ class Find:
 
     def __call__(self, channel: Channel) -> str:
         return type(get_model(self.model)).__module__
+
+
+@dataclass(frozen=True)
+class CudaIsUntouched:
+    """Is torch there, and CUDA not initialised, neither here nor where this was forked from?"""
+
+    def __call__(self, channel: Channel) -> bool:
+        import torch
+
+        return not torch.cuda.is_initialized() and not torch.cuda._is_in_bad_fork()

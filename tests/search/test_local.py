@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from engine_suite import EngineSuite
-from foresweep.search.engine import Engine
-from foresweep.search.local import LocalEngine
+from foresweep.search.channel import Done, Message
+from foresweep.search.engine import Engine, Job, run_task
+from foresweep.search.local import VISIBLE, LocalEngine
 from planted_model import plugin
+from trial_tasks import CudaIsUntouched, Environment
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +88,30 @@ def test_a_plugin_that_breaks_on_import_does_not_take_the_workers_down(tmp_path:
     with plugin(tmp_path, module="raise RuntimeError('no licence')\n"):
         found = loaded_in_worker(tmp_path, ("guest",), ("guest_package.model", "numpy"))
     assert found == ["numpy"]
+
+
+def test_each_gpu_has_one_worker_which_sees_no_other(tmp_path: Path) -> None:
+    engine = LocalEngine(gpus=("3", "7"))
+    jobs = [engine.start(Environment((VISIBLE,)), log=tmp_path / f"log-{k}") for k in (1, 2)]
+    assert (engine.slots, engine.free) == (2, 0)
+    seen = {job.number: message for job, message in heard_from(engine, len(jobs))}
+    assert {m.result for m in seen.values() if isinstance(m, Done)} == {("3",), ("7",)}
+    again = engine.start(Environment((VISIBLE,)), log=tmp_path / "log-3")
+    ((_, message),) = heard_from(engine, 1)
+    assert isinstance(message, Done)
+    assert message.result == ("3",)
+    assert again.number not in seen
+
+
+def heard_from(engine: LocalEngine, count: int) -> list[tuple[Job, Message]]:
+    found: list[tuple[Job, Message]] = []
+    while len(found) < count:
+        found += engine.poll(10.0)
+    return found
+
+
+@pytest.mark.slow
+def test_the_server_that_workers_are_forked_from_has_not_touched_cuda(tmp_path: Path) -> None:
+    """A process that was forked from one that has cannot use a GPU."""
+    engine = LocalEngine(("chronos2",))
+    assert run_task(engine, CudaIsUntouched(), log=tmp_path / "log") is True

@@ -86,6 +86,7 @@ class Place:
                 if isinstance(event, TrialStarted) and event.run.model_name == "guest":
                     print("began", event.run.run_id, flush=True)
             """
+        here = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
         text = (
             "from foresweep.models.base import Resources\nfrom foresweep.space import Spaces\n"
             + textwrap.dedent(script)
@@ -95,7 +96,7 @@ class Place:
             [sys.executable, "-c", text],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(folder)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *here])},
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from foresweep.records import Run, RunState
+from foresweep.records import Run, RunState, Sweep, SweepState
 
 BASELINE_NAMES = ("last-value", "drift", "seasonal-naive", "random-walk", "har")
 
@@ -37,4 +37,27 @@ def make_run(
         fingerprints={"val": fingerprint},
         error=error,
         source=f"test: {number}",
+    )
+
+
+def make_sweep(
+    *, plan: Mapping[str, Any] | None = None, sweep_id: str = "sweep_1", horizon: int = 5
+) -> Sweep:
+    """A complete sweep of toto."""
+    return Sweep(
+        sweep_id=sweep_id,
+        name=None,
+        models=("toto",),
+        mode="random",
+        objective="pct_mae",
+        horizon=horizon,
+        seed=0,
+        panel_hash="p",
+        task_hash="t",
+        fingerprints={"tune": "a", "val": "b"},
+        plan=plan or {},
+        dataset_id=None,
+        state=SweepState.COMPLETE,
+        started_at=datetime(2026, 1, 2, tzinfo=UTC),
+        finished_at=datetime(2026, 1, 3, tzinfo=UTC),
     )

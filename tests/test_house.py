@@ -37,6 +37,7 @@ HOMES = {
     "optuna": {"search", "reporting"},
     "pebble": {"search"},
     "ray": {"search"},
+    "fsspec": {"search"},
     "polars": {"data"},
     "bokeh": {"data"},
     "bokeh_sampledata": {"data"},

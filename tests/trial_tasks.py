@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
+
+from foresweep.models.registry import get_model
 from foresweep.search.channel import Channel
+
+SCORED = {"pct_mae": np.array([[1.0, 3.0], [2.0, np.nan]])}
+"""Losses [origins, items]."""
 
 
 @dataclass(frozen=True)
@@ -69,3 +78,90 @@ class Loaded:
 
     def __call__(self, channel: Channel) -> tuple[str, ...]:
         return tuple(n for n in self.names if n in sys.modules)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Score `steps` times, telling the pid; give back how many scorings were heard."""
+
+    steps: int = 3
+
+    def __call__(self, channel: Channel) -> int:
+        for step in range(1, self.steps + 1):
+            channel(step, {"pid": float(os.getpid())}, SCORED)
+        return self.steps
+
+
+@dataclass(frozen=True)
+class Hang:
+    """Tell the pid, then be in one long step that reports nothing."""
+
+    def __call__(self, channel: Channel) -> None:
+        channel(1, {"pid": float(os.getpid())})
+        time.sleep(600)
+
+
+@dataclass(frozen=True)
+class Chatter:
+    """Report so often that most of it is thinned out, then a last scoring."""
+
+    def __call__(self, channel: Channel) -> str:
+        until = time.monotonic() + 0.5
+        step = 0
+        while time.monotonic() < until:
+            step += 1
+            channel(step, {})
+        channel(step + 1, {}, {})
+        return "said everything"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What these variables are in the worker."""
+
+    names: tuple[str, ...]
+
+    def __call__(self, channel: Channel) -> tuple[str | None, ...]:
+        return tuple(os.environ.get(n) for n in self.names)
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Read a file; write, as a training does, a state after each scoring, at the end a result and
+    no state. Go on from the state of an earlier attempt."""
+
+    source: Path
+    out: Path
+    earlier: tuple[Path, ...] = ()
+    steps: int = 3
+
+    def __call__(self, channel: Channel) -> Written:
+        states = self.out / "checkpoint.state"
+        states.mkdir(parents=True)
+        found = [e / "checkpoint.state" / "0.txt" for e in self.earlier]
+        done = next((int(f.read_text()) for f in found if f.exists()), 0)
+        for step in range(done + 1, self.steps + 1):
+            channel(step, {"pid": float(os.getpid())}, {})
+            (states / "0.txt").write_text(str(step))
+        print("printed by the writer")
+        shutil.rmtree(states)
+        (self.out / "checkpoint").mkdir()
+        (self.out / "checkpoint" / "result.txt").write_text(self.source.read_text())
+        return Written(self.out / "checkpoint", str(self.source), done)
+
+
+@dataclass(frozen=True)
+class Written:
+    path: Path
+    source: str  # as the worker knew it
+    resumed_from: int
+
+
+@dataclass(frozen=True)
+class Find:
+    """Which class stands behind a model's name, in the worker."""
+
+    model: str
+
+    def __call__(self, channel: Channel) -> str:
+        return type(get_model(self.model)).__module__

@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,19 +70,21 @@ def seed_for(stage: Stage, model: str) -> int:
 
 
 def attempts_at(runs: Iterable[Run], number: int, seed: int) -> list[Run]:
-    """The runs of a trial under a seed, newest attempt first. What reproduces one of them is no
-    attempt: the trial was done."""
-    mine = [r for r in runs if (r.trial_number, r.seed) == (number, seed) and not r.reproduces]
+    """The runs of a trial under a seed, newest attempt first; those that only reproduce another
+    aside."""
+    mine = [r for r in runs if (r.trial_number, r.seed) == (number, seed) and r.reproduces is None]
     return sorted(mine, key=lambda r: (r.attempt, r.run_id), reverse=True)
 
 
-def is_open(attempts: Sequence[Run]) -> bool:
-    """Is a trial still to be done? Its attempts, newest first: none, or the newest was broken off,
-    or its process died and its head too, before the second attempt it was due."""
+def is_open(attempts: Sequence[Run], dead: Collection[str] = ()) -> bool:
+    """Is a trial still to be done? Its attempts, newest first: none; or the newest was broken off;
+    or its process died, and its head too before the second attempt it was due; or it is one of the
+    `dead` that somebody asks to be tried once more."""
     if not attempts or attempts[0].state in BROKEN_OFF:
         return True
     died = [r for r in attempts if DIED in r.tags]
-    return DIED in attempts[0].tags and len(died) <= MOST_DEATHS
+    due = DIED in attempts[0].tags and len(died) <= MOST_DEATHS
+    return due or attempts[0].run_id in dead
 
 
 def next_attempt(
@@ -140,8 +142,8 @@ def open_run(stage: Stage, work: Assignment) -> Run:
         source=prepared.proposal.source,
         tags=(CONTAMINATED,) if is_contaminated(stage, prepared) else (),
     )
-    for note in filter(None, (prepared.proposal.note, work.note)):
-        stage.tracker.add_note(run.run_id, note)
+    if work.note:
+        stage.tracker.add_note(run.run_id, work.note)
     return run
 
 

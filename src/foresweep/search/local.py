@@ -130,9 +130,16 @@ class LocalEngine:
             with contextlib.suppress(OSError):
                 self._running[job].head.send(answer)
 
+    def kill(self, job: Job) -> None:
+        """Kill a running job's process; that it died is heard by the next poll, of whatever
+        thread."""
+        if (worker := self._running.get(job)) is not None:
+            worker.process.kill()
+            wait([worker.process.sentinel], GRACE_S)  # leaves the exit code to who polls
+
     def end(self, job: Job) -> None:
         if job in self._running:
-            self._running[job].process.kill()
+            self.kill(job)
             self._leave(job, GRACE_S)
 
     def _leave(self, job: Job, grace_s: float) -> None:

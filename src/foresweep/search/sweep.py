@@ -36,7 +36,7 @@ from foresweep.search.reopen import reopen_for_more
 from foresweep.search.stage import Stage, plan_record, require_writable, set_stage
 from foresweep.search.transfer import transfer_proposals
 from foresweep.search.trial import Prepared
-from foresweep.search.trials import Trials, open_trials, skip_known
+from foresweep.search.trials import Trials, dead_runs, open_trials, skip_known
 from foresweep.tracker.tracker import Tracker
 
 ALONE = Crew()
@@ -129,10 +129,11 @@ def resume_sweep(
         first = transfer_proposals(plan, tracker, stage.fingerprints, before=known)
         prepared = prepare_all(stage, (*first, *proposals))
         sweep = tracker.reopen_sweep(sweep.sweep_id, {**sweep.plan, **plan_record(stage)})
-        left = len(open_trials(stage, sweep.sweep_id))
+        dead = dead_runs(stage, sweep.sweep_id)
+        left = len(open_trials(stage, sweep.sweep_id, dead=dead))
         listen(Resumed(sweep, sweep.num_trials - left, left, note))
         listen(_planned(sweep, prepared))
-        return _run(stage, sweep, prepared, crew)
+        return _run(stage, sweep, prepared, crew, dead)
     finally:
         engine.close()
 
@@ -158,7 +159,13 @@ def _ready_engine(crew: Crew, plan: SweepPlan, runs_dir: Path) -> Engine:
     return engine
 
 
-def _run(stage: Stage, sweep: Sweep, prepared: tuple[Prepared, ...], crew: Crew) -> Sweep:
+def _run(
+    stage: Stage,
+    sweep: Sweep,
+    prepared: tuple[Prepared, ...],
+    crew: Crew,
+    dead: frozenset[str] = frozenset(),
+) -> Sweep:
     """Everything that is left of a sweep that is open."""
     tracker, sweep_id = stage.tracker, sweep.sweep_id
     state = SweepState.FAILED
@@ -166,7 +173,7 @@ def _run(stage: Stage, sweep: Sweep, prepared: tuple[Prepared, ...], crew: Crew)
     try:
         with head.at_work():
             budget = Budget(stage, sweep_id)
-            trials = _trials(stage, sweep_id, prepared, budget)
+            trials = _trials(stage, sweep_id, prepared, budget, dead)
             head.drive(trials)
             if stage.plan.seeds > 1:
                 head.drive(seeds_of_finalists(stage, sweep_id, trials.contenders(), budget))
@@ -184,17 +191,23 @@ def _run(stage: Stage, sweep: Sweep, prepared: tuple[Prepared, ...], crew: Crew)
     return sweep
 
 
-def _trials(stage: Stage, sweep_id: str, prepared: tuple[Prepared, ...], budget: Budget) -> Trials:
+def _trials(
+    stage: Stage,
+    sweep_id: str,
+    prepared: tuple[Prepared, ...],
+    budget: Budget,
+    dead: frozenset[str],
+) -> Trials:
     """The source of all trials. Every model that will be trained is tested for leaks here."""
     known, new = skip_known(stage, prepared)
     leaks = LeakTests(stage, sweep_id)
-    leaks.test_all([*new, *settle(stage, open_trials(stage, sweep_id))])
+    leaks.test_all([*new, *settle(stage, open_trials(stage, sweep_id, dead=dead))])
     search = None
     if stage.plan.mode in ADAPTIVE and not stage.plan.proposals:
         spaces = search_spaces(stage.plan, stage.tracker, stage.fingerprints)
         write_narrowed(stage, sweep_id, spaces)
         search = begin(stage, sweep_id, prepared, spaces)
-    return Trials(stage, sweep_id, new, leaks, budget, search, known)
+    return Trials(stage, sweep_id, new, leaks, budget, search, known, dead)
 
 
 def _open(stage: Stage, loaded: Loaded, prepared: tuple[Prepared, ...]) -> Sweep:

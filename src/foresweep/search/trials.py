@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from foresweep.records import Run, RunState, Trial
 from foresweep.search.adaptive import Search
 from foresweep.search.attempt import (
+    DIED,
     Assignment,
     attempts_at,
     earlier_run,
@@ -41,6 +42,8 @@ class Trials:
     budget: Budget
     search: Search | None = None
     known: list[Contender] = field(default_factory=list)  # made needless by runs of other sweeps
+    dead: frozenset[str] = frozenset()
+    """Runs whose process died, that somebody who resumes the sweep asks to be tried once more."""
     _settled: dict[str, Prepared] = field(default_factory=dict)  # by config hash
     _own: set[int] = field(default_factory=set)  # trials that this head has met
     _looked_at: float = 0.0
@@ -92,7 +95,7 @@ class Trials:
         now = time.monotonic()
         if now - self._looked_at < ORPHANS_EVERY_S or not self._is_shared():
             return None
-        for trial in open_trials(self.stage, self.sweep_id, besides=self._own):
+        for trial in open_trials(self.stage, self.sweep_id, besides=self._own, dead=self.dead):
             found = self._adopt(trial)
             if found is not None:
                 return found
@@ -110,7 +113,7 @@ class Trials:
         runs = tracker.get_runs(sweep_id=self.sweep_id, include_hidden=True)
         (prepared,) = self.prepared_of([trial])
         attempts = attempts_at(runs, trial.number, seed_for(self.stage, prepared.proposal.model))
-        if not is_open(attempts):  # its head ended it while this one looked
+        if not is_open(attempts, self.dead):  # its head ended it while this one looked
             tracker.release_lease(self.sweep_id, trial.number)
             return None
         return self._assignment(prepared, trial, attempts)
@@ -155,7 +158,13 @@ def columns_of(p: Prepared) -> dict[str, Any]:
     }
 
 
-def open_trials(stage: Stage, sweep_id: str, *, besides: Iterable[int] = ()) -> list[Trial]:
+def open_trials(
+    stage: Stage,
+    sweep_id: str,
+    *,
+    besides: Iterable[int] = (),
+    dead: Collection[str] = (),
+) -> list[Trial]:
     """Trials of a sweep that are to be tried (again), those aside that living heads hold."""
     tracker = stage.tracker
     passed = {*besides, *tracker.held_elsewhere(sweep_id)}
@@ -165,8 +174,16 @@ def open_trials(stage: Stage, sweep_id: str, *, besides: Iterable[int] = ()) -> 
     tracker.repair()  # a head that died a moment ago
     runs = tracker.get_runs(sweep_id=sweep_id, include_hidden=True)
     return [
-        t for t in trials if is_open(attempts_at(runs, t.number, seed_for(stage, t.model_name)))
+        t
+        for t in trials
+        if is_open(attempts_at(runs, t.number, seed_for(stage, t.model_name)), dead)
     ]
+
+
+def dead_runs(stage: Stage, sweep_id: str) -> frozenset[str]:
+    """The failed runs of a sweep whose process ended without a word."""
+    runs = stage.tracker.get_runs(sweep_id=sweep_id, tags=(DIED,), include_hidden=True)
+    return frozenset(r.run_id for r in runs)
 
 
 def skip_known(

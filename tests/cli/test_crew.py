@@ -1,0 +1,61 @@
+"""Options about who works and for how long."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foresweep.cli import crew
+from foresweep.cli.crew import as_seconds, make_crew, threads_each
+from foresweep.cli.running import as_horizons
+from foresweep.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("30min", 1800), ("30m", 1800), ("2h", 7200), ("1h30min", 5400),
+     ("1.5h", 5400), ("1d", 86400), ("1 h 30 min", 5400)],
+)  # fmt: skip
+def test_a_time_is_written_as_people_write_it(text: str, seconds: float) -> None:
+    assert as_seconds("--time-budget", text) == seconds
+
+
+@given(st.integers(0, 99), st.integers(0, 59), st.integers(1, 59))
+def test_hours_minutes_and_seconds_add_up(hours: int, minutes: int, seconds: int) -> None:
+    found = as_seconds("--x", f"{hours}h{minutes}min{seconds}s")
+    assert found == 3600 * hours + 60 * minutes + seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "2 weeks", "1h30", "-1h", "0s", "h", "1h;"])
+def test_what_is_no_time_is_refused_by_its_option(text: str) -> None:
+    with pytest.raises(UsageError, match="--time-budget"):
+        as_seconds("--time-budget", text)
+
+
+def test_gpus_are_numbers_and_each_is_one_worker() -> None:
+    assert make_crew(None, "0, 1", None).gpus == ("0", "1")
+    assert make_crew(None, "0,1", None).slots == 2
+    with pytest.raises(UsageError, match="device numbers"):
+        make_crew(None, "cuda:0", None)
+    with pytest.raises(UsageError, match="device numbers"):
+        make_crew(None, "", None)
+
+
+@pytest.mark.parametrize(
+    ("cores", "asked", "workers", "threads"),
+    [(2, None, 2, 1), (4, None, 1, 1), (16, None, 2, 8), (16, None, 99, 1), (16, 3, 2, 3)],
+)
+def test_threads_follow_from_cores_and_workers(
+    cores: int, asked: int | None, workers: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew.os, "cpu_count", lambda: cores)
+    assert threads_each(asked, workers) == threads
+
+
+def test_horizons_are_whole_bars() -> None:
+    assert as_horizons("5") == (5,)
+    assert as_horizons("1,5, 20") == (1, 5, 20)
+    for text in ("", "0", "1,,5", "five", "-1"):
+        with pytest.raises(UsageError, match="--horizon"):
+            as_horizons(text)

@@ -1,0 +1,84 @@
+"""A plan comes back from the database as it was asked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foresweep.errors import UsageError
+from foresweep.models.base import Resources
+from foresweep.records import Sweep
+from foresweep.search.plan import SweepPlan, at_horizons
+from foresweep.search.planrecord import ASKED, as_record, family_of, plan_of
+from foresweep.search.proposals import Proposal
+from foresweep.space import Choice, Float, Int, Spaces
+from runs import make_sweep
+
+dimensions = st.one_of(
+    st.builds(Float, st.just(1e-5), st.floats(1e-3, 1), st.booleans()),
+    st.builds(Int, st.just(8), st.integers(16, 64), st.integers(1, 4)),
+    st.builds(
+        Choice, st.lists(st.one_of(st.integers(), st.text(), st.booleans()), min_size=1).map(tuple)
+    ),
+)
+plans = st.builds(
+    SweepPlan,
+    models=st.just(("toto", "kronos")),
+    mode=st.sampled_from(["smart", "priority"]),
+    horizon=st.integers(1, 20),
+    max_runs=st.none() | st.integers(1, 99),
+    size=st.none() | st.just("small"),
+    pretrained=st.none() | st.text(),
+    time_budget_s=st.none() | st.floats(1, 1e6),
+    step_budget=st.none() | st.integers(1),
+    again=st.booleans(),
+    resources=st.builds(Resources, micro_batch=st.none() | st.integers(1, 64)),
+    spaces=st.builds(
+        Spaces,
+        st.dictionaries(st.just("toto"), st.text()),
+        st.dictionaries(st.just("toto"), st.text()),
+        st.dictionaries(st.sampled_from(["lr", "batch_size"]), dimensions),
+    ),
+    proposals=st.lists(
+        st.builds(
+            Proposal, st.just("toto"), st.dictionaries(st.just("lr"), st.floats(0, 1)), st.text()
+        )
+    ).map(tuple),
+)
+
+
+def recorded(plan: SweepPlan, **rest: Any) -> Sweep:
+    return make_sweep(plan={ASKED: json.loads(json.dumps(as_record(plan)))}, **rest)
+
+
+@given(plans)
+def test_every_plan_comes_back_as_it_was_asked(plan: SweepPlan) -> None:
+    assert plan_of(recorded(plan)) == plan
+
+
+def test_what_a_newer_version_asked_is_refused_by_name() -> None:
+    newer = make_sweep(plan={ASKED: as_record(SweepPlan(("toto",))) | {"mood": "good"}})
+    with pytest.raises(UsageError, match="mood"):
+        plan_of(newer)
+
+
+def test_a_question_at_several_horizons_is_a_family() -> None:
+    plans = at_horizons(SweepPlan(("toto",)), (1, 5, 20))
+    assert [p.horizon for p in plans] == [1, 5, 20]
+    assert len({p.family for p in plans}) == 1
+    sweeps = [recorded(p, sweep_id=f"s{p.horizon}", horizon=p.horizon) for p in reversed(plans)]
+    other = recorded(SweepPlan(("toto",)), sweep_id="other")
+    assert [s.sweep_id for s in family_of(sweeps[0], [other, *sweeps])] == ["s1", "s5", "s20"]
+    assert family_of(other, [other, *sweeps]) == [other]
+
+
+def test_one_horizon_has_no_family_and_none_is_asked_twice() -> None:
+    (alone,) = at_horizons(SweepPlan(("toto",)), (5,))
+    assert alone == replace(SweepPlan(("toto",)), horizon=5)
+    with pytest.raises(UsageError, match="each horizon once"):
+        at_horizons(SweepPlan(("toto",)), (5, 5))

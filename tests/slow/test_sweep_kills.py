@@ -1,0 +1,131 @@
+"""Heads and workers of a real sweep killed with -9 at random moments: every trial is completed, and
+none is trained anew where there was something to go on from."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import psutil
+import pytest
+
+from foresweep.records import Run, RunState
+from foresweep.tracker.tracker import Tracker
+
+pytestmark = pytest.mark.slow
+PLAN = (
+    *("sweep", "--model", "chronos2", "--mode", "random", "--data", "demo", "--horizon", "2"),
+    *("--stride", "20", "--max-context", "64", "--max-steps", "48"),
+)
+
+
+class Campaign:
+    """One sweep, begun once and resumed after each death of its head."""
+
+    def __init__(self, folder: Path, trials: int, seed: int) -> None:
+        self.folder, self.trials, self.chance = folder, trials, random.Random(seed)
+        self.killed = {"head": 0, "worker": 0}
+
+    def start(self) -> subprocess.Popen[str]:
+        with Tracker(self.folder / "sweeps.db") as tracker:
+            begun = bool(tracker.list_sweeps())
+        asked = (
+            ("sweep", "--resume", "latest") if begun else (*PLAN, "--max-runs", str(self.trials))
+        )
+        places = ("--db", str(self.folder / "sweeps.db"), "--runs", str(self.folder / "runs"))
+        return subprocess.Popen(
+            [sys.executable, "-m", "foresweep", *asked, "--workers", "2", *places],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def run(self, kills: int) -> None:
+        """Kill so many times, then let the sweep come to its end."""
+        head = self.start()
+        while sum(self.killed.values()) < kills and not self.is_complete():
+            time.sleep(self.chance.uniform(0.2, 4.0))
+            if head.poll() is not None:
+                head = self.start()
+            elif self.chance.random() < 0.5:
+                head.kill()
+                head.wait(timeout=60)
+                self.killed["head"] += 1
+                head = self.start()
+            else:
+                self._kill_a_worker(head)
+        for _ in range(3):
+            head.wait(timeout=900)
+            if self.is_complete():
+                return
+            head = self.start()
+
+    def _kill_a_worker(self, head: subprocess.Popen[str]) -> None:
+        training = [p for p in workers(head) if p.is_running()]
+        if training:
+            self.chance.choice(training).kill()
+            self.killed["worker"] += 1
+
+    def runs(self) -> list[Run]:
+        with Tracker(self.folder / "sweeps.db") as tracker:
+            found = tracker.get_runs("chronos2")
+        return sorted(found, key=lambda r: (r.trial_number or 0, r.attempt))
+
+    def is_complete(self) -> bool:
+        done = {r.trial_number for r in self.runs() if r.state == RunState.COMPLETE}
+        return len(done) == self.trials
+
+    def scorings(self, run: Run) -> list[int]:
+        with Tracker(self.folder / "sweeps.db") as tracker:
+            return [step for step, _ in tracker.get_curve(run.run_id, "tune_pinball")]
+
+
+def workers(head: subprocess.Popen[str]) -> list[psutil.Process]:
+    """head -> forkserver -> workers"""
+    try:
+        return [w for server in psutil.Process(head.pid).children() for w in server.children()]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def check(campaign: Campaign) -> None:
+    """Every trial complete once, nothing left running, no scoring made twice but the last."""
+    with Tracker(campaign.folder / "sweeps.db") as tracker:
+        assert not [r for r in tracker.get_runs() if r.state in ("running", "waiting")]
+        assert tracker.get_sweep().state == "complete"
+        assert len(tracker.list_sweeps()) == 1
+    by_trial: dict[int, list[Run]] = defaultdict(list)
+    for run in campaign.runs():
+        by_trial[run.trial_number or 0].append(run)
+    assert len(by_trial) == campaign.trials
+    for attempts in by_trial.values():
+        assert [r.state for r in attempts].count(RunState.COMPLETE) == 1
+        assert attempts[-1].state == RunState.COMPLETE
+        seen = 0
+        for run in attempts:
+            steps = campaign.scorings(run)
+            if steps:  # a scoring whose state was not yet written when the kill came is repeated
+                assert steps[0] >= seen, (
+                    f"{run.run_id} began anew at {steps[0]}, {seen} were scored"
+                )
+                seen = steps[-1]
+
+
+def test_a_few_kills_lose_no_trial(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path, trials=3, seed=0)
+    campaign.run(kills=3)
+    check(campaign)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_twenty_kills_lose_no_trial_of_twelve(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path, trials=12, seed=1)
+    campaign.run(kills=20)
+    check(campaign)
+    assert sum(campaign.killed.values()) == 20, campaign.killed
+    print(campaign.killed, [(r.trial_number, r.attempt, r.state.value) for r in campaign.runs()])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foresweep.cli import crew
-from foresweep.cli.crew import as_seconds, make_crew, threads_each
+from foresweep.cli.crew import EngineName, Hands, as_seconds, make_crew, threads_each
 from foresweep.cli.running import as_horizons
 from foresweep.errors import UsageError
 
@@ -34,12 +34,12 @@ def test_what_is_no_time_is_refused_by_its_option(text: str) -> None:
 
 
 def test_gpus_are_numbers_and_each_is_one_worker() -> None:
-    assert make_crew(None, "0, 1", None).gpus == ("0", "1")
-    assert make_crew(None, "0,1", None).slots == 2
+    assert make_crew(Hands(gpus="0, 1")).gpus == ("0", "1")
+    assert make_crew(Hands(gpus="0,1")).slots == 2
     with pytest.raises(UsageError, match="device numbers"):
-        make_crew(None, "cuda:0", None)
+        make_crew(Hands(gpus="cuda:0"))
     with pytest.raises(UsageError, match="device numbers"):
-        make_crew(None, "", None)
+        make_crew(Hands(gpus=""))
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,12 @@ def test_horizons_are_whole_bars() -> None:
     for text in ("", "0", "1,,5", "five", "-1"):
         with pytest.raises(UsageError, match="--horizon"):
             as_horizons(text)
+
+
+def test_options_of_a_cluster_are_refused_where_there_is_none() -> None:
+    for hands in (Hands(address="auto"), Hands(storage="file:///x"), Hands(gpus_per_trial=0.5)):
+        with pytest.raises(UsageError, match="is for --engine ray"):
+            make_crew(hands)
+    with pytest.raises(UsageError, match="--gpus is for local workers"):
+        make_crew(Hands(engine=EngineName.ray, gpus="0"))
+    assert make_crew(Hands(engine=EngineName.ray, cpus_per_trial=0.5)).trial_cpus == 0.5

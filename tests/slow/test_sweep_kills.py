@@ -48,7 +48,8 @@ class Campaign:
         """Kill so many times, then let the sweep come to its end."""
         head = self.start()
         while sum(self.killed.values()) < kills and not self.is_complete():
-            time.sleep(self.chance.uniform(0.2, 4.0))
+            self._wait_for_training(head)
+            time.sleep(self.chance.uniform(0.0, 4.0))
             if head.poll() is not None:
                 head = self.start()
             elif self.chance.random() < 0.5:
@@ -63,6 +64,11 @@ class Campaign:
             if self.is_complete():
                 return
             head = self.start()
+
+    def _wait_for_training(self, head: subprocess.Popen[str]) -> None:
+        """A head that is killed before it has begun anything proves nothing."""
+        while head.poll() is None and not any(r.state == RunState.RUNNING for r in self.runs()):
+            time.sleep(0.1)
 
     def _kill_a_worker(self, head: subprocess.Popen[str]) -> None:
         training = [p for p in workers(head) if p.is_running()]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,14 +15,53 @@ from foresweep.errors import UsageError
 if TYPE_CHECKING:
     from foresweep.search.crew import Crew
 
+
+class EngineName(StrEnum):
+    """Where trials run."""
+
+    local = "local"
+    ray = "ray"
+
+
 Workers = Annotated[
-    int | None, typer.Option(help="Trials at once, each in its own process. Default: 1.", min=1)
+    int | None,
+    typer.Option(
+        help="Trials at once, each in its own process. Default: 1; what a Ray cluster has room "
+        "for.",
+        min=1,
+    ),
 ]
 Gpus = Annotated[
     str | None,
     typer.Option(
         help="CUDA device numbers, e.g. 0,1: one worker each, which sees no other.", metavar="LIST"
     ),
+]
+EngineOption = Annotated[
+    EngineName,
+    typer.Option("--engine", help="local: processes of this machine; ray: a Ray cluster."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="With --engine ray: host:port of the cluster, or auto. Default: one on this machine.",
+        metavar="HOST:PORT",
+    ),
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        help="With --engine ray: fsspec URL by which files travel. Default: all nodes see the runs "
+        "folder under the same path.",
+        metavar="URL",
+    ),
+]
+CpusPerTrial = Annotated[
+    float | None, typer.Option(help="With --engine ray: CPUs of a trial. Default: 1.", min=0)
+]
+GpusPerTrial = Annotated[
+    float | None,
+    typer.Option(help="With --engine ray: GPUs of a trial; 0.5 shares one. Default: 0.", min=0),
 ]
 TrialTimeout = Annotated[
     str | None,
@@ -74,17 +115,36 @@ def as_seconds(option: str, text: str | None) -> float | None:
     return found
 
 
-def make_crew(workers: int | None, gpus: str | None, trial_timeout: str | None) -> Crew:
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """The options about who does the work."""
+
+    workers: Workers = None
+    gpus: Gpus = None
+    engine: EngineOption = EngineName.local
+    address: Address = None
+    storage: Storage = None
+    cpus_per_trial: CpusPerTrial = None
+    gpus_per_trial: GpusPerTrial = None
+    trial_timeout: TrialTimeout = None
+
+
+def make_crew(hands: Hands) -> Crew:
     """Raises UsageError, UnknownName."""
     from foresweep.search.crew import Crew
 
-    numbers = tuple(n.strip() for n in (gpus or "").split(",") if n.strip())
-    if gpus is not None and (not numbers or not all(n.isdigit() for n in numbers)):
-        raise UsageError(f"--gpus {gpus!r}: write device numbers, e.g. --gpus 0,1")
+    numbers = tuple(n.strip() for n in (hands.gpus or "").split(",") if n.strip())
+    if hands.gpus is not None and (not numbers or not all(n.isdigit() for n in numbers)):
+        raise UsageError(f"--gpus {hands.gpus!r}: write device numbers, e.g. --gpus 0,1")
     return Crew(
-        workers=workers or 1,
+        engine=hands.engine.value,
+        workers=hands.workers,
         gpus=numbers,
-        trial_timeout_s=as_seconds("--trial-timeout", trial_timeout),
+        trial_timeout_s=as_seconds("--trial-timeout", hands.trial_timeout),
+        address=hands.address,
+        storage=hands.storage,
+        trial_cpus=hands.cpus_per_trial,
+        trial_gpus=hands.gpus_per_trial,
     ).checked()
 
 

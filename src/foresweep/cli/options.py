@@ -78,20 +78,22 @@ def refuse_size_beside_weights(size: Size | None, pretrained: str | None) -> Non
         )
 
 
-def sharing(shared: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the fields of a dataclass as options, after its own parameters; the command
-    takes an instance of it first. Options that several commands share are thus written once."""
-    fields = inspect.signature(shared, eval_str=True).parameters
+def sharing(*shared: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the fields of dataclasses as options, after its own parameters; the command
+    takes an instance of each first. Options that belong together are thus written once."""
+    fields = [inspect.signature(s, eval_str=True).parameters for s in shared]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[len(shared) :]
 
         @wraps(command)
         def call(**given: Any) -> None:
-            asked = shared(**{name: given.pop(name) for name in fields})
-            command(asked, **given)
+            groups = zip(shared, fields, strict=True)
+            asked = [s(**{name: given.pop(name) for name in names}) for s, names in groups]
+            command(*asked, **given)
 
-        every = [*(p.replace(kind=p.KEYWORD_ONLY) for p in (*own, *fields.values()))]
+        options = [p for names in fields for p in names.values()]
+        every = [p.replace(kind=p.KEYWORD_ONLY) for p in (*own, *options)]
         call.__annotations__ = {p.name: p.annotation for p in every} | {"return": None}
         call.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
         return call

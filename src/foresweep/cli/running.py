@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 STOPPED = 130
 RESOURCES = ("device", "threads", "micro_batch", "inference_batch", "gradient_checkpointing")
 BESIDE_RESUME = (
-    *("resume", "dry_run", "db", "runs", "mirror", "workers", "gpus", "trial_timeout"),
+    *("resume", "dry_run", "db", "runs", "mirror", "workers", "gpus", "engine", "address"),
+    *("storage", "cpus_per_trial", "gpus_per_trial", "trial_timeout"),
     *("max_runs", "time_budget", "step_budget", *RESOURCES),
 )
 """What may be said anew of a sweep that goes on: who works, how much more, where."""

@@ -11,12 +11,10 @@ import typer
 
 from foresweep.cli.crew import (
     DryRun,
-    Gpus,
+    Hands,
     Resume,
     StepBudget,
     TimeBudget,
-    TrialTimeout,
-    Workers,
     as_seconds,
     make_crew,
     threads_each,
@@ -169,9 +167,10 @@ class Asked:
     runs: Runs = None
 
 
-@sharing(Asked)
+@sharing(Asked, Hands)
 def sweep(
     asked: Asked,
+    hands: Hands,
     files: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -219,9 +218,6 @@ def sweep(
         ),
     ] = None,
     horizon: Horizons = "5",
-    workers: Workers = None,
-    gpus: Gpus = None,
-    trial_timeout: TrialTimeout = None,
     time_budget: TimeBudget = None,
     step_budget: StepBudget = None,
     resume: Resume = None,
@@ -230,7 +226,7 @@ def sweep(
     """Train research-backed configs beside the baselines and rank them on the same windows."""
     from foresweep.search.plan import at_horizons
 
-    crew = make_crew(workers, gpus, trial_timeout)
+    crew = make_crew(hands)
     budget = {
         "max_runs": max_runs,
         "time_budget_s": as_seconds("--time-budget", time_budget),

@@ -1,0 +1,76 @@
+"""A whole sweep on a Ray cluster of two nodes, one of which is killed in mid-run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from foresweep.records import Run, RunState
+from foresweep.search.crew import Crew
+from foresweep.search.events import Event, TrialFinished, TrialProgressed, TrialRetried
+from foresweep.search.plan import SweepPlan
+from foresweep.search.start import sweep
+from foresweep.tracker.tracker import Tracker
+from ray_nodes import Cluster, kill
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+TRIALS = 4
+PLAN = SweepPlan(
+    models=("chronos2",), mode="random", horizon=2, stride=40, max_context=64, max_steps=160,
+    max_runs=TRIALS,
+)  # fmt: skip
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """Two nodes with one CPU, so that two trials at once are on both."""
+    with pytest.MonkeyPatch.context() as patch:
+        cluster = Cluster(patch)
+        try:
+            cluster.add()
+            cluster.add()
+            yield cluster
+        finally:
+            cluster.close()
+
+
+def runs_of(db: Path) -> list[Run]:
+    with Tracker(db) as tracker:
+        runs = tracker.get_runs("chronos2")
+    return sorted(runs, key=lambda r: (r.trial_number or 0, r.attempt))
+
+
+def scores(runs: list[Run]) -> list[object]:
+    return [(r.config_hash, sorted(r.metrics.items())) for r in runs if r.state == "complete"]
+
+
+def test_a_node_is_killed_and_every_trial_ends_complete_as_on_one_machine(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    training: set[str] = set()
+    heard: list[Event] = []
+
+    def listen(event: Event) -> None:
+        heard.append(event)
+        if isinstance(event, TrialFinished):
+            training.discard(event.run.run_id)
+        elif isinstance(event, TrialProgressed) and event.run.model_name == "chronos2":
+            training.add(event.run.run_id)
+            if len(training) == 2 and len(cluster.nodes) == 2:  # on both nodes
+                threading.Thread(target=kill, args=(cluster.nodes.pop(),)).start()
+
+    crew = Crew(engine="ray", address=cluster.address)
+    done = sweep(PLAN, db=tmp_path / "ray.db", runs=tmp_path / "ray", listen=listen, crew=crew)
+    assert done.state == "complete"
+    assert len(cluster.nodes) == 1, "never were two trials trained at once"
+    found = runs_of(tmp_path / "ray.db")
+    assert {r.trial_number for r in found if r.state == RunState.COMPLETE} == {
+        r.trial_number for r in found
+    }
+    assert len({r.trial_number for r in found}) == TRIALS
+    assert any(isinstance(e, TrialRetried) for e in heard)
+    sweep(PLAN, db=tmp_path / "local.db", runs=tmp_path / "local")
+    assert scores(found) == scores(runs_of(tmp_path / "local.db"))

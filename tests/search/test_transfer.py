@@ -244,9 +244,9 @@ def test_how_weights_are_tuned_is_carried_to_weights_alone(book: Book) -> None:
 
 def test_what_is_fixed_by_set_holds_and_another_unit_is_another_thing(book: Book) -> None:
     book.run(1.0)
-    spaces = Spaces(changes={"lr": Choice((5e-3,))})
+    spaces = Spaces(changes={"lr": Choice((5e-3,)), "dropout": Choice((0.05,))})
     (proposal,) = book.proposals(spaces=spaces)
-    assert proposal.config["lr"] == 5e-3
+    assert (proposal.config["lr"], proposal.config["dropout"]) == (5e-3, 0.05)
     run = make_run("host", 1, 1.0, hyperparams={"patience": 3, "batch_size": 4})
     mapped = map_config(run, "guest", SearchSpace({}), PLAN)
     assert dict(mapped.config) == {"batch_size": 4}

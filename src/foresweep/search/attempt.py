@@ -142,8 +142,8 @@ def open_run(stage: Stage, work: Assignment) -> Run:
         source=prepared.proposal.source,
         tags=(CONTAMINATED,) if is_contaminated(stage, prepared) else (),
     )
-    if work.note:
-        stage.tracker.add_note(run.run_id, work.note)
+    for note in filter(None, (prepared.proposal.note, work.note)):
+        stage.tracker.add_note(run.run_id, note)
     return run
 
 

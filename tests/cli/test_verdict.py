@@ -108,6 +108,8 @@ def test_best_marks_what_is_better_and_says_where(shell: Shell) -> None:
 
 
 READING = {
+    "sweeps": ["--json"],
+    "status": ["--json"],
     "runs": ["--json"],
     "best": ["--json"],
     "show": ["RUN", "--json"],
@@ -178,6 +180,19 @@ def test_every_command_that_reads_runs_is_held_to_that() -> None:
     """A new command has to join `READING` or be named here."""
     others = {
         "sweep", "train", "logs", "note", "tag", "rm", "predict", "doctor", "verdict", "power",
-        "import", "export", "db", "data", "spaces", "ensemble",
+        "import", "export", "db", "data", "spaces", "ensemble", "stop", "reproduce",
     }  # fmt: skip
     assert set(get_command(app).commands) <= others | set(READING)
+
+
+def test_the_best_of_each_horizon_of_a_family_are_judged_together(shell: Shell) -> None:
+    made(POOR, horizon=1)
+    made(POOR, tag="later", horizon=5)
+    assert isinstance(json.loads(shell("verdict", "--json", code=4)), dict)
+    with Tracker(Path("hyperparams/sweeps.db")) as tracker:
+        for sweep in tracker.list_sweeps():
+            tracker.reopen_sweep(sweep.sweep_id, {**sweep.plan, "asked": {"family": "f"}})
+            tracker.finish_sweep(sweep.sweep_id, "complete")
+    both = json.loads(shell("verdict", "--json", code=4))
+    assert [v["horizon"] for v in both] == [1, 5]
+    assert [v["num_horizons"] for v in both] == [2, 2]

@@ -29,6 +29,7 @@ class Campaign:
     def __init__(self, folder: Path, trials: int, seed: int) -> None:
         self.folder, self.trials, self.chance = folder, trials, random.Random(seed)
         self.killed = {"head": 0, "worker": 0}
+        self.errors = folder / "errors.txt"
 
     def start(self) -> subprocess.Popen[str]:
         with Tracker(self.folder / "sweeps.db") as tracker:
@@ -37,12 +38,13 @@ class Campaign:
             ("sweep", "--resume", "latest") if begun else (*PLAN, "--max-runs", str(self.trials))
         )
         places = ("--db", str(self.folder / "sweeps.db"), "--runs", str(self.folder / "runs"))
-        return subprocess.Popen(
-            [sys.executable, "-m", "foresweep", *asked, "--workers", "2", *places],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        command = [sys.executable, "-m", "foresweep", *asked, "--workers", "2", *places]
+        with self.errors.open("a") as errors:
+            return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, text=True)
+
+    def _require_sound(self, head: subprocess.Popen[str]) -> None:
+        """A head that nobody killed has come to its end in order."""
+        assert head.wait(timeout=900) == 0, self.errors.read_text()
 
     def run(self, kills: int) -> None:
         """Kill so many times, then let the sweep come to its end."""
@@ -51,6 +53,7 @@ class Campaign:
             self._wait_for_training(head)
             time.sleep(self.chance.uniform(0.0, 4.0))
             if head.poll() is not None:
+                self._require_sound(head)
                 head = self.start()
             elif self.chance.random() < 0.5:
                 head.kill()
@@ -60,7 +63,7 @@ class Campaign:
             else:
                 self._kill_a_worker(head)
         for _ in range(3):
-            head.wait(timeout=900)
+            self._require_sound(head)
             if self.is_complete():
                 return
             head = self.start()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import click
 import typer
-from click.core import ParameterSource
 
 from foresweep.cli.options import open_existing, open_tracker, settings
 from foresweep.errors import NotFound, UsageError
@@ -70,17 +68,24 @@ def run(plan: SweepPlan, asked: Places, crew: Crew) -> int:
 
 
 def again(
-    sweep_id: str, asked: Places, crew: Crew, budget: Mapping[str, Any], *, dry_run: bool
+    sweep_id: str,
+    asked: Places,
+    crew: Crew,
+    budget: Mapping[str, Any],
+    said: Collection[str],
+    *,
+    dry_run: bool,
 ) -> None:
-    """Go on with a sweep on record. Raises UsageError for options that would make it another."""
+    """Go on with a sweep on record; `said` are the options that were given. Raises UsageError for
+    those that would make it another."""
     from foresweep.search.planrecord import plan_of
     from foresweep.search.sweep import resume_sweep
 
-    _refuse_other_questions(sweep_id)
+    _refuse_other_questions(sweep_id, said)
     with open_existing(asked.db) as tracker:
         sweep = tracker.get_sweep(sweep_id)
         plan = replace(plan_of(sweep), **{k: v for k, v in budget.items() if v is not None})
-        plan = replace(plan, resources=replace(plan.resources, **_said_resources(asked)))
+        plan = replace(plan, resources=replace(plan.resources, **_resources(asked, said)))
         if dry_run:
             list_only(plan, asked, crew)
             return
@@ -93,28 +98,24 @@ def again(
         raise typer.Exit(_watched(tracker, plan, asked, work))
 
 
-def _refuse_other_questions(sweep_id: str) -> None:
-    said = _said() - set(BESIDE_RESUME)
-    if said:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(said))
+def _refuse_other_questions(sweep_id: str, said: Collection[str]) -> None:
+    other = sorted(set(said) - set(BESIDE_RESUME))
+    if other:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in other)
         raise UsageError(
             f"{names} beside --resume {sweep_id}: a sweep goes on as it was asked; begin a new one "
             f"for another question"
         )
 
 
-def _said() -> set[str]:
-    """The parameters of this command that were given."""
-    context = click.get_current_context()
-    return {
-        name
-        for name in context.params
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    }
+def said_in(context: typer.Context) -> set[str]:
+    """The parameters of a command that were given."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
 
 
-def _said_resources(asked: Places) -> dict[str, Any]:
-    return {name: getattr(asked, name) for name in _said() & set(RESOURCES)}
+def _resources(asked: Places, said: Collection[str]) -> dict[str, Any]:
+    return {name: getattr(asked, name) for name in said if name in RESOURCES}
 
 
 def list_only(plan: SweepPlan, asked: Places, crew: Crew) -> None:

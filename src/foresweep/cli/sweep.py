@@ -32,7 +32,7 @@ from foresweep.cli.options import (
     refuse_size_beside_weights,
     sharing,
 )
-from foresweep.cli.running import again, as_horizons, list_only, run
+from foresweep.cli.running import again, as_horizons, list_only, run, said_in
 from foresweep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -171,6 +171,7 @@ class Asked:
 def sweep(
     asked: Asked,
     hands: Hands,
+    context: typer.Context,
     files: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -233,7 +234,7 @@ def sweep(
         "step_budget": step_budget,
     }
     if resume is not None:
-        again(resume, asked, crew, budget, dry_run=dry_run)
+        again(resume, asked, crew, budget, said_in(context), dry_run=dry_run)
         return
     models, spaces = _models_and_spaces(files or [], model or [], values or [])
     plan = _plan(

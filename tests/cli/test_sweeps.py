@@ -1,0 +1,101 @@
+"""Sweeps from the command line: listed, watched, stopped, gone on with, and only planned."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from foresweep.tracker.tracker import Tracker
+from shells import Shell
+
+SWEEP = ("sweep", "--model", "drift", "--data", "demo", "--stride", "40", "--max-context", "128")
+DB = Path("hyperparams/sweeps.db")
+
+
+@pytest.fixture
+def shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Shell:
+    monkeypatch.chdir(tmp_path)
+    return Shell(capsys)
+
+
+@pytest.fixture
+def swept(shell: Shell) -> Shell:
+    shell(*SWEEP)
+    return shell
+
+
+def test_a_sweep_is_listed_and_its_state_is_told(swept: Shell) -> None:
+    (one,) = json.loads(swept("sweeps", "--json"))
+    said = json.loads(swept("status", "--json"))
+    assert said["sweep_id"] == one["sweep_id"]
+    assert (one["state"], one["models"], one["horizon"]) == ("complete", ["drift"], 5)
+    assert said["runs_by_state"] == {"complete": one["num_trials"]}
+    assert said["running"] == []
+    assert one["sweep_id"] in swept("sweeps")
+    assert "complete; 6 trials" in swept("status")
+
+
+def test_a_running_trial_is_told_with_its_step_and_a_sweep_can_be_asked_to_stop(
+    swept: Shell,
+) -> None:
+    with Tracker(DB) as tracker:
+        sweep = tracker.get_sweep()
+        tracker.reopen_sweep(sweep.sweep_id, sweep.plan)
+        run = tracker.start_run(
+            model="toto", hyperparams={"max_steps": 90}, sweep_id=sweep.sweep_id, trial_number=9
+        )
+        tracker.log(run.run_id, 40, {"train_loss": 1.0})
+        tracker.log(run.run_id, 77, {"system/cpu_pct": 1.0})
+        (running,) = json.loads(swept("status", "--json"))["running"]
+        assert (running["run_id"], running["step"], running["of_steps"]) == (run.run_id, 40, 90)
+        assert run.run_id in swept("status")
+        assert f"--resume {sweep.sweep_id}" in swept("stop", "latest")
+        assert json.loads(swept("sweeps", "--json"))[0]["state"] == "stopping"
+        assert tracker.pulse(sweep.sweep_id).stop_asked
+
+
+def test_a_sweep_that_does_not_run_cannot_be_stopped(swept: Shell) -> None:
+    assert "does not run: it is complete" in swept.error("stop", "latest", code=2)
+
+
+def test_a_finished_sweep_that_is_resumed_trains_nothing(swept: Shell) -> None:
+    out = swept("sweep", "--resume", "latest")
+    assert "6 trials are done, 0 were broken off" in out
+    with Tracker(DB) as tracker:
+        assert len(tracker.list_sweeps()) == 1
+        assert len(tracker.get_runs()) == 6
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--seed", "3"), ("--model", "toto"), ("--horizon", "2")]
+)
+def test_another_question_is_refused_beside_a_resumption(
+    swept: Shell, option: str, value: str
+) -> None:
+    said = swept.error("sweep", "--resume", "latest", option, value, code=2)
+    assert f"{option} beside --resume" in said
+
+
+def test_a_sweep_that_is_not_there_cannot_be_resumed(shell: Shell) -> None:
+    assert "no database" in shell.error("sweep", "--resume", "latest", code=1)
+
+
+def test_a_dry_run_lists_what_would_be_trained_and_leaves_nothing(shell: Shell) -> None:
+    out = shell(*SWEEP, "--dry-run")
+    assert "0 trials to train" in out
+    assert not DB.exists()
+    assert not Path("hyperparams/runs").exists()
+
+
+def test_a_family_of_horizons_is_named_where_sweeps_are_listed(shell: Shell) -> None:
+    shell(*SWEEP, "--horizon", "1,5")
+    later, earlier = json.loads(shell("sweeps", "--json"))
+    assert (earlier["horizon"], later["horizon"]) == (1, 5)
+    assert earlier["family"] == later["family"] is not None
+    said = json.loads(shell("status", "--json"))
+    assert said["family"] == [earlier["sweep_id"], later["sweep_id"]]
+    assert "One question at 2 horizons" in shell("status")

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,8 @@ import pytest
 from foresweep.errors import MissingExtra, SearchError, UsageError
 from foresweep.search import storage as travelling
 from foresweep.search.channel import GO, Died, Done, Failed, Message, Progress
-from foresweep.search.cluster import RayEngine
+from foresweep.search.cluster import RayEngine, obituary
+from foresweep.search.engine import Job
 from foresweep.search.host import Host, Order, Setting
 from foresweep.search.storage import Carried, Shared, Storage, carried, moved, shared
 from trial_tasks import Hang, Raise, Report, Twice, Writer
@@ -111,6 +113,48 @@ def test_ray_is_not_loaded_before_it_is_used() -> None:
 def test_a_task_must_ask_for_something(asked: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="needs CPUs or GPUs"):
         RayEngine(**asked)  # type: ignore[arg-type]
+
+
+def test_ray_s_client_is_refused() -> None:
+    with pytest.raises(UsageError, match="address auto"):
+        RayEngine(address="ray://far:10001")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:port"])
+def test_an_address_without_a_cluster_is_told_at_once(address: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(SearchError, match=f"no Ray cluster at {address}"):
+        RayEngine(address=address).warm_up()
+    assert time.monotonic() - started < 10
+
+
+LOST = """The actor died unexpectedly before finishing this task.
+\tclass_name: Host
+\tpid: 20303
+The actor died because its node has died. Node Id: 37e6"""
+FAILED = """The actor died because of an error in its creation task, \x1b[36mray::Host\x1b[39m
+  File "host.py", line 61, in __init__
+foresweep.errors.SearchError: vm has foresweep 0.0.9, the head 0.1.0: install the same"""
+SHORT = "1 worker(s) were killed due to the node running low on memory.\nTop 10 memory users:\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "kept", "for_memory"),
+    [
+        (LOST, "this task. The actor died because its node has died. Node Id: 37e6;", False),
+        (FAILED, "ray::Host foresweep.errors.SearchError: vm has foresweep 0.0.9", False),
+        (SHORT + "x" * 400 + " --password=secret", "running low on memory.", True),
+    ],
+)
+def test_what_ray_says_of_a_lost_host_is_told_in_short(
+    said: str, kept: str, for_memory: bool
+) -> None:
+    died = obituary(said, Job(1, Path("runs/a/training.log")))
+    assert kept in died.how
+    assert "class_name" not in died.how
+    assert "secret" not in died.how
+    assert died.how.endswith("; see runs/a/training.log")
+    assert died.for_memory is for_memory
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from engine_suite import EngineSuite, gone, is_over, pid_of, script, until
 from foresweep.data.tables import write_panel
 from foresweep.errors import SearchError
 from foresweep.models.base import Resources
-from foresweep.search.channel import Died
+from foresweep.search.channel import GO, Died
 from foresweep.search.cluster import RayEngine
 from foresweep.search.engine import Engine, run_task
 from foresweep.search.local import LocalEngine
@@ -27,7 +27,7 @@ from foresweep.search.trial import Ground, Prepare, Trial
 from panels import make_panel
 from planted_model import plugin
 from ray_nodes import Cluster, kill
-from trial_tasks import Environment, Find, Hang
+from trial_tasks import Environment, Find, Hang, Writer
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
@@ -148,6 +148,70 @@ def trial(engine: Engine, panel: Path, out: Path, lr: float) -> tuple[Any, bytes
     result = run_task(engine, task, log=out / "training.log", beside=False)
     assert result.checkpoint_path == out / "checkpoint"
     return result.scores, (out / "checkpoint" / "model.safetensors").read_bytes()
+
+
+class TestFilesByWayOfAStorage:
+    """The head's folder is of no use to the workers; a scratch folder of theirs is gone in the
+    end."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def storage(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return tmp_path_factory.mktemp("storage")
+
+    @pytest.fixture
+    def far(self, cluster: Cluster, storage: Path) -> Iterator[RayEngine]:
+        engine = RayEngine(address=cluster.address, workers=1, storage=storage.as_uri())
+        yield engine
+        engine.close()
+
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> Path:
+        (tmp_path / "panel.txt").write_text("prices")
+        return tmp_path / "panel.txt"
+
+    def test_what_a_task_reads_and_writes_travels(
+        self,
+        far: RayEngine,
+        storage: Path,
+        source: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        out = Path("runs") / "a"  # as a user says it
+        task = Writer(source.relative_to(tmp_path), out)
+        done = run_task(far, task, log=out / "training.log")
+        assert done.path == out.absolute() / "checkpoint"
+        assert (out / "checkpoint" / "result.txt").read_text() == "prices"
+        assert "printed by the writer" in (out / "training.log").read_text()
+        assert not (out / "checkpoint.state").exists()
+        there = Path(done.source)
+        assert there.name == source.name
+        assert there != source
+        assert not there.exists(), "the scratch folder is left behind"
+        assert [f.name for f in storage.rglob("*") if f.is_file()] == ["panel.txt"]
+
+    @pytest.mark.parametrize("lost", ["task", "host"])
+    def test_another_attempt_elsewhere_goes_on_from_the_state_of_one_that_died(
+        self, lost: str, far: RayEngine, source: Path, tmp_path: Path
+    ) -> None:
+        first, second = tmp_path / "runs" / "b", tmp_path / "runs" / "c"
+        job = far.start(Writer(source, first), log=first / "training.log")
+        for _ in (1, 2):
+            until(far, job, bool)
+            far.reply(job, GO)
+        task = psutil.Process(pid_of(until(far, job, bool)))  # of the third scoring
+        time.sleep(1.0)
+        killed = task if lost == "task" else task.parents()[1]
+        killed.kill()
+        (message,) = until(far, job, is_over)
+        assert gone([task])
+        assert isinstance(message, Died)
+        assert str(first / "training.log") in message.how, "by its name on the head"
+        assert (first / "checkpoint.state" / "0.txt").read_text() == "2"
+        done = run_task(far, Writer(source, second, (first,)), log=second / "training.log")
+        assert done.resumed_from == 2
 
 
 class TestClusterOfItsOwn:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -35,6 +36,15 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
     return Storage((tmp_path / "storage").as_uri())
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where workers have their scratch folders."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
 
 
 def order(number: int, task: Any, log: Path, way: Any = None) -> Order:
@@ -74,7 +84,18 @@ def test_a_task_that_cannot_be_read_fails_alone(host: Host, tmp_path: Path) -> N
 
 def test_a_task_that_is_ended_before_it_began_never_begins(host: Host, tmp_path: Path) -> None:
     host.end(5)
-    assert host.start(order(5, Report(), tmp_path / "log")) == []
+    (message,) = host.start(order(5, Report(), tmp_path / "log"))
+    assert isinstance(message, Failed)
+    assert not (tmp_path / "log").read_text()
+
+
+def test_a_task_that_never_begins_leaves_no_scratch(
+    host: Host, storage: Storage, tmp_path: Path, scratch: Path
+) -> None:
+    task = Writer(tmp_path / "panel.txt", tmp_path / "out")
+    host.end(9)
+    host.start(order(9, task, tmp_path / "log", carried(storage, task, tmp_path / "log", {})))
+    assert not list(scratch.iterdir())
 
 
 def test_a_task_that_is_ended_while_somebody_listens_leaves_in_order(
@@ -229,17 +250,15 @@ def test_what_a_task_reads_is_stored_once(storage: Storage, tmp_path: Path) -> N
 
 
 def test_a_task_that_fails_brings_its_log_and_leaves_no_scratch(
-    host: Host, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    host: Host, storage: Storage, tmp_path: Path, scratch: Path
 ) -> None:
-    (tmp_path / "scratch").mkdir()
-    monkeypatch.setattr(travelling.tempfile, "tempdir", str(tmp_path / "scratch"))
     task, log = Raise(ValueError("no")), tmp_path / "log"
     way = carried(storage, task, log, {})
     (message,) = host.start(order(7, task, log, way))
     assert isinstance(message, Failed)
     way.back()
     assert "ValueError: no" in log.read_text()
-    assert not list((tmp_path / "scratch").iterdir())
+    assert not list(scratch.iterdir())
     assert not [f for f in (tmp_path / "storage").rglob("*") if f.is_file()]
 
 

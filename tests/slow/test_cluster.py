@@ -111,6 +111,18 @@ def test_shares_of_a_gpu_are_given_out_and_each_task_sees_its_own(
         engine.close()
 
 
+def test_ray_does_not_speak_into_the_head_s_output(
+    engine: RayEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It prints what befalls its nodes, whatever was said to ray.init."""
+    from ray._private.worker import print_to_stdstream
+
+    assert engine.slots
+    said = {"lines": ["a node has been marked dead"], "pid": "raylet", "is_err": False}
+    print_to_stdstream(said, ignore_prefix=False)
+    assert capsys.readouterr().out == ""
+
+
 def test_a_plug_in_of_the_head_is_found_by_its_workers(cluster: Cluster, tmp_path: Path) -> None:
     with plugin(tmp_path):
         engine = RayEngine(address=cluster.address, workers=1)
@@ -276,7 +288,7 @@ def test_a_task_that_waits_for_a_node_has_died_where_none_is_left(
 
 
 def test_a_lost_node_takes_its_own_task_along_and_no_other(
-    cluster: Cluster, engine: RayEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cluster: Cluster, engine: RayEngine, tmp_path: Path
 ) -> None:
     """The last test: there is one node less afterwards."""
     engine.close()  # room for tasks that fill a node
@@ -302,4 +314,3 @@ def test_a_lost_node_takes_its_own_task_along_and_no_other(
         assert cluster.index_of(pid_of(until(engine, again, bool))) == 0
     finally:
         engine.close()
-    assert capsys.readouterr().out == "", "Ray speaks into the head's output"

@@ -226,6 +226,7 @@ class TestFilesByWayOfAStorage:
         assert done.resumed_from == 2
 
 
+@pytest.mark.usefixtures("cluster")  # for its token: none is made in the home folder
 class TestClusterOfItsOwn:
     """Without an address Ray is started on this machine, for the engine alone."""
 

@@ -31,6 +31,10 @@ class Cluster:
         patch.setenv("RAY_AUTH_MODE", "token")  # Ray listens on every interface
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        if "ray" in sys.modules:  # it has read its environment once, when it was imported
+            from ray._raylet import Config
+
+            Config.initialize("")
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.nodes: list[subprocess.Popen[bytes]] = []

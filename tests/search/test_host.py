@@ -6,7 +6,9 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +19,8 @@ import pytest
 from foresweep.errors import MissingExtra, SearchError, UsageError
 from foresweep.search import storage as travelling
 from foresweep.search.channel import GO, Died, Done, Failed, Message, Progress
-from foresweep.search.cluster import RayEngine
+from foresweep.search.cluster import RayEngine, obituary
+from foresweep.search.engine import Job
 from foresweep.search.host import Host, Order, Setting
 from foresweep.search.storage import Carried, Shared, Storage, carried, moved, shared
 from trial_tasks import Hang, Raise, Report, Twice, Writer
@@ -33,6 +36,15 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
     return Storage((tmp_path / "storage").as_uri())
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where workers have their scratch folders."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
 
 
 def order(number: int, task: Any, log: Path, way: Any = None) -> Order:
@@ -72,7 +84,18 @@ def test_a_task_that_cannot_be_read_fails_alone(host: Host, tmp_path: Path) -> N
 
 def test_a_task_that_is_ended_before_it_began_never_begins(host: Host, tmp_path: Path) -> None:
     host.end(5)
-    assert host.start(order(5, Report(), tmp_path / "log")) == []
+    (message,) = host.start(order(5, Report(), tmp_path / "log"))
+    assert isinstance(message, Failed)
+    assert not (tmp_path / "log").read_text()
+
+
+def test_a_task_that_never_begins_leaves_no_scratch(
+    host: Host, storage: Storage, tmp_path: Path, scratch: Path
+) -> None:
+    task = Writer(tmp_path / "panel.txt", tmp_path / "out")
+    host.end(9)
+    host.start(order(9, task, tmp_path / "log", carried(storage, task, tmp_path / "log", {})))
+    assert not list(scratch.iterdir())
 
 
 def test_a_task_that_is_ended_while_somebody_listens_leaves_in_order(
@@ -111,6 +134,48 @@ def test_ray_is_not_loaded_before_it_is_used() -> None:
 def test_a_task_must_ask_for_something(asked: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="needs CPUs or GPUs"):
         RayEngine(**asked)  # type: ignore[arg-type]
+
+
+def test_ray_s_client_is_refused() -> None:
+    with pytest.raises(UsageError, match="address auto"):
+        RayEngine(address="ray://far:10001")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:port"])
+def test_an_address_without_a_cluster_is_told_at_once(address: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(SearchError, match=f"no Ray cluster at {address}"):
+        RayEngine(address=address).warm_up()
+    assert time.monotonic() - started < 10
+
+
+LOST = """The actor died unexpectedly before finishing this task.
+\tclass_name: Host
+\tpid: 20303
+The actor died because its node has died. Node Id: 37e6"""
+FAILED = """The actor died because of an error in its creation task, \x1b[36mray::Host\x1b[39m
+  File "host.py", line 61, in __init__
+foresweep.errors.SearchError: vm has foresweep 0.0.9, the head 0.1.0: install the same"""
+SHORT = "1 worker(s) were killed due to the node running low on memory.\nTop 10 memory users:\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "kept", "for_memory"),
+    [
+        (LOST, "this task. The actor died because its node has died. Node Id: 37e6;", False),
+        (FAILED, "ray::Host foresweep.errors.SearchError: vm has foresweep 0.0.9", False),
+        (SHORT + "x" * 400 + " --password=secret", "running low on memory.", True),
+    ],
+)
+def test_what_ray_says_of_a_lost_host_is_told_in_short(
+    said: str, kept: str, for_memory: bool
+) -> None:
+    died = obituary(said, Job(1, Path("runs/a/training.log")))
+    assert kept in died.how
+    assert "class_name" not in died.how
+    assert "secret" not in died.how
+    assert died.how.endswith("; see runs/a/training.log")
+    assert died.for_memory is for_memory
 
 
 @dataclass(frozen=True)
@@ -185,17 +250,15 @@ def test_what_a_task_reads_is_stored_once(storage: Storage, tmp_path: Path) -> N
 
 
 def test_a_task_that_fails_brings_its_log_and_leaves_no_scratch(
-    host: Host, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    host: Host, storage: Storage, tmp_path: Path, scratch: Path
 ) -> None:
-    (tmp_path / "scratch").mkdir()
-    monkeypatch.setattr(travelling.tempfile, "tempdir", str(tmp_path / "scratch"))
     task, log = Raise(ValueError("no")), tmp_path / "log"
     way = carried(storage, task, log, {})
     (message,) = host.start(order(7, task, log, way))
     assert isinstance(message, Failed)
     way.back()
     assert "ValueError: no" in log.read_text()
-    assert not list((tmp_path / "scratch").iterdir())
+    assert not list(scratch.iterdir())
     assert not [f for f in (tmp_path / "storage").rglob("*") if f.is_file()]
 
 

@@ -17,7 +17,7 @@ from engine_suite import EngineSuite, gone, is_over, pid_of, script, until
 from foresweep.data.tables import write_panel
 from foresweep.errors import SearchError
 from foresweep.models.base import Resources
-from foresweep.search.channel import Died
+from foresweep.search.channel import GO, Died
 from foresweep.search.cluster import RayEngine
 from foresweep.search.engine import Engine, run_task
 from foresweep.search.local import LocalEngine
@@ -27,7 +27,7 @@ from foresweep.search.trial import Ground, Prepare, Trial
 from panels import make_panel
 from planted_model import plugin
 from ray_nodes import Cluster, kill
-from trial_tasks import Environment, Find, Hang
+from trial_tasks import Environment, Find, Hang, Writer
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
@@ -111,6 +111,18 @@ def test_shares_of_a_gpu_are_given_out_and_each_task_sees_its_own(
         engine.close()
 
 
+def test_ray_does_not_speak_into_the_head_s_output(
+    engine: RayEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It prints what befalls its nodes, whatever was said to ray.init."""
+    from ray._private.worker import print_to_stdstream
+
+    assert engine.slots
+    said = {"lines": ["a node has been marked dead"], "pid": "raylet", "is_err": False}
+    print_to_stdstream(said, ignore_prefix=False)
+    assert capsys.readouterr().out == ""
+
+
 def test_a_plug_in_of_the_head_is_found_by_its_workers(cluster: Cluster, tmp_path: Path) -> None:
     with plugin(tmp_path):
         engine = RayEngine(address=cluster.address, workers=1)
@@ -150,6 +162,71 @@ def trial(engine: Engine, panel: Path, out: Path, lr: float) -> tuple[Any, bytes
     return result.scores, (out / "checkpoint" / "model.safetensors").read_bytes()
 
 
+class TestFilesByWayOfAStorage:
+    """The head's folder is of no use to the workers; a scratch folder of theirs is gone in the
+    end."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def storage(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return tmp_path_factory.mktemp("storage")
+
+    @pytest.fixture
+    def far(self, cluster: Cluster, storage: Path) -> Iterator[RayEngine]:
+        engine = RayEngine(address=cluster.address, workers=1, storage=storage.as_uri())
+        yield engine
+        engine.close()
+
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> Path:
+        (tmp_path / "panel.txt").write_text("prices")
+        return tmp_path / "panel.txt"
+
+    def test_what_a_task_reads_and_writes_travels(
+        self,
+        far: RayEngine,
+        storage: Path,
+        source: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        out = Path("runs") / "a"  # as a user says it
+        task = Writer(source.relative_to(tmp_path), out)
+        done = run_task(far, task, log=out / "training.log")
+        assert done.path == out.absolute() / "checkpoint"
+        assert (out / "checkpoint" / "result.txt").read_text() == "prices"
+        assert "printed by the writer" in (out / "training.log").read_text()
+        assert not (out / "checkpoint.state").exists()
+        there = Path(done.source)
+        assert there.name == source.name
+        assert there != source
+        assert not there.exists(), "the scratch folder is left behind"
+        assert [f.name for f in storage.rglob("*") if f.is_file()] == ["panel.txt"]
+
+    @pytest.mark.parametrize("lost", ["task", "host"])
+    def test_another_attempt_elsewhere_goes_on_from_the_state_of_one_that_died(
+        self, lost: str, far: RayEngine, source: Path, tmp_path: Path
+    ) -> None:
+        first, second = tmp_path / "runs" / "b", tmp_path / "runs" / "c"
+        job = far.start(Writer(source, first), log=first / "training.log")
+        for _ in (1, 2):
+            until(far, job, bool)
+            far.reply(job, GO)
+        task = psutil.Process(pid_of(until(far, job, bool)))  # of the third scoring
+        time.sleep(1.0)
+        killed = task if lost == "task" else task.parents()[1]
+        killed.kill()
+        (message,) = until(far, job, is_over)
+        assert gone([task])
+        assert isinstance(message, Died)
+        assert str(first / "training.log") in message.how, "by its name on the head"
+        assert (first / "checkpoint.state" / "0.txt").read_text() == "2"
+        done = run_task(far, Writer(source, second, (first,)), log=second / "training.log")
+        assert done.resumed_from == 2
+
+
+@pytest.mark.usefixtures("cluster")  # for its token: none is made in the home folder
 class TestClusterOfItsOwn:
     """Without an address Ray is started on this machine, for the engine alone."""
 
@@ -212,7 +289,7 @@ def test_a_task_that_waits_for_a_node_has_died_where_none_is_left(
 
 
 def test_a_lost_node_takes_its_own_task_along_and_no_other(
-    cluster: Cluster, engine: RayEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cluster: Cluster, engine: RayEngine, tmp_path: Path
 ) -> None:
     """The last test: there is one node less afterwards."""
     engine.close()  # room for tasks that fill a node
@@ -238,4 +315,3 @@ def test_a_lost_node_takes_its_own_task_along_and_no_other(
         assert cluster.index_of(pid_of(until(engine, again, bool))) == 0
     finally:
         engine.close()
-    assert capsys.readouterr().out == "", "Ray speaks into the head's output"

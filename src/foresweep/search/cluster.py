@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import re
+import socket
 import sys
 import time
 from collections.abc import Collection
@@ -30,8 +32,11 @@ CALLS = 64
 LOOK_EVERY_S = 1.0
 """How often the head asks which nodes there are."""
 END_WITHIN_S = 10.0
+REACHED_WITHIN_S = 5.0
 PATIENCE_S = 5.0
 """How often it asks, while nothing is heard, whether there still is a node for what waits."""
+LONGEST = 400
+COLOURS = re.compile(r"\x1b\[\d+m")
 OWN_CLUSTER = {"address": "local", "include_dashboard": False, "object_store_memory": 128 * 2**20}
 """What the head starts where no address is given; messages are small, and so is their store."""
 TAKEN_OVER = ("HF_HOME", "HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM", "POLARS_MAX_THREADS")
@@ -45,6 +50,8 @@ class _Place:
     actor: Any
     standing: Any  # ready once the host is gone
     job: Job | None = None  # the one that takes the slot
+    answers: bool = False  # it has been heard of: before, it may wait for room in the cluster
+    given_up: str = ""  # why nobody waits for it any more
 
 
 @dataclass(slots=True)
@@ -81,7 +88,12 @@ class RayEngine:
     _looked_at: float = -FOREVER
 
     def __post_init__(self) -> None:
-        """Raises UsageError for resources that are none."""
+        """Raises UsageError for resources that are none, and for Ray's client."""
+        if str(self.address).startswith("ray://"):
+            raise UsageError(
+                f"{self.address}: a head is a part of the cluster; run it on one of its nodes, "
+                f"with the address auto"
+            )
         if min(self.cpus, self.gpus) < 0 or self.cpus + self.gpus == 0:
             raise UsageError(f"a task needs CPUs or GPUs, not {self.cpus:g} and {self.gpus:g}")
 
@@ -108,7 +120,7 @@ class RayEngine:
 
     def start(self, task: Task, *, log: Path, beside: bool = False) -> Job:
         """See Engine. Raises SearchError where no slot is free."""
-        if not beside and self.free < 1:
+        if self.free < 1 and not (beside and self._places):
             raise SearchError(self._why_full())
         place = self._place(beside)
         self._started += 1
@@ -141,7 +153,9 @@ class RayEngine:
             messages: list[Message] = ray.get(running.hearing)
         except ray.exceptions.RayError as error:
             self._lose(running.place)
-            messages = [_obituary(error, job)]
+            messages = [obituary(running.place.given_up or str(error), job)]
+        else:
+            running.place.answers = True
         if isinstance(messages[-1], Progress):
             running.hearing = running.place.actor.hear.remote(job.number)
             return messages
@@ -158,20 +172,19 @@ class RayEngine:
     def end(self, job: Job) -> None:
         if job not in self._running:
             return
-        ray = _ray()
         running = self._forget(job)
-        try:
-            ray.get(running.place.actor.end.remote(job.number), timeout=END_WITHIN_S)
-        except ray.exceptions.RayError:  # it does not answer, or is not there yet
-            self._lose(running.place)
+        place = running.place
+        ended = place.answers and _all_ready([place.actor.end.remote(job.number)])
+        if not ended and not self._load(place):
+            self._lose(place)
         _take_back(running)
 
     def close(self) -> None:
         places = tuple(self._places)
-        _wait_for([p.actor.close.remote() for p in places])
+        _all_ready([p.actor.close.remote() for p in places if p.answers])
         for place in places:
             self._lose(place)
-        _wait_for([p.standing for p in places])
+        _all_ready([p.standing for p in places])
         for job in tuple(self._running):
             _take_back(self._forget(job))
         if self._ours:
@@ -190,6 +203,7 @@ class RayEngine:
         """Tasks that wait for a node where none is left that could take them have died."""
         if not self._most():
             for place in tuple(self._places):
+                place.given_up = self._why_full()
                 self._lose(place)
 
     def _order(self, job: Job, task: Task) -> Order:
@@ -205,11 +219,13 @@ class RayEngine:
 
     def _place(self, beside: bool) -> _Place:
         """A host for a task: an idle one, or a new one; beside others, any."""
-        self._connect()
-        self._bury()
         idle = [p for p in self._places if p.job is None]
         chosen = idle or (self._places if beside else [])
-        return chosen[0] if chosen else self._settle()
+        return min(chosen, key=self._load) if chosen else self._settle()
+
+    def _load(self, place: _Place) -> int:
+        """The tasks on a host."""
+        return sum(running.place is place for running in self._running.values())
 
     def _settle(self) -> _Place:
         """Ask for one more host."""
@@ -224,7 +240,7 @@ class RayEngine:
                 max_task_retries=0,
                 max_concurrency=CALLS,
                 scheduling_strategy="SPREAD",
-                runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(_own_path())}},
+                runtime_env={"env_vars": {"PYTHONPATH": _own_path()}},
             )
             .remote(setting)
         )
@@ -236,8 +252,7 @@ class RayEngine:
         """Forget hosts that are gone, but for those whose jobs have yet to be told of it."""
         standing = [p.standing for p in self._places]
         gone = set(_ready(standing, 0.0)) if standing else set()
-        used = {id(r.place) for r in self._running.values()}
-        for place in [p for p in self._places if p.standing in gone and id(p) not in used]:
+        for place in [p for p in self._places if p.standing in gone and not self._load(p)]:
             self._lose(place)
 
     def _lose(self, place: _Place) -> None:
@@ -245,7 +260,8 @@ class RayEngine:
         if place in self._places:
             self._places.remove(place)
             self._looked_at = -FOREVER
-        _ray().kill(place.actor)
+        if _ray().is_initialized():  # else Ray would start itself
+            _ray().kill(place.actor)
 
     def _why_full(self) -> str:
         if self.slots:
@@ -272,24 +288,33 @@ class RayEngine:
             return
         if self.storage is not None:
             Storage(self.storage).check()
-        ray = _ray()
-        if not ray.is_initialized():
-            self._join(ray)
-        self._connected = True
-
-    def _join(self, ray: Any) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        where = {"address": self.address} if self.address else OWN_CLUSTER
         try:
-            ray.init(**where, log_to_driver=False, logging_level="ERROR")
+            _require_reachable(self.address)
+            self._join()
         except (OSError, RuntimeError, ValueError) as error:
             place = f"at {self.address}" if self.address else "on this machine"
             raise SearchError(
-                f"no Ray cluster {place}: {' '.join(str(error).split())}; start one with: "
-                f"ray start --head"
+                f"no Ray cluster {place}: {' '.join(str(error).split())}; start one with ray "
+                f"start --head; where it asks for a token, this machine needs the same"
             ) from error
-        _speak(ray, False)
-        self._ours = True
+        self._connected = True
+
+    def _join(self) -> None:
+        ray = _ray()
+        if not ray.is_initialized():  # else somebody has, in a notebook for one
+            where = {"address": self.address} if self.address else OWN_CLUSTER
+            ray.init(**where, log_to_driver=False, logging_level="ERROR")
+            _speak(ray, False)
+            self._ours = True
+
+
+def _require_reachable(address: str | None) -> None:
+    """Raises OSError at once; Ray would try for minutes."""
+    host, colon, port = (address or "").rpartition(":")
+    if colon:
+        with socket.create_connection((host, int(port)), REACHED_WITHIN_S):
+            pass
 
 
 def _ray() -> Any:
@@ -317,11 +342,13 @@ def _ready(calls: list[Any], timeout_s: float) -> list[Any]:
     return list(ready)
 
 
-def _own_path() -> list[str]:
-    """Where this process finds modules beside its interpreter's own places."""
-    places = (sys.prefix, sys.base_prefix, sys.exec_prefix)
-    found = [os.path.abspath(p) for p in sys.path if not p.endswith(".zip")]
-    return [p for p in dict.fromkeys(found) if not p.startswith(places)]
+def _own_path() -> str:
+    """Where this process finds modules beside its interpreter's own places; then, as Ray reads it,
+    what a node has of its own."""
+    places = (sys.prefix, sys.base_prefix)
+    found = dict.fromkeys(Path(p).absolute() for p in sys.path)
+    ours = [str(p) for p in found if not any(p.is_relative_to(own) for own in places)]
+    return os.pathsep.join([*ours, "${PYTHONPATH}"])
 
 
 def _environment() -> dict[str, str]:
@@ -329,9 +356,12 @@ def _environment() -> dict[str, str]:
     return {**found, "OMP_NUM_THREADS": "1"}
 
 
-def _wait_for(calls: list[Any]) -> None:
-    if calls:
-        _ray().wait(calls, num_returns=len(calls), timeout=END_WITHIN_S)
+def _all_ready(calls: list[Any]) -> bool:
+    """Have all answered, or come to nothing, in time?"""
+    if not calls:
+        return True
+    _, missing = _ray().wait(calls, num_returns=len(calls), timeout=END_WITHIN_S)
+    return not missing
 
 
 def _take_back(running: _Running) -> None:
@@ -342,6 +372,9 @@ def _take_back(running: _Running) -> None:
         logger.warning("files of an ended task were not fetched: %s", error)
 
 
-def _obituary(error: Exception, job: Job) -> Died:
-    text = " ".join(str(error).split())
-    return Died(f"the trial's node or its worker was lost: {text}; see {job.log}", "memory" in text)
+def obituary(said: str, job: Job) -> Died:
+    """What Ray says of a lost host, in short: its reports quote command lines of other people."""
+    lines = [x.strip() for x in COLOURS.sub("", said).splitlines() if x[:1].strip()]
+    text = " ".join(lines)[:LONGEST]
+    how = f"the trial's node or its worker was lost: {text}; see {job.log}"
+    return Died(how, "low on memory" in text)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from foresweep import __version__
 from foresweep.errors import SearchError
+from foresweep.models.base import TrialPruned
 from foresweep.search.channel import Died, Message, Progress, failed
 from foresweep.search.engine import Job, Task
 from foresweep.search.local import LocalEngine
@@ -83,7 +84,7 @@ class Host:
             task, log = order.way.arrive(task, order.log)
             with self._starting:
                 if order.number in self._ended:
-                    return []
+                    raise TrialPruned  # nobody hears it
                 job = self._engine.start(task, log=log, beside=True)
                 self._works[order.number] = _Work(job, order.way)
         except Exception as error:  # a task of a plug-in may raise anything when it is read

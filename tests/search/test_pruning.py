@@ -99,6 +99,37 @@ def test_a_score_that_is_no_number_ends_a_trial_at_its_first_rung() -> None:
     assert any(said)
 
 
+def test_a_step_that_a_resumed_trial_reports_again_is_answered_as_before() -> None:
+    """Optuna would warn; and a second value must move nobody: the first was held against others."""
+    values = np.random.default_rng(3).permutation(9) / 10
+    once, again = Hyperband("pinball", 80), Hyperband("pinball", 80)
+    for trial, value in enumerate(values.tolist()):
+        for step in range(10, 81, 10):
+            said = once.should_prune(trial, step, {"tune_pinball": value}, {})
+            assert again.should_prune(trial, step, {"tune_pinball": value}, {}) == said
+            assert again.should_prune(trial, step, {"tune_pinball": 9.0}, {}) == said
+            assert (
+                again.should_prune(trial, 10, {"tune_pinball": 0.0}, {}) == again.answers[trial, 10]
+            )
+            if said:
+                break
+    assert any(once.answers.values())
+    first, second = ([t.intermediate_values for t in p.study.trials] for p in (once, again))
+    assert first == second
+
+
+def test_a_resumed_trial_races_with_what_it_reports_last() -> None:
+    racing = Racing("pinball")
+    race(racing, 1, 1.0)
+    worse, better = tuple(2 * ORIGINS), tuple(0.9 * ORIGINS)
+    assert racing.should_prune(2, 4, {}, {"pinball": worse}) is not None
+    assert racing.should_prune(2, 4, {}, {"pinball": better}) is None
+    assert racing.running[2] == {4: better}
+    racing.end(2, 0.9)
+    assert racing.best is not None
+    assert racing.best.until(8) == better
+
+
 def test_every_pruner_hears_of_every_scoring_whoever_speaks_first() -> None:
     hyperband, racing = Hyperband("pinball", 80), Racing("pinball")
     both = Pruners(hyperband, racing)

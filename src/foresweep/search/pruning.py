@@ -49,13 +49,15 @@ class Hyperband:
     """Successive halving in brackets (Li et al. 2018; asynchronous as in ASHA, Li et al. 2020).
 
     Not frozen: it holds its study. A trial's place in a bracket follows from the order in which
-    trials are first seen.
+    trials are first seen. A step that a resumed trial reports again gets the answer it got first:
+    the others at its rung were judged beside that value.
     """
 
     objective: str
     max_steps: int
     study: optuna.Study = field(init=False)
     trials: dict[int, optuna.Trial] = field(default_factory=dict)
+    answers: dict[tuple[int, int], str | None] = field(default_factory=dict)  # by trial and step
 
     def __post_init__(self) -> None:
         from optuna.pruners import HyperbandPruner
@@ -74,6 +76,11 @@ class Hyperband:
         losses: Mapping[str, Sequence[float]],
     ) -> str | None:
         value = scores.get(f"tune_{self.objective}", math.nan)
+        if (trial, step) not in self.answers:
+            self.answers[trial, step] = self._answer(trial, step, value)
+        return self.answers[trial, step]
+
+    def _answer(self, trial: int, step: int, value: float) -> str | None:
         shadow = self.trials.get(trial)
         if shadow is None:
             with quiet():
@@ -102,7 +109,8 @@ class Racing:
     """Wilcoxon's signed-rank test of a trial's losses by origin against the best run's at equal
     training. Origins are the instances: windows of one date move together.
 
-    Not frozen: it keeps the losses of running trials and of the best run.
+    Not frozen: it keeps the losses of running trials and of the best run. A step that a resumed
+    trial reports again takes the place of what it reported first.
     """
 
     metric: str

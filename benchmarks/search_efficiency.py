@@ -122,7 +122,7 @@ def table(found: Sequence[Found], part: str) -> str:
         low, mid, high = np.quantile(series[:, -1], [0.25, 0.5, 0.75])
         cells = [f.name, f"{mid:.4f} ({low:.4f} to {high:.4f})", f"{f.trials:.0f}"]
         cells.append(f"{f.finished:.0f}")
-        cells += ["" if g is f else _said(needed(series, getattr(g, part))) for g in goals]
+        cells += [_said(needed(series, getattr(g, part))) for g in goals]
         lines.append(cells)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -133,20 +133,40 @@ def _said(share_low_high: tuple[float, float, float]) -> str:
 
 
 def about(curves: Curves) -> str:
-    """What was recorded, and how much of tune's ranking holds on val."""
-    lines = [f"{len(curves)} configs, {len(curves.steps)} scorings, {curves.steps[-1]} steps"]
-    ends = np.nanmin(curves.tune, axis=1)
+    """What was recorded: how early tune's ranks are those at the end, and whether val agrees."""
+    ends, val = np.nanmin(curves.tune, axis=1), curves.val[:, -1]
     order = np.argsort(ends)
-    kept, few = curves.val[:, -1], max(5, len(curves) // 10)
-    for name, rows in (("all", order), (f"the best {few} on tune", order[:few])):
-        rank = np.corrcoef(ends[rows].argsort().argsort(), kept[rows].argsort().argsort())[0, 1]
-        lines.append(f"rank correlation of tune and val, {name}: {rank:.2f}")
-    lines.append(f"tune: best {ends.min():.4f}, median {np.median(ends):.4f}")
-    lines.append(f"val: of the best on tune {kept[order[0]]:.4f}, best {kept.min():.4f}")
+    third, tenth = order[: len(order) // 3], order[: len(order) // 10]
+    lines = [
+        f"{len(curves)} configs of {curves.steps[-1]} steps, scored after {curves.steps}",
+        f"tune: best {ends.min():.4f}, median {np.median(ends):.4f}; val: of the best on tune "
+        f"{val[order[0]]:.4f}, best {val.min():.4f}, of the best tenth on tune "
+        f"{val[tenth].min():.4f} to {val[tenth].max():.4f}",
+    ]
     if "last_value" in curves.about:
         naive = curves.about["last_value"]
         lines.append(f"last-value: tune {naive['tune']:.4f}, val {naive['val']:.4f}")
+    for name, rows in (("all", order), ("the better third", third)):
+        early = [rank_correlation(t[rows], ends[rows]) for t in curves.tune.T]
+        said = ", ".join(f"{r:+.2f}" for r in early)
+        lines.append(f"rank correlation of tune at each scoring with the end, {name}: {said}")
+    for name, rows in (("all", order), ("the better third", third)):
+        agreed = rank_correlation(ends[rows], val[rows])
+        lines.append(f"rank correlation of tune and val at the end, {name}: {agreed:+.2f}")
+    away = ((curves.points()[:, None] - curves.points()[None]) ** 2).sum(axis=2)
+    np.fill_diagonal(away, np.inf)
+    for name, rows in (("all", order), ("the better third", third)):
+        alike = rank_correlation(ends[rows], ends[away[rows].argmin(axis=1)])
+        lines.append(
+            f"rank correlation of a config's end with its neighbour's, {name}: {alike:+.2f}"
+        )
     return "\n".join(lines)
+
+
+def rank_correlation(a: Array, b: Array) -> float:
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(a, b).statistic)
 
 
 def replay(args: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from search_curves import Curves
 from search_peers import Asha
 from search_replay import OBJECTIVE, RACE, Make, Method, Ours, tpe
 
-from foresweep.search.pruning import Hyperband, Racing
+from foresweep.search.pruning import UNJUDGED, Hyperband, Racing
 from foresweep.search.tpe import TpeSampler
 
 
@@ -57,7 +57,7 @@ class Race(Racing):
     """A race that waits for so many scorings, asks to be lost so many times in a row, at another
     p, by a margin, or lets go on who would catch up if the gap went on closing as it did."""
 
-    wait: int = 0
+    wait: int = UNJUDGED
     in_a_row: int = 1
     p: float = 0.05
     margin: float = 0.0
@@ -112,7 +112,6 @@ def race(**how: Any) -> Callable[[], Racing]:
 
 
 TPES: Mapping[str, Make] = {
-    "as it is": tpe,
     "independent": by(partial(optunas_tpe, multivariate=False)),
     "startup 5": partial(tpe, startup=5),
     "startup 20": partial(tpe, startup=20),
@@ -128,25 +127,16 @@ TPES: Mapping[str, Make] = {
     "GP": by(gp),
 }
 RACES: Mapping[str, Callable[[], Racing]] = {
-    "as it is": RACE,
-    "wait 1": race(wait=1),
-    "wait 2": race(wait=2),
-    "wait 3": race(wait=3),
+    "from the first scoring": race(wait=0),
+    "from the third": race(wait=2),
+    "from the fourth": race(wait=3),
     "p .01": race(p=0.01),
-    "p .001": race(p=0.001),
+    "p .1": race(p=0.1),
     "p .2": race(p=0.2),
-    "p .01, wait 1": race(p=0.01, wait=1),
-    "margin 1 %": race(margin=0.01),
-    "margin 1 %, wait 1": race(margin=0.01, wait=1),
-    "twice": race(in_a_row=2),
-    "closing": race(closing=True),
-    "closing, p .01": race(closing=True, p=0.01),
-    "closing, p .2": race(closing=True, p=0.2),
-    "closing, wait 2": race(closing=True, wait=2),
-    "leeway 1.5": race(leeway=1.5),
-    "leeway 2": race(leeway=2.0),
-    "leeway 2, p .2": race(leeway=2.0, p=0.2),
-    "leeway 3": race(leeway=3.0),
+    "margin .5 %": race(margin=0.005),
+    "lost twice": race(in_a_row=2),
+    "who catches up goes on": race(closing=True),
+    "half the training": race(leeway=2.0),
 }
 
 
@@ -174,12 +164,13 @@ VARIANTS: Mapping[str, Method] = {
     **{f"TPE alone, {name}": Ours(sampler=make) for name, make in TPES.items()},
     **{f"TPE alone, racing, {name}": Ours(racing=make) for name, make in RACES.items()},
     **{f"TPE alone, hyperband, {name}": Ours(hyperband=make) for name, make in HALVINGS.items()},
-    "TPE alone, both, closing": Ours(racing=race(closing=True), hyperband=Hyperband),
-    "random, racing, closing": Ours(sampler=None, racing=race(closing=True)),
-    "random, racing, leeway 2": Ours(sampler=None, racing=race(leeway=2.0)),
-    "smart, racing, closing": Ours(priority=True, racing=race(closing=True)),
-    "smart, racing, leeway 2": Ours(priority=True, racing=race(leeway=2.0)),
+    "TPE alone, both": Ours(racing=RACE, hyperband=Hyperband),
+    "TPE alone, both, first rung 2": Ours(racing=RACE, hyperband=HALVINGS["first rung 2"]),
+    "TPE alone, both, first rung 3": Ours(racing=RACE, hyperband=HALVINGS["first rung 3"]),
+    "TPE alone, independent, racing": Ours(sampler=TPES["independent"], racing=RACE),
+    "TPE alone, gamma .2, racing": Ours(sampler=TPES["gamma .2"], racing=RACE),
+    "TPE alone, startup 5, racing": Ours(sampler=TPES["startup 5"], racing=RACE),
+    "smart, startup 5, racing": Ours(TPES["startup 5"], priority=True, racing=RACE),
     "Ray Tune ASHA, grace 2": Asha({"grace_period": 2}),
-    "Ray Tune ASHA, grace 3": Asha({"grace_period": 3}),
     "Ray Tune ASHA, reduction 2": Asha({"reduction_factor": 2}),
 }

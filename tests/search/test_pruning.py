@@ -27,12 +27,28 @@ def race(racing: Racing, trial: int, factor: float, *, steps: int = 8) -> list[s
     return answers
 
 
+def judged(racing: Racing, trial: int, losses: tuple[float, ...], *, step: int = 8) -> str | None:
+    """What is said of losses at a scoring that is not the trial's first."""
+    racing.should_prune(trial, 1, {}, {"pinball": losses})
+    return racing.should_prune(trial, step, {}, {"pinball": losses})
+
+
 def test_a_trial_that_is_worse_at_most_origins_loses_the_race() -> None:
     racing = Racing("pinball")
     assert race(racing, 1, 1.0) == 8 * [None]  # nobody to race against yet
-    reasons = race(racing, 2, 1.2)
+    first, *reasons = race(racing, 2, 1.2)
+    assert first is None
     assert all(r and "20.0 %" in r.replace("19.9", "20.0").replace("20.1", "20.0") for r in reasons)
     assert racing.best_badness == 1.0
+
+
+def test_a_first_scoring_ends_nothing_however_bad() -> None:
+    """Who learns fast need not end well: a slow start may still win."""
+    racing = Racing("pinball")
+    race(racing, 1, 1.0)
+    assert racing.should_prune(2, 1, {}, {"pinball": tuple(9 * ORIGINS)}) is None
+    assert racing.should_prune(2, 1, {}, {"pinball": tuple(9 * ORIGINS)}) is None  # the same again
+    assert racing.should_prune(2, 2, {}, {"pinball": tuple(9 * ORIGINS)}) is not None
 
 
 def test_an_equal_or_better_trial_stays_in_the_race() -> None:
@@ -60,7 +76,7 @@ def test_one_wild_origin_decides_no_race() -> None:
     race(racing, 1, 1.0)
     losses = 0.95 * ORIGINS
     losses[0] = 1000.0
-    assert racing.should_prune(2, 8, {}, {"pinball": tuple(losses)}) is None
+    assert judged(racing, 2, tuple(losses)) is None
 
 
 def test_origins_without_a_loss_are_left_out_of_the_race() -> None:
@@ -68,9 +84,9 @@ def test_origins_without_a_loss_are_left_out_of_the_race() -> None:
     race(racing, 1, 1.0)
     losses = 2 * ORIGINS
     losses[:3] = np.nan
-    assert racing.should_prune(2, 8, {}, {"pinball": tuple(losses)}) is not None
+    assert judged(racing, 2, tuple(losses)) is not None
     losses[:35] = np.nan  # five origins say nothing
-    assert racing.should_prune(3, 8, {}, {"pinball": tuple(losses)}) is None
+    assert judged(racing, 3, tuple(losses)) is None
 
 
 def halved(objective: str, scores: list[float]) -> list[int]:
@@ -99,13 +115,45 @@ def test_a_score_that_is_no_number_ends_a_trial_at_its_first_rung() -> None:
     assert any(said)
 
 
+def test_a_step_that_a_resumed_trial_reports_again_is_answered_as_before() -> None:
+    """Optuna would warn; and a second value must move nobody: the first was held against others."""
+    values = np.random.default_rng(3).permutation(9) / 10
+    once, again = Hyperband("pinball", 80), Hyperband("pinball", 80)
+    for trial, value in enumerate(values.tolist()):
+        for step in range(10, 81, 10):
+            said = once.should_prune(trial, step, {"tune_pinball": value}, {})
+            assert again.should_prune(trial, step, {"tune_pinball": value}, {}) == said
+            assert again.should_prune(trial, step, {"tune_pinball": 9.0}, {}) == said
+            assert (
+                again.should_prune(trial, 10, {"tune_pinball": 0.0}, {}) == again.answers[trial, 10]
+            )
+            if said:
+                break
+    assert any(once.answers.values())
+    first, second = ([t.intermediate_values for t in p.study.trials] for p in (once, again))
+    assert first == second
+
+
+def test_a_resumed_trial_races_with_what_it_reports_last() -> None:
+    racing = Racing("pinball")
+    race(racing, 1, 1.0)
+    worse, better = tuple(2 * ORIGINS), tuple(0.9 * ORIGINS)
+    assert judged(racing, 2, worse, step=4) is not None
+    assert racing.should_prune(2, 4, {}, {"pinball": better}) is None
+    assert racing.running[2] == {1: worse, 4: better}
+    racing.end(2, 0.9)
+    assert racing.best is not None
+    assert racing.best.until(8) == better
+
+
 def test_every_pruner_hears_of_every_scoring_whoever_speaks_first() -> None:
     hyperband, racing = Hyperband("pinball", 80), Racing("pinball")
     both = Pruners(hyperband, racing)
     race(racing, 1, 1.0)
-    bad = Progress(10, {"tune_pinball": 2.0}, {"pinball": tuple(2 * ORIGINS)})
-    assert both.ask(2, bad) is not None
-    assert racing.running[2][10] == bad.losses["pinball"]  # type: ignore[index]
+    for step in (10, 20):
+        answer = both.ask(2, Progress(step, {"tune_pinball": 2.0}, {"pinball": tuple(2 * ORIGINS)}))
+    assert answer is not None
+    assert racing.running[2] == {10: tuple(2 * ORIGINS), 20: tuple(2 * ORIGINS)}
     assert hyperband.trials[2].number == 0
 
 

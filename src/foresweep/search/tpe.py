@@ -73,23 +73,28 @@ class TpeSampler:
     ) -> Proposal | None:
         """See Sampler. Running trials count among the bad ones, so that two heads do not ask the
         same thing at once (constant liar)."""
-        from optuna.samplers import TPESampler
         from optuna.trial import TrialState
 
         study = self._beside(running) if running else self.study
         with quiet():
-            study.sampler = TPESampler(
-                seed=seed_of(self.seed, number, attempt, self.model),
-                n_startup_trials=self.startup,
-                multivariate=True,
-                group=True,
-                constant_liar=bool(running),
-            )
+            seed = seed_of(self.seed, number, attempt, self.model)
+            study.sampler = self._optunas(seed, liar=bool(running))
             trial = study.ask()
         config = self._draw(trial)
         # What is told is the config as it was trained, if it could be: this trial only asked.
         study.tell(trial, state=TrialState.FAIL)
         return Proposal(self.model, {**self.base, **config}, self.source)
+
+    def _optunas(self, seed: int, *, liar: bool) -> optuna.samplers.BaseSampler:
+        from optuna.samplers import TPESampler
+
+        return TPESampler(
+            seed=seed,
+            n_startup_trials=self.startup,
+            multivariate=True,
+            group=True,
+            constant_liar=liar,
+        )
 
     def _draw(self, trial: optuna.Trial) -> dict[str, Any]:
         """The config that Optuna wants, in the order of the space."""

@@ -1,0 +1,260 @@
+"""Learning curves of real trainings, recorded once, so that a search can be replayed many times.
+
+Each config is drawn from Chronos-2's own space, narrowed so that a training takes seconds, and
+trained for real on the demo panel at horizon 5. At each of its eight scorings: pinball on tune, the
+same by origin, and pinball on val of the weights that would be deployed if training ended there.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foresweep.data.demo import demo_panel
+from foresweep.data.files import read_npz, write_bytes_atomic
+from foresweep.data.splits import make_split
+from foresweep.data.windows import TrainWindows, Windows
+from foresweep.errors import TrainingDiverged
+from foresweep.evaluation.backtest import (
+    forecast_part,
+    last_value,
+    make_scorer,
+    naive_part,
+    score_part,
+)
+from foresweep.models.base import Facts, Predictor, Resources, Scored
+from foresweep.models.config import make_config
+from foresweep.models.registry import get_model
+from foresweep.models.training import EVALUATIONS
+from foresweep.search.channel import origin_means
+from foresweep.search.proposals import load_space
+from foresweep.space import Choice, Dimension, Float, Int, SearchSpace
+
+MODEL, HORIZON, SEED, STEPS = "chronos2", 5, 0, 128
+SEARCHED = (
+    "lr",
+    "batch_size",
+    "context_length",
+    "warmup_fraction",
+    "dropout",
+    "target",
+    "scaling",
+    "patch_size",
+)
+"""Of the thirteen of the model's space. Steps are what the search hands out; covariates treble the
+time of a training and hardly move its score here."""
+FIXED = {"max_steps": STEPS, "covariates": "none"}
+KEPT_BITS = 14
+"""Of the 24 of a loss by origin: 1 part in 16,000, so that the file stays small."""
+
+Array = NDArray[np.float64]
+
+
+def recorded_space() -> SearchSpace:
+    """What is searched: ranges as in the model's own file, but contexts of 64 to 192 bars."""
+    whole = load_space(MODEL, "scratch").space.dimensions
+    return SearchSpace(
+        {n: whole[n] for n in SEARCHED} | {"context_length": Int(low=64, high=192, step=32)}
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Curves:
+    """What was recorded. N configs, S scorings, O origins of tune."""
+
+    about: Mapping[str, Any]
+    configs: tuple[Mapping[str, Any], ...]
+    steps: tuple[int, ...]  # [S]
+    tune: Array  # [N, S] as scored at that step; nan once a training had diverged
+    val: Array  # [N, S] of the weights with the best tune so far
+    origins: Array  # [N, S, O] losses on tune, means over items
+    seconds: Array  # [N] of training and scoring tune
+    space: SearchSpace
+
+    def __len__(self) -> int:
+        return len(self.configs)
+
+    def points(self) -> Array:
+        """[N, D] the configs in the unit cube."""
+        return np.array([coordinates(self.space, c) for c in self.configs])
+
+
+def coordinates(space: SearchSpace, config: Mapping[str, Any]) -> Array:
+    """A config in the unit cube. Values that cannot be ordered have an axis each, so that two of
+    them are as far apart as the ends of a range."""
+    found: list[float] = []
+    for name, d in space.dimensions.items():
+        found += _coordinates(d, config[name])
+    return np.array(found)
+
+
+def _coordinates(d: Dimension, value: Any) -> list[float]:
+    if isinstance(d, Choice):
+        if all(isinstance(v, int | float) for v in d.values):
+            return [sorted(d.values).index(value) / (len(d.values) - 1)]
+        return [float(value == v) / math.sqrt(2) for v in d.values]
+    if isinstance(d, Float | Int) and d.log:
+        return [math.log(value / d.low) / math.log(d.high / d.low)]
+    return [(value - d.low) / (d.high - d.low)]
+
+
+def record(configs: int, out: Path) -> Curves:
+    """Train what is still missing of `configs` configs and write `out`. A line of JSON per training
+    stands beside it until then: a recording that was stopped goes on where it stood."""
+    space, trainings = recorded_space(), out.with_suffix(".jsonl")
+    rng = np.random.default_rng(SEED)
+    drawn = [space.sample(rng) for _ in range(configs)]
+    done = len(_lines(trainings))
+    trainer = _Trainer()
+    with trainings.open("a") as stream:
+        for number, config in enumerate(drawn[done:], done + 1):
+            line = trainer(config)
+            stream.write(json.dumps(line) + "\n")
+            stream.flush()
+            print(f"{number:4d} {line['seconds']:6.2f} s  {line['tune'][-1]}", flush=True)
+    write_bytes_atomic(out, packed(trainer.about(), _lines(trainings)[:configs]))
+    return load(out)
+
+
+class _Trainer:
+    """The demo panel, cut once, and one training after the other on it."""
+
+    def __init__(self) -> None:
+        self.panel = demo_panel()
+        self.split = make_split(self.panel, HORIZON)
+        self.train = TrainWindows(self.panel, self.split, self.split.part("train"))
+        self.bars = sum(len(self.train.values(i)) for i in range(self.panel.num_items))
+        self.score = make_scorer(self.panel, self.split, seed=SEED)
+        self.val = Windows(self.panel, self.split, self.split.part("val"))
+        self.naive = naive_part(self.val)
+
+    def __call__(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """A config, trained for real: what a line of the recording says."""
+        model, watch = get_model(MODEL), _Watch(self)
+        made = make_config(model.Config, {**config, **FIXED}, model=MODEL)
+        made = model.resolve(made, Facts(HORIZON, self.split.max_context, self.bars))
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                model.train(
+                    self.train, made, Resources(threads=1), seed=SEED, horizon=HORIZON,
+                    score=watch, report=_say_nothing, out=Path(folder) / "checkpoint",
+                )  # fmt: skip
+            except TrainingDiverged as error:
+                print(error, file=sys.stderr)
+        seconds = time.perf_counter() - started - watch.aside_s
+        return {"config": dict(config), "seconds": round(seconds, 3), **watch.seen}
+
+    def pinball_on_val(self, predictor: Predictor) -> float:
+        forecast = forecast_part(predictor, self.val, seed=SEED)
+        return float(score_part(forecast, self.val, naive=self.naive).scores["val_pinball"])
+
+    def about(self) -> dict[str, Any]:
+        """What a reader must know of the recording."""
+        naive = last_value(self.split)
+        return {
+            "model": MODEL,
+            "panel": "demo",
+            "panel_hash": self.split.cut_hash(self.panel),
+            "horizon": HORIZON,
+            "seed": SEED,
+            "last_value": {
+                "tune": float(self.score(naive).scores["tune_pinball"]),
+                "val": self.pinball_on_val(naive),
+            },
+            "versions": {p: version(p) for p in ("foresweep", "torch", "numpy")},
+        }
+
+
+class _Watch:
+    """Training's scorer: tune as in every sweep, and beside it val of the weights kept so far,
+    which training does not hear of."""
+
+    def __init__(self, trainer: _Trainer) -> None:
+        self.trainer = trainer
+        self.best, self.val, self.aside_s = math.inf, math.nan, 0.0
+        self.seen: dict[str, list[Any]] = {"tune": [], "val": [], "origins": []}
+
+    def __call__(self, predictor: Predictor) -> Scored:
+        scored = self.trainer.score(predictor)
+        tune = float(scored.scores["tune_pinball"])
+        if tune < self.best:
+            started = time.perf_counter()
+            self.best, self.val = tune, self.trainer.pinball_on_val(predictor)
+            self.aside_s += time.perf_counter() - started
+        losses = origin_means(scored.losses["pinball"])
+        for name, value in (("tune", tune), ("val", self.val), ("origins", losses)):
+            self.seen[name].append(value)
+        return scored
+
+
+def _say_nothing(*_: Any) -> None:
+    """Nobody is told."""
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def packed(about: Mapping[str, Any], lines: list[dict[str, Any]]) -> bytes:
+    """The recording as a compressed file of arrays, without pickle."""
+    num_origins = len(lines[0]["origins"][0])
+    origins = [_full(line["origins"], (EVALUATIONS, num_origins)) for line in lines]
+    text = {**about, "configs": [line["config"] for line in lines]}
+    arrays = {
+        "about": np.frombuffer(json.dumps(text).encode(), dtype=np.uint8),
+        "tune": np.array([_full(line["tune"], (EVALUATIONS,)) for line in lines]),
+        "val": np.array([_full(line["val"], (EVALUATIONS,)) for line in lines]),
+        "origins": _rounded(np.array(origins, dtype=np.float32)),
+        "seconds": np.array([line["seconds"] for line in lines], dtype=np.float32),
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def _full(values: list[Any], shape: tuple[int, ...]) -> Array:
+    """Values in an array of this shape; nan for what was not reached."""
+    whole = np.full(shape, np.nan)
+    if values:
+        whole[: len(values)] = values
+    return whole
+
+
+def _rounded(losses: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Losses with their last bits cleared."""
+    drop = 24 - KEPT_BITS
+    bits = losses.view(np.uint32) + np.uint32(1 << (drop - 1))
+    return (bits & ~np.uint32((1 << drop) - 1)).view(np.float32)
+
+
+def load(path: Path) -> Curves:
+    """A recording. Raises DataError where the file is missing or broken."""
+    arrays = read_npz(path)
+    about = json.loads(bytes(arrays["about"]))
+    tune = arrays["tune"].astype(float)
+    steps = tuple(math.ceil(STEPS * k / EVALUATIONS) for k in range(1, EVALUATIONS + 1))
+    return Curves(
+        about=about,
+        configs=tuple(about["configs"]),
+        steps=steps,
+        tune=tune,
+        val=arrays["val"].astype(float),
+        origins=arrays["origins"].astype(float),
+        seconds=arrays["seconds"].astype(float),
+        space=recorded_space(),
+    )

@@ -1,8 +1,8 @@
 """Do two workers do nearly twice the runs of one, on two cores?
 
-The same sweep (random configs of tiny Chronos-2 on the demo panel, another seed each round) with one
-worker and with two, in turns; from the first trial's start to the last one's end. What every sweep
-does once before (data, leak tests, baselines) is left out.
+The same sweep (random configs of tiny Chronos-2 on the demo panel, another seed each round) with
+one worker and with two, in turns; from the first trial's start to the last one's end. What every
+sweep does once before (data, leak tests, baselines) is left out.
 
     python benchmarks/workers.py [--trials 8] [--rounds 3]
 """

@@ -4,7 +4,8 @@ The objective is trivial and computed in this process: what a worker process cos
 models_workers.py. Ours is what the head of a sweep does for a trial: ask the sampler, put trial and
 run on record, log one scoring, close the run with 15 scores, tell the sampler. Optuna's is its own
 loop on SQLite (RDB storage) with one report and the same 15 numbers as user attributes, and without
-them.
+them. Ray Tune's is a run of its Tuner with one trial at a time and the same 15 numbers, from the end
+of one trial to the end of the next: a fresh actor a trial (its default), and actors used again.
 
     python benchmarks/overhead.py [--trials 200]
 """
@@ -12,6 +13,7 @@ them.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import os
 import statistics
@@ -35,6 +37,8 @@ from foresweep.tracker.tracker import Tracker
 LAST = 50
 """Trials at the end whose median is reported: a study grows slower as it grows."""
 SCORES = 15
+FRESH = 8
+"""Trials of Ray Tune with a fresh actor each: they take seconds."""
 
 
 def objective(config: Mapping[str, Any]) -> float:
@@ -99,6 +103,48 @@ def optunas(folder: Path, space: SearchSpace, trials: int, *, kind: str, attrs: 
     return seconds
 
 
+def ray_tunes(folder: Path, space: SearchSpace, trials: int, *, reuse: bool) -> list[float]:
+    """Seconds between the ends of trials that follow each other."""
+    import ray
+    from ray import tune
+
+    ended: list[float] = []
+
+    class Ends(tune.Callback):  # type: ignore[misc]
+        def on_trial_complete(self, *_: Any, **__: Any) -> None:
+            ended.append(time.perf_counter())
+
+    def trainable(config: dict[str, Any]) -> None:
+        value = objective(config)
+        tune.report(
+            {"tune_pinball": value, **{f"val_metric_{k}": value for k in range(SCORES - 1)}}
+        )
+
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        tuner = tune.Tuner(
+            trainable,
+            param_space={n: _ray_range(d) for n, d in space.dimensions.items()},
+            tune_config=tune.TuneConfig(num_samples=trials, reuse_actors=reuse),
+            run_config=tune.RunConfig(storage_path=str(folder), callbacks=[Ends()], verbose=0),
+        )
+        tuner.fit()
+    finally:
+        ray.shutdown()
+    return [b - a for a, b in itertools.pairwise(ended)]
+
+
+def _ray_range(dimension: Any) -> Any:
+    from ray import tune
+
+    if isinstance(dimension, Float):
+        draw = tune.loguniform if dimension.log else tune.uniform
+        return draw(dimension.low, dimension.high)
+    if isinstance(dimension, Int):
+        return tune.randint(dimension.low, dimension.high + 1)
+    return tune.choice(list(dimension.values))
+
+
 def _suggest(trial: Any, name: str, dimension: Any) -> Any:
     if isinstance(dimension, Float):
         return trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log)
@@ -126,6 +172,11 @@ def measure(trials: int) -> None:
             said = f"Optuna RDB, {kind}" + (f", {attrs} user attributes" if attrs else "")
             found = _within(lambda f, k=kind, a=attrs: optunas(f, space, trials, kind=k, attrs=a))
             rows.append((said, milliseconds(found), ""))
+    for reuse in (False, True):
+        said = "Ray Tune, random" + (", actors used again" if reuse else "")
+        few = trials if reuse else min(trials, FRESH)
+        found = _within(lambda f, n=few, r=reuse: ray_tunes(f, space, n, reuse=r))
+        rows.append((said, milliseconds(found), ""))
     load = os.getloadavg()[0]
     print(f"median ms of the last {LAST} of {trials} trials, load {load:.1f}")
     for name, whole_ms, rest_ms in rows:

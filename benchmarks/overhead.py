@@ -4,8 +4,8 @@ The objective is trivial and computed in this process: what a worker process cos
 models_workers.py. Ours is what the head of a sweep does for a trial: ask the sampler, put trial and
 run on record, log one scoring, close the run with 15 scores, tell the sampler. Optuna's is its own
 loop on SQLite (RDB storage) with one report and the same 15 numbers as user attributes, and without
-them. Ray Tune's is a run of its Tuner with one trial at a time and the same 15 numbers, from the end
-of one trial to the end of the next: a fresh actor a trial (its default), and actors used again.
+them. Ray Tune's is a run of its Tuner with one trial at a time and the same 15 numbers, from the
+end of one trial to the end of the next: a fresh actor a trial (its default), and used again.
 
     python benchmarks/overhead.py [--trials 200]
 """

@@ -18,7 +18,7 @@ import learning_model
 from foresweep.errors import PanelChanged, UsageError
 from foresweep.records import Run, RunState, Sweep
 from foresweep.search.crew import Crew
-from foresweep.search.events import Event, Resumed, TrialFinished, Waiting
+from foresweep.search.events import Event, Resumed, TrialFinished, TrialStarted, Waiting
 from foresweep.search.plan import SweepPlan
 from foresweep.search.start import resume, sweep
 from foresweep.tracker.tracker import Tracker
@@ -358,3 +358,17 @@ def test_a_head_that_waits_for_others_says_so(place: Place, guest: Path, gate: P
         "other processes train what is left"
     ]
     assert [r.state for r in place.runs()] == ["complete", "complete"]
+
+
+@pytest.mark.usefixtures("opened")
+def test_a_sweep_that_breaks_off_leaves_no_run_running(place: Place) -> None:
+    def listen(event: Event) -> None:
+        if isinstance(event, TrialStarted) and event.run.model_name == "guest":
+            raise ValueError("the screen is broken")
+
+    with pytest.raises(ValueError, match="screen"):
+        sweep(PLAN, db=place.db, runs=place.runs_dir, listen=listen)
+    (run,) = place.runs()
+    assert (run.state, run.error) == ("cancelled", "the sweep broke off: the screen is broken")
+    assert place.sweep_record().state == "failed"
+    assert place.resume().state == "complete"

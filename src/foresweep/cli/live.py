@@ -80,6 +80,7 @@ class LiveView:
         self.running: dict[str, TaskID] = {}  # by run
         self.some_complete = False  # of what was asked for, baselines beside it aside
         self.tally = Tally(plan)
+        self.sweep_id = ""
         self.test_from = ""  # first day of test
 
     def __enter__(self) -> LiveView:
@@ -120,11 +121,7 @@ class LiveView:
             case events.Planned():
                 self._planned(event)
             case events.Estimated():
-                at_once = f" on {event.workers} workers" if event.workers > 1 else ""
-                self.say(
-                    f"{event.num_trials} trials take about {seconds(event.seconds)}{at_once}, "
-                    f"reckoned from a few real steps."
-                )
+                self._estimated(event)
             case events.LeakTested():
                 self.say(f"leak test: {event.model} passed ({event.seconds:.1f} s)", "dim")
             case events.SpaceNarrowed():
@@ -139,14 +136,7 @@ class LiveView:
             case events.TrialFinished():
                 self._finished(event.run)
             case events.TrialSkipped():
-                self.say(
-                    f"{self._name_of_run(event.earlier)}: trained before as "
-                    f"{event.earlier.run_id}; --again trains it once more",
-                    "dim",
-                )
-                self.tally.skip(event.prepared.config, event.prepared.proposal.model)
-                self._move_whole()
-                self.some_complete |= self._asked_for(event.earlier)
+                self._skipped(event)
             case events.TrialRetried():
                 self.tally.retry(event.run)
                 self.say(f"{self._name_of_run(event.run)}: {event.how}", "yellow")
@@ -182,6 +172,26 @@ class LiveView:
             self.say(line, "yellow")
         self.test_from = str(panel.timeline[split.part("test").start].astype("datetime64[D]"))
 
+    def _skipped(self, event: events.TrialSkipped) -> None:
+        if event.earlier.sweep_id != self.sweep_id:  # of the sweep's own it was said how many
+            self.say(
+                f"{self._name_of_run(event.earlier)}: trained before as "
+                f"{event.earlier.run_id}; --again trains it once more",
+                "dim",
+            )
+        self.tally.skip(event.prepared.config, event.prepared.proposal.model)
+        self._move_whole()
+        self.some_complete |= self._asked_for(event.earlier)
+
+    def _estimated(self, event: events.Estimated) -> None:
+        grids = ", ".join(f"{model} {size:,}" for model, size in event.grids.items())
+        at_once = f" on {event.workers} workers" if event.workers > 1 else ""
+        self.say(
+            f"Configs of the whole grid: {grids}. Those of this sweep ({event.num_trials}, "
+            f"--max-runs N for more) take about {seconds(event.seconds)}{at_once}, reckoned from a "
+            f"few real steps."
+        )
+
     def _resumed(self, event: events.Resumed) -> None:
         self.say(
             f"Sweep {event.sweep.sweep_id} goes on: {event.num_done} trials are done, "
@@ -191,6 +201,7 @@ class LiveView:
             self.say(f"Data: {event.source_note}.", "yellow")
 
     def _planned(self, event: events.Planned) -> None:
+        self.sweep_id = event.sweep.sweep_id
         for refused in event.refused:
             self.say(f"left out: {refused.proposal.source}: {refused.refused}", "yellow")
         self.say(f"Sweep {event.sweep.sweep_id}: {len(event.trials)} configs, baselines included.")

@@ -39,6 +39,7 @@ class Estimated:
     num_trials: int
     seconds: float  # of them all, on the workers there are
     workers: int
+    grids: Mapping[str, int]  # configs of each model's whole grid
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,8 +166,8 @@ class Head:
         except TaskFailed as error:
             run = self._failed(attempt.run, error.failed.traceback)
         except WorkerDied as error:
-            self._failed(attempt.run, str(error))
-            run = tracker.add_tag(attempt.run.run_id, DIED)
+            tracker.add_tag(attempt.run.run_id, DIED)  # first: a head may be killed in between
+            run = self._failed(attempt.run, str(error))
         again = None if isinstance(message, Done) else self._once_more(work, run, message)
         if again is None:
             self._close(source, work, run)

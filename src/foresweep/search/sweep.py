@@ -31,7 +31,7 @@ from foresweep.search.finalists import seeds_of_finalists
 from foresweep.search.head import Head, SweepStopped
 from foresweep.search.leaktesting import LeakTests
 from foresweep.search.plan import SweepPlan
-from foresweep.search.proposals import ADAPTIVE, Proposal, propose
+from foresweep.search.proposals import ADAPTIVE, Proposal, load_space, propose
 from foresweep.search.reopen import reopen_for_more
 from foresweep.search.stage import Stage, plan_record, require_writable, set_stage
 from foresweep.search.transfer import transfer_proposals
@@ -99,7 +99,9 @@ def _estimate(stage: Stage, prepared: tuple[Prepared, ...]) -> None:
     found = costs_of(stage, [p for p in prepared if not p.refused])
     seconds = sum(c.seconds for c in found.values())
     slots = max(1, stage.engine.slots)
-    stage.listen(Estimated(len(found), seconds / slots, slots))
+    plan = stage.plan
+    grids = {m: load_space(m, plan.start, plan.spaces).full.size for m in plan.trained}
+    stage.listen(Estimated(len(found), seconds / slots, slots, grids))
 
 
 def resume_sweep(
@@ -184,6 +186,10 @@ def _run(
         state = tracker.cancel_sweep(sweep_id, reason).state
         if by_hand:
             raise
+    except Exception as error:  # whatever it was, no run may look as if it went on
+        others_go_on = tracker.cancel_sweep(sweep_id, f"the sweep broke off: {error}").state
+        state = SweepState.RUNNING if others_go_on is SweepState.RUNNING else SweepState.FAILED
+        raise
     finally:
         if state is not SweepState.RUNNING:  # other heads go on with it
             sweep = tracker.finish_sweep(sweep_id, state)

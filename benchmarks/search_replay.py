@@ -64,8 +64,8 @@ class Ledger:
         return found
 
     def train(self, index: int, stop: Callable[[int, int], bool]) -> bool:
-        """Walk along a curve. `stop(index, scoring)` is asked after each scoring but the last.
-        Is the training finished?"""
+        """Walk along a curve; `stop(index, scoring)` is asked after each scoring, and not heeded
+        after the last. Is the training finished?"""
         tune, steps = self.curves.tune[index], self.curves.steps
         for k, step in enumerate(steps):
             self.spent += step - (steps[k - 1] if k else 0)
@@ -74,7 +74,7 @@ class Ledger:
             if not np.isfinite(tune[k]):
                 return False
             last = k == len(steps) - 1
-            stopped = stop(index, k)  # every scoring is shown, the last one changes nothing
+            stopped = stop(index, k)
             if last:
                 self._keep(index, k)
             if stopped and not last:

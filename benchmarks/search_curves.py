@@ -174,6 +174,8 @@ class _Trainer:
                 "tune": float(self.score(naive).scores["tune_pinball"]),
                 "val": self.pinball_on_val(naive),
             },
+            "space": {name: str(d) for name, d in recorded_space().dimensions.items()},
+            "fixed": FIXED,
             "versions": {p: version(p) for p in ("foresweep", "torch", "numpy")},
         }
 

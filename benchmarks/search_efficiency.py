@@ -115,7 +115,8 @@ def table(found: Sequence[Found], part: str) -> str:
     if peers:
         goals.append(min(peers, key=lambda f: float(np.median(getattr(f, part)[:, -1]))))
     head = ["method", f"{part} at the end: median (quartiles)", "begun", "finished"]
-    lines = [head + [f"steps to the end of {g.name}" for g in goals]]
+    head += [f"steps to the end of {g.name}" for g in goals]
+    lines = [[*head, f"to that of {RANDOM}, by the mean seed"]]
     lines.append(["---"] * len(lines[0]))
     for f in found:
         series = getattr(f, part)
@@ -123,13 +124,19 @@ def table(found: Sequence[Found], part: str) -> str:
         cells = [f.name, f"{mid:.4f} ({low:.4f} to {high:.4f})", f"{f.trials:.0f}"]
         cells.append(f"{f.finished:.0f}")
         cells += [_said(needed(series, getattr(g, part))) for g in goals]
+        end = float(np.mean(getattr(goals[0], part), axis=0)[-1])
+        cells.append(_figure(share(np.mean(series, axis=0), end)))
         lines.append(cells)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _said(share_low_high: tuple[float, float, float]) -> str:
-    middle, low, high = ("never" if np.isinf(s) else f"{s:.2f}" for s in share_low_high)
+    middle, low, high = (_figure(s) for s in share_low_high)
     return f"{middle} ({low} to {high})"
+
+
+def _figure(steps: float) -> str:
+    return "never" if np.isinf(steps) else f"{steps:.2f}"
 
 
 def about(curves: Curves) -> str:

@@ -36,12 +36,11 @@ class OutOfSteps(Exception):
 class Ledger:
     """One search: what it has tried, what it has spent, and its incumbent at each time.
 
-    Not frozen: it counts. With `partial` trainings that were stopped count for the incumbent, too.
+    Not frozen: it counts.
     """
 
     curves: Curves
     budget: int  # steps
-    partial: bool = False
     spent: int = 0
     trials: int = 0
     finished: int = 0
@@ -65,8 +64,8 @@ class Ledger:
         return found
 
     def train(self, index: int, stop: Callable[[int, int], bool]) -> bool:
-        """Walk along a curve. `stop(index, scoring)` is asked after each scoring but the last.
-        Is the training finished?"""
+        """Walk along a curve; `stop(index, scoring)` is asked after each scoring, and not heeded
+        after the last. Is the training finished?"""
         tune, steps = self.curves.tune[index], self.curves.steps
         for k, step in enumerate(steps):
             self.spent += step - (steps[k - 1] if k else 0)
@@ -75,8 +74,8 @@ class Ledger:
             if not np.isfinite(tune[k]):
                 return False
             last = k == len(steps) - 1
-            stopped = stop(index, k)  # every scoring is shown, the last one changes nothing
-            if last or (stopped and self.partial):
+            stopped = stop(index, k)
+            if last:
                 self._keep(index, k)
             if stopped and not last:
                 return False
@@ -107,8 +106,8 @@ def never(index: int, scoring: int) -> bool:
     return False
 
 
-def searched(method: Method, curves: Curves, budget: int, seed: int, **how: Any) -> Ledger:
-    ledger = Ledger(curves, budget, **how)
+def searched(method: Method, curves: Curves, budget: int, seed: int) -> Ledger:
+    ledger = Ledger(curves, budget)
     with suppress(OutOfSteps):
         method(ledger, seed)
     return ledger

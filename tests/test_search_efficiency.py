@@ -44,6 +44,25 @@ def test_values_without_an_order_are_as_far_apart_as_the_ends_of_a_range() -> No
         assert np.linalg.norm(both[0] - both[1]) == pytest.approx(1)
 
 
+def test_the_sweep_file_beside_it_is_of_the_same_space() -> None:
+    from foresweep.space import parse_space_file
+
+    text = Path(search_curves.__file__).with_name("search_space.toml").read_text()
+    found = parse_space_file(text, "scratch").space.dimensions
+    recorded = search_curves.recorded_space().dimensions
+    assert {n: d for n, d in found.items() if n in recorded} == recorded
+    rest = {n: d.values for n, d in found.items() if n not in recorded}  # type: ignore[union-attr]
+    assert rest == {n: (value,) for n, value in search_curves.FIXED.items()}
+
+
+def test_the_recording_is_there_for_everybody() -> None:
+    curves = search_curves.load(search_efficiency.CURVES)
+    assert len(curves) == 221
+    assert curves.tune.shape == curves.val.shape == (221, 8)
+    assert np.allclose(curves.origins.mean(axis=2), curves.tune, rtol=1e-3)
+    assert set(curves.about) >= {"panel_hash", "versions", "last_value", "configs"}
+
+
 def test_a_stopped_training_costs_its_steps_and_is_no_incumbent() -> None:
     ledger = search_replay.Ledger(CURVES, budget=3 * WHOLE)
     assert ledger.train(0, search_replay.never)

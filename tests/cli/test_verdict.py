@@ -188,11 +188,11 @@ def test_every_command_that_reads_runs_is_held_to_that() -> None:
 def test_the_best_of_each_horizon_of_a_family_are_judged_together(shell: Shell) -> None:
     made(POOR, horizon=1)
     made(POOR, tag="later", horizon=5)
-    assert isinstance(json.loads(shell("verdict", "--json", code=4)), dict)
+    assert isinstance(json.loads(shell("verdict", "--json", code=3)), dict)
     with Tracker(Path("hyperparams/sweeps.db")) as tracker:
         for sweep in tracker.list_sweeps():
             tracker.reopen_sweep(sweep.sweep_id, {**sweep.plan, "asked": {"family": "f"}})
             tracker.finish_sweep(sweep.sweep_id, "complete")
-    both = json.loads(shell("verdict", "--json", code=4))
+    both = json.loads(shell("verdict", "--json", code=3))
     assert [v["horizon"] for v in both] == [1, 5]
     assert [v["num_horizons"] for v in both] == [2, 2]

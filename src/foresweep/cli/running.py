@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -65,6 +65,16 @@ def run(plan: SweepPlan, asked: Places, crew: Crew) -> int:
 
     with open_tracker(asked.db) as tracker:
         return _watched(tracker, plan, asked, work)
+
+
+def run_all(plans: Iterable[SweepPlan], asked: Places, crew: Crew) -> int:
+    """Run plans one after the other; the worst exit code. One that is stopped stops them all."""
+    code = 0
+    for plan in plans:
+        code = max(code, run(plan, asked, crew))
+        if code == STOPPED:
+            break
+    return code
 
 
 def again(

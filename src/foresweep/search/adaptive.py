@@ -45,6 +45,8 @@ class Search:
     sampler: Sampler = field(init=False)
     _met: set[int] = field(default_factory=set)  # trials of this head, and others' that ended
     _last: int = 0
+    _used_up: tuple[int, int, int] | None = None
+    """What was known when nothing was found: it is not asked again before there is more."""
 
     def __post_init__(self) -> None:
         self.sampler = self.fresh()
@@ -53,18 +55,20 @@ class Search:
         """The next config, ready to be tried as trial `number`; None: the budget or the space is
         used up."""
         self.number = self._look_around() + 1
-        if self.proposed >= self.budget:
+        asked = (self.number, len(self.told), len(self.running))
+        if self.proposed >= self.budget or asked == self._used_up:
             return None
         for attempt in range(MOST_ATTEMPTS):
             running = [self.running[n] for n in sorted(self.running)]
             proposal = self.sampler.ask(self.number, running, attempt=attempt)
             if proposal is None:
-                return None
+                break
             (found,) = prepare_some(self.stage, (proposal,))
             if found.refused:
                 logger.info("%s %s: %s", proposal.model, dict(proposal.config), found.refused)
             elif found.config_hash not in self.known:
                 return found
+        self._used_up = asked
         return None
 
     def took(self, trial: Trial) -> None:
@@ -76,6 +80,7 @@ class Search:
         """A trial of this head runs."""
         number, p = work.trial[1], work.prepared
         self._met.add(number)
+        self.known.add(p.config_hash)  # one that was taken over was not proposed here
         self.running[number] = Told(p.proposal.model, p.config, RunState.RUNNING, number=number)
 
     def tell(self, run: Run) -> None:

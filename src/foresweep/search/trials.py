@@ -79,7 +79,7 @@ class Trials:
 
     def _searched(self, search: Search) -> Assignment | None:
         """What the sampler proposes next, claimed under the number it was proposed for."""
-        while (p := search.next()) is not None:
+        while not self.budget.said and (p := search.next()) is not None:
             if not self.budget.allows(p.config):
                 return None
             trial = self.stage.tracker.claim_trial(

@@ -88,3 +88,8 @@ def test_a_family_that_is_stopped_begins_no_further_sweep(
     plans: Any = ("one", "two", "three")
     assert running.run_all(plans, cast(Any, None), Crew()) == running.STOPPED
     assert begun == ["one", "two"]
+
+
+def test_a_gpu_is_named_once() -> None:
+    with pytest.raises(UsageError, match="name each once"):
+        make_crew(Hands(gpus="0,0"))

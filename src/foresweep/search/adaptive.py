@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 
 from foresweep.records import Run, RunState, Trial
@@ -155,9 +156,14 @@ def begin(
 
 
 def search_spaces(
-    plan: SweepPlan, tracker: Tracker, fingerprints: Mapping[str, str]
+    plan: SweepPlan,
+    tracker: Tracker,
+    fingerprints: Mapping[str, str],
+    *,
+    before: datetime | None = None,
 ) -> dict[str, SearchSpace | Focus]:
-    """What each model of an adaptive sweep is searched in; {} in other modes.
+    """What each model of an adaptive sweep is searched in; {} in other modes. `before` leaves out
+    later runs, so that a sweep that goes on is narrowed as it was.
 
     Raises SpaceError for a model with nothing to draw from, UsageError where a space is to be
     narrowed and too few runs are known.
@@ -170,6 +176,8 @@ def search_spaces(
         space = within(file.space, plan.step_cap, plan.max_context)
         if plan.mode == FOCUSED:
             runs = earlier_runs(tracker, model=model, fingerprints=fingerprints, base=plan.base)
+            if before is not None:
+                runs = [r for r in runs if r.finished_at is not None and r.finished_at <= before]
             told = [told_of(r, tracker, plan.objectives, sweep_id="") for r in runs]
             found[model] = focus(model, space, told, plan.objective)
         else:

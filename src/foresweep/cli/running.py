@@ -111,7 +111,8 @@ def again(
 def _refuse_other_questions(sweep_id: str, said: Collection[str]) -> None:
     other = sorted(set(said) - set(BESIDE_RESUME))
     if other:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in other)
+        spelt = {"values": "--set", "files": "sweep files"}
+        names = ", ".join(spelt.get(name, f"--{name.replace('_', '-')}") for name in other)
         raise UsageError(
             f"{names} beside --resume {sweep_id}: a sweep goes on as it was asked; begin a new one "
             f"for another question"

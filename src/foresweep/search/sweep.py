@@ -133,7 +133,8 @@ def resume_sweep(
         sweep = tracker.reopen_sweep(sweep.sweep_id, {**sweep.plan, **plan_record(stage)})
         dead = dead_runs(stage, sweep.sweep_id)
         left = len(open_trials(stage, sweep.sweep_id, dead=dead))
-        listen(Resumed(sweep, sweep.num_trials - left, left, note))
+        elsewhere = len(tracker.held_elsewhere(sweep.sweep_id))  # neither done nor broken off
+        listen(Resumed(sweep, sweep.num_trials - left - elsewhere, left, note))
         listen(_planned(sweep, prepared))
         return _run(stage, sweep, prepared, crew, dead)
     finally:

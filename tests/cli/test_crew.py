@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foresweep.cli import crew
+from foresweep.cli import crew, running
 from foresweep.cli.crew import EngineName, Hands, as_seconds, make_crew, threads_each
 from foresweep.cli.running import as_horizons
 from foresweep.errors import UsageError
+from foresweep.search.crew import Crew
 
 
 @pytest.mark.parametrize(
@@ -68,3 +71,25 @@ def test_options_of_a_cluster_are_refused_where_there_is_none() -> None:
     with pytest.raises(UsageError, match="--gpus is for local workers"):
         make_crew(Hands(engine=EngineName.ray, gpus="0"))
     assert make_crew(Hands(engine=EngineName.ray, cpus_per_trial=0.5)).trial_cpus == 0.5
+
+
+def test_a_family_that_is_stopped_begins_no_further_sweep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C ended the sweep of one horizon, and the next began."""
+    codes = iter([0, running.STOPPED, 0])
+    begun: list[object] = []
+
+    def run(plan: object, *_: object) -> int:
+        begun.append(plan)
+        return next(codes)
+
+    monkeypatch.setattr(running, "run", run)
+    plans: Any = ("one", "two", "three")
+    assert running.run_all(plans, cast(Any, None), Crew()) == running.STOPPED
+    assert begun == ["one", "two"]
+
+
+def test_a_gpu_is_named_once() -> None:
+    with pytest.raises(UsageError, match="name each once"):
+        make_crew(Hands(gpus="0,0"))

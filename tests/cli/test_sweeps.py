@@ -60,6 +60,12 @@ def test_a_running_trial_is_told_with_its_step_and_a_sweep_can_be_asked_to_stop(
 
 def test_a_sweep_that_does_not_run_cannot_be_stopped(swept: Shell) -> None:
     assert "does not run: it is complete" in swept.error("stop", "latest", code=2)
+    with Tracker(DB) as tracker:  # nor once it has been stopped
+        sweep = tracker.get_sweep()
+        tracker.reopen_sweep(sweep.sweep_id, sweep.plan)
+        tracker.stop_sweep(sweep.sweep_id)
+        tracker.cancel_sweep(sweep.sweep_id)
+    assert "does not run: it is cancelled" in swept.error("stop", "latest", code=2)
 
 
 def test_a_finished_sweep_that_is_resumed_trains_nothing(swept: Shell) -> None:

@@ -16,7 +16,7 @@ from foresweep.search.events import Event, Listener, SpaceNarrowed
 from foresweep.search.judge import RACED
 from foresweep.search.plan import SweepPlan, by_hand
 from foresweep.search.proposals import load_space
-from foresweep.search.start import sweep
+from foresweep.search.start import resume, sweep
 from foresweep.search.sweepfiles import read_sweep_files
 from foresweep.tracker.tracker import Tracker
 from planted_model import plugin
@@ -139,6 +139,9 @@ def test_a_focused_sweep_stays_near_the_best_and_writes_its_space(
         assert space.dimensions["tilt"].low <= run.hyperparams["tilt"]  # type: ignore[union-attr]
         assert run.hyperparams["tilt"] <= space.dimensions["tilt"].high  # type: ignore[union-attr]
     assert narrowed.num_runs == len(ranked) == 13
+    told = narrowed.file.read_text("utf-8")
+    resume("latest", db=place.db, runs=place.runs_dir, listen=lambda _: None)
+    assert narrowed.file.read_text("utf-8") == told  # not narrowed anew around its own runs
 
 
 def test_too_few_runs_to_focus_are_refused_before_anything_is_trained(tmp_path: Path) -> None:

@@ -136,6 +136,8 @@ def make_crew(hands: Hands) -> Crew:
     numbers = tuple(n.strip() for n in (hands.gpus or "").split(",") if n.strip())
     if hands.gpus is not None and (not numbers or not all(n.isdigit() for n in numbers)):
         raise UsageError(f"--gpus {hands.gpus!r}: write device numbers, e.g. --gpus 0,1")
+    if len(set(numbers)) < len(numbers):
+        raise UsageError(f"--gpus {hands.gpus}: each GPU has one worker; name each once")
     return Crew(
         engine=hands.engine.value,
         workers=hands.workers,

@@ -330,9 +330,12 @@ class LiveView:
 
     def say_stopped(self) -> None:
         self.bars.stop()
+        if not self.sweep_id:
+            self.say("Stopped before anything was begun.", "yellow")
+            return
         self.say(
-            "Stopped. The running trial is on record as cancelled; finished ones are kept, and the "
-            "same command goes on where this one stopped.",
+            "Stopped. What ran is on record as cancelled; finished trials are kept. Go on from the "
+            f"last training states by: foresweep sweep --resume {self.sweep_id}",
             "yellow",
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +67,16 @@ def run(plan: SweepPlan, asked: Places, crew: Crew) -> int:
         return _watched(tracker, plan, asked, work)
 
 
+def run_all(plans: Iterable[SweepPlan], asked: Places, crew: Crew) -> int:
+    """Run plans one after the other; the worst exit code. One that is stopped stops them all."""
+    code = 0
+    for plan in plans:
+        code = max(code, run(plan, asked, crew))
+        if code == STOPPED:
+            break
+    return code
+
+
 def again(
     sweep_id: str,
     asked: Places,
@@ -101,7 +111,8 @@ def again(
 def _refuse_other_questions(sweep_id: str, said: Collection[str]) -> None:
     other = sorted(set(said) - set(BESIDE_RESUME))
     if other:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in other)
+        spelt = {"values": "--set", "files": "sweep files"}
+        names = ", ".join(spelt.get(name, f"--{name.replace('_', '-')}") for name in other)
         raise UsageError(
             f"{names} beside --resume {sweep_id}: a sweep goes on as it was asked; begin a new one "
             f"for another question"

@@ -32,7 +32,7 @@ from foresweep.cli.options import (
     refuse_size_beside_weights,
     sharing,
 )
-from foresweep.cli.running import again, as_horizons, list_only, run, said_in
+from foresweep.cli.running import again, as_horizons, list_only, run, run_all, said_in
 from foresweep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ def sweep(
         for one in plans:
             list_only(one, asked, crew)
         return
-    raise typer.Exit(max(run(one, asked, crew) for one in plans))
+    raise typer.Exit(run_all(plans, asked, crew))
 
 
 def _models_and_spaces(

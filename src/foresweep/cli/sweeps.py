@@ -64,7 +64,7 @@ def stop(sweep: SweepArgument, db: Db = None) -> None:
     """Ask a running sweep to stop. What runs is on record as cancelled; --resume goes on."""
     with open_existing(db) as tracker:
         found = tracker.stop_sweep(sweep)
-    if found.stop_asked_at is None:
+    if found.state != "running":  # it may have been asked before
         raise UsageError(f"sweep {found.sweep_id} does not run: it is {found.state.value}")
     typer.echo(
         f"Asked sweep {found.sweep_id} to stop; go on with it by: "
@@ -126,9 +126,9 @@ def _status(tracker: Tracker, sweep: Sweep) -> dict[str, Any]:
 
 def _best(sweep: Sweep, runs: Sequence[Run]) -> Run | None:
     """Of the trained ones, by the objective on tune: val is for the leaderboard."""
-    from foresweep.metrics import METRICS
+    from foresweep.metrics import METRICS, ranked_by
 
-    metric = sweep.objective.split(",")[0]
+    metric = ranked_by(sweep.objective)
     known = [
         (METRICS[metric].badness(score), r.run_id, r)
         for r in runs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 
 from foresweep.records import Run, RunState, Trial
@@ -45,6 +46,8 @@ class Search:
     sampler: Sampler = field(init=False)
     _met: set[int] = field(default_factory=set)  # trials of this head, and others' that ended
     _last: int = 0
+    _used_up: tuple[int, int, int] | None = None
+    """What was known when nothing was found: it is not asked again before there is more."""
 
     def __post_init__(self) -> None:
         self.sampler = self.fresh()
@@ -53,18 +56,20 @@ class Search:
         """The next config, ready to be tried as trial `number`; None: the budget or the space is
         used up."""
         self.number = self._look_around() + 1
-        if self.proposed >= self.budget:
+        asked = (self.number, len(self.told), len(self.running))
+        if self.proposed >= self.budget or asked == self._used_up:
             return None
         for attempt in range(MOST_ATTEMPTS):
             running = [self.running[n] for n in sorted(self.running)]
             proposal = self.sampler.ask(self.number, running, attempt=attempt)
             if proposal is None:
-                return None
+                break
             (found,) = prepare_some(self.stage, (proposal,))
             if found.refused:
                 logger.info("%s %s: %s", proposal.model, dict(proposal.config), found.refused)
             elif found.config_hash not in self.known:
                 return found
+        self._used_up = asked
         return None
 
     def took(self, trial: Trial) -> None:
@@ -76,6 +81,7 @@ class Search:
         """A trial of this head runs."""
         number, p = work.trial[1], work.prepared
         self._met.add(number)
+        self.known.add(p.config_hash)  # one that was taken over was not proposed here
         self.running[number] = Told(p.proposal.model, p.config, RunState.RUNNING, number=number)
 
     def tell(self, run: Run) -> None:
@@ -150,9 +156,14 @@ def begin(
 
 
 def search_spaces(
-    plan: SweepPlan, tracker: Tracker, fingerprints: Mapping[str, str]
+    plan: SweepPlan,
+    tracker: Tracker,
+    fingerprints: Mapping[str, str],
+    *,
+    before: datetime | None = None,
 ) -> dict[str, SearchSpace | Focus]:
-    """What each model of an adaptive sweep is searched in; {} in other modes.
+    """What each model of an adaptive sweep is searched in; {} in other modes. `before` leaves out
+    later runs, so that a sweep that goes on is narrowed as it was.
 
     Raises SpaceError for a model with nothing to draw from, UsageError where a space is to be
     narrowed and too few runs are known.
@@ -165,6 +176,8 @@ def search_spaces(
         space = within(file.space, plan.step_cap, plan.max_context)
         if plan.mode == FOCUSED:
             runs = earlier_runs(tracker, model=model, fingerprints=fingerprints, base=plan.base)
+            if before is not None:
+                runs = [r for r in runs if r.finished_at is not None and r.finished_at <= before]
             told = [told_of(r, tracker, plan.objectives, sweep_id="") for r in runs]
             found[model] = focus(model, space, told, plan.objective)
         else:

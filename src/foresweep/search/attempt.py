@@ -228,4 +228,6 @@ def forget_states(stage: Stage, attempt: Attempt) -> None:
     for run_id in (attempt.run.run_id, *attempt.assignment.earlier):
         clear_states(folder_of(stage, run_id) / CHECKPOINT)
     for run_id in attempt.assignment.earlier:
+        if stage.tracker.get_run(run_id).state is RunState.COMPLETE:  # was only presumed lost
+            continue
         shutil.rmtree(folder_of(stage, run_id) / CHECKPOINT, ignore_errors=True)

@@ -133,7 +133,8 @@ def resume_sweep(
         sweep = tracker.reopen_sweep(sweep.sweep_id, {**sweep.plan, **plan_record(stage)})
         dead = dead_runs(stage, sweep.sweep_id)
         left = len(open_trials(stage, sweep.sweep_id, dead=dead))
-        listen(Resumed(sweep, sweep.num_trials - left, left, note))
+        elsewhere = len(tracker.held_elsewhere(sweep.sweep_id))  # neither done nor broken off
+        listen(Resumed(sweep, sweep.num_trials - left - elsewhere, left, note))
         listen(_planned(sweep, prepared))
         return _run(stage, sweep, prepared, crew, dead)
     finally:
@@ -175,7 +176,7 @@ def _run(
     try:
         with head.at_work():
             budget = Budget(stage, sweep_id)
-            trials = _trials(stage, sweep_id, prepared, budget, dead)
+            trials = _trials(stage, sweep, prepared, budget, dead)
             head.drive(trials)
             if stage.plan.seeds > 1:
                 head.drive(seeds_of_finalists(stage, sweep_id, trials.contenders(), budget))
@@ -199,18 +200,21 @@ def _run(
 
 def _trials(
     stage: Stage,
-    sweep_id: str,
+    sweep: Sweep,
     prepared: tuple[Prepared, ...],
     budget: Budget,
     dead: frozenset[str],
 ) -> Trials:
     """The source of all trials. Every model that will be trained is tested for leaks here."""
+    sweep_id = sweep.sweep_id
     known, new = skip_known(stage, prepared)
     leaks = LeakTests(stage, sweep_id)
     leaks.test_all([*new, *settle(stage, open_trials(stage, sweep_id, dead=dead))])
     search = None
     if stage.plan.mode in ADAPTIVE and not stage.plan.proposals:
-        spaces = search_spaces(stage.plan, stage.tracker, stage.fingerprints)
+        spaces = search_spaces(
+            stage.plan, stage.tracker, stage.fingerprints, before=sweep.started_at
+        )
         write_narrowed(stage, sweep_id, spaces)
         search = begin(stage, sweep_id, prepared, spaces)
     return Trials(stage, sweep_id, new, leaks, budget, search, known, dead)

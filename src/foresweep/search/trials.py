@@ -67,8 +67,13 @@ class Trials:
 
     def _listed(self) -> Assignment | None:
         """The next of the list that no head has tried."""
+        if not self.waiting:
+            return None
+        there = {t.config_hash for t in self.stage.tracker.get_trials(self.sweep_id)}
         while self.waiting:
             p = self.waiting.popleft()
+            if p.config_hash in there:  # it must not be what the budget is asked for
+                continue
             if not p.proposal.is_free and not self.budget.allows(p.config):
                 self.waiting.clear()
                 return None
@@ -79,7 +84,7 @@ class Trials:
 
     def _searched(self, search: Search) -> Assignment | None:
         """What the sampler proposes next, claimed under the number it was proposed for."""
-        while (p := search.next()) is not None:
+        while not self.budget.said and (p := search.next()) is not None:
             if not self.budget.allows(p.config):
                 return None
             trial = self.stage.tracker.claim_trial(
@@ -143,6 +148,8 @@ class Trials:
             if r.seed == self.stage.plan.seed and r.run_id not in known and not r.reproduces
         }
         trials = [t for t in tracker.get_trials(self.sweep_id) if t.number in mine]
+        there = {c.prepared.config_hash for c in self.known}  # another sweep may have made it since
+        trials = [t for t in trials if t.config_hash not in there]
         pairs = zip(self.prepared_of(trials), trials, strict=True)
         return [*self.known, *(Contender(p, mine[t.number]) for p, t in pairs)]
 

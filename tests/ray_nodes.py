@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import uuid
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -21,13 +22,19 @@ OBJECTS_BYTES = 80_000_000
 UP_WITHIN_S = 60.0
 
 
+@cache
+def secret() -> str:
+    """One for all clusters of this process: Ray reads it once and keeps it."""
+    return uuid.uuid4().hex + uuid.uuid4().hex
+
+
 class Cluster:
     """Nodes with one CPU each; the first also keeps the books."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # sockets want short names
         token = self.folder / "token"
-        token.write_text(uuid.uuid4().hex + uuid.uuid4().hex)
+        token.write_text(secret())
         patch.setenv("RAY_AUTH_MODE", "token")  # Ray listens on every interface
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")

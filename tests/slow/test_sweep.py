@@ -85,7 +85,9 @@ def test_the_same_command_again_trains_nothing(swept: Path) -> None:
     assert out.count("trained before as") == 6 + 3  # baselines, and a config a model
 
 
-def test_a_killed_worker_fails_its_run_and_the_sweep_goes_on(tmp_path: Path) -> None:
+def test_a_killed_worker_fails_its_run_which_is_tried_again_and_the_sweep_goes_on(
+    tmp_path: Path,
+) -> None:
     head = start(tmp_path, *SWEEP, "--model", "chronos2", "--mode", "demo", "--max-steps", "300")
     assert head.stdout is not None
     for line in head.stdout:
@@ -95,8 +97,9 @@ def test_a_killed_worker_fails_its_run_and_the_sweep_goes_on(tmp_path: Path) -> 
     workers[0].kill()
     out = head.communicate(timeout=300)[0]
     assert head.returncode == 0, out
-    later, first = runs_of(tmp_path, "chronos2")
-    assert (first["state"], later["state"]) == ("failed", "complete")
+    later, again, first = runs_of(tmp_path, "chronos2")
+    assert [r["state"] for r in (first, again, later)] == ["failed", "complete", "complete"]
+    assert first["trial_number"] == again["trial_number"] != later["trial_number"]
     assert "SIGKILL" in first["error"]
     assert "SIGKILL" in out
 

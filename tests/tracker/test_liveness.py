@@ -137,6 +137,7 @@ def test_a_beat_keeps_the_lease_and_the_end_gives_it_back(tracker: Tracker) -> N
         model="toto", hyperparams={}, sweep_id=sweep.sweep_id, trial_number=number
     )
     change(tracker, schema.leases, machine="elsewhere", heartbeat_at=datetime.now(UTC) - HOUR)
+    change(tracker, schema.runs, machine="elsewhere")  # its head is there, too
     tracker.beat([run.run_id])
     assert not tracker.take_lease(sweep.sweep_id, number)
     tracker.finish_run(run.run_id, "complete")
@@ -200,3 +201,19 @@ class TestHeartbeat:
                 if tracker.get_run(run.run_id).state is RunState.RUNNING:
                     break
         assert tracker.get_run(run.run_id).state is RunState.RUNNING
+
+
+def test_the_end_of_a_run_leaves_the_lease_of_the_head_that_took_over(tracker: Tracker) -> None:
+    sweep = tracker.create_sweep(
+        models=["toto"], mode="quick", objective="pct_mae", horizon=5, seed=0,
+        panel_hash="p", task_hash="t", fingerprints={}, plan={},
+    )  # fmt: skip
+    trial = tracker.add_trial(
+        sweep.sweep_id, model="toto", config={}, config_hash="c", train_hash="t", source="quick"
+    )
+    run = tracker.start_run(
+        model="toto", hyperparams={}, sweep_id=sweep.sweep_id, trial_number=trial.number
+    )
+    change(tracker, schema.leases, machine="elsewhere")
+    tracker.finish_run(run.run_id, "complete")
+    assert tracker.held_elsewhere(sweep.sweep_id) == [trial.number]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from foresweep.cli.tables import plain_table, seconds
@@ -24,6 +24,7 @@ def draw(
     console: Console,
     plan: SweepPlan,
     prepared: Sequence[Prepared],
+    known: Collection[str],
     costs: Mapping[str, Cost],
     workers: int,
 ) -> None:
@@ -45,7 +46,7 @@ def draw(
             str(p.config.get("batch_size") or "-"),
             str(p.config.get("context_length") or "-"),
             "-" if cost is None or cost.parameters is None else f"{cost.parameters:,}",
-            "trained before" if cost is None else seconds(cost.seconds),
+            "trained before" if p.config_hash in known else seconds(cost.seconds if cost else None),
         )
     console.print(table)
     if len(trained) > MOST_ROWS:

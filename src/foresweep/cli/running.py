@@ -141,9 +141,9 @@ def list_only(plan: SweepPlan, asked: Places, crew: Crew) -> None:
     except NotFound:
         known = Tracker("sqlite://")  # in memory: nothing is left behind
     with known as tracker, LiveView(tracker, plan) as view:
-        prepared, costs = dry_run(plan, tracker=tracker, listen=view.on_event, crew=crew)
+        prepared, before, costs = dry_run(plan, tracker=tracker, listen=view.on_event, crew=crew)
         view.bars.stop()
-        draw(view.console, plan, prepared, costs, crew.slots)
+        draw(view.console, plan, prepared, before, costs, crew.slots)
 
 
 Work = Callable[["Tracker", Path, "Listener"], "Sweep"]

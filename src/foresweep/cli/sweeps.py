@@ -40,6 +40,7 @@ def sweeps(
         *("sweep", "state", "models", "mode", ">horizon", "objective", ">trials"),
         *("data", "started", "family"),
     )
+    table.columns[0].no_wrap = True  # an id is there to be copied
     for s in found:
         table.add_row(
             *(s.sweep_id, _state(s), ", ".join(s.models), s.mode, str(s.horizon), s.objective),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from foresweep.errors import ConfigError
 from foresweep.records import Trial
 from foresweep.search.engine import run_task
-from foresweep.search.proposals import Proposal, baseline_proposals
+from foresweep.search.proposals import ADAPTIVE, Proposal, baseline_proposals
 from foresweep.search.stage import Stage
 from foresweep.search.trial import Prepare, Prepared, Settle
 
@@ -17,11 +17,13 @@ SPARE = 4
 
 def prepare_all(stage: Stage, proposals: tuple[Proposal, ...]) -> tuple[Prepared, ...]:
     """The baselines and the first distinct configs that can be tried, up to the budget, with
-    whatever was refused on the way. Raises ConfigError where nothing can be tried."""
+    whatever was refused on the way. Raises ConfigError where nothing can be tried: a mode that goes
+    on to propose from the space needs nothing to begin with."""
     every = (*baseline_proposals(stage.plan.objective), *proposals)
     chosen = choose(prepare_some(stage, every), stage.plan.budget)
     asked = [p for p in chosen if not p.proposal.is_free]
-    if asked and all(p.refused for p in asked):
+    proposes = stage.plan.mode in ADAPTIVE and not stage.plan.proposals
+    if asked and all(p.refused for p in asked) and not proposes:
         reasons = dict.fromkeys(str(p.refused) for p in asked)
         raise ConfigError(f"no config of this sweep can be tried: {'; '.join(reasons)}")
     return tuple(sorted(chosen, key=lambda p: not p.proposal.is_free))

@@ -87,6 +87,13 @@ class Head:
                     attempt.watch.stop()
                 self.stage.engine.close()
 
+    def cancel(self, reason: str) -> None:
+        """Put what ran here on record as stopped, whatever sweep its trial is of."""
+        for attempt in self.running.values():
+            self.stage.tracker.cancel_run(attempt.run.run_id, reason)
+        self.running.clear()
+        self.stage.tracker.cancel_sweep(self.sweep_id, reason)  # and what had only been begun
+
     def drive(self, source: Source) -> None:
         """Run everything that a source has, here or in other heads.
 

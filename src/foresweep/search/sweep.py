@@ -65,9 +65,9 @@ def run_sweep(
         listen(DataReady(loaded.panel, stage.split, loaded.report))
         first = transfer_proposals(plan, tracker, stage.fingerprints)
         prepared = prepare_all(stage, (*first, *proposals))
-        sweep = _open(stage, loaded, prepared)
         if plan.mode == "full":  # a grid may be far larger than somebody thinks
             _estimate(stage, prepared)
+        sweep = _open(stage, loaded, prepared)
         return _run(stage, sweep, prepared, crew)
     finally:
         engine.close()
@@ -75,9 +75,10 @@ def run_sweep(
 
 def dry_run(
     plan: SweepPlan, *, tracker: Tracker, listen: Listener, crew: Crew = ALONE
-) -> tuple[tuple[Prepared, ...], dict[str, Cost]]:
-    """What `run_sweep` would begin with, and what each config costs here, by config hash. Nothing
-    is trained to its end and nothing is put on record. Raises as `run_sweep`."""
+) -> tuple[tuple[Prepared, ...], frozenset[str], dict[str, Cost]]:
+    """What `run_sweep` would begin with; which of it was trained before, by config hash; and what
+    each of the others costs here. Nothing is trained to its end and nothing is put on record.
+    Raises as `run_sweep`."""
     plan = plan.checked()
     proposals = proposals_of(plan)
     with TemporaryDirectory() as folder:
@@ -89,8 +90,9 @@ def dry_run(
             listen(DataReady(loaded.panel, stage.split, loaded.report))
             first = transfer_proposals(plan, tracker, stage.fingerprints)
             prepared = prepare_all(stage, (*first, *proposals))
-            _, new = skip_known(stage, prepared)
-            return prepared, costs_of(stage, tuple(new))
+            known, new = skip_known(stage, prepared)
+            before = frozenset(c.prepared.config_hash for c in known)
+            return prepared, before, costs_of(stage, tuple(new))
         finally:
             engine.close()
 
@@ -183,16 +185,15 @@ def _run(
         state = SweepState.COMPLETE
     except (KeyboardInterrupt, SweepStopped) as error:
         by_hand = isinstance(error, KeyboardInterrupt)
-        reason = "stopped by Ctrl-C" if by_hand else "stopped by foresweep stop"
-        state = tracker.cancel_sweep(sweep_id, reason).state
+        head.cancel("stopped by Ctrl-C" if by_hand else "stopped by foresweep stop")
+        state = SweepState.CANCELLED
         if by_hand:
             raise
     except Exception as error:  # whatever it was, no run may look as if it went on
-        others_go_on = tracker.cancel_sweep(sweep_id, f"the sweep broke off: {error}").state
-        state = SweepState.RUNNING if others_go_on is SweepState.RUNNING else SweepState.FAILED
+        head.cancel(f"the sweep broke off: {error}")
         raise
     finally:
-        if state is not SweepState.RUNNING:  # other heads go on with it
+        if not tracker.held_elsewhere(sweep_id):  # else other heads go on with it
             sweep = tracker.finish_sweep(sweep_id, state)
     stage.listen(SweepFinished(sweep))
     return sweep

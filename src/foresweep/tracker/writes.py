@@ -218,7 +218,8 @@ def finish_run(
     objective = _objective(connection, run["sweep_id"])
     row = {**run, **outcome, "objective_score": numbers.get(f"tune_{objective}")}
     held = and_(leases.c.sweep_id == run["sweep_id"], leases.c.number == run["trial_number"])
-    connection.execute(delete(leases).where(held))
+    its_own = (leases.c[name] == run[name] for name in ("machine", "pid", "pid_start"))
+    connection.execute(delete(leases).where(held, *its_own))  # not that of a head which took over
     return _change(connection, row, (*outcome, "objective_score"), numbers)
 
 

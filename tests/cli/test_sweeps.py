@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from foresweep.search.plan import SweepPlan
+from foresweep.search.start import sweep
 from foresweep.tracker.tracker import Tracker
 from shells import Shell
 
@@ -22,9 +25,18 @@ def shell(
     return Shell(capsys)
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One sweep, made once: each test gets a copy."""
+    folder = tmp_path_factory.mktemp("swept")
+    plan = SweepPlan(("drift",), stride=40, max_context=128)
+    sweep(plan, db=folder / DB, runs=folder / "hyperparams" / "runs")
+    return folder
+
+
 @pytest.fixture
-def swept(shell: Shell) -> Shell:
-    shell(*SWEEP)
+def swept(shell: Shell, place: Path, tmp_path: Path) -> Shell:
+    shutil.copytree(place, tmp_path, dirs_exist_ok=True)
     return shell
 
 
@@ -43,28 +55,28 @@ def test_a_running_trial_is_told_with_its_step_and_a_sweep_can_be_asked_to_stop(
     swept: Shell,
 ) -> None:
     with Tracker(DB) as tracker:
-        sweep = tracker.get_sweep()
-        tracker.reopen_sweep(sweep.sweep_id, sweep.plan)
+        begun = tracker.get_sweep()
+        tracker.reopen_sweep(begun.sweep_id, begun.plan)
         run = tracker.start_run(
-            model="toto", hyperparams={"max_steps": 90}, sweep_id=sweep.sweep_id, trial_number=9
+            model="toto", hyperparams={"max_steps": 90}, sweep_id=begun.sweep_id, trial_number=9
         )
         tracker.log(run.run_id, 40, {"train_loss": 1.0})
         tracker.log(run.run_id, 77, {"system/cpu_pct": 1.0})
         (running,) = json.loads(swept("status", "--json"))["running"]
         assert (running["run_id"], running["step"], running["of_steps"]) == (run.run_id, 40, 90)
         assert run.run_id in swept("status")
-        assert f"--resume {sweep.sweep_id}" in swept("stop", "latest")
+        assert f"--resume {begun.sweep_id}" in swept("stop", "latest")
         assert json.loads(swept("sweeps", "--json"))[0]["state"] == "stopping"
-        assert tracker.pulse(sweep.sweep_id).stop_asked
+        assert tracker.pulse(begun.sweep_id).stop_asked
 
 
 def test_a_sweep_that_does_not_run_cannot_be_stopped(swept: Shell) -> None:
     assert "does not run: it is complete" in swept.error("stop", "latest", code=2)
     with Tracker(DB) as tracker:  # nor once it has been stopped
-        sweep = tracker.get_sweep()
-        tracker.reopen_sweep(sweep.sweep_id, sweep.plan)
-        tracker.stop_sweep(sweep.sweep_id)
-        tracker.cancel_sweep(sweep.sweep_id)
+        begun = tracker.get_sweep()
+        tracker.reopen_sweep(begun.sweep_id, begun.plan)
+        tracker.stop_sweep(begun.sweep_id)
+        tracker.cancel_sweep(begun.sweep_id)
     assert "does not run: it is cancelled" in swept.error("stop", "latest", code=2)
 
 

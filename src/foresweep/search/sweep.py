@@ -6,6 +6,8 @@ that fails, dies or is refused is on record with its cause, and the sweep goes o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -57,8 +59,7 @@ def run_sweep(
     """
     plan = plan.checked()
     proposals = proposals_of(plan)
-    engine = _ready_engine(crew, plan, runs_dir)
-    try:
+    with _engine(crew, plan, runs_dir) as engine:
         loaded = load_panel(plan.data, actions=plan.actions)
         stage = set_stage(plan, tracker, engine, runs_dir, loaded.panel, listen)
         search_spaces(plan, tracker, stage.fingerprints)  # refused before anything is trained
@@ -69,8 +70,6 @@ def run_sweep(
             _estimate(stage, prepared)
         sweep = _open(stage, loaded, prepared)
         return _run(stage, sweep, prepared, crew)
-    finally:
-        engine.close()
 
 
 def dry_run(
@@ -81,20 +80,16 @@ def dry_run(
     Raises as `run_sweep`."""
     plan = plan.checked()
     proposals = proposals_of(plan)
-    with TemporaryDirectory() as folder:
-        engine = _ready_engine(crew, plan, Path(folder))
-        try:
-            loaded = load_panel(plan.data, actions=plan.actions)
-            stage = set_stage(plan, tracker, engine, Path(folder), loaded.panel, listen)
-            search_spaces(plan, tracker, stage.fingerprints)
-            listen(DataReady(loaded.panel, stage.split, loaded.report))
-            first = transfer_proposals(plan, tracker, stage.fingerprints)
-            prepared = prepare_all(stage, (*first, *proposals))
-            known, new = skip_known(stage, prepared)
-            before = frozenset(c.prepared.config_hash for c in known)
-            return prepared, before, costs_of(stage, tuple(new))
-        finally:
-            engine.close()
+    with TemporaryDirectory() as folder, _engine(crew, plan, Path(folder)) as engine:
+        loaded = load_panel(plan.data, actions=plan.actions)
+        stage = set_stage(plan, tracker, engine, Path(folder), loaded.panel, listen)
+        search_spaces(plan, tracker, stage.fingerprints)
+        listen(DataReady(loaded.panel, stage.split, loaded.report))
+        first = transfer_proposals(plan, tracker, stage.fingerprints)
+        prepared = prepare_all(stage, (*first, *proposals))
+        known, new = skip_known(stage, prepared)
+        before = frozenset(c.prepared.config_hash for c in known)
+        return prepared, before, costs_of(stage, tuple(new))
 
 
 def _estimate(stage: Stage, prepared: tuple[Prepared, ...]) -> None:
@@ -123,8 +118,7 @@ def resume_sweep(
     """
     sweep, plan = tracker.get_sweep(sweep_id), plan.checked()
     proposals = proposals_of(plan)
-    engine = _ready_engine(crew, plan, runs_dir)
-    try:
+    with _engine(crew, plan, runs_dir) as engine:
         panel, note = reopen_for_more(sweep, runs_dir)
         stage = set_stage(plan, tracker, engine, runs_dir, panel, listen)
         if (stage.panel_hash, stage.task_hash) != (sweep.panel_hash, sweep.task_hash):
@@ -139,8 +133,6 @@ def resume_sweep(
         listen(Resumed(sweep, sweep.num_trials - left - elsewhere, left, note))
         listen(_planned(sweep, prepared))
         return _run(stage, sweep, prepared, crew, dead)
-    finally:
-        engine.close()
 
 
 def proposals_of(plan: SweepPlan) -> tuple[Proposal, ...]:
@@ -157,11 +149,16 @@ def proposals_of(plan: SweepPlan) -> tuple[Proposal, ...]:
     )
 
 
-def _ready_engine(crew: Crew, plan: SweepPlan, runs_dir: Path) -> Engine:
+@contextmanager
+def _engine(crew: Crew, plan: SweepPlan, runs_dir: Path) -> Iterator[Engine]:
+    """An engine that has begun its imports; no process of it is left after the block."""
     require_writable(runs_dir)
     engine = make_engine(crew.checked(), plan.models)
-    engine.warm_up()
-    return engine
+    try:
+        engine.warm_up()
+        yield engine
+    finally:
+        engine.close()
 
 
 def _run(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from foresweep.cli import tally as module
+from foresweep.cli.live import Bars
 from foresweep.cli.tally import Tally
 from foresweep.records import Run, RunState
 from foresweep.search.plan import SweepPlan
@@ -80,3 +83,15 @@ def test_a_trial_that_is_tried_once_more_is_counted_once() -> None:
     tally.retry(failed)
     tally.end(run(1, 2.0))
     assert (tally.trials_done, tally.steps) == (1, 100)
+
+
+def test_what_is_said_of_the_whole_sweep_stands_under_the_bars_and_crushes_none() -> None:
+    console = Console(width=110, record=True, file=io.StringIO(), force_terminal=True)
+    bars = Bars(console)
+    bars.add_task("chronos2 random", total=300, loss="5.297", pct_mae="1.679", skill="-4.3 %")
+    bars.below = "[1/4] trials, " + 12 * "a long name "
+    console.print(*bars.get_renderables())
+    said = console.export_text()
+    assert "loss 5.297" in said
+    assert "tune pct_mae 1.679" in said
+    assert "[1/4] trials" in said.splitlines()[1]

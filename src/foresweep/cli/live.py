@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     Progress,
@@ -55,6 +55,31 @@ class _Field(ProgressColumn):
         return Text(f"{self.label} {value}" if value else "", style="cyan")
 
 
+class Bars(Progress):
+    """A bar a running trial and one of the sweep, and under them a line: in the bars' own columns
+    it would crush them."""
+
+    below = ""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=18),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            _Field("loss", "loss"),
+            _Field("tune pct_mae", "pct_mae"),
+            _Field("skill", "skill"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield from super().get_renderables()
+        if self.below:
+            yield Text(self.below, style="dim")
+
+
 def _steps(trials: Iterable[Prepared]) -> list[int]:
     return [steps_of(p.config) for p in trials]
 
@@ -65,17 +90,7 @@ class LiveView:
     def __init__(self, tracker: Tracker, plan: SweepPlan) -> None:
         self.tracker, self.plan = tracker, plan
         self.console: Console = console()
-        self.bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=18),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            _Field("loss", "loss"),
-            _Field("tune pct_mae", "pct_mae"),
-            _Field("skill", "skill"),
-            TimeElapsedColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
+        self.bars = Bars(self.console)
         self.whole: TaskID | None = None
         self.running: dict[str, TaskID] = {}  # by run
         self.some_complete = False  # of what was asked for, baselines beside it aside
@@ -325,8 +340,8 @@ class LiveView:
                 self.whole,
                 completed=tally.steps,
                 total=max(tally.steps_planned, tally.steps),
-                description=f"sweep: {tally.line()}; steps",
             )
+            self.bars.below = tally.line()
 
     def say_stopped(self) -> None:
         self.bars.stop()

@@ -9,6 +9,7 @@ import pytest
 from typer.main import get_command
 
 from foresweep.cli.main import app
+from foresweep.selection.start import verdict as python_verdict
 from foresweep.tracker.tracker import Tracker
 from judged_sweep import plant, spoil_test
 from shells import Shell
@@ -196,3 +197,8 @@ def test_the_best_of_each_horizon_of_a_family_are_judged_together(shell: Shell) 
     both = json.loads(shell("verdict", "--json", code=3))
     assert [v["horizon"] for v in both] == [1, 5]
     assert [v["num_horizons"] for v in both] == [2, 2]
+    with Tracker(Path("hyperparams/sweeps.db")) as tracker:
+        found = {s.horizon: s.sweep_id for s in tracker.list_sweeps()}
+    for horizon, sweep_id in found.items():  # in Python: of the sweep that was asked for
+        asked = python_verdict(sweep_id=sweep_id, db="hyperparams/sweeps.db")
+        assert (asked.horizon, asked.num_horizons) == (horizon, 2)

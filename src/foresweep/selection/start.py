@@ -17,10 +17,15 @@ def verdict(
     db: str | Path | None = None,
     who: str = "",
 ) -> Verdict:
-    """The verdict on a run; without one, on the best on val of a sweep (default: the latest).
+    """The verdict on a run; without one, on the best on val of a sweep (default: the latest),
+    judged together with those of the sweeps at other horizons that were asked for with it.
 
     Where every other gate is passed the sealed test is opened, and the look is on record. Raises
     what `verdict_on_runs` raises.
     """
     with Tracker(load_settings(database=db).database, create=False) as tracker:
-        return verdict_on_runs(tracker, [run_id], sweep_id=sweep_id, who=who)[0]
+        found = verdict_on_runs(tracker, [run_id], sweep_id=sweep_id, who=who)
+        if len(found) == 1:
+            return found[0]
+        horizon = tracker.get_sweep(sweep_id or "latest").horizon
+        return next(v for v in found if v.horizon == horizon)

@@ -18,6 +18,7 @@ from foresweep.search.plan import SweepPlan, by_hand
 from foresweep.search.proposals import load_space
 from foresweep.search.start import resume, sweep
 from foresweep.search.sweepfiles import read_sweep_files
+from foresweep.space import Spaces
 from foresweep.tracker.tracker import Tracker
 from planted_model import plugin
 
@@ -150,3 +151,11 @@ def test_too_few_runs_to_focus_are_refused_before_anything_is_trained(tmp_path: 
         place.sweep(replace(SMART, mode="focused"))
     with Tracker(place.db) as tracker:
         assert tracker.list_sweeps() == []
+
+
+def test_a_search_whose_first_configs_cannot_be_tried_begins_with_its_space(tmp_path: Path) -> None:
+    """Its recommended contexts are too long for the sweep; draws from the space are not."""
+    text = learning_model.SPACE.replace("rate = 0.5 }", "rate = 0.5, context_length = 500 }")
+    plan = replace(SMART, max_runs=2, pruning="none", spaces=Spaces({"guest": text}))
+    runs = Place(tmp_path).sweep(plan)
+    assert [(r.source, r.state) for r in runs] == 2 * [("smart", RunState.COMPLETE)]

@@ -17,8 +17,11 @@ from typing import Any
 
 from pairs import Row, paired, table
 
-from foresweep.search.engine import run_task
-from foresweep.search.local import PRELOADED_MODELS, LocalEngine
+from foresweep.search.engines.base import run_task
+from foresweep.search.engines.local import (
+    PRELOADED_MODELS,
+    LocalEngine,
+)
 
 MODELS = ("toto", "kronos", "chronos2")
 MOST_MS = 300.0
@@ -58,7 +61,7 @@ def ready(_: Any) -> int:
 def cold() -> object:
     """The same imports in a new Python."""
     return subprocess.run(
-        [sys.executable, "-c", "import foresweep.search.preload"],
+        [sys.executable, "-c", "import foresweep.search.engines.preload"],
         env={**os.environ, PRELOADED_MODELS: ",".join(MODELS)},
         check=True,
         capture_output=True,

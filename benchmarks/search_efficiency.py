@@ -30,7 +30,7 @@ from search_peers import Asha, Optuna, hyperband, median, nop
 from search_replay import RACE, Ledger, Method, Ours, random_search, searched
 from search_variants import VARIANTS
 
-from foresweep.search.pruning import Hyperband
+from foresweep.search.running.pruning import Hyperband
 
 CURVES = Path(__file__).with_name("search_curves.npz")
 TRAININGS = 24

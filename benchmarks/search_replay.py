@@ -17,12 +17,14 @@ import numpy as np
 from search_curves import MODEL, Array, Curves, coordinates
 
 from foresweep.records import RunState
-from foresweep.search.channel import Progress
-from foresweep.search.judge import Pruners
-from foresweep.search.proposals import load_space
-from foresweep.search.pruning import Hyperband, Racing
-from foresweep.search.sampler import Told
-from foresweep.search.tpe import TpeSampler
+from foresweep.search.engines.base import Progress
+from foresweep.search.propose.modes import load_space
+from foresweep.search.propose.tpe import Told, TpeSampler
+from foresweep.search.running.pruning import (
+    Hyperband,
+    Pruners,
+    Racing,
+)
 
 OBJECTIVE = "pinball"
 RACE = partial(Racing, OBJECTIVE)

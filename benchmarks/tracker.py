@@ -29,10 +29,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # for the PostgreSQL server
 
-from foresweep.tracker import creation, steps
-from foresweep.tracker.creation import NewRun
-from foresweep.tracker.sqlite import LOG_PAGES
+from foresweep.tracker.storage.sqlite import LOG_PAGES
 from foresweep.tracker.tracker import Tracker
+from foresweep.tracker.writing import (
+    runs as creation,
+)
+from foresweep.tracker.writing import (
+    steps,
+)
+from foresweep.tracker.writing.runs import NewRun
 
 REPEATS = 5
 PARAMS = {f"param_{n}": n * 0.5 for n in range(20)}

@@ -4,7 +4,7 @@
 
 Every sweep here has 60 trials whose forecasts are made up around the real moves of FOLDER, so that
 their true skill is known; losses, scales, StepM, CSCV and the test are the real ones: each sweep is
-judged by `foresweep.selection.verdict.judge`, its test opened only when that asks for it.
+judged by `foresweep.selection.verdict.gates.judge`, its test opened only when that asks for it.
 
 y is the move of the close over H bars in percent, sigma its volatility known at the origin, e
 noise. Without skill a trial forecasts a sigma e, a from .02 to .35; with skill rho^2 y + rho
@@ -30,15 +30,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foresweep.data.panel import Panel
-from foresweep.data.sources import load_panel
-from foresweep.data.splits import Part, make_split
+from foresweep.data.reading.sources import load_panel
+from foresweep.data.splits import (
+    Part,
+    make_split,
+)
 from foresweep.data.windows import Windows
 from foresweep.evaluation.losses import volatility_scale
-from foresweep.records import Outcome, Verdict
-from foresweep.selection.cases import Case, Opened
-from foresweep.selection.losstable import LossTable, PartLosses, effective_origins
-from foresweep.selection.verdict import judge
-from foresweep.stats.power import Design, chance, signal_curve
+from foresweep.records import (
+    Outcome,
+    Verdict,
+)
+from foresweep.selection.verdict.cases import (
+    Case,
+    Opened,
+)
+from foresweep.selection.verdict.gates import judge
+from foresweep.selection.verdict.losses import (
+    LossTable,
+    PartLosses,
+    effective_origins,
+)
+from foresweep.stats.power import (
+    Design,
+    chance,
+    signal_curve,
+)
 
 Array = NDArray[np.float64]
 

@@ -17,9 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from foresweep.records import Run
-from foresweep.search.crew import Crew
+from foresweep.search.engines.crew import Crew
 from foresweep.search.plan import SweepPlan
-from foresweep.search.start import sweep
+from foresweep.search.sweep import sweep
 from foresweep.tracker.tracker import Tracker
 
 PLAN = SweepPlan(

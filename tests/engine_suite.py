@@ -16,10 +16,25 @@ from typing import Any
 import psutil
 import pytest
 
-from foresweep.errors import DataError, SearchError, WorkerDied
+from foresweep.errors import (
+    DataError,
+    SearchError,
+    WorkerDied,
+)
 from foresweep.models.base import TrialPruned
-from foresweep.search.channel import GO, STOP, Died, Done, Failed, Message, Progress
-from foresweep.search.engine import Engine, Job, TaskFailed, run_task
+from foresweep.search.engines.base import (
+    GO,
+    STOP,
+    Died,
+    Done,
+    Engine,
+    Failed,
+    Job,
+    Message,
+    Progress,
+    TaskFailed,
+    run_task,
+)
 from trial_tasks import Chatter, Hang, KillItself, Raise, Report, SayPid, Scored, Twice
 
 TESTS = Path(__file__).parent
@@ -257,7 +272,7 @@ def script(folder: Path, making: str, body: str) -> Iterator[Any]:
         import sys
         sys.path.insert(0, {str(TESTS)!r})
         from pathlib import Path
-        from foresweep.search.engine import run_task
+        from foresweep.search.engines.base import run_task
         log = Path({str(folder)!r}) / "run" / "training.log"
         """
     file = folder / "head.py"

@@ -8,8 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from foresweep.selection.cases import Case, Open, Opened
-from foresweep.selection.losstable import Array, LossTable, PartLosses, effective_origins
+from foresweep.selection.verdict.cases import (
+    Case,
+    Open,
+    Opened,
+)
+from foresweep.selection.verdict.losses import (
+    Array,
+    LossTable,
+    PartLosses,
+    effective_origins,
+)
 
 BENCHMARK, LAST = "random-walk", "last-value"
 

@@ -17,7 +17,6 @@ FLOORS = [
     {"evaluation", "tracker"},
     {"search", "integrations"},
     {"selection"},
-    {"lifecycle"},
     {"reporting"},
     {"cli", "compat"},
 ]
@@ -35,7 +34,6 @@ HOMES = {
     "sqlalchemy": {"tracker"},
     "alembic": {"tracker"},
     "optuna": {"search", "reporting"},
-    "pebble": {"search"},
     "ray": {"search"},
     "fsspec": {"search"},
     "polars": {"data"},
@@ -46,11 +44,12 @@ HOMES = {
     "arch": {"stats", "data"},
     "mlflow": {"integrations"},
     "wandb": {"integrations"},
-    "plotly": {"reporting"},
     "typer": {"cli"},
     "rich": {"cli"},
 }
-LONGEST_FILE = 400
+LONGEST_FILE = 700
+TOO_LONG_YET = {"tracker/tracker.py": 1_100, "tracker/queries/filters.py": 770}
+"""Merged as they stood; these bounds may only fall."""
 
 
 def room(path: Path) -> str:
@@ -90,7 +89,8 @@ def test_every_import_is_at_home(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_file_is_too_long_for_comfort(path: Path) -> None:
-    assert path.read_text().count("\n") <= LONGEST_FILE
+    most = TOO_LONG_YET.get(str(path.relative_to(ROOT)), LONGEST_FILE)
+    assert path.read_text().count("\n") <= most
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

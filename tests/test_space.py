@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foresweep.errors import SpaceError, UsageError
+from foresweep.errors import (
+    SpaceError,
+    UsageError,
+)
 from foresweep.space import (
     Choice,
     Dimension,

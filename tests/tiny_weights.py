@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from foresweep.models.base import Resources
-from foresweep.models.training import seeded
+from foresweep.models.training.loop import seeded
 
 CHRONOS2 = {"patch_size": 8, "d_model": 32, "d_ff": 64, "num_layers": 1, "num_heads": 2}
 
@@ -25,8 +25,8 @@ def _toto(folder: Path) -> None:
 
 
 def _kronos(folder: Path) -> None:
-    from foresweep.models.kronos_config import architecture_of
-    from foresweep.models.kronos_networks import build
+    from foresweep.models.kronos.config import architecture_of
+    from foresweep.models.kronos.networks import build
     from kronos_tiny import config
 
     with seeded(0, Resources()):
@@ -38,7 +38,7 @@ def _kronos(folder: Path) -> None:
 def _chronos2(folder: Path) -> None:
     from safetensors.numpy import save_file
 
-    from foresweep.models import chronos2_network as net
+    from foresweep.models.chronos2 import network as net
 
     core = net.core_config(**CHRONOS2, dropout=0.1, context_length=32, label_length=8)
     (folder / "config.json").write_text(json.dumps(core))

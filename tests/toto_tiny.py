@@ -9,12 +9,22 @@ from typing import Any
 import numpy as np
 from safetensors.torch import save_file
 
-from foresweep.data.windows import Context, make_context
-from foresweep.models import toto_network as nets
-from foresweep.models.base import Facts, Resources
-from foresweep.models.toto import Toto, TotoConfig, TotoPredictor
-from foresweep.models.toto_config import view_of
-from foresweep.models.training import seeded
+from foresweep.data.windows import (
+    Context,
+    make_context,
+)
+from foresweep.models.base import (
+    Facts,
+    Resources,
+)
+from foresweep.models.toto import network as nets
+from foresweep.models.toto.config import view_of
+from foresweep.models.toto.model import (
+    Toto,
+    TotoConfig,
+    TotoPredictor,
+)
+from foresweep.models.training.loop import seeded
 from panels import make_panel
 
 FACTS = Facts(horizon=3, max_context=256, train_bars=1000)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from foresweep.models.registry import get_model
-from foresweep.search.channel import Channel
+from foresweep.search.engines.base import Channel
 
 SCORED = {"pct_mae": np.array([[1.0, 3.0], [2.0, np.nan]])}
 """Losses [origins, items]."""

@@ -9,15 +9,24 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from foresweep.compat import HyperparamTracker
-    from foresweep.data.sources import load_panel
+    from foresweep.data.reading.sources import load_panel
     from foresweep.errors import ForesweepError
-    from foresweep.lifecycle.predict import predict_panel
+    from foresweep.evaluation.predict import predict_panel
     from foresweep.models.checkpoint import read_checkpoint as load_checkpoint
-    from foresweep.records import Run, Sweep, Trial, Verdict
-    from foresweep.search.crew import Crew
+    from foresweep.records import (
+        Run,
+        Sweep,
+        Trial,
+        Verdict,
+    )
+    from foresweep.search.engines.crew import Crew
     from foresweep.search.plan import SweepPlan
-    from foresweep.search.start import resume, sweep, train
-    from foresweep.selection.start import verdict
+    from foresweep.search.sweep import (
+        resume,
+        sweep,
+        train,
+    )
+    from foresweep.selection.verdict.runs import verdict
     from foresweep.tracker.tracker import Tracker
 
 __all__ = [
@@ -40,7 +49,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Crew": "foresweep.search.crew",
+    "Crew": "foresweep.search.engines.crew",
     "ForesweepError": "foresweep.errors",
     "HyperparamTracker": "foresweep.compat",
     "Run": "foresweep.records",
@@ -50,12 +59,12 @@ _HOMES = {
     "Trial": "foresweep.records",
     "Verdict": "foresweep.records",
     "load_checkpoint": "foresweep.models.checkpoint",
-    "load_panel": "foresweep.data.sources",
-    "predict_panel": "foresweep.lifecycle.predict",
-    "resume": "foresweep.search.start",
-    "sweep": "foresweep.search.start",
-    "train": "foresweep.search.start",
-    "verdict": "foresweep.selection.start",
+    "load_panel": "foresweep.data.reading.sources",
+    "predict_panel": "foresweep.evaluation.predict",
+    "resume": "foresweep.search.sweep",
+    "sweep": "foresweep.search.sweep",
+    "train": "foresweep.search.sweep",
+    "verdict": "foresweep.selection.verdict.runs",
 }
 _NAMES_THERE = {"load_checkpoint": "read_checkpoint"}
 

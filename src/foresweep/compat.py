@@ -12,8 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from foresweep.data.files import write_bytes_atomic
-from foresweep.reporting.report import markdown_report
-from foresweep.reporting.ruling import latest_verdict
+from foresweep.reporting.report import latest_verdict, markdown_report
 from foresweep.tracker import jsonfile
 
 

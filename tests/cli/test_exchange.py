@@ -9,10 +9,15 @@ from typing import Any
 
 import pytest
 
-from foresweep.cli.exchange import points_by_step
-from foresweep.cli.mirrors import Mirrors
+from foresweep.cli.live import Mirrors
+from foresweep.cli.manage import points_by_step
 from foresweep.records import Run
-from foresweep.search.events import Event, TrialFinished, TrialProgressed, TrialStarted
+from foresweep.search.events import (
+    Event,
+    TrialFinished,
+    TrialProgressed,
+    TrialStarted,
+)
 from foresweep.tracker.hiding import hide_run
 from foresweep.tracker.tracker import Tracker
 from runs import make_run
@@ -121,7 +126,7 @@ def test_the_events_of_a_sweep_reach_its_mirrors_and_the_view(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fake, seen, said = Fake(), list[Event](), list[str]()
-    monkeypatch.setattr("foresweep.cli.mirrors.open_mirror", lambda name: lambda: fake)
+    monkeypatch.setattr("foresweep.cli.live.open_mirror", lambda name: lambda: fake)
     run = make_run("toto", 1, 1.0)
     events = [TrialStarted(run), TrialProgressed(run, 2, {"tune_r2": 1.0}), TrialFinished(run)]
     with Mirrors(["mlflow:sqlite:///x"], said.append) as mirrors:

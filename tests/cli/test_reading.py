@@ -175,7 +175,7 @@ def test_a_json_file_is_still_read_by_name(shell: Shell) -> None:
 
 
 def test_show_counts_a_diff_and_does_not_print_it() -> None:
-    from foresweep.cli.look import _in_a_line
+    from foresweep.cli.best import _in_a_line
 
     shown = _in_a_line({"host": "here", "git_diff": "-old\n+new", "packages": {"a": "1"}})
     assert shown == {"host": "here", "git_diff": "2 lines (--json)"}

@@ -11,7 +11,7 @@ import pytest
 import learning_model
 from foresweep.metrics import METRICS
 from foresweep.search.plan import SweepPlan
-from foresweep.search.start import train
+from foresweep.search.sweep import train
 from foresweep.tracker.tracker import Tracker
 from planted_model import plugin
 from shells import Shell

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from foresweep.cli.sweep import Asked, _plan
+from foresweep.cli.sweep import (
+    Asked,
+    _plan,
+)
 from foresweep.models.base import Resources
 
 

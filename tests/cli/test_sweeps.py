@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from foresweep.search.plan import SweepPlan
-from foresweep.search.start import sweep
+from foresweep.search.sweep import sweep
 from foresweep.tracker.tracker import Tracker
 from shells import Shell
 

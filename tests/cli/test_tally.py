@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from foresweep.cli import tally as module
-from foresweep.cli.live import Bars
-from foresweep.cli.tally import Tally
-from foresweep.records import Run, RunState
+from foresweep.cli import live as module
+from foresweep.cli.live import Bars, Tally
+from foresweep.records import (
+    Run,
+    RunState,
+)
 from foresweep.search.plan import SweepPlan
-from foresweep.search.proposals import Proposal
+from foresweep.search.propose.modes import Proposal
 from foresweep.search.trial import Prepared
 from runs import make_run
 

@@ -9,7 +9,7 @@ import pytest
 from typer.main import get_command
 
 from foresweep.cli.main import app
-from foresweep.selection.start import verdict as python_verdict
+from foresweep.selection.verdict.runs import verdict as python_verdict
 from foresweep.tracker.tracker import Tracker
 from judged_sweep import plant, spoil_test
 from shells import Shell
@@ -127,7 +127,7 @@ def test_no_reading_command_opens_or_shows_test(shell: Shell, command: str) -> N
     with Tracker(Path("hyperparams/sweeps.db")) as tracker:
         planted = plant(tracker, Path("hyperparams/runs").resolve(), POOR, hyperparams=same)
         with tracker.store.read() as connection:
-            from foresweep.tracker.queries import sealed_scores
+            from foresweep.tracker.queries.runs import sealed_scores
 
             secrets = [sealed_scores(connection, r.run_id) for r in planted.runs.values()]
     spoil_test(planted)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foresweep.data.actions import (
+from foresweep.data.gate.actions import (
     FORWARD,
     Action,
     adjust_by_actions,

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foresweep.data.calendars import group_by_calendar
+from foresweep.data.gate.calendars import group_by_calendar
 from foresweep.data.panel import panel_from_frame
-from foresweep.data.sources import load_panel
+from foresweep.data.reading.sources import load_panel
 from foresweep.data.splits import make_split
 from foresweep.data.windows import Windows
 from panels import every_day, walk_frame, weekdays

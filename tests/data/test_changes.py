@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foresweep.data.changes import changed_bars
-from foresweep.data.panel import Panel, panel_from_frame
+from foresweep.data.panel import (
+    Panel,
+    changed_bars,
+    panel_from_frame,
+)
 from panels import make_frame
 
 FRAME = make_frame(3, 120)

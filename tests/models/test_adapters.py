@@ -9,10 +9,16 @@ import torch
 from torch import nn
 
 from foresweep.errors import ModelError
-from foresweep.models.adapters import FROZEN, Layers, halves, recompute, tune
 from foresweep.models.base import Resources
-from foresweep.models.training import seeded
-from foresweep.models.training_config import TrainingConfig
+from foresweep.models.training.config import TrainingConfig
+from foresweep.models.training.loop import seeded
+from foresweep.models.training.optimisation import (
+    FROZEN,
+    Layers,
+    halves,
+    recompute,
+    tune,
+)
 
 LOWER, UPPER = halves("blocks", 3)
 LAYERS = Layers(

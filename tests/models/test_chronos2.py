@@ -12,17 +12,41 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foresweep.data.panel import CLOSE, panel_from_frame
+from foresweep.data.panel import (
+    CLOSE,
+    panel_from_frame,
+)
 from foresweep.data.splits import make_split
-from foresweep.data.windows import TrainWindows, Windows
-from foresweep.errors import ConfigError, ForecastError, ModelError, WeightsNotFound
-from foresweep.models.adapters import recompute, tune
-from foresweep.models.base import DEFAULT_LEVELS, Facts, Resources
-from foresweep.models.chronos2 import Chronos2, Chronos2Predictor, at_levels, encode, start
-from foresweep.models.chronos2_config import Chronos2Config
+from foresweep.data.windows import (
+    TrainWindows,
+    Windows,
+)
+from foresweep.errors import (
+    ConfigError,
+    ForecastError,
+    ModelError,
+    WeightsNotFound,
+)
+from foresweep.models.base import (
+    DEFAULT_LEVELS,
+    Facts,
+    Resources,
+)
+from foresweep.models.chronos2.config import Chronos2Config
+from foresweep.models.chronos2.model import (
+    Chronos2,
+    Chronos2Predictor,
+    at_levels,
+    encode,
+    start,
+)
 from foresweep.models.config import make_config
 from foresweep.models.representation import Representation
-from foresweep.models.training import seeded
+from foresweep.models.training.loop import seeded
+from foresweep.models.training.optimisation import (
+    recompute,
+    tune,
+)
 from foresweep.space import parse_space_file
 from panels import make_frame, make_panel
 
@@ -45,7 +69,7 @@ def train() -> TrainWindows:
 
 def make_network(seed: int = 0, *, spread: float = 1.0, **options: Any) -> Any:
     """A network as from scratch, `spread` times its first weights: far from an even forecast."""
-    from foresweep.models import chronos2_network as net
+    from foresweep.models.chronos2 import network as net
 
     dropout = options.pop("dropout", 0.0)
     core = net.core_config(
@@ -203,7 +227,7 @@ def test_every_config_of_the_space_file_resolves(kind: Any, tmp_path: Path) -> N
 
     folder = saved(make_network(num_layers=2), tmp_path)
 
-    text = (files("foresweep.models") / "spaces" / "chronos2.toml").read_text()
+    text = (files("foresweep.models.chronos2") / "spaces" / "chronos2.toml").read_text()
     space = parse_space_file(text, kind)
     base = {"size": "tiny"} if kind == "scratch" else {"pretrained": str(folder)}
     shape = set(SHAPE) if kind == "pretrained" else set()
@@ -309,7 +333,7 @@ def test_labels_change_nothing_of_the_context_they_follow() -> None:
 def test_covariates_have_no_loss_of_their_own_but_are_seen(train: TrainWindows) -> None:
     import torch
 
-    from foresweep.models import chronos2_network as net
+    from foresweep.models.chronos2 import network as net
 
     network = make_network(spread=10.0)
     config = resolved(**SMALL, covariates="ohlcv")
@@ -328,7 +352,7 @@ def test_covariates_have_no_loss_of_their_own_but_are_seen(train: TrainWindows) 
 def test_windows_of_a_batch_never_see_each_other() -> None:
     import torch
 
-    from foresweep.models import chronos2_network as net
+    from foresweep.models.chronos2 import network as net
 
     network = make_network(spread=10.0)
     generator = torch.Generator().manual_seed(0)
@@ -347,7 +371,7 @@ def test_windows_of_a_batch_never_see_each_other() -> None:
 def test_channels_of_a_window_see_each_other() -> None:
     import torch
 
-    from foresweep.models import chronos2_network as net
+    from foresweep.models.chronos2 import network as net
 
     network = make_network(spread=10.0)
     context = torch.randn(1, 2, 48, generator=torch.Generator().manual_seed(0))
@@ -360,7 +384,7 @@ def test_channels_of_a_window_see_each_other() -> None:
 def test_quantiles_that_cross_are_sorted() -> None:
     import torch
 
-    from foresweep.models import chronos2_network as net
+    from foresweep.models.chronos2 import network as net
 
     network = make_network(spread=10.0)
     context = torch.randn(4, 1, 48, generator=torch.Generator().manual_seed(0))
@@ -375,7 +399,7 @@ def test_quantiles_that_cross_are_sorted() -> None:
 def test_bars_that_are_missing_on_the_left_are_as_if_never_there(length: int) -> None:
     import torch
 
-    from foresweep.models import chronos2_network as net
+    from foresweep.models.chronos2 import network as net
 
     network = make_network(spread=10.0)
     context = torch.randn(3, 2, length, generator=torch.Generator().manual_seed(0))
@@ -389,7 +413,7 @@ def test_bars_that_are_missing_on_the_left_are_as_if_never_there(length: int) ->
 def test_a_network_filled_with_another_s_weights_forecasts_the_same() -> None:
     import torch
 
-    from foresweep.models import chronos2_network as net
+    from foresweep.models.chronos2 import network as net
 
     first, second = make_network(0, spread=10.0), make_network(1)
     weights = net.weights_of(first)
@@ -401,7 +425,7 @@ def test_a_network_filled_with_another_s_weights_forecasts_the_same() -> None:
 
 
 def test_weights_that_do_not_fit_are_refused() -> None:
-    from foresweep.models import chronos2_network as net
+    from foresweep.models.chronos2 import network as net
 
     network = make_network()
     weights = net.weights_of(network)
@@ -414,7 +438,7 @@ def test_half_precision_and_buffers_in_a_file_change_nothing(tmp_path: Path) -> 
     import torch
     from safetensors.torch import save_file
 
-    from foresweep.models import chronos2_network as net
+    from foresweep.models.chronos2 import network as net
 
     network = make_network(spread=10.0).bfloat16().float()  # weights that bfloat16 can hold
     state = {k: v.bfloat16() for k, v in network.state_dict().items()}
@@ -427,7 +451,7 @@ def test_half_precision_and_buffers_in_a_file_change_nothing(tmp_path: Path) -> 
 
 
 def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
-    from foresweep.models import chronos2_network as net
+    from foresweep.models.chronos2 import network as net
 
     file = tmp_path / "model.safetensors"
     file.write_bytes(b"not weights")
@@ -436,7 +460,7 @@ def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
 
 
 def test_longer_contexts_and_labels_widen_pretrained_weights_but_not_their_clock() -> None:
-    from foresweep.models import chronos2_network as net
+    from foresweep.models.chronos2 import network as net
 
     core = make_network().config.to_dict()
     wide = net.widened(core, dropout=0.2, context_length=96, label_length=30)
@@ -451,7 +475,7 @@ def test_longer_contexts_and_labels_widen_pretrained_weights_but_not_their_clock
 def test_lora_trains_adapters_alone_and_merging_changes_no_forecast() -> None:
     import torch
 
-    from foresweep.models import chronos2_network as net
+    from foresweep.models.chronos2 import network as net
 
     network = make_network(spread=10.0)
     names = set(network.state_dict())
@@ -485,7 +509,7 @@ def test_lora_trains_adapters_alone_and_merging_changes_no_forecast() -> None:
     ],
 )
 def test_what_is_frozen_leaves_the_rest_to_train(freeze: Any, trained: set[str]) -> None:
-    from foresweep.models import chronos2_network as net
+    from foresweep.models.chronos2 import network as net
 
     network = make_network()
     tune(network, Chronos2Config(pretrained="here", freeze=freeze), net.layers(1))
@@ -493,7 +517,7 @@ def test_what_is_frozen_leaves_the_rest_to_train(freeze: Any, trained: set[str])
 
 
 def test_the_lower_half_of_the_blocks_can_be_frozen() -> None:
-    from foresweep.models import chronos2_network as net
+    from foresweep.models.chronos2 import network as net
 
     network = make_network(num_layers=3)
     tune(network, Chronos2Config(pretrained="here", freeze="lower_half"), net.layers(3))
@@ -506,7 +530,7 @@ def test_the_lower_half_of_the_blocks_can_be_frozen() -> None:
 def test_gradient_checkpointing_gives_the_same_gradients() -> None:
     import torch
 
-    from foresweep.models import chronos2_network as net
+    from foresweep.models.chronos2 import network as net
 
     generator = torch.Generator().manual_seed(0)
     context = torch.randn(3, 2, 48, generator=generator)
@@ -583,7 +607,7 @@ def test_a_horizon_beyond_the_trained_one_is_refused_and_a_shorter_one_is_its_be
 def test_the_network_is_asked_for_as_many_bars_as_it_was_trained_on(train: TrainWindows) -> None:
     import torch
 
-    from foresweep.models import chronos2_network as net
+    from foresweep.models.chronos2 import network as net
 
     config = resolved(**SMALL, target="return", prediction_length=20)
     with seeded(0, Resources()):

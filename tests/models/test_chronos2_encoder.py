@@ -14,10 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from foresweep.models import chronos2_network as net
 from foresweep.models.base import Resources
-from foresweep.models.chronos2_encoder import Chronos2Model, group_size
-from foresweep.models.training import seeded
+from foresweep.models.chronos2 import network as net
+from foresweep.models.chronos2.network import (
+    Chronos2Model,
+    group_size,
+)
+from foresweep.models.training.loop import seeded
 
 SHAPE = {"patch_size": 4, "d_model": 16, "d_ff": 32, "num_layers": 2, "num_heads": 2}
 

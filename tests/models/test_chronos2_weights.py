@@ -11,14 +11,35 @@ import numpy as np
 import pytest
 
 from foresweep.data.splits import make_split
-from foresweep.data.windows import TrainWindows, Windows
-from foresweep.errors import CheckpointError, ConfigError
-from foresweep.models.base import DEFAULT_LEVELS, Checkpoint, Facts, Predictor, Resources, Scored
-from foresweep.models.checkpoint import read_checkpoint, read_weights, write_checkpoint
-from foresweep.models.chronos2 import Chronos2, at_levels, start
-from foresweep.models.chronos2_config import Chronos2Config
+from foresweep.data.windows import (
+    TrainWindows,
+    Windows,
+)
+from foresweep.errors import (
+    CheckpointError,
+    ConfigError,
+)
+from foresweep.models.base import (
+    DEFAULT_LEVELS,
+    Checkpoint,
+    Facts,
+    Predictor,
+    Resources,
+    Scored,
+)
+from foresweep.models.checkpoint import (
+    read_checkpoint,
+    read_weights,
+    write_checkpoint,
+)
+from foresweep.models.chronos2.config import Chronos2Config
+from foresweep.models.chronos2.model import (
+    Chronos2,
+    at_levels,
+    start,
+)
 from foresweep.models.config import make_config
-from foresweep.models.training import seeded
+from foresweep.models.training.loop import seeded
 from panels import make_panel
 
 FACTS = Facts(horizon=5, max_context=512, train_bars=8000)
@@ -41,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from chronos.chronos2 import Chronos2CoreConfig, Chronos2Model
     from transformers.utils import logging
 
-    from foresweep.models import chronos2_network as net
+    from foresweep.models.chronos2 import network as net
 
     logging.disable_progress_bar()
     core = net.core_config(**SHAPE, dropout=0.1, context_length=64, label_length=16)
@@ -114,7 +135,7 @@ def test_forecasts_are_those_of_the_authors_pipeline(
     import torch
     from chronos import BaseChronosPipeline
 
-    from foresweep.models import chronos2_network as net
+    from foresweep.models.chronos2 import network as net
 
     with seeded(0, Resources()):
         learner = start(train, zero_shot(pretrained), Resources(), horizon=5)
@@ -153,7 +174,7 @@ def test_levels_between_the_network_s_own_are_the_authors(folder: Path) -> None:
 def test_a_zero_shot_entry_is_scored_once_and_holds_the_weights_as_they_were(
     folder: Path, train: TrainWindows, tmp_path: Path
 ) -> None:
-    from foresweep.models import chronos2_network as net
+    from foresweep.models.chronos2 import network as net
 
     told: list[int] = []
     found = enter(train, zero_shot(str(folder)), tmp_path / "c", told)

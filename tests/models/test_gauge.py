@@ -9,7 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from foresweep.models.gauge import Stage, count_parameters, peak_device_memory_mb, watched_steps
+from foresweep.models.training.cost import (
+    Stage,
+    count_parameters,
+    peak_device_memory_mb,
+    watched_steps,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,16 +11,32 @@ import numpy as np
 import pytest
 import torch
 
-from foresweep.data.panel import Panel, panel_from_frame
+from foresweep.data.panel import (
+    Panel,
+    panel_from_frame,
+)
 from foresweep.data.splits import make_split
 from foresweep.data.windows import TrainWindows
-from foresweep.errors import CheckpointError, ForecastError
-from foresweep.models.base import DEFAULT_LEVELS, Checkpoint, Facts, Resources
+from foresweep.errors import (
+    CheckpointError,
+    ForecastError,
+)
+from foresweep.models.base import (
+    DEFAULT_LEVELS,
+    Checkpoint,
+    Facts,
+    Resources,
+)
 from foresweep.models.checkpoint import read_weights
-from foresweep.models.kronos import ATTENTION_CELLS, Kronos, KronosPredictor, _stratified
-from foresweep.models.kronos_networks import Nets
+from foresweep.models.kronos.model import (
+    ATTENTION_CELLS,
+    Kronos,
+    KronosPredictor,
+    _stratified,
+)
+from foresweep.models.kronos.networks import Nets
 from foresweep.models.registry import get_model
-from foresweep.models.training_state import state_file
+from foresweep.models.training.loop import state_file
 from kronos_tiny import HORIZON, SHAPE, Notes, config, forecast, load, train, windows_of
 from panels import make_frame, make_panel
 
@@ -93,7 +109,7 @@ def test_memory_bounds_the_windows_of_a_call_and_never_the_forecast(
     predictor, windows = load(trained), windows_of(PANEL)
     wanted = forecast(predictor, windows, first=10)
     assert ATTENTION_CELLS > 1
-    monkeypatch.setattr("foresweep.models.kronos.ATTENTION_CELLS", 1)
+    monkeypatch.setattr("foresweep.models.kronos.model.ATTENTION_CELLS", 1)
     assert predictor._windows_at_once(HORIZON) == 1
     np.testing.assert_allclose(forecast(predictor, windows, first=10), wanted, rtol=1e-6)
 
@@ -246,7 +262,7 @@ def test_a_checkpoint_of_another_model_is_refused(trained: Checkpoint) -> None:
 
 
 def test_importing_the_family_loads_no_torch() -> None:
-    code = "import foresweep.models.kronos, sys; print('torch' in sys.modules)"
+    code = "import foresweep.models.kronos.model, sys; print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )

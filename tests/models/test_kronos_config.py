@@ -9,9 +9,11 @@ import pytest
 
 from foresweep.errors import ConfigError
 from foresweep.models.base import Facts
-from foresweep.models.config import as_dict, make_config
-from foresweep.models.kronos import Kronos
-from foresweep.models.kronos_config import (
+from foresweep.models.config import (
+    as_dict,
+    make_config,
+)
+from foresweep.models.kronos.config import (
     ARCHITECTURE,
     KronosConfig,
     architecture_of,
@@ -22,8 +24,13 @@ from foresweep.models.kronos_config import (
     size_of,
     tokenizer_steps,
 )
-from foresweep.models.kronos_networks import build
-from foresweep.space import Choice, Start, parse_space_file
+from foresweep.models.kronos.model import Kronos
+from foresweep.models.kronos.networks import build
+from foresweep.space import (
+    Choice,
+    Start,
+    parse_space_file,
+)
 
 FACTS = Facts(horizon=5, max_context=1024, train_bars=8000)
 
@@ -187,7 +194,7 @@ def test_an_epoch_counts_context_and_labels() -> None:
 
 @pytest.mark.parametrize("start", ["scratch", "pretrained"])
 def test_every_entry_of_the_space_file_resolves(start: Start) -> None:
-    text = (resources.files("foresweep.models") / "spaces" / "kronos.toml").read_text()
+    text = (resources.files("foresweep.models.kronos") / "spaces" / "kronos.toml").read_text()
     file = parse_space_file(text, start)
     resolve = scratch if start == "scratch" else pretrained
     assert file.model == "kronos"
@@ -201,7 +208,7 @@ def test_every_entry_of_the_space_file_resolves(start: Start) -> None:
 
 @pytest.mark.parametrize("start", ["scratch", "pretrained"])
 def test_every_corner_of_the_ranges_resolves(start: Start) -> None:
-    text = (resources.files("foresweep.models") / "spaces" / "kronos.toml").read_text()
+    text = (resources.files("foresweep.models.kronos") / "spaces" / "kronos.toml").read_text()
     space = parse_space_file(text, start).space
     base = scratch() if start == "scratch" else pretrained()
     for name, dimension in space.dimensions.items():

@@ -14,13 +14,29 @@ from kronos_finance._vendor.kronos_model.kronos import KronosPredictor as TheirP
 from kronos_finance._vendor.kronos_model.kronos import KronosTokenizer
 
 from foresweep.data.splits import make_split
-from foresweep.data.windows import Context, TrainWindows
+from foresweep.data.windows import (
+    Context,
+    TrainWindows,
+)
 from foresweep.errors import ConfigError
-from foresweep.models.base import Checkpoint, Resources
-from foresweep.models.checkpoint import read_checkpoint, read_weights
-from foresweep.models.kronos import Kronos, KronosPredictor
-from foresweep.models.kronos_config import architecture_of
-from foresweep.models.kronos_networks import build, find_pretrained, layers_of
+from foresweep.models.base import (
+    Checkpoint,
+    Resources,
+)
+from foresweep.models.checkpoint import (
+    read_checkpoint,
+    read_weights,
+)
+from foresweep.models.kronos.config import architecture_of
+from foresweep.models.kronos.model import (
+    Kronos,
+    KronosPredictor,
+)
+from foresweep.models.kronos.networks import (
+    build,
+    find_pretrained,
+    layers_of,
+)
 from kronos_tiny import HORIZON, Notes, config, forecast, load, train, windows_of
 from panels import make_panel
 
@@ -194,7 +210,7 @@ def test_a_forecast_beyond_the_positions_slides(folder: Path, tmp_path: Path) ->
     wanted = predictor.paths(context, horizon=HORIZON, seed=0)
     short = KronosPredictor(predictor.nets, made, Resources())
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("foresweep.models.kronos.positions_of", lambda _: 42)
+        patched.setattr("foresweep.models.kronos.model.positions_of", lambda _: 42)
         slid = short.paths(context, horizon=HORIZON, seed=0)
     np.testing.assert_allclose(slid[:, :, :2], wanted[:, :, :2], rtol=1e-2)
     assert slid.shape == wanted.shape

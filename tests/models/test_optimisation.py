@@ -10,7 +10,8 @@ from transformers.trainer_pt_utils import get_parameter_names
 
 from foresweep.models.base import Resources
 from foresweep.models.config import make_config
-from foresweep.models.optimisation import (
+from foresweep.models.training.config import TrainingConfig
+from foresweep.models.training.optimisation import (
     adamw,
     every_parameter,
     float32,
@@ -18,7 +19,6 @@ from foresweep.models.optimisation import (
     learning_rate,
     no_norm_or_bias,
 )
-from foresweep.models.training_config import TrainingConfig
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "wsd"])

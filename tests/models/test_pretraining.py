@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 
 from foresweep.errors import UsageError
-from foresweep.models.baselines import Drift
+from foresweep.models.baselines.naive import Drift
 from foresweep.models.checkpoint import write_checkpoint
-from foresweep.models.pretraining import PUBLISHED, Cutoff, weights_cutoff
+from foresweep.models.pretraining import (
+    PUBLISHED,
+    Cutoff,
+    weights_cutoff,
+)
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,19 @@ import pytest
 import torch
 from scipy import stats
 
-from foresweep.models import toto_network as nets
 from foresweep.models.base import DEFAULT_LEVELS
-from foresweep.models.toto_decoding import (
+from foresweep.models.toto import network as nets
+from foresweep.models.toto.decoding import (
     Chains,
     draw,
     sample_paths,
     sample_points,
     student_t,
 )
-from foresweep.models.toto_mixture import Mixture, fold
+from foresweep.models.toto.network import (
+    Mixture,
+    fold,
+)
 from toto_tiny import context_of, network_of, predictor_of, resolved
 
 
@@ -195,7 +198,7 @@ def test_how_many_windows_go_together_changes_rounding_only(
         return predictor.predict(context_of(), horizon=20, levels=DEFAULT_LEVELS, seed=0).values
 
     together = ask()
-    monkeypatch.setattr("foresweep.models.toto.CHAINS", 1)
+    monkeypatch.setattr("foresweep.models.toto.model.CHAINS", 1)
     np.testing.assert_allclose(ask(), together, rtol=1e-5)
 
 

@@ -15,11 +15,19 @@ import torch
 
 from foresweep.data.splits import make_split
 from foresweep.data.windows import TrainWindows
-from foresweep.errors import ConfigError, ModelError
-from foresweep.models import toto_network as nets
-from foresweep.models.base import DEFAULT_LEVELS, Checkpoint, Resources, Scored
-from foresweep.models.optimisation import half_precision
-from foresweep.models.toto import (
+from foresweep.errors import (
+    ConfigError,
+    ModelError,
+)
+from foresweep.models.base import (
+    DEFAULT_LEVELS,
+    Checkpoint,
+    Resources,
+    Scored,
+)
+from foresweep.models.toto import network as nets
+from foresweep.models.toto.decoding import Chains
+from foresweep.models.toto.model import (
     Toto,
     TotoConfig,
     TotoLearner,
@@ -28,9 +36,9 @@ from foresweep.models.toto import (
     usable_rows,
     whole_patches,
 )
-from foresweep.models.toto_decoding import Chains
-from foresweep.models.toto_weights import PUBLISHED
-from foresweep.models.training import seeded
+from foresweep.models.toto.network import PUBLISHED
+from foresweep.models.training.loop import seeded
+from foresweep.models.training.optimisation import half_precision
 from panels import make_panel
 from toto_tiny import FACTS, NARROW, authors_folder, context_of, network_of, resolved
 

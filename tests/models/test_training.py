@@ -11,15 +11,23 @@ import numpy as np
 import pytest
 import torch
 
-from foresweep.errors import CheckpointError, TrainingDiverged
-from foresweep.models.base import Resources, Scored, TrialPruned
-from foresweep.models.training import (
+from foresweep.errors import (
+    CheckpointError,
+    TrainingDiverged,
+)
+from foresweep.models.base import (
+    Resources,
+    Scored,
+    TrialPruned,
+)
+from foresweep.models.training.loop import (
     EVALUATIONS,
     TrainingConfig,
+    clear_states,
     fit,
     seeded,
+    state_file,
 )
-from foresweep.models.training_state import clear_states, state_file
 
 CONFIG = TrainingConfig(lr=0.05, batch_size=8, max_steps=32, schedule="cosine", weight_decay=0.0)
 

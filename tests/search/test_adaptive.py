@@ -6,10 +6,10 @@ import pytest
 
 from foresweep.models.base import Resources
 from foresweep.records import RunState
-from foresweep.search.adaptive import Search
-from foresweep.search.attempt import Assignment
-from foresweep.search.proposals import Proposal
-from foresweep.search.sampler import Told
+from foresweep.search.propose.adaptive import Search
+from foresweep.search.propose.modes import Proposal
+from foresweep.search.propose.tpe import Told
+from foresweep.search.running.head import Assignment
 from foresweep.search.trial import Prepared
 
 

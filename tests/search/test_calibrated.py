@@ -11,18 +11,30 @@ import pytest
 
 from foresweep.data.demo import demo_panel
 from foresweep.data.splits import make_split
-from foresweep.data.windows import Windows, make_context
+from foresweep.data.windows import (
+    Windows,
+    make_context,
+)
 from foresweep.errors import ConfigError
-from foresweep.evaluation.backtest import calibrate, score_part
+from foresweep.evaluation.backtest import (
+    calibrate,
+    score_part,
+)
 from foresweep.evaluation.losses import load_forecast
-from foresweep.lifecycle.predict import predict_panel
+from foresweep.evaluation.predict import predict_panel
 from foresweep.models.base import DEFAULT_LEVELS
-from foresweep.models.baselines import Drift
-from foresweep.models.calibration import FILE, Calibrated
+from foresweep.models.baselines.naive import Drift
+from foresweep.models.calibration import (
+    FILE,
+    Calibrated,
+)
 from foresweep.records import Run
-from foresweep.search.attempt import EQUALS_LAST_VALUE
-from foresweep.search.plan import SweepPlan, by_hand
-from foresweep.search.start import sweep
+from foresweep.search.plan import (
+    SweepPlan,
+    by_hand,
+)
+from foresweep.search.running.head import EQUALS_LAST_VALUE
+from foresweep.search.sweep import sweep
 from foresweep.selection.leaderboard import leaderboard
 from foresweep.tracker.tracker import Tracker
 from planted_model import plugin
@@ -126,7 +138,7 @@ def test_a_trained_run_whose_medians_are_the_last_close_is_tagged_and_unranked(
 
 COUNTING = """from pathlib import Path
 
-from foresweep.models.baselines import Drift
+from foresweep.models.baselines.naive import Drift
 
 
 class Guest(Drift):

@@ -14,13 +14,35 @@ import pytest
 from foresweep.data.splits import make_split
 from foresweep.errors import UsageError
 from foresweep.models.pretraining import Cutoff
-from foresweep.records import Run, RunState
-from foresweep.search.contamination import CONTAMINATED, cutoffs, is_contaminated
-from foresweep.search.events import Event, FinalistsChosen, SeedsCompared, TrialSkipped
-from foresweep.search.finalists import EQUALS_LAST_VALUE, Contender, choose_finalists
-from foresweep.search.plan import SweepPlan, by_hand
-from foresweep.search.proposals import Proposal
-from foresweep.search.start import sweep, train
+from foresweep.records import (
+    Run,
+    RunState,
+)
+from foresweep.search.events import (
+    Event,
+    FinalistsChosen,
+    SeedsCompared,
+    TrialSkipped,
+)
+from foresweep.search.plan import (
+    SweepPlan,
+    by_hand,
+)
+from foresweep.search.propose.modes import Proposal
+from foresweep.search.running.trials import (
+    EQUALS_LAST_VALUE,
+    Contender,
+    choose_finalists,
+)
+from foresweep.search.stage import (
+    CONTAMINATED,
+    cutoffs,
+    is_contaminated,
+)
+from foresweep.search.sweep import (
+    sweep,
+    train,
+)
 from foresweep.search.trial import Prepared
 from foresweep.tracker.tracker import Tracker
 from panels import make_panel
@@ -28,7 +50,7 @@ from planted_model import plugin
 from runs import make_run
 
 DICE = """from foresweep.models.base import Forecast
-from foresweep.models.baselines import Drift
+from foresweep.models.baselines.naive import Drift
 from foresweep.models.checkpoint import write_checkpoint
 from foresweep.models.config import as_dict
 from dataclasses import dataclass
@@ -238,7 +260,7 @@ def test_seeds_without_effect_are_refused(changed: dict[str, Any], says: str) ->
         replace(PLAN, **changed).checked()
 
 
-PRETRAINED = """from foresweep.models.baselines import BaselineConfig, Drift
+PRETRAINED = """from foresweep.models.baselines.naive import BaselineConfig, Drift
 from foresweep.models.config import config_class, hyper
 from foresweep.models.pretraining import Cutoff
 

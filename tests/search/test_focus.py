@@ -9,9 +9,19 @@ import pytest
 
 from foresweep.errors import UsageError
 from foresweep.records import RunState
-from foresweep.search.focus import Focus, focus
-from foresweep.search.sampler import Told
-from foresweep.space import Choice, Dimension, Float, Int, SearchSpace, parse_space_file
+from foresweep.search.propose.focus import (
+    Focus,
+    focus,
+)
+from foresweep.search.propose.tpe import Told
+from foresweep.space import (
+    Choice,
+    Dimension,
+    Float,
+    Int,
+    SearchSpace,
+    parse_space_file,
+)
 
 SPACE = SearchSpace(
     {

@@ -16,13 +16,36 @@ from typing import Any
 
 import pytest
 
-from foresweep.errors import MissingExtra, SearchError, UsageError
-from foresweep.search import storage as travelling
-from foresweep.search.channel import GO, Died, Done, Failed, Message, Progress
-from foresweep.search.cluster import RayEngine, obituary
-from foresweep.search.engine import Job
-from foresweep.search.host import Host, Order, Setting
-from foresweep.search.storage import Carried, Shared, Storage, carried, moved, shared
+from foresweep.errors import (
+    MissingExtra,
+    SearchError,
+    UsageError,
+)
+from foresweep.search.engines import storage as travelling
+from foresweep.search.engines.base import (
+    GO,
+    Died,
+    Done,
+    Failed,
+    Job,
+    Message,
+    Progress,
+)
+from foresweep.search.engines.ray import (
+    Host,
+    Order,
+    RayEngine,
+    Setting,
+    obituary,
+)
+from foresweep.search.engines.storage import (
+    Carried,
+    Shared,
+    Storage,
+    carried,
+    moved,
+    shared,
+)
 from trial_tasks import Hang, Raise, Report, Twice, Writer
 
 
@@ -125,7 +148,7 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_ray_is_not_loaded_before_it_is_used() -> None:
-    code = "import foresweep.search.cluster, sys; print({'ray', 'fsspec'} & set(sys.modules))"
+    code = "import foresweep.search.engines.ray, sys; print({'ray', 'fsspec'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 

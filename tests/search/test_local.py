@@ -12,9 +12,17 @@ from pathlib import Path
 import pytest
 
 from engine_suite import EngineSuite
-from foresweep.search.channel import Done, Message
-from foresweep.search.engine import Engine, Job, run_task
-from foresweep.search.local import VISIBLE, LocalEngine
+from foresweep.search.engines.base import (
+    Done,
+    Engine,
+    Job,
+    Message,
+    run_task,
+)
+from foresweep.search.engines.local import (
+    VISIBLE,
+    LocalEngine,
+)
 from planted_model import plugin
 from trial_tasks import CudaIsUntouched, Environment
 
@@ -29,7 +37,7 @@ def engine() -> Iterator[Engine]:
 @pytest.fixture(scope="module")
 def making() -> str:
     return """
-        from foresweep.search.local import LocalEngine
+        from foresweep.search.engines.local import LocalEngine
         engine = LocalEngine(workers=2)
         """
 
@@ -45,8 +53,8 @@ def loaded_in_worker(tmp_path: Path, models: tuple[str, ...], names: tuple[str, 
         sys.path[:0] = [{str(Path(__file__).parents[1])!r}, {str(tmp_path)!r}]
         from pathlib import Path
         from trial_tasks import Loaded
-        from foresweep.search.engine import run_task
-        from foresweep.search.local import LocalEngine
+        from foresweep.search.engines.base import run_task
+        from foresweep.search.engines.local import LocalEngine
         print(*run_task(LocalEngine({models!r}), Loaded({names!r}),
                         log=Path({str(tmp_path)!r}) / "log"))
         """

@@ -10,15 +10,26 @@ from typing import Any
 import pytest
 
 import learning_model
-from foresweep.errors import ConfigError, ForesweepError, UnknownName, UsageError
-from foresweep.records import Run, RunState
-from foresweep.search.events import FinalistsChosen, SeedsCompared
+from foresweep.errors import (
+    ConfigError,
+    ForesweepError,
+    UnknownName,
+    UsageError,
+)
+from foresweep.records import (
+    Run,
+    RunState,
+)
+from foresweep.search.events import (
+    FinalistsChosen,
+    SeedsCompared,
+)
 from foresweep.search.plan import SweepPlan
-from foresweep.search.proposals import baseline_proposals
-from foresweep.search.start import sweep
+from foresweep.search.propose.modes import baseline_proposals
+from foresweep.search.sweep import sweep
 from foresweep.selection.leaderboard import leaderboard
 from foresweep.selection.pareto import pareto
-from foresweep.selection.questions import ask
+from foresweep.selection.verdict.question import ask
 from foresweep.tracker.tracker import Tracker
 from planted_model import plugin
 from shells import Shell

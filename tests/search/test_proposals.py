@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from foresweep.errors import SpaceError, UnknownName, UsageError
+from foresweep.errors import (
+    SpaceError,
+    UnknownName,
+    UsageError,
+)
 from foresweep.search.plan import SweepPlan
-from foresweep.search.proposals import (
+from foresweep.search.propose.modes import (
     baseline_proposals,
     expand_models,
     load_space,

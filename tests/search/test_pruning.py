@@ -7,11 +7,20 @@ import math
 import numpy as np
 import pytest
 
-from foresweep.errors import UnknownName, UsageError
-from foresweep.search.channel import Progress, origin_means
-from foresweep.search.judge import Pruners
+from foresweep.errors import (
+    UnknownName,
+    UsageError,
+)
+from foresweep.search.engines.base import (
+    Progress,
+    origin_means,
+)
 from foresweep.search.plan import SweepPlan
-from foresweep.search.pruning import Hyperband, Racing
+from foresweep.search.running.pruning import (
+    Hyperband,
+    Pruners,
+    Racing,
+)
 
 ORIGINS = np.random.default_rng(0).uniform(0.5, 2.0, 40)
 

@@ -12,23 +12,44 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import learning_model
-from foresweep.errors import PanelChanged, SearchError, UsageError
+from foresweep.errors import (
+    PanelChanged,
+    SearchError,
+    UsageError,
+)
 from foresweep.models.registry import ENSEMBLE
-from foresweep.records import Run, RunState
-from foresweep.search.attempt import attempts_at, is_open
-from foresweep.search.events import Event, TrialFinished, TrialProgressed, TrialSkipped
-from foresweep.search.history import earlier_runs
-from foresweep.search.plan import SweepPlan, by_hand
-from foresweep.search.reproduce import (
+from foresweep.records import (
+    Run,
+    RunState,
+)
+from foresweep.search.events import (
+    Event,
+    TrialFinished,
+    TrialProgressed,
+    TrialSkipped,
+)
+from foresweep.search.plan import (
+    SweepPlan,
+    by_hand,
+)
+from foresweep.search.propose.tpe import earlier_runs
+from foresweep.search.running.head import (
+    attempts_at,
+    is_open,
+)
+from foresweep.search.running.reproduce import (
     Compared,
     Reproduction,
     Versions,
     differing,
     reproduce,
 )
-from foresweep.search.start import sweep, train
+from foresweep.search.sweep import (
+    sweep,
+    train,
+)
 from foresweep.selection.leaderboard import leaderboard
-from foresweep.selection.questions import ask
+from foresweep.selection.verdict.question import ask
 from foresweep.tracker.hiding import hide_run
 from foresweep.tracker.tracker import Tracker
 from planted_model import plugin

@@ -15,12 +15,28 @@ import polars as pl
 import pytest
 
 import learning_model
-from foresweep.errors import PanelChanged, UsageError
-from foresweep.records import Run, RunState, Sweep
-from foresweep.search.crew import Crew
-from foresweep.search.events import Event, Resumed, TrialFinished, TrialStarted, Waiting
+from foresweep.errors import (
+    PanelChanged,
+    UsageError,
+)
+from foresweep.records import (
+    Run,
+    RunState,
+    Sweep,
+)
+from foresweep.search.engines.crew import Crew
+from foresweep.search.events import (
+    Event,
+    Resumed,
+    TrialFinished,
+    TrialStarted,
+    Waiting,
+)
 from foresweep.search.plan import SweepPlan
-from foresweep.search.start import resume, sweep
+from foresweep.search.sweep import (
+    resume,
+    sweep,
+)
 from foresweep.tracker.tracker import Tracker
 from panels import make_frame
 from planted_model import plugin
@@ -76,7 +92,7 @@ class Place:
             sys.path[:0] = {[str(Path(__file__).parents[1]), str(folder)]!r}
             from pathlib import Path
             from foresweep.search.plan import SweepPlan
-            from foresweep.search.start import resume, sweep
+            from foresweep.search.sweep import resume, sweep
             from foresweep.search.events import TrialFinished, TrialStarted
             plan = {PLAN!r}
             place = dict(db=Path({str(self.db)!r}), runs=Path({str(self.runs_dir)!r}))

@@ -8,10 +8,20 @@ import numpy as np
 import pytest
 
 from foresweep.records import RunState
-from foresweep.search.proposals import Proposal
-from foresweep.search.sampler import Listed, Rounds, Told, tell_all
-from foresweep.search.tpe import TpeSampler
-from foresweep.space import Choice, Float, Int, SearchSpace
+from foresweep.search.propose.modes import Proposal
+from foresweep.search.propose.tpe import (
+    Listed,
+    Rounds,
+    Told,
+    TpeSampler,
+    tell_all,
+)
+from foresweep.space import (
+    Choice,
+    Float,
+    Int,
+    SearchSpace,
+)
 
 SPACE = SearchSpace(
     {

@@ -12,16 +12,41 @@ import pytest
 from foresweep.data.demo import demo_panel
 from foresweep.data.tables import write_panel
 from foresweep.data.windows import Context
-from foresweep.errors import ConfigError, LeakFound, UnknownName, UsageError
+from foresweep.errors import (
+    ConfigError,
+    LeakFound,
+    UnknownName,
+    UsageError,
+)
 from foresweep.metrics import METRICS
-from foresweep.models.base import Forecast, Resources
-from foresweep.models.baselines import Walk
-from foresweep.records import Run, RunState
-from foresweep.search.engine import TaskFailed
-from foresweep.search.events import Event, LeakTested, TrialSkipped
-from foresweep.search.plan import TINY_STEP_CAP, SweepPlan, by_hand
-from foresweep.search.start import sweep, train
-from foresweep.search.trial import Ground, LeakTest
+from foresweep.models.base import (
+    Forecast,
+    Resources,
+)
+from foresweep.models.baselines.naive import Walk
+from foresweep.records import (
+    Run,
+    RunState,
+)
+from foresweep.search.engines.base import TaskFailed
+from foresweep.search.events import (
+    Event,
+    LeakTested,
+    TrialSkipped,
+)
+from foresweep.search.plan import (
+    TINY_STEP_CAP,
+    SweepPlan,
+    by_hand,
+)
+from foresweep.search.sweep import (
+    sweep,
+    train,
+)
+from foresweep.search.trial import (
+    Ground,
+    LeakTest,
+)
 from foresweep.tracker.tracker import Tracker
 from panels import make_panel
 from planted_model import installed, plugin
@@ -196,7 +221,7 @@ def test_the_demo_panel_is_what_the_sweep_says_it_is(swept: Place) -> None:
 def test_the_load_of_the_machine_stands_beside_the_curves(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("foresweep.search.attempt.SYSTEM_EVERY_S", 0.02)
+    monkeypatch.setattr("foresweep.search.running.head.SYSTEM_EVERY_S", 0.02)
     runs = place.sweep(PLAN)
     with Tracker(place.db) as tracker:
         names = {c.name for r in runs for c in tracker.get_curves(r.run_id)}

@@ -8,9 +8,18 @@ import pytest
 
 from foresweep.errors import UsageError
 from foresweep.search.plan import SweepPlan
-from foresweep.search.proposals import load_space, propose, space_text
-from foresweep.search.sweepfiles import read_sweep_files
-from foresweep.space import Choice, Float, Spaces, as_dimension
+from foresweep.search.propose.modes import (
+    load_space,
+    propose,
+    space_text,
+)
+from foresweep.search.propose.spacefiles import read_sweep_files
+from foresweep.space import (
+    Choice,
+    Float,
+    Spaces,
+    as_dimension,
+)
 
 SCRATCH = {"pretrained": None, "size": "tiny"}
 

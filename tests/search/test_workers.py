@@ -10,14 +10,26 @@ from pathlib import Path
 import pytest
 
 import learning_model
-from foresweep.errors import UnknownName, UsageError
+from foresweep.errors import (
+    UnknownName,
+    UsageError,
+)
 from foresweep.models.base import Resources
-from foresweep.records import Run, RunState
-from foresweep.search.crew import Crew
-from foresweep.search.events import BudgetSpent, Event, TrialFinished, TrialRetried, TrialStarted
-from foresweep.search.head import half_the_memory
+from foresweep.records import (
+    Run,
+    RunState,
+)
+from foresweep.search.engines.crew import Crew
+from foresweep.search.events import (
+    BudgetSpent,
+    Event,
+    TrialFinished,
+    TrialRetried,
+    TrialStarted,
+)
 from foresweep.search.plan import SweepPlan
-from foresweep.search.start import sweep
+from foresweep.search.running.head import half_the_memory
+from foresweep.search.sweep import sweep
 from foresweep.tracker.tracker import Tracker
 from planted_model import plugin
 

@@ -10,10 +10,18 @@ import numpy as np
 import polars as pl
 import pytest
 
-from foresweep.data.longtable import read_long_table
-from foresweep.errors import DataError, UnknownName, UsageError
+from foresweep.data.reading.losses import read_long_table
+from foresweep.errors import (
+    DataError,
+    UnknownName,
+    UsageError,
+)
 from foresweep.records import Outcome
-from foresweep.selection.foreign import Asked, earlier_losses, verdict_on_file
+from foresweep.selection.verdict.foreign import (
+    Asked,
+    earlier_losses,
+    verdict_on_file,
+)
 from planted_losses import losses
 
 ORIGINS, ITEMS = 50, 8

@@ -11,14 +11,28 @@ from typing import Any
 
 import pytest
 
-from foresweep.errors import CheckpointError, NotFound, TrackerError, UsageError
-from foresweep.metrics import judged_by, ranked_by
-from foresweep.records import Outcome, Verdict
-from foresweep.selection.judged import verdict_on_runs
-from foresweep.selection.questions import ask
-from foresweep.selection.sealed import open_losses, open_returns
+from foresweep.errors import (
+    CheckpointError,
+    NotFound,
+    TrackerError,
+    UsageError,
+)
+from foresweep.metrics import (
+    judged_by,
+    ranked_by,
+)
+from foresweep.records import (
+    Outcome,
+    Verdict,
+)
+from foresweep.selection.sealed import (
+    open_losses,
+    open_returns,
+)
+from foresweep.selection.verdict.question import ask
+from foresweep.selection.verdict.runs import verdict_on_runs
 from foresweep.tracker.hiding import hide_run
-from foresweep.tracker.seeds import median_seed
+from foresweep.tracker.queries.runs import median_seed
 from foresweep.tracker.tracker import Tracker
 from judged_sweep import Planted, plant, spoil_test, stored
 from runs import make_run
@@ -115,7 +129,7 @@ def test_no_reader_shows_a_test_score_after_a_verdict(tracker: Tracker, tmp_path
     made = plant(tracker, tmp_path / "runs", GOOD)
     judged(made)
     with tracker.store.read() as connection:
-        from foresweep.tracker.queries import sealed_scores
+        from foresweep.tracker.queries.runs import sealed_scores
 
         secret = sealed_scores(connection, made.id("good"))["test_pct_mae"]
     shown = repr(tracker.get_runs()) + dump_json(tracker) + json.dumps(stored(made))

@@ -13,7 +13,6 @@ import torch
 
 from foresweep.data.demo import demo_panel
 from foresweep.data.windows import Windows
-from foresweep.models import chronos2_network as net
 from foresweep.models.base import (
     DEFAULT_LEVELS,
     Checkpoint,
@@ -22,11 +21,19 @@ from foresweep.models.base import (
     Scored,
     TrialPruned,
 )
-from foresweep.models.checkpoint import read_checkpoint, read_weights
-from foresweep.models.chronos2 import Chronos2, Chronos2Predictor, encode
-from foresweep.models.chronos2_config import Chronos2Config
+from foresweep.models.checkpoint import (
+    read_checkpoint,
+    read_weights,
+)
+from foresweep.models.chronos2 import network as net
+from foresweep.models.chronos2.config import Chronos2Config
+from foresweep.models.chronos2.model import (
+    Chronos2,
+    Chronos2Predictor,
+    encode,
+)
 from foresweep.models.representation import Representation
-from foresweep.models.training import seeded
+from foresweep.models.training.loop import seeded
 from panels import make_panel, sine_panel
 from sine import Case, forecast_test, judge, make_case, pinball_scorer, silent, train_case
 

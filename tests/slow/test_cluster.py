@@ -17,13 +17,21 @@ from engine_suite import EngineSuite, gone, is_over, pid_of, script, until
 from foresweep.data.tables import write_panel
 from foresweep.errors import SearchError
 from foresweep.models.base import Resources
-from foresweep.search.channel import GO, Died
-from foresweep.search.cluster import RayEngine
-from foresweep.search.engine import Engine, run_task
-from foresweep.search.local import LocalEngine
+from foresweep.search.engines.base import (
+    GO,
+    Died,
+    Engine,
+    run_task,
+)
+from foresweep.search.engines.local import LocalEngine
+from foresweep.search.engines.ray import RayEngine
 from foresweep.search.plan import SweepPlan
-from foresweep.search.proposals import Proposal
-from foresweep.search.trial import Ground, Prepare, Trial
+from foresweep.search.propose.modes import Proposal
+from foresweep.search.trial import (
+    Ground,
+    Prepare,
+    Trial,
+)
 from panels import make_panel
 from planted_model import plugin
 from ray_nodes import Cluster, kill
@@ -33,7 +41,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 
 LRS = (1e-3, 3e-3)
-RAY_ON = "from foresweep.search.cluster import RayEngine\nengine = RayEngine({})\n"
+RAY_ON = "from foresweep.search.engines.ray import RayEngine\nengine = RayEngine({})\n"
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +282,7 @@ class TestClusterOfItsOwn:
 def test_a_task_that_waits_for_a_node_has_died_where_none_is_left(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("foresweep.search.cluster.PATIENCE_S", 0.5)
+    monkeypatch.setattr("foresweep.search.engines.ray.PATIENCE_S", 0.5)
     engine = RayEngine(address=cluster.address, cpus=50)
     try:
         with pytest.raises(SearchError, match="no node of the cluster has 50 CPUs"):

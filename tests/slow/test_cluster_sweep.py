@@ -8,11 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from foresweep.records import Run, RunState
-from foresweep.search.crew import Crew
-from foresweep.search.events import Event, TrialFinished, TrialProgressed, TrialRetried
+from foresweep.records import (
+    Run,
+    RunState,
+)
+from foresweep.search.engines.crew import Crew
+from foresweep.search.events import (
+    Event,
+    TrialFinished,
+    TrialProgressed,
+    TrialRetried,
+)
 from foresweep.search.plan import SweepPlan
-from foresweep.search.start import sweep
+from foresweep.search.sweep import sweep
 from foresweep.tracker.tracker import Tracker
 from ray_nodes import Cluster, kill
 

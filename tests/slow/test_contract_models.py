@@ -11,7 +11,7 @@ import pytest
 from foresweep.evaluation.contract import ModelContract
 from foresweep.models.base import Resources
 from foresweep.models.registry import get_model
-from foresweep.models.toto_network import network_options
+from foresweep.models.toto.network import network_options
 from toto_tiny import authors_folder
 
 pytestmark = pytest.mark.slow
@@ -67,8 +67,8 @@ class TestChronos2(ModelContract):
         """Random weights in the authors' format: config.json and model.safetensors."""
         from safetensors.numpy import save_file
 
-        from foresweep.models import chronos2_network as net
-        from foresweep.models.training import seeded
+        from foresweep.models.chronos2 import network as net
+        from foresweep.models.training.loop import seeded
 
         core = net.core_config(**CHRONOS2, dropout=0.1, context_length=32, label_length=8)
         (folder / "config.json").write_text(json.dumps(core))

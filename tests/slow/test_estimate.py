@@ -10,9 +10,16 @@ import pytest
 
 from foresweep.errors import UsageError
 from foresweep.models.base import Resources
-from foresweep.search.channel import PipeChannel
-from foresweep.search.estimate import Estimate, Measure, estimate
-from foresweep.search.plan import SweepPlan, by_hand
+from foresweep.search.engines.base import PipeChannel
+from foresweep.search.plan import (
+    SweepPlan,
+    by_hand,
+)
+from foresweep.search.running.costs import (
+    Estimate,
+    Measure,
+    estimate,
+)
 from shells import Shell
 from tiny_weights import write_weights
 
@@ -30,7 +37,7 @@ def parameters_of(module: Any) -> int:
 
 
 def test_toto_s_estimate_counts_toto_s_parameters(tmp_path: Path) -> None:
-    from foresweep.models import toto_network as nets
+    from foresweep.models.toto import network as nets
 
     found = measure(tmp_path, "toto", {"context_length": 64, "batch_size": 2, "num_samples": 8})
     shape = {k: found.config[k] for k in nets.ARCHITECTURE}
@@ -41,8 +48,8 @@ def test_toto_s_estimate_counts_toto_s_parameters(tmp_path: Path) -> None:
 
 
 def test_kronos_estimate_has_a_stage_for_each_of_its_nets(tmp_path: Path) -> None:
-    from foresweep.models.kronos_config import architecture_of
-    from foresweep.models.kronos_networks import build
+    from foresweep.models.kronos.config import architecture_of
+    from foresweep.models.kronos.networks import build
     from kronos_tiny import SHAPE, config
 
     values = {**SHAPE, "context_length": 32, "batch_size": 2, "num_samples": 2}

@@ -15,13 +15,38 @@ import pytest
 import torch
 
 from foresweep.data.demo import demo_panel
-from foresweep.data.windows import Context, TrainWindows
-from foresweep.models.base import DEFAULT_LEVELS, Levels, Resources, Scored
-from foresweep.models.checkpoint import read_checkpoint, read_weights
-from foresweep.models.optimisation import every_parameter
-from foresweep.models.toto import Toto, TotoConfig, TotoLearner, TotoPredictor, start, usable_rows
-from foresweep.models.toto_decoding import Newest, draw
-from foresweep.models.training import _Run, inference, seeded
+from foresweep.data.windows import (
+    Context,
+    TrainWindows,
+)
+from foresweep.models.base import (
+    DEFAULT_LEVELS,
+    Levels,
+    Resources,
+    Scored,
+)
+from foresweep.models.checkpoint import (
+    read_checkpoint,
+    read_weights,
+)
+from foresweep.models.toto.decoding import (
+    Newest,
+    draw,
+)
+from foresweep.models.toto.model import (
+    Toto,
+    TotoConfig,
+    TotoLearner,
+    TotoPredictor,
+    start,
+    usable_rows,
+)
+from foresweep.models.training.loop import (
+    _Run,
+    inference,
+    seeded,
+)
+from foresweep.models.training.optimisation import every_parameter
 from panels import sine_panel
 from sine import Case, Judged, forecast_test, judge, make_case, silent, train_case
 

@@ -12,7 +12,7 @@ import pytest
 import postgres
 import tracker_tasks
 from foresweep.records import RunState
-from foresweep.tracker.moving import check
+from foresweep.tracker.storage.moving import check
 from foresweep.tracker.tracker import Tracker
 
 pytestmark = pytest.mark.slow

@@ -9,11 +9,17 @@ from pathlib import Path
 import pytest
 
 from foresweep.models.base import Facts
-from foresweep.records import Run, RunState
-from foresweep.search.events import Event, Planned
+from foresweep.records import (
+    Run,
+    RunState,
+)
+from foresweep.search.events import (
+    Event,
+    Planned,
+)
 from foresweep.search.plan import SweepPlan
-from foresweep.search.proposals import propose
-from foresweep.search.start import sweep
+from foresweep.search.propose.modes import propose
+from foresweep.search.sweep import sweep
 from foresweep.search.trial import prepare
 from foresweep.tracker.tracker import Tracker
 from tiny_weights import write_weights

@@ -5,8 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foresweep.stats.bootstrap import block_counts, block_indices, block_length, mean_interval
-from foresweep.stats.significance import overlap_lags
+from foresweep.stats.significance import (
+    block_counts,
+    block_indices,
+    block_length,
+    mean_interval,
+    overlap_lags,
+)
 
 
 @pytest.mark.parametrize(

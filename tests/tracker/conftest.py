@@ -12,8 +12,11 @@ import psycopg
 import pytest
 
 import postgres
-from foresweep.records import Run, Sweep
-from foresweep.tracker import schema
+from foresweep.records import (
+    Run,
+    Sweep,
+)
+from foresweep.tracker.storage import schema
 from foresweep.tracker.tracker import Tracker
 
 

@@ -14,10 +14,13 @@ import pytest
 from sqlalchemy import text
 
 import postgres
-from foresweep.errors import DatabaseUnusable, TrackerError
+from foresweep.errors import (
+    DatabaseUnusable,
+    TrackerError,
+)
 from foresweep.records import RunState
-from foresweep.tracker import store as store_module
-from foresweep.tracker.store import Store
+from foresweep.tracker.storage import store as store_module
+from foresweep.tracker.storage.store import Store
 from foresweep.tracker.tracker import Tracker
 from tracker_data import make_sweep
 

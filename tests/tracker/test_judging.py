@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from foresweep.errors import TrackerError
-from foresweep.records import Run, Sweep
+from foresweep.records import (
+    Run,
+    Sweep,
+)
 from foresweep.tracker.hiding import hide_run
-from foresweep.tracker.lineage import footprint
+from foresweep.tracker.sealed import footprint
 from foresweep.tracker.tracker import Tracker
 from tracker_data import make_sweep
 

@@ -10,9 +10,13 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine, text
 
-from foresweep.errors import DatabaseUnusable, NotFound
-from foresweep.tracker import migrations, schema
-from foresweep.tracker.store import Store
+from foresweep.errors import (
+    DatabaseUnusable,
+    NotFound,
+)
+from foresweep.tracker import migrations
+from foresweep.tracker.storage import schema
+from foresweep.tracker.storage.store import Store
 from foresweep.tracker.tracker import Tracker
 
 

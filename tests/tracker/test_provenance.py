@@ -9,8 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foresweep.tracker.provenance import MAX_DIFF_CHARS, clipped, this_environment
-from foresweep.tracker.redaction import HIDDEN, redact, redact_command
+from foresweep.tracker.provenance import (
+    HIDDEN,
+    MAX_DIFF_CHARS,
+    clipped,
+    redact,
+    redact_command,
+    this_environment,
+)
 
 SECRET = "Zq8x71LmNoPq2345678901"
 PLANTED = [

@@ -15,10 +15,15 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
-from foresweep.errors import DatabaseUnusable, NotFound, TrackerError
-from foresweep.tracker import migrations, schema
-from foresweep.tracker.sqlite import network_kind
-from foresweep.tracker.store import Store
+from foresweep.errors import (
+    DatabaseUnusable,
+    NotFound,
+    TrackerError,
+)
+from foresweep.tracker import migrations
+from foresweep.tracker.storage import schema
+from foresweep.tracker.storage.sqlite import network_kind
+from foresweep.tracker.storage.store import Store
 from foresweep.tracker.tracker import Tracker
 
 

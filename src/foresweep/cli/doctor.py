@@ -20,10 +20,13 @@ from foresweep.cli.options import (
     open_tracker,
     settings,
 )
-from foresweep.errors import ForesweepError, UsageError
+from foresweep.errors import (
+    ForesweepError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
-    from foresweep.evaluation.leakhunt import Hunt
+    from foresweep.evaluation.leaks import Hunt
 
 PACKAGES = (
     "torch", "transformers", "chronos-forecasting", "timecopilot-toto", "kronos-finance", "peft",
@@ -62,7 +65,10 @@ def doctor(
     if as_json:
         typer.echo(json.dumps({**facts, "problems": problems}, indent=2, default=str))
     else:
-        from foresweep.cli.tables import console, plain_table
+        from foresweep.cli.tables import (
+            console,
+            plain_table,
+        )
 
         table = plain_table("what", "found")
         for key, value in facts.items():
@@ -81,10 +87,13 @@ def _hunt(
     name: str, data: str | None, horizon: int, as_json: bool, db: str | None, runs: Any
 ) -> None:
     """Print what the hunt looked at and found; exit 1 where it found something."""
-    from foresweep.data.sources import default_source
+    from foresweep.data.reading.sources import default_source
     from foresweep.models.registry import model_names
-    from foresweep.search.hunting import hunt_model, hunt_run
-    from foresweep.selection.plausibility import alarm
+    from foresweep.search.running.leaks import (
+        hunt_model,
+        hunt_run,
+    )
+    from foresweep.selection.leaderboard import alarm
 
     warning = None
     if name.strip().lower() in model_names():
@@ -112,8 +121,11 @@ def _hunt(
 
 
 def _draw_hunt(name: str, found: Hunt, warning: str | None) -> None:
-    from foresweep.cli.tables import console, plain_table
-    from foresweep.evaluation.leakhunt import PROBES
+    from foresweep.cli.tables import (
+        console,
+        plain_table,
+    )
+    from foresweep.evaluation.leaks import PROBES
 
     table = plain_table("looked for", "found")
     for probe in PROBES:
@@ -132,8 +144,11 @@ def _draw_hunt(name: str, found: Hunt, warning: str | None) -> None:
 def _facts(db: str | None, runs: Any) -> tuple[dict[str, Any], list[str]]:
     import os
 
-    from foresweep.data.sources import default_source
-    from foresweep.models.registry import get_model, model_names
+    from foresweep.data.reading.sources import default_source
+    from foresweep.models.registry import (
+        get_model,
+        model_names,
+    )
 
     places = settings(db, runs)
     problems: list[str] = []

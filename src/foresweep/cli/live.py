@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +20,6 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from foresweep.cli.evidence import evidence_lines, origins_line, survivorship_lines
-from foresweep.cli.pareto import show_pareto
 from foresweep.cli.tables import (
     config_name,
     console,
@@ -28,19 +28,178 @@ from foresweep.cli.tables import (
     percent,
     report_lines,
     seconds,
+    show_pareto,
     verdict_line,
 )
-from foresweep.cli.tally import Tally, steps_of
-from foresweep.metrics import ranked_by
+from foresweep.data.splits import (
+    ENOUGH_ORIGINS,
+    PartName,
+)
+from foresweep.integrations.mirror import (
+    Mirrored,
+    open_mirror,
+)
+from foresweep.metrics import (
+    METRICS,
+    ranked_by,
+)
 from foresweep.models.registry import BASELINES
 from foresweep.search import events
-from foresweep.search.proposals import expand_models
+from foresweep.search.propose.modes import ADAPTIVE, expand_models
+from foresweep.search.running.trials import planned_steps
 
 if TYPE_CHECKING:
-    from foresweep.records import Run, Sweep
+    from foresweep.data.gate.report import QualityReport
+    from foresweep.data.splits import Split
+    from foresweep.records import (
+        Run,
+        Sweep,
+    )
+    from foresweep.search.events import (
+        Event,
+        Listener,
+    )
     from foresweep.search.plan import SweepPlan
     from foresweep.search.trial import Prepared
     from foresweep.tracker.tracker import Tracker
+
+
+def steps_of(config: Mapping[str, Any]) -> int:
+    """Optimiser steps of a trial; a baseline counts as one."""
+    return planned_steps(config) or 1
+
+
+@dataclass(slots=True)
+class Tally:
+    """Not frozen: it counts. Baselines count as steps, not as trials."""
+
+    plan: SweepPlan
+    trials_planned: int = 0
+    trials_done: int = 0
+    steps_planned: int = 0
+    steps_done: int = 0  # of trials that have ended
+    running: dict[str, int] = field(default_factory=dict)  # steps by run
+    best: Run | None = None  # by the objective on tune
+    steps_taken: int = 0  # here, by trials that have ended: what the time left is reckoned from
+    began: float | None = None
+
+    @property
+    def steps(self) -> int:
+        return self.steps_done + sum(self.running.values())
+
+    def planned(self, trials: Iterable[Prepared]) -> None:
+        """The sweep's list; what a search will propose beyond it is taken to be like it."""
+        found = list(trials)
+        trained = [p for p in found if p.proposal.model not in BASELINES]
+        self.trials_planned = len(trained)
+        self.steps_planned = sum(steps_of(p.config) for p in found)
+        more = self.plan.budget - sum(not p.proposal.is_free for p in trained)
+        if self.plan.mode in ADAPTIVE and not self.plan.proposals and more > 0:
+            each = [steps_of(p.config) for p in trained] or [self.plan.step_cap or 1]
+            self.trials_planned += more
+            self.steps_planned += round(more * sum(each) / len(each))
+
+    def further(self, runs: Iterable[Run], times: int) -> None:
+        """Each of these will be trained so many times more."""
+        for run in runs:
+            self.trials_planned += times
+            self.steps_planned += times * steps_of(run.hyperparams)
+
+    def start(self, run: Run) -> None:
+        self.running[run.run_id] = 0
+        if self.began is None and run.model_name not in BASELINES:
+            self.began = time.monotonic()
+
+    def skip(self, config: Mapping[str, Any], model: str) -> None:
+        """It was done before."""
+        self.steps_done += steps_of(config)
+        self.trials_done += model not in BASELINES
+
+    def end(self, run: Run) -> None:
+        steps = steps_of(run.hyperparams)
+        self.running.pop(run.run_id, None)
+        self.steps_done += steps
+        if run.model_name in BASELINES:
+            return
+        self.steps_taken += steps
+        self.trials_done += 1
+        if run.state == "complete" and self._cost(run) < self._cost(self.best):
+            self.best = run
+
+    def retry(self, run: Run) -> None:
+        """It has ended, and is not done."""
+        self.steps_done -= steps_of(run.hyperparams)
+        self.steps_taken -= steps_of(run.hyperparams)
+        self.trials_done -= 1
+
+    def _cost(self, run: Run | None) -> float:
+        metric = ranked_by(self.plan.objective)
+        score = None if run is None else run.score(f"tune_{metric}")
+        return float("inf") if score is None else METRICS[metric].badness(score)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """As fast as it went so far; None before a trial has ended."""
+        if self.began is None or not self.steps_taken:
+            return None
+        rate = (time.monotonic() - self.began) / (self.steps_taken + sum(self.running.values()))
+        return rate * max(0, self.steps_planned - self.steps)
+
+    def place(self) -> str:
+        """How many trials are done, and of how many."""
+        return f"[{self.trials_done}/{max(self.trials_planned, self.trials_done)}]"
+
+    def line(self) -> str:
+        """All of it in a line."""
+        said = [f"{self.place()} trials"]
+        if self.best is not None:
+            metric = ranked_by(self.plan.objective)
+            score = number(self.best.score(f"tune_{metric}"))
+            name = f"{self.best.model_name} {config_name(self.best)}".strip()
+            skill = percent(self.best.score("tune_skill"))
+            said.append(f"best tune {metric} {score} ({name}, skill {skill})")
+        left = self.seconds_left
+        if left and self.trials_done < self.trials_planned:
+            said.append(f"about {seconds(left)} left")
+        return ", ".join(said)
+
+
+# What a sweep's data can prove, said before anything is trained.
+
+
+VERDICT_PARTS: tuple[PartName, ...] = ("val", "test")
+
+
+def origins_line(split: Split) -> str:
+    """Origins of the scored parts, and how many of them share no labels."""
+    scored = ", ".join(
+        f"{p.name} {len(p.origins)} origins ({p.effective_origins(split.horizon):.0f} effective)"
+        for p in split.parts
+        if p.name != "train"
+    )
+    return f"{scored}; test is sealed"
+
+
+def evidence_lines(split: Split) -> list[str]:
+    """A warning where val or test cannot carry a verdict; nothing where both can."""
+    effective = {name: split.part(name).effective_origins(split.horizon) for name in VERDICT_PARTS}
+    short = {name: n for name, n in effective.items() if n < ENOUGH_ORIGINS}
+    if not short:
+        return []
+    counted = " and ".join(f"{name} {n:.1f}" for name, n in short.items())
+    return [
+        f"Too little evidence: {counted} effective origins of at least {ENOUGH_ORIGINS}. "
+        f"A verdict on this sweep is at most `hold`; more history or a shorter horizon gives more."
+    ]
+
+
+def survivorship_lines(report: QualityReport) -> list[str]:
+    """What the gate says of a panel that holds only survivors; nothing of another."""
+    told = (f.message for f in report.findings if f.rule == "survivorship")
+    return [f"Survivorship: {message}, so results are too good." for message in told]
+
+
+# The live view of a sweep: progress bars in a terminal, plain lines elsewhere.
 
 
 class _Field(ProgressColumn):
@@ -372,3 +531,53 @@ class LiveView:
             "`foresweep predict` forecasts with it, `foresweep report -o report.md` writes it all "
             "down."
         )
+
+
+# Between a sweep's events and the mirrors that repeat its runs.
+
+
+class Mirrors:
+    """The mirrors of a sweep; the block's end waits for what has not been sent."""
+
+    def __init__(self, wanted: Sequence[str], warn: Callable[[str], None]) -> None:
+        """Raises UnknownName, MissingExtra, UsageError before anything runs."""
+        self._mirrors = [
+            Mirrored(name.partition(":")[0], open_mirror(name), warn) for name in wanted
+        ]
+
+    def __enter__(self) -> Mirrors:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for mirror in self._mirrors:
+            mirror.close()
+
+    def beside(self, listen: Listener) -> Listener:
+        """A listener that tells `listen` and then every mirror."""
+
+        def both(event: Event) -> None:
+            listen(event)
+            self._on_event(event)
+
+        return both
+
+    def _on_event(self, event: Event) -> None:
+        from foresweep.search.events import (
+            TrialFinished,
+            TrialProgressed,
+            TrialStarted,
+        )
+
+        for mirror in self._mirrors:
+            match event:
+                case TrialStarted():
+                    mirror.start(event.run)
+                case TrialProgressed():
+                    mirror.log(event.run, event.step, event.scores)
+                case TrialFinished():
+                    mirror.finish(event.run)

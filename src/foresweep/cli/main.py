@@ -10,18 +10,13 @@ import typer
 
 from foresweep import __version__
 from foresweep.cli import (
+    best,
     data,
-    database,
     doctor,
     ensemble,
-    exchange,
-    look,
     manage,
-    power,
     predict,
-    query,
-    report,
-    reproduce,
+    runs,
     spaces,
     sweep,
     sweeps,
@@ -42,14 +37,14 @@ app.command()(sweep.train)
 app.command()(sweeps.sweeps)
 app.command()(sweeps.status)
 app.command()(sweeps.stop)
-app.command()(look.best)
-app.command()(query.runs)
-app.command()(look.show)
-app.command()(look.logs)
-app.command()(reproduce.reproduce)
-app.command()(query.compare)
-app.command()(query.impact)
-app.command()(report.report)
+app.command()(best.best)
+app.command()(runs.runs)
+app.command()(best.show)
+app.command()(best.logs)
+app.command()(ensemble.reproduce)
+app.command()(runs.compare)
+app.command()(runs.impact)
+app.command()(predict.report)
 app.command()(manage.note)
 app.command()(manage.tag)
 app.command()(manage.rm)
@@ -57,10 +52,10 @@ app.command()(ensemble.ensemble)
 app.command()(predict.predict)
 app.command()(doctor.doctor)
 app.command()(verdict.verdict)
-app.command()(power.power)
-app.add_typer(exchange.import_app, name="import")
-app.add_typer(exchange.export_app, name="export")
-app.add_typer(database.app, name="db")
+app.command()(verdict.power)
+app.add_typer(manage.import_app, name="import")
+app.add_typer(manage.export_app, name="export")
+app.add_typer(manage.app, name="db")
 app.add_typer(data.app, name="data")
 app.add_typer(spaces.app, name="spaces")
 

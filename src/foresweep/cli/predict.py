@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foresweep.cli.options import Data
+from foresweep.cli.options import (
+    Data,
+    Db,
+    Metric,
+    SweepId,
+    asked_sweep,
+    metric_of,
+    open_existing,
+)
+from foresweep.errors import UsageError
+
+if TYPE_CHECKING:
+    from foresweep.records import Run
+    from foresweep.tracker.tracker import Tracker
 
 
 def predict(
@@ -28,8 +43,11 @@ def predict(
 ) -> None:
     """Forecast the next bars of every item with the chosen checkpoint."""
     from foresweep.cli.tables import report_lines
-    from foresweep.data.sources import default_source, load_panel
-    from foresweep.lifecycle.predict import predict_panel
+    from foresweep.data.reading.sources import (
+        default_source,
+        load_panel,
+    )
+    from foresweep.evaluation.predict import predict_panel
     from foresweep.selection.export import read_exported_path
     from foresweep.settings import load_settings
 
@@ -46,8 +64,11 @@ def predict(
 
 
 def _draw(found: object) -> None:
-    from foresweep.cli.tables import console, plain_table
-    from foresweep.lifecycle.predict import PanelForecast
+    from foresweep.cli.tables import (
+        console,
+        plain_table,
+    )
+    from foresweep.evaluation.predict import PanelForecast
 
     assert isinstance(found, PanelForecast)
     out = console()
@@ -78,3 +99,77 @@ def _draw(found: object) -> None:
             "This checkpoint does not beat the last close on val: read the medians as no better "
             "than today's price."
         )
+
+
+# `report`: what a sweep came to, in one page.
+
+
+def report(
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A .md file. Default: the screen.")
+    ] = None,
+    metric: Metric = None,
+    sweep: SweepId = None,
+    db: Db = None,
+) -> None:
+    """Write the report: last verdict, models side by side, best runs, hyperparameters, failures."""
+    from foresweep.data.files import write_bytes_atomic
+    from foresweep.reporting.report import latest_verdict, markdown_report
+
+    if output is not None and output.suffix not in (".md", ".markdown"):
+        raise UsageError(f"--output {output}: the report is Markdown; give a name ending in .md")
+    with open_existing(db) as tracker:
+        asked = asked_sweep(tracker, sweep)
+        cells = "" if asked is None else asked.fingerprints["val"]
+        found = tracker.get_runs(fingerprint=cells)
+        verdict = latest_verdict(tracker.get_verdicts(), cells)
+        text = markdown_report(
+            found, metric=metric or metric_of(asked), sweep=asked, verdict=verdict
+        )
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        write_bytes_atomic(output, text.encode())
+        typer.echo(f"Wrote {output}.")
+
+
+# Where a run's files stand, whatever folder the command is called in.
+
+
+LEVELS = 3
+"""Folders above the database in which a relative path of an older record is looked for."""
+
+
+def with_checkpoint(tracker: Tracker, run: Run) -> Run:
+    """The run with the path of its checkpoint as it is found from here."""
+    if run.checkpoint_path is None:
+        return run
+    found = standing(tracker, run, Path(run.checkpoint_path))
+    return run if found is None else dataclasses.replace(run, checkpoint_path=str(found))
+
+
+def find_log(tracker: Tracker, run: Run, runs_dir: Path) -> Path | None:
+    """The run's training.log: in its own folder, else in that of its name in `runs_dir`."""
+    folders = [runs_dir / run.run_id]
+    if run.forecasts_path is not None:
+        own = standing(tracker, run, Path(run.forecasts_path))
+        folders = [*([own, own.parent] if own else []), *folders]
+    logs = (folder / "training.log" for folder in folders)
+    return next((log for log in logs if log.is_file()), None)
+
+
+def standing(tracker: Tracker, run: Run, path: Path) -> Path | None:
+    """A path of the record where it exists; a relative one starts where the run was started,
+    in a folder above the database, or here."""
+    if path.is_absolute():
+        return path if path.exists() else None
+    return next((p for f in _starts(tracker, run) if (p := f / path).exists()), None)
+
+
+def _starts(tracker: Tracker, run: Run) -> Iterator[Path]:
+    folder = tracker.get_environment(run.run_id).get("folder")
+    if isinstance(folder, str):
+        yield Path(folder)
+    if tracker.store.path is not None:
+        yield from list(tracker.store.path.resolve().parents)[:LEVELS]
+    yield Path.cwd()

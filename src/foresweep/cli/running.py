@@ -11,13 +11,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
-from foresweep.cli.options import open_existing, open_tracker, settings
-from foresweep.errors import NotFound, UsageError
+from foresweep.cli.options import (
+    open_existing,
+    open_tracker,
+    settings,
+)
+from foresweep.errors import (
+    NotFound,
+    UsageError,
+)
 
 if TYPE_CHECKING:
-    from foresweep.cli.mirrors import Mirrors
+    from foresweep.cli.live import Mirrors
     from foresweep.records import Sweep
-    from foresweep.search.crew import Crew
+    from foresweep.search.engines.crew import Crew
     from foresweep.search.events import Listener
     from foresweep.search.plan import SweepPlan
     from foresweep.tracker.tracker import Tracker
@@ -88,7 +95,7 @@ def again(
 ) -> None:
     """Go on with a sweep on record; `said` are the options that were given. Raises UsageError for
     those that would make it another."""
-    from foresweep.search.planrecord import plan_of
+    from foresweep.search.plan import plan_of
     from foresweep.search.sweep import resume_sweep
 
     _refuse_other_questions(sweep_id, said)
@@ -131,8 +138,8 @@ def _resources(asked: Places, said: Collection[str]) -> dict[str, Any]:
 
 def list_only(plan: SweepPlan, asked: Places, crew: Crew) -> None:
     """Print what would be trained and what it would cost."""
-    from foresweep.cli.dryrun import draw
     from foresweep.cli.live import LiveView
+    from foresweep.cli.tables import draw
     from foresweep.search.sweep import dry_run
     from foresweep.tracker.tracker import Tracker
 
@@ -151,8 +158,7 @@ Work = Callable[["Tracker", Path, "Listener"], "Sweep"]
 
 def _watched(tracker: Tracker, plan: SweepPlan, asked: Places, work: Work) -> int:
     """Do the work under the live view, repeated to mirrors."""
-    from foresweep.cli.live import LiveView
-    from foresweep.cli.mirrors import Mirrors
+    from foresweep.cli.live import LiveView, Mirrors
 
     runs_dir = settings(asked.db, asked.runs).runs_dir
     with LiveView(tracker, plan) as view:

@@ -22,7 +22,7 @@ from foresweep.errors import UsageError
 
 if TYPE_CHECKING:
     from foresweep.models.base import Resources
-    from foresweep.search.estimate import Estimate
+    from foresweep.search.running.costs import Estimate
 
 app = typer.Typer(help="The search spaces of the models.", no_args_is_help=True)
 Model = Annotated[str, typer.Argument(help="toto, kronos, chronos2, a plug-in's name or all.")]
@@ -31,7 +31,10 @@ Model = Annotated[str, typer.Argument(help="toto, kronos, chronos2, a plug-in's 
 @app.command()
 def copy(model: Model) -> None:
     """Print a model's space file as written, to edit."""
-    from foresweep.search.proposals import expand_models, space_text
+    from foresweep.search.propose.modes import (
+        expand_models,
+        space_text,
+    )
 
     for name in expand_models([model]):
         typer.echo(space_text(name), nl=False)
@@ -72,7 +75,7 @@ def show(
     a step and a forecast, memory. As JSON, `all` gives an object by model.
     """
     from foresweep.models.base import Resources
-    from foresweep.search.proposals import expand_models
+    from foresweep.search.propose.modes import expand_models
 
     names = expand_models([model])
     if estimate:
@@ -89,7 +92,7 @@ def show(
 def _show(names: tuple[str, ...], pretrained: str | None, as_json: bool) -> None:
     import dataclasses
 
-    from foresweep.search.proposals import load_space
+    from foresweep.search.propose.modes import load_space
 
     found = {name: load_space(name, "pretrained" if pretrained else "scratch") for name in names}
     if as_json:
@@ -114,8 +117,8 @@ def _estimate(
     values: dict[str, Any],
     as_json: bool,
 ) -> None:
-    from foresweep.search.estimate import estimate
     from foresweep.search.plan import SweepPlan
+    from foresweep.search.running.costs import estimate
 
     refuse_size_beside_weights(size, pretrained)
     chosen = None if pretrained else (size or Size.tiny).value
@@ -134,7 +137,7 @@ def _estimate(
 
 def _say(one: Estimate) -> None:
     """An estimate in a few lines."""
-    from foresweep.models.training import EVALUATIONS
+    from foresweep.models.training.loop import EVALUATIONS
 
     steps, batch = one.config.get("max_steps"), one.config.get("batch_size")
     typer.echo(f"{one.model}: {one.parameters:,} parameters, on {one.device}")
@@ -155,7 +158,10 @@ def _say(one: Estimate) -> None:
 
 
 def _draw(name: str, space: object) -> None:
-    from foresweep.cli.tables import console, plain_table
+    from foresweep.cli.tables import (
+        console,
+        plain_table,
+    )
     from foresweep.models.config import hyperparameters
     from foresweep.models.registry import get_model
     from foresweep.space import SpaceFile

@@ -10,11 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foresweep.cli.options import Db, Json, open_existing
+from foresweep.cli.options import (
+    Db,
+    Json,
+    open_existing,
+)
 from foresweep.errors import UsageError
 
 if TYPE_CHECKING:
-    from foresweep.records import Run, Sweep
+    from foresweep.records import (
+        Run,
+        Sweep,
+    )
     from foresweep.tracker.tracker import Tracker
 
 SweepArgument = Annotated[
@@ -28,8 +35,11 @@ def sweeps(
     db: Db = None,
 ) -> None:
     """List sweeps, newest first; those of one question at several horizons name their family."""
-    from foresweep.cli.tables import console, plain_table
-    from foresweep.search.planrecord import ASKED
+    from foresweep.cli.tables import (
+        console,
+        plain_table,
+    )
+    from foresweep.search.plan import ASKED
 
     with open_existing(db) as tracker:
         found = tracker.list_sweeps()[:limit]
@@ -79,7 +89,7 @@ def _state(sweep: Sweep) -> str:
 
 
 def _plain(sweep: Sweep) -> dict[str, Any]:
-    from foresweep.search.planrecord import ASKED
+    from foresweep.search.plan import ASKED
 
     return {
         "sweep_id": sweep.sweep_id,
@@ -99,7 +109,7 @@ def _plain(sweep: Sweep) -> dict[str, Any]:
 
 def _status(tracker: Tracker, sweep: Sweep) -> dict[str, Any]:
     """What `status` says, as plain values."""
-    from foresweep.search.planrecord import family_of
+    from foresweep.search.plan import family_of
 
     runs = tracker.get_runs(sweep_id=sweep.sweep_id, include_hidden=True)
     now = datetime.now(UTC)
@@ -127,7 +137,10 @@ def _status(tracker: Tracker, sweep: Sweep) -> dict[str, Any]:
 
 def _best(sweep: Sweep, runs: Sequence[Run]) -> Run | None:
     """Of the trained ones, by the objective on tune: val is for the leaderboard."""
-    from foresweep.metrics import METRICS, ranked_by
+    from foresweep.metrics import (
+        METRICS,
+        ranked_by,
+    )
 
     metric = ranked_by(sweep.objective)
     known = [
@@ -142,7 +155,11 @@ def _best(sweep: Sweep, runs: Sequence[Run]) -> Run | None:
 
 
 def _draw(said: dict[str, Any]) -> None:
-    from foresweep.cli.tables import console, plain_table, seconds
+    from foresweep.cli.tables import (
+        console,
+        plain_table,
+        seconds,
+    )
 
     out = console()
     states = ", ".join(f"{n} {state}" for state, n in said["runs_by_state"].items()) or "no run yet"

@@ -5,19 +5,36 @@ from __future__ import annotations
 import math
 import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from foresweep.metrics import split_name
-from foresweep.selection.leaderboard import LAST_VALUE, SIGNIFICANT, TOO_GOOD
+from foresweep.models.registry import BASELINES
+from foresweep.search.propose.modes import ADAPTIVE
+from foresweep.search.running.trials import planned_steps
+from foresweep.selection.leaderboard import (
+    LAST_VALUE,
+    SIGNIFICANT,
+    TOO_GOOD,
+)
 
 if TYPE_CHECKING:
-    from foresweep.data.quality import QualityReport
+    from rich.console import Console
+
+    from foresweep.data.gate.report import QualityReport
     from foresweep.records import Run
-    from foresweep.selection.leaderboard import Leaderboard, Row
+    from foresweep.search.plan import SweepPlan
+    from foresweep.search.running.costs import Cost
+    from foresweep.search.trial import Prepared
+    from foresweep.selection.leaderboard import (
+        Leaderboard,
+        Row,
+    )
+    from foresweep.selection.pareto import Pareto
 
 
 WIDE = 172
@@ -197,3 +214,142 @@ def console() -> Console:
     """Where people read: a terminal (or COLUMNS) at its own width, a file or pipe at a wide one."""
     width = None if "COLUMNS" in os.environ or sys.stdout.isatty() else WIDE
     return Console(highlight=False, markup=False, width=width)  # a name may hold brackets
+
+
+# The table of a sweep with several objectives: its front, its knee, what is dominated.
+
+
+MOST_OTHERS = 10
+"""Rows shown below the front."""
+
+
+def show_pareto(runs: Iterable[Run], objective: str, out: Console | None = None) -> None:
+    """Print the front on val where the objective is of several metrics; nothing elsewhere."""
+    from foresweep.selection.pareto import pareto
+
+    out = out or console()
+    found = pareto(runs, objective)
+    if found is None or not found.points:
+        return
+    table = plain_table("model", "config", *(f">{m}" for m in found.metrics), "stands", "run")
+    shown = found.points[: len(found.front) + MOST_OTHERS]
+    for point in shown:
+        cells = [number(s, 4) if s is not None else "undefined" for s in point.scores]
+        style = "green" if point.is_knee else "" if point.is_front else "dim"
+        run = point.run
+        table.add_row(run.model_name, config_name(run), *cells, point.word, run.run_id, style=style)
+    ids = table.columns[-1]  # is copied into the next command, so it stays in one piece
+    ids.no_wrap, ids.min_width = True, max(len(p.run.run_id) for p in shown)
+    out.print(table)
+    if more := len(found.points) - len(shown):
+        out.print(f"... and {more} more that are dominated or undefined.")
+    for line in pareto_lines(found):
+        out.print(line, soft_wrap=True)
+
+
+def pareto_lines(found: Pareto) -> list[str]:
+    """What the table says, in words."""
+
+    front, among = found.front, [p for p in found.points if p.dominated_by is not None]
+    names = ", ".join(found.metrics)
+    lines = [f"Front of {names}: {len(front)} of {len(among)} configs."]
+    if len(front) == 1:
+        lines = [f"One of {len(among)} configs is the best in each of {names}: nothing to trade."]
+    elif found.knee is not None:
+        run = found.knee.run
+        lines.append(
+            f"Knee: {run.model_name} ({config_name(run)}), run {run.run_id}: from there on more of "
+            f"one objective costs most of the others."
+        )
+    elif front:
+        lines.append("No knee: no run lies below the line between the ends of the front.")
+    naive = [
+        f"{m} {number(s, 4) if s is not None else 'undefined'}"
+        for m, s in zip(found.metrics, found.naive, strict=True)
+    ]
+    return [*lines, f"last-value on the same windows: {', '.join(naive)}."]
+
+
+def pareto_places(runs: Iterable[Run], objective: str) -> dict[str, dict[str, Any]]:
+    """Where each config stands, as plain JSON, by the id of the run that stands for it; {} where
+    the objective is of one metric."""
+    from foresweep.selection.pareto import pareto
+
+    found = pareto(runs, objective)
+    if found is None:
+        return {}
+    return {
+        point.run.run_id: {
+            "pareto": {
+                "scores": dict(zip(found.metrics, point.scores, strict=True)),
+                "dominated_by": point.dominated_by,
+                "is_front": point.is_front,
+                "is_knee": point.is_knee,
+                "note": point.note,
+            }
+        }
+        for point in found.points
+    }
+
+
+# The table of a dry run: what would be trained, and what it would cost.
+
+
+MOST_ROWS = 60
+
+
+def draw(
+    console: Console,
+    plan: SweepPlan,
+    prepared: Sequence[Prepared],
+    known: Collection[str],
+    costs: Mapping[str, Cost],
+    workers: int,
+) -> None:
+    """Baselines are left out of the table: they cost nothing to speak of."""
+    for p in prepared:
+        if p.refused:
+            console.print(f"left out: {p.proposal.source}: {p.refused}", style="yellow")
+    trained = [p for p in prepared if not p.refused and p.proposal.model not in BASELINES]
+    table = plain_table(
+        *(">#", "model", "config", ">steps", ">batch", ">context", ">parameters", ">time")
+    )
+    for number, p in enumerate(trained[:MOST_ROWS], 1):
+        cost = costs.get(p.config_hash)
+        table.add_row(
+            str(number),
+            p.proposal.model,
+            p.proposal.source.partition(": ")[2] or p.proposal.source,
+            f"{planned_steps(p.config):,}",
+            str(p.config.get("batch_size") or "-"),
+            str(p.config.get("context_length") or "-"),
+            "-" if cost is None or cost.parameters is None else f"{cost.parameters:,}",
+            "trained before" if p.config_hash in known else seconds(cost.seconds if cost else None),
+        )
+    console.print(table)
+    if len(trained) > MOST_ROWS:
+        console.print(f"... and {len(trained) - MOST_ROWS} more.")
+    _say_sum(console, plan, trained, costs, workers)
+
+
+def _say_sum(
+    console: Console,
+    plan: SweepPlan,
+    trained: Sequence[Prepared],
+    costs: Mapping[str, Cost],
+    workers: int,
+) -> None:
+    whole = sum(c.seconds for c in costs.values())
+    steps = sum(planned_steps(p.config) for p in trained if p.config_hash in costs)
+    at_once = f" on {workers} workers" if workers > 1 else ""
+    console.print(
+        f"{len(costs)} trials to train, {steps:,} steps: about {seconds(whole / workers)}"
+        f"{at_once}, reckoned from a few real steps. Nothing was put on record."
+    )
+    more = plan.budget - sum(not p.proposal.is_free for p in trained)
+    if plan.mode in ADAPTIVE and not plan.proposals and more > 0:
+        console.print(f"Then up to {more} trials that are proposed from what these show.")
+    if plan.seeds > 1:
+        console.print(
+            f"Then {plan.num_finalists} finalists with {plan.seeds - 1} further seeds each."
+        )

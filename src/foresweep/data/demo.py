@@ -12,10 +12,23 @@ from pathlib import Path
 
 import polars as pl
 
-from foresweep.data.columns import RawItem, canonical, raw_items
-from foresweep.data.panel import Panel, panel_from_frame
-from foresweep.data.tables import parse_table, table_bytes
-from foresweep.errors import DataError, MissingExtra
+from foresweep.data.panel import (
+    Panel,
+    panel_from_frame,
+)
+from foresweep.data.reading.columns import (
+    RawItem,
+    canonical,
+    raw_items,
+)
+from foresweep.data.tables import (
+    parse_table,
+    table_bytes,
+)
+from foresweep.errors import (
+    DataError,
+    MissingExtra,
+)
 
 STOCKS = ("AAPL", "GOOG", "IBM", "MSFT")
 INDICES = {"SP500": "sp500", "NASDAQ": "nasdaq"}
@@ -36,7 +49,7 @@ def demo_items() -> list[RawItem]:
 
 def demo_panel() -> Panel:
     """The demo panel through the gate: 6 items, 2,148 sessions. Raises MissingExtra."""
-    from foresweep.data.gate import check
+    from foresweep.data.gate.check import check
 
     frame, _ = check(demo_items(), source="demo")
     return panel_from_frame(frame, source="demo")

@@ -1,9 +1,11 @@
 """What a forecast is worth: pure functions of [N, H] and [N, H, Q], and one table of them."""
 
-from foresweep.metrics.losses import pinball_loss
-from foresweep.metrics.objectives import judged_by, objectives_of, ranked_by
-from foresweep.metrics.outcome import Outcome, Setting
-from foresweep.metrics.scores import skill
+from foresweep.metrics.scores import (
+    Outcome,
+    Setting,
+    pinball_loss,
+    skill,
+)
 from foresweep.metrics.table import (
     METRICS,
     PANEL_LOSSES,
@@ -12,6 +14,9 @@ from foresweep.metrics.table import (
     TRADING_METRICS,
     Metric,
     get_metric,
+    judged_by,
+    objectives_of,
+    ranked_by,
     score,
     split_name,
 )

@@ -12,27 +12,26 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from foresweep.errors import UnknownName
-from foresweep.metrics.losses import (
+from foresweep.metrics.scores import (
+    Array,
+    Outcome,
+    calibration_error,
+    coverage_80,
     crps_loss,
+    directional_accuracy,
     mase_loss,
     pct_mae_loss,
     pinball_loss,
     price_mae_loss,
-    scaled_crps_loss,
-    scaled_pct_mae_loss,
-    scaled_pinball_loss,
-    smape_loss,
-)
-from foresweep.metrics.outcome import Array, Outcome
-from foresweep.metrics.scores import (
-    calibration_error,
-    coverage_80,
-    directional_accuracy,
     r2,
     r2_vs_naive,
     rank_ic,
     rmse_pct,
+    scaled_crps_loss,
+    scaled_pct_mae_loss,
+    scaled_pinball_loss,
     skill,
+    smape_loss,
 )
 
 PARTS = ("train", "tune", "val", "test")
@@ -315,3 +314,29 @@ def score(outcome: Outcome, naive: Outcome) -> dict[str, float]:
         for name, m in METRICS.items()
         if m.compute and (known or not m.needs_setting)
     }
+
+
+# What a sweep is about: one metric or several, which of them ranks, and which is judged.
+
+
+UNLESS_SAID = "pct_mae"
+
+
+def objectives_of(objective: str) -> tuple[str, ...]:
+    """The bare names in `pct_mae,sharpe`, in order."""
+    return tuple(name.strip() for name in objective.split(","))
+
+
+def ranked_by(objective: str) -> str:
+    """The metric that orders a leaderboard, picks finalists and their median seed: the objective;
+    of several the first with losses per window on record, so that a lead can be tested, else the
+    first."""
+    asked = objectives_of(objective)
+    return next((name for name in asked if name in PANEL_LOSSES), asked[0])
+
+
+def judged_by(objective: str) -> str:
+    """The metric whose losses per window every test runs on: the one that ranks where it has such
+    losses, else pct_mae."""
+    ranked = ranked_by(objective)
+    return ranked if ranked in PANEL_LOSSES else UNLESS_SAID

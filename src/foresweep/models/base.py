@@ -6,6 +6,7 @@ levels.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,10 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from foresweep.data.windows import Context, TrainWindows
+from foresweep.data.windows import (
+    Context,
+    TrainWindows,
+)
 from foresweep.errors import ForecastError
 
 Array: TypeAlias = NDArray[np.float64]
@@ -166,3 +170,26 @@ class ForecastModel(Protocol):
     def load(self, checkpoint: Checkpoint, resources: Resources) -> Predictor:
         """The predictor of a checkpoint that `checkpoint.read_checkpoint` has verified."""
         ...
+
+
+# Random numbers of a forecast: a function of seed, item and origin alone.
+
+
+def uniforms(context: Context, *, seed: int, shape: tuple[int, ...]) -> Array:
+    """[N, *shape] numbers in [0, 1), each window's own.
+
+    Put the samples first in `shape`: then a forecast with more samples begins with the same ones.
+    """
+    out = np.empty((len(context), *shape))
+    for n, key in enumerate(_keys(context, seed)):
+        np.random.Generator(np.random.Philox(key=key)).random(out=out[n])
+    return out
+
+
+def _keys(context: Context, seed: int) -> list[int]:
+    """[N] 128-bit keys."""
+    origins = context.timestamps[:, -1].astype("datetime64[ns]").astype(np.int64)
+    return [
+        int.from_bytes(hashlib.sha256(f"{seed}\0{item}\0{at}".encode()).digest()[:16], "big")
+        for item, at in zip(context.item_ids, origins, strict=True)
+    ]

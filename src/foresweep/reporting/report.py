@@ -2,17 +2,177 @@
 
 from __future__ import annotations
 
+import json
+import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from foresweep.metrics import METRICS, split_name
-from foresweep.records import Run, RunState, Sweep
-from foresweep.reporting.impact import Impact, impacts
-from foresweep.reporting.markdown import md_table, num, pct
-from foresweep.reporting.ruling import verdict_section
-from foresweep.selection.leaderboard import SIGNIFICANT, Leaderboard, Row, leaderboard
+import numpy as np
+
+from foresweep.metrics import (
+    METRICS,
+    split_name,
+)
+from foresweep.records import (
+    TEST_GATE,
+    Run,
+    RunState,
+    Sweep,
+)
+from foresweep.selection.leaderboard import (
+    SIGNIFICANT,
+    Leaderboard,
+    Row,
+    leaderboard,
+)
 from foresweep.selection.pareto import pareto
+
+
+def md_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A Markdown table; a heading that begins with '>' is a column of numbers."""
+    bars = ["---:" if h.startswith(">") else "---" for h in headings]
+    lines = [[h.removeprefix(">") for h in headings], bars, *rows]
+    return ["| " + " | ".join(_cell(c) for c in line) + " |" for line in lines] + [""]
+
+
+def num(value: float | None, digits: int = 4) -> str:
+    """A number, or - where there is none."""
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def pct(value: float | None) -> str:
+    """A share as signed percent, or - where there is none."""
+    return "-" if value is None or math.isnan(value) else f"{100 * value:+.2f} %"
+
+
+def _cell(text: str) -> str:
+    return " ".join(str(text).split()).replace("|", "\\|")
+
+
+# A verdict on record, told in a report. What it saw of test is not on record, so not here.
+
+
+def latest_verdict(
+    verdicts: Iterable[Mapping[str, Any]], fingerprint: str
+) -> Mapping[str, Any] | None:
+    """The last verdict that was reached on runs of a val fingerprint, of rows oldest first."""
+    reached = [v for v in verdicts if v["outcome"] and v["fingerprint"] == fingerprint]
+    return reached[-1] if reached and fingerprint else None
+
+
+def verdict_section(row: Mapping[str, Any] | None) -> list[str]:
+    """What it said, against whom, and the gates."""
+    if row is None:
+        return ["No verdict is on record: ask for one with `foresweep verdict`.", ""]
+    said: Mapping[str, Any] = row["content"]
+    lines = [
+        "## The verdict",
+        "",
+        f"**{str(said['outcome']).upper()}**: {said['reason']}. On {said['label']} (run "
+        f"`{said['candidate']}`), {row['judged_at']:%Y-%m-%d}: judging {said['judged_number']} of "
+        f"these items and days, {said['num_trials']} trials counted.",
+        "",
+    ]
+    opponents = [
+        (a["opponent"], pct(a["raw_skill"]), pct(a["scaled_skill"]), num(a["pvalue"]))
+        for a in said["against"]
+    ]
+    lines += md_table(("against", ">raw skill on val", ">scaled skill", ">p (StepM)"), opponents)
+    return lines + md_table(("gate", "asks", ">is", ">needed", ""), _gates(said["checks"]))
+
+
+def _gates(checks: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    return [
+        (
+            str(c["gate"]),
+            str(c["name"]),
+            "sealed" if c["gate"] == TEST_GATE else _value(c["value"]),
+            "-" if c["threshold"] is None else f"{c['relation']} {_value(c['threshold'])}",
+            {None: "not looked", True: "passed", False: "not passed"}[c["passed"]],
+        )
+        for c in checks
+    ]
+
+
+def _value(value: float | str | None) -> str:
+    return "-" if value is None else value if isinstance(value, str) else f"{value:.4g}"
+
+
+# What each hyperparameter did to the score: counts, means and a rank correlation.
+
+
+@dataclass(frozen=True, slots=True)
+class ValueImpact:
+    """The runs that had one value of a hyperparameter."""
+
+    value: Any
+    count: int
+    mean: float
+    best: float  # of the ranking metric, by the order of the leaderboard
+
+
+@dataclass(frozen=True, slots=True)
+class Impact:
+    """One hyperparameter that varied between runs of a model."""
+
+    name: str
+    values: tuple[ValueImpact, ...]  # numbers rising, others in order of appearance
+    rank_correlation: float | None  # Spearman's, between number and score; None for words
+
+
+def impacts(rows: Sequence[Row]) -> list[Impact]:
+    """Every hyperparameter that has two or more values among the scored runs of one model.
+
+    `rows` in the order of the leaderboard: the first with a value is its best.
+    """
+    scored = [r for r in rows if r.score is not None]
+    names = dict.fromkeys(name for r in scored for name in r.run.hyperparams)
+    found = (_impact(name, scored) for name in names)
+    return [i for i in found if len(i.values) > 1]
+
+
+def _impact(name: str, rows: Sequence[Row]) -> Impact:
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(json.dumps(row.run.hyperparams.get(name), default=str), []).append(row)
+    values = [_impact_value(name, group) for group in groups.values()]
+    numeric = all(isinstance(v.value, int | float) for v in values)
+    if numeric:
+        values.sort(key=lambda v: float(v.value))
+    return Impact(name, tuple(values), _spearman(name, rows) if numeric else None)
+
+
+def _impact_value(name: str, group: Sequence[Row]) -> ValueImpact:
+    scores = [row.score for row in group if row.score is not None]
+    return ValueImpact(
+        value=group[0].run.hyperparams.get(name),
+        count=len(scores),
+        mean=float(np.mean(scores)),
+        best=scores[0],
+    )
+
+
+def _spearman(name: str, rows: Sequence[Row]) -> float | None:
+    """Spearman's rank correlation of value and score; None below three runs or without spread."""
+    x = _ranks([float(r.run.hyperparams[name]) for r in rows])
+    y = _ranks([float(r.score) for r in rows if r.score is not None])
+    if len(x) < 3 or not x.std() or not y.std():
+        return None
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def _ranks(values: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Ranks, ties sharing their mean."""
+    array = np.asarray(values, dtype=float)
+    less = (array[:, None] > array).sum(axis=1)
+    equal = (array[:, None] == array).sum(axis=1)
+    return np.asarray(less + (equal + 1) / 2, dtype=np.float64)
+
+
+# The report of a sweep in Markdown: models side by side, best runs, hyperparameters, failures.
+
 
 TOP = 15
 FEW_RUNS = 8

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from foresweep.data.gate.report import QualityReport
 from foresweep.data.panel import Panel
-from foresweep.data.quality import QualityReport
 from foresweep.data.splits import Split
-from foresweep.records import Run, Sweep
+from foresweep.records import (
+    Run,
+    Sweep,
+)
 from foresweep.search.trial import Prepared
 
 

@@ -5,22 +5,52 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from foresweep.data.panel import Panel
-from foresweep.data.splits import PARTS, Split
-from foresweep.data.tables import read_panel, write_panel
+from foresweep.data.panel import Panel, changed_bars
+from foresweep.data.reading.sources import load_panel
+from foresweep.data.splits import (
+    PARTS,
+    Split,
+)
+from foresweep.data.tables import (
+    read_panel,
+    write_panel,
+)
 from foresweep.data.windows import Windows
-from foresweep.errors import DataError, SearchError
-from foresweep.search.engine import Engine
+from foresweep.errors import (
+    ConfigError,
+    DataError,
+    PanelChanged,
+    SearchError,
+    UsageError,
+)
+from foresweep.records import Sweep, Trial
+from foresweep.search.engines.base import Engine, run_task
 from foresweep.search.events import Listener
-from foresweep.search.judge import Judge, judge_of
-from foresweep.search.plan import SweepPlan
-from foresweep.search.planrecord import ASKED, as_record
-from foresweep.search.trial import Ground
+from foresweep.search.plan import (
+    ASKED,
+    SweepPlan,
+    as_record,
+)
+from foresweep.search.propose.modes import (
+    ADAPTIVE,
+    Proposal,
+    baseline_proposals,
+)
+from foresweep.search.running.pruning import (
+    Judge,
+    judge_of,
+)
+from foresweep.search.trial import (
+    Ground,
+    Prepare,
+    Prepared,
+    Settle,
+)
 from foresweep.tracker.tracker import Tracker
 
 
@@ -150,3 +180,178 @@ def plan_record(stage: Stage) -> dict[str, Any]:
             for part in split.parts
         },
     }
+
+
+# Which of a sweep's proposals can be tried, and which of them its budget pays for.
+
+
+SPARE = 4
+"""Proposals drawn for each trial wanted: those that cannot be tried must not eat the budget."""
+
+
+def prepare_all(stage: Stage, proposals: tuple[Proposal, ...]) -> tuple[Prepared, ...]:
+    """The baselines and the first distinct configs that can be tried, up to the budget, with
+    whatever was refused on the way. Raises ConfigError where nothing can be tried: a mode that goes
+    on to propose from the space needs nothing to begin with."""
+    every = (*baseline_proposals(stage.plan.objective), *proposals)
+    chosen = choose(prepare_some(stage, every), stage.plan.budget)
+    asked = [p for p in chosen if not p.proposal.is_free]
+    proposes = stage.plan.mode in ADAPTIVE and not stage.plan.proposals
+    if asked and all(p.refused for p in asked) and not proposes:
+        reasons = dict.fromkeys(str(p.refused) for p in asked)
+        raise ConfigError(f"no config of this sweep can be tried: {'; '.join(reasons)}")
+    return tuple(sorted(chosen, key=lambda p: not p.proposal.is_free))
+
+
+def prepare_some(stage: Stage, proposals: tuple[Proposal, ...]) -> tuple[Prepared, ...]:
+    """Proposals made ready, in a worker: the head imports no torch."""
+    found: tuple[Prepared, ...] = run_task(
+        stage.engine,
+        Prepare(stage.ground, proposals, stage.plan),
+        log=stage.runs_dir / "prepare.log",
+    )
+    return found
+
+
+def settle(stage: Stage, trials: Sequence[Trial]) -> tuple[Prepared, ...]:
+    """Trials on record made ready once more, with the configs they have."""
+    known = tuple(
+        Prepared(Proposal(t.model_name, t.config, t.source), t.config, t.config_hash, t.train_hash)
+        for t in trials
+    )
+    if not known:
+        return ()
+    task = Settle(known, stage.plan.pretrain_cutoff)
+    settled: tuple[Prepared, ...] = run_task(stage.engine, task, log=stage.runs_dir / "prepare.log")
+    return settled
+
+
+def choose(found: Sequence[Prepared], budget: int) -> list[Prepared]:
+    """The distinct ones in order, the budget spent on those that cost; one companion a model."""
+    seen: set[str] = set()
+    accompanied: set[str] = set()
+    chosen: list[Prepared] = []
+    for p in found:
+        proposal = p.proposal
+        spare = proposal.is_companion and proposal.model in accompanied
+        if p.config_hash in seen or spare or (budget == 0 and not proposal.is_free):
+            continue
+        chosen.append(p)
+        if p.refused:
+            continue
+        seen.add(p.config_hash)
+        budget -= not proposal.is_free
+        if proposal.is_companion:
+            accompanied.add(proposal.model)
+    return [
+        p
+        for p in chosen
+        if not (p.refused and p.proposal.is_companion and p.proposal.model in accompanied)
+    ]
+
+
+# The panel and the cut of a sweep on record, opened again: for what is made of its runs later.
+
+
+MOST_WINDOWS = 100_000
+"""Of a part, where a sweep's record does not say: its default."""
+
+
+def reopen(sweep: Sweep, runs_dir: Path) -> tuple[Panel, Split]:
+    """The very panel and cut that a sweep's runs were scored on: its copy in the runs folder, else
+    the data it was read from.
+
+    Raises UsageError for a sweep recorded by hand, PanelChanged where neither is what it was.
+    """
+    plan = sweep.plan
+    if "parts" not in plan:
+        raise UsageError(f"sweep {sweep.sweep_id} does not say how its parts were cut; sweep again")
+    ground = ground_of(sweep, runs_dir)
+    for panel in _panels(runs_dir, str(plan.get("data", "")), plan.get("actions")):
+        try:
+            split = ground.cut(panel)
+        except (DataError, ConfigError):  # another panel, too short for this cut
+            continue
+        if split.cut_hash(panel) == sweep.panel_hash:
+            return panel, split
+    raise PanelChanged(
+        f"the data of sweep {sweep.sweep_id} are not in {runs_dir / 'panels'}, and "
+        f"{plan.get('data')!r} is not what it was; give the folder of its runs with --runs FOLDER"
+    )
+
+
+def ground_of(sweep: Sweep, panel_path: Path) -> Ground:
+    """How a sweep on record cut a panel, which lies in a file."""
+    plan = sweep.plan
+    return Ground(
+        panel_path=panel_path,
+        horizon=sweep.horizon,
+        stride=plan.get("stride"),
+        max_context=int(plan["max_context"]),
+        max_windows=int(plan.get("max_windows", MOST_WINDOWS)),
+        seed=sweep.seed,
+    )
+
+
+def reopen_for_more(sweep: Sweep, runs_dir: Path) -> tuple[Panel, str]:
+    """The panel of a sweep that is to go on, as `reopen` finds it, and what there is to say of its
+    source: "" where the old bars are still there and the same; newer ones are left out.
+
+    Raises as `reopen`; PanelChanged where the source says otherwise of old bars.
+    """
+    panel, _ = reopen(sweep, runs_dir)
+    source = str(sweep.plan.get("data", ""))
+    try:
+        today = load_panel(source, actions=sweep.plan.get("actions")).panel
+    except DataError as error:
+        return panel, f"the data were not looked at again: {error}"
+    changed = changed_bars(panel, today)
+    if changed:
+        raise PanelChanged(
+            f"{source}: {changed} when sweep {sweep.sweep_id} began; its runs and new ones would "
+            f"not have seen the same prices. Begin a new sweep, or give back the old data"
+        )
+    newer = len(today.timeline) - len(panel.timeline)
+    return panel, f"{newer} newer bars are left out: the sweep's windows are fixed" if newer else ""
+
+
+def _panels(runs_dir: Path, source: str, actions: str | None) -> Iterator[Panel]:
+    """Those kept beside the runs, then the source as it is today; what cannot be read is none."""
+    for path in sorted((runs_dir / "panels").glob("*.npz")):
+        try:
+            yield read_panel(path)
+        except DataError:
+            continue
+    try:
+        yield load_panel(source, actions=actions).panel
+    except DataError:
+        return
+
+
+# Up to when a sweep's weights know the world, on record beside its runs.
+
+
+CONTAMINATED = "contaminated"
+"""Tag of a run whose weights may have seen its test period: no verdict on it can promote."""
+
+
+def cutoffs(prepared: Iterable[Prepared]) -> dict[str, Mapping[str, str] | None]:
+    """{train hash: {date, source}} of the configs that start from weights; None: nobody knows."""
+    return {
+        p.train_hash: asdict(p.cutoff) if p.cutoff else None
+        for p in prepared
+        if not p.refused and p.config.get("pretrained")
+    }
+
+
+def is_contaminated(stage: Stage, prepared: Prepared) -> bool:
+    """Does test begin before the weights' cutoff, or does nobody know it? From scratch: no."""
+    if not prepared.config.get("pretrained"):
+        return False
+    return prepared.cutoff is None or prepared.cutoff.date >= test_begins(stage)
+
+
+def test_begins(stage: Stage) -> str:
+    """The first day of test, in ISO form."""
+    first = stage.panel.timeline[stage.split.part("test").start]
+    return str(first.astype("datetime64[D]"))

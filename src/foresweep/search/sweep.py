@@ -6,39 +6,86 @@ that fails, dies or is refused is on record with its cause, and the sweep goes o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from foresweep.data.sources import Loaded, load_panel
+from foresweep.data.reading.sources import (
+    Loaded,
+    load_panel,
+)
 from foresweep.errors import UsageError
-from foresweep.records import Sweep, SweepState
-from foresweep.search.adaptive import begin, search_spaces, write_narrowed
-from foresweep.search.budget import Budget
-from foresweep.search.choosing import SPARE, prepare_all, settle
-from foresweep.search.contamination import cutoffs
-from foresweep.search.costs import Cost, costs_of
-from foresweep.search.crew import Crew, make_engine
-from foresweep.search.engine import Engine
+from foresweep.records import (
+    Run,
+    Sweep,
+    SweepState,
+)
+from foresweep.search.engines.base import Engine
+from foresweep.search.engines.crew import (
+    Crew,
+    make_engine,
+)
 from foresweep.search.events import (
     DataReady,
     Estimated,
+    Event,
     Listener,
     Planned,
     Resumed,
+    SeedsCompared,
     SweepFinished,
+    TrialFinished,
+    TrialSkipped,
 )
-from foresweep.search.finalists import seeds_of_finalists
-from foresweep.search.head import Head, SweepStopped
-from foresweep.search.leaktesting import LeakTests
-from foresweep.search.plan import SweepPlan
-from foresweep.search.proposals import ADAPTIVE, Proposal, load_space, propose
-from foresweep.search.reopen import reopen_for_more
-from foresweep.search.stage import Stage, plan_record, require_writable, set_stage
-from foresweep.search.transfer import transfer_proposals
+from foresweep.search.plan import (
+    SweepPlan,
+    by_hand,
+    plan_of,
+)
+from foresweep.search.propose.adaptive import (
+    begin,
+    search_spaces,
+    write_narrowed,
+)
+from foresweep.search.propose.modes import (
+    ADAPTIVE,
+    Proposal,
+    load_space,
+    propose,
+)
+from foresweep.search.propose.transfer import transfer_proposals
+from foresweep.search.running.costs import (
+    Cost,
+    costs_of,
+)
+from foresweep.search.running.head import (
+    Head,
+    SweepStopped,
+)
+from foresweep.search.running.leaks import LeakTests
+from foresweep.search.running.trials import (
+    Budget,
+    Trials,
+    dead_runs,
+    open_trials,
+    seeds_of_finalists,
+    skip_known,
+)
+from foresweep.search.stage import (
+    SPARE,
+    Stage,
+    cutoffs,
+    plan_record,
+    prepare_all,
+    reopen_for_more,
+    require_writable,
+    set_stage,
+    settle,
+)
 from foresweep.search.trial import Prepared
-from foresweep.search.trials import Trials, dead_runs, open_trials, skip_known
+from foresweep.settings import load_settings
 from foresweep.tracker.tracker import Tracker
 
 ALONE = Crew()
@@ -248,3 +295,85 @@ def _open(stage: Stage, loaded: Loaded, prepared: tuple[Prepared, ...]) -> Sweep
 def _planned(sweep: Sweep, prepared: tuple[Prepared, ...]) -> Planned:
     chosen = tuple(p for p in prepared if not p.refused)
     return Planned(sweep, chosen, tuple(p for p in prepared if p.refused))
+
+
+# The Python face of the search: one call from a script or a notebook.
+
+
+def sweep(
+    plan: SweepPlan,
+    *,
+    db: str | Path | None = None,
+    runs: str | Path | None = None,
+    listen: Listener | None = None,
+    crew: Crew = ALONE,
+) -> Sweep:
+    """Run a sweep and give back its record.
+
+    `db` and `runs` say where results live (default: as the command line does); `listen` is called
+    with every event (search/events.py); `crew` says how many workers there are. Raises what
+    `run_sweep` raises.
+    """
+    places = load_settings(database=db, runs_dir=runs)
+    with Tracker(places.database) as tracker:
+        return run_sweep(
+            plan,
+            tracker=tracker,
+            runs_dir=places.runs_dir,
+            listen=listen or _nobody_listens,
+            crew=crew,
+        )
+
+
+def resume(
+    sweep_id: str = "latest",
+    *,
+    db: str | Path | None = None,
+    runs: str | Path | None = None,
+    listen: Listener | None = None,
+    crew: Crew = ALONE,
+) -> Sweep:
+    """Go on with a sweep on record, or join its other heads. Raises what `resume_sweep` raises."""
+    places = load_settings(database=db, runs_dir=runs)
+    with Tracker(places.database, create=False) as tracker:
+        known = tracker.get_sweep(sweep_id)
+        return resume_sweep(
+            known.sweep_id,
+            plan_of(known),
+            tracker=tracker,
+            runs_dir=places.runs_dir,
+            listen=listen or _nobody_listens,
+            crew=crew,
+        )
+
+
+def train(
+    plan: SweepPlan,
+    hyperparams: Mapping[str, Any],
+    *,
+    db: str | Path | None = None,
+    runs: str | Path | None = None,
+) -> Run:
+    """Train one config of the plan's one model, tracked like any other; the run that came of it.
+
+    Where an equal config was trained before, that run; of several seeds the median one. Raises what
+    `run_sweep` raises.
+    """
+    found: list[Run] = []
+    plan = by_hand(plan, hyperparams)
+    (wanted,) = plan.proposals
+
+    def listen(event: Event) -> None:
+        if isinstance(event, TrialFinished | TrialSkipped):
+            run = event.run if isinstance(event, TrialFinished) else event.earlier
+            if run.model_name == wanted.model:
+                found.append(run)
+        elif isinstance(event, SeedsCompared):
+            found.append(event.chosen)
+
+    sweep(plan, db=db, runs=runs, listen=listen)
+    return found[-1]
+
+
+def _nobody_listens(event: Event) -> None:
+    """The null listener."""

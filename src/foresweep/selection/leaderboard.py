@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from foresweep.metrics import METRICS, split_name
-from foresweep.records import Run, RunState
-from foresweep.selection.seeds import Spread, spread
-from foresweep.tracker.seeds import by_config, median_seed
+from foresweep.metrics import (
+    METRICS,
+    split_name,
+)
+from foresweep.records import (
+    Run,
+    RunState,
+)
+from foresweep.tracker.queries.runs import (
+    by_config,
+    median_seed,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A config's scores over its seeds."""
+
+    num_seeds: int
+    lowest: float
+    highest: float
+
+    @property
+    def width(self) -> float:
+        """Highest less lowest: a lead smaller than this is no lead."""
+        return self.highest - self.lowest
+
+
+def spread(scores: Sequence[float]) -> Spread | None:
+    """None for fewer than two."""
+    if len(scores) < 2:
+        return None
+    return Spread(len(scores), min(scores), max(scores))
+
+
+# The leaderboard: runs scored on the same windows, ranked on val, beside the naive forecast.
+
 
 LAST_VALUE = "last-value"
 SAME = 1e-12
@@ -201,4 +234,23 @@ def equals_last_value(run: Run, part: str, bare: str) -> bool:
     skill = run.score(f"{part}_skill")
     return bool(
         not run.is_baseline and bare in POINT_METRICS and skill is not None and abs(skill) < SAME
+    )
+
+
+# The plausibility alarm: scores too good to be honest are flagged, not celebrated.
+
+
+def implausible(skill: float | None) -> bool:
+    """Is a pct_mae skill against last-value, on the same windows, beyond what anything honest
+    shows on daily prices? None and NaN are not."""
+    return skill is not None and skill > PLAUSIBLE_SKILL
+
+
+def alarm(run_id: str, skill: float | None) -> str | None:
+    """What to say of such a skill; None where it is plausible."""
+    if not implausible(skill):
+        return None
+    return (
+        f"Too good to be true: a skill above {PLAUSIBLE_SKILL} against last-value is not seen on "
+        f"daily prices. Look for a leak before anything else: foresweep doctor --leaks {run_id}"
     )

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from foresweep.stats.bootstrap import Array
+from foresweep.stats.significance import Array
 
 POWER = 0.8
 """Chance at which a skill counts as provable."""

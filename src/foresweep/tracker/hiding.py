@@ -8,8 +8,9 @@ from sqlalchemy import Connection, select, update
 
 from foresweep.errors import TrackerError
 from foresweep.records import Run
-from foresweep.tracker import queries, schema
-from foresweep.tracker.rows import HIDDEN
+from foresweep.tracker.queries import runs as queries
+from foresweep.tracker.storage import schema
+from foresweep.tracker.storage.schema import HIDDEN
 from foresweep.tracker.tracker import Tracker
 
 

@@ -24,12 +24,23 @@ from typing import Any
 from sqlalchemy import Connection, insert, select
 
 from foresweep.data.files import write_bytes_atomic
-from foresweep.errors import ConfigError, TrackerError
-from foresweep.records import Run, RunState
-from foresweep.tracker import queries, schema, writes
-from foresweep.tracker.looks import record_look
-from foresweep.tracker.rows import numbers_of, open_metrics
+from foresweep.errors import (
+    ConfigError,
+    TrackerError,
+)
+from foresweep.records import (
+    Run,
+    RunState,
+)
+from foresweep.tracker.queries import runs as queries
+from foresweep.tracker.sealed import record_look
+from foresweep.tracker.storage import schema
+from foresweep.tracker.storage.schema import (
+    numbers_of,
+    open_metrics,
+)
 from foresweep.tracker.tracker import Tracker
+from foresweep.tracker.writing import runs as writes
 
 FIELDS = (
     *("run_id", "model_name", "timestamp", "hyperparams", "metrics", "checkpoint_path"),

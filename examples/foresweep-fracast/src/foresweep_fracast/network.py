@@ -11,7 +11,7 @@ from fracast._core.model import build_from_cfg
 from torch import Tensor, nn
 
 from foresweep.errors import ModelError
-from foresweep.models.adapters import Layers
+from foresweep.models.training.optimisation import Layers
 
 SMALLEST_SPAN = 1e-5  # the authors': a context that never moves has none
 ONE_LEVEL = {"ratios": [], "mode": "none", "time_rope": False, "level_embed": False}

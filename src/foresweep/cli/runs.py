@@ -1,0 +1,309 @@
+"""`runs`, `impact`, `compare`: ask the database about runs."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from foresweep.cli.options import (
+    Db,
+    Json,
+    Model,
+    SweepId,
+    open_existing,
+)
+from foresweep.errors import (
+    UnknownName,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from foresweep.records import Run
+    from foresweep.tracker.queries.impact import HyperparamImpact
+
+WIDE, ROOMY = 130, 100
+"""Columns of a terminal from which `runs` shows config and sweep; model and training time."""
+Where = Annotated[
+    str | None,
+    typer.Option(
+        help='An expression: "lr < 1e-4 and val_skill > 0"; see docs/tracker.md.',
+        metavar="EXPRESSION",
+    ),
+]
+
+
+def runs(
+    model: Model = None,
+    state: Annotated[
+        str | None, typer.Option(help="complete, failed, pruned, running, lost or cancelled.")
+    ] = None,
+    sweep: Annotated[str | None, typer.Option(help="Only this sweep; 'latest' too.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Only with this tag; repeatable.")] = None,
+    where: Where = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            help="A score, hyperparameter or field; KEY:desc turns it round.", metavar="KEY"
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(help="How many; newest first unless --sort.", min=1)] = 50,
+    as_json: Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, every value.")] = False,
+    db: Db = None,
+) -> None:
+    """List runs: newest first, or sorted and filtered by anything on record."""
+    if as_json and as_csv:
+        raise UsageError("--json and --csv are two forms of one answer; give one")
+    _check_state(state)
+    with open_existing(db) as tracker:
+        sweep_id = tracker.get_sweep(sweep).sweep_id if sweep else None
+        found = tracker.get_runs(
+            model_name=model,
+            state=state,
+            sweep_id=sweep_id,
+            tags=tag or (),
+            where=where,
+            sort=sort,
+            limit=limit,
+        )
+    found = found if sort else found[::-1]
+    if as_json:
+        typer.echo(json.dumps([run_json(r) for r in found], indent=2))
+    elif as_csv:
+        _write_csv(found)
+    else:
+        _draw_runs(found, sort)
+
+
+def _check_state(state: str | None) -> None:
+    """Raises UnknownName with the nearest."""
+    from foresweep.records import RunState
+
+    known = [s.value for s in RunState]
+    if state is not None and state not in known:
+        raise UnknownName("state", state, known)
+
+
+def _draw_runs(found: Sequence[Run], sort: str | None) -> None:
+    from foresweep.cli.tables import (
+        console,
+        number,
+        percent,
+        plain_table,
+        seconds,
+    )
+
+    key = (sort or "").partition(":")[0].strip()
+    extra = [key] if any(key in r.hyperparams or key in r.metrics for r in found) else []
+    extra = [] if extra and key in ("val_pct_mae", "val_skill") else extra
+    out = console()
+    wide, roomy = out.width >= WIDE, out.width >= ROOMY
+    named = not roomy and all(r.run_id.startswith(r.model_name) for r in found)
+    headings = ["run", *([] if named else ["model"]), "state", *(["config"] if wide else [])]
+    headings += [
+        *(f">{k}" for k in extra),
+        ">val_pct_mae",
+        ">skill",
+        *([">training"] if roomy else []),
+    ]
+    table = plain_table(*headings, *(["sweep"] if wide else []))
+    for run in found:
+        cells = [run.run_id, *([] if named else [run.model_name]), run.state.value]
+        cells += [run.source] if wide else []
+        cells += [_shown(run.hyperparams.get(k, run.metrics.get(k))) for k in extra]
+        cells += [number(run.score("val_pct_mae")), percent(run.score("val_skill"), 2)]
+        cells += [seconds(run.training_time_seconds)] if roomy else []
+        table.add_row(*cells, *([run.sweep_id or "by hand"] if wide else []))
+    ids = table.columns[0]  # is copied into the next command, so it stays in one piece
+    ids.no_wrap, ids.min_width = True, max((len(r.run_id) for r in found), default=0)
+    out.print(table)
+
+
+def _shown(value: Any) -> str:
+    """A value in a cell: numbers short, nothing as a dash."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    """A run as plain JSON; no test score, a failed score null."""
+    plain = dataclasses.asdict(run)
+    plain["metrics"] = run.json_metrics
+    return json.loads(json.dumps(plain, default=str))  # type: ignore[no-any-return]
+
+
+def _write_csv(found: Sequence[Run]) -> None:
+    """One line a run: its own fields, then every hyperparameter and score that one of them has."""
+    fixed = (
+        *("run_id", "model_name", "state", "sweep_id", "trial_number", "seed", "created_at"),
+        *("training_time_seconds", "source", "checkpoint_path", "git_commit", "notes"),
+    )
+    hyperparams = list(dict.fromkeys(n for r in found for n in r.hyperparams))
+    metrics = list(dict.fromkeys(n for r in found for n in r.metrics))
+    out = csv.writer(sys.stdout, lineterminator="\n")
+    out.writerow([*fixed, "tags", *(f"hp.{n}" for n in hyperparams), *metrics])
+    for run in found:
+        plain = run_json(run)
+        values = [plain[n] for n in fixed] + [" ".join(run.tags)]
+        values += [_cell(plain["hyperparams"].get(n)) for n in hyperparams]
+        out.writerow(values + [plain["metrics"].get(n) for n in metrics])
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list | dict | bool) else value
+
+
+def impact(
+    model: Annotated[str, typer.Option("--model", "-m", help="Whose: one model, by name.")],
+    hyperparam: Annotated[
+        str | None,
+        typer.Argument(help="A hyperparameter, by name. Default: how much each mattered."),
+    ] = None,
+    metric: Annotated[str, typer.Option(help="Which score; never test_....")] = "val_pct_mae",
+    sweep: SweepId = None,
+    as_json: Json = False,
+    db: Db = None,
+) -> None:
+    """What a hyperparameter did to a score: runs, mean and spread by value, and a rank.
+
+    Without a name: the importance of every one that varied (PED-ANOVA), each held against the
+    largest that comes by chance, with a warning where runs are too few to say.
+    """
+    if hyperparam is None:
+        _importance(model, metric, sweep, as_json, db)
+        return
+    with open_existing(db) as tracker:
+        found = tracker.summarise_hyperparam(model, hyperparam, metric, sweep_id=sweep)
+    if as_json:
+        plain = dataclasses.asdict(found)
+        for line, value in zip(plain["values"], found.values, strict=True):
+            line["label"] = value.label
+        typer.echo(json.dumps(plain, indent=2))
+    else:
+        _draw_impact(found)
+
+
+def _importance(model: str, metric: str, sweep: str | None, as_json: bool, db: str | None) -> None:
+    from foresweep.cli.tables import (
+        console,
+        number,
+        plain_table,
+    )
+    from foresweep.records import is_sealed
+    from foresweep.search.propose.focus import importance
+
+    if is_sealed(metric):
+        raise UsageError(f"--metric {metric}: nothing is learnt from test; use val_... or tune_...")
+    with open_existing(db) as tracker:
+        runs = tracker.get_runs(model, state="complete")
+        asked = None if sweep is None else tracker.get_sweep(sweep).fingerprints.get("val", "")
+    cells = asked if asked is not None else (runs[-1].fingerprint if runs else "")
+    found = importance([r for r in runs if r.fingerprint == cells], metric)
+    if as_json:
+        typer.echo(json.dumps({**dataclasses.asdict(found), "warning": found.warning}, indent=2))
+        return
+    table = plain_table("hyperparameter", ">values", ">share", ">p")
+    for w in found.weights:
+        table.add_row(w.hyperparam, str(w.num_values), number(w.share, 2), number(w.pvalue, 2))
+    out = console()
+    out.print(table)
+    out.print(
+        f"Shares of importance for {found.metric} over {found.num_runs} runs of {found.model_name} "
+        f"on the same windows. p: how often some hyperparameter looks as important by chance.",
+        soft_wrap=True,
+    )
+    if found.warning:
+        out.print(found.warning, style="yellow", soft_wrap=True)
+
+
+def _draw_impact(found: HyperparamImpact) -> None:
+    from foresweep.cli.tables import (
+        console,
+        number,
+        plain_table,
+    )
+
+    table = plain_table(found.hyperparam, ">runs", f">mean {found.metric}", ">sd", ">min", ">max")
+    for v in found.values:
+        numbers = (number(x, 4) for x in (v.mean, v.spread, v.lowest, v.highest))
+        table.add_row(v.label, str(v.count), *numbers)
+    out = console()
+    out.print(table)
+    if found.count < 2:
+        out.print(f"{found.count} complete runs of {found.model_name} have it and {found.metric}.")
+    elif found.rank_correlation is not None:
+        out.print(
+            f"Rank correlation with {found.metric} (Spearman): {found.rank_correlation:+.2f} "
+            f"over {found.count} runs; other hyperparameters vary along."
+        )
+
+
+def compare(
+    run: Annotated[list[str], typer.Argument(help="Two or more runs, by id or its beginning.")],
+    as_json: Json = False,
+    db: Db = None,
+) -> None:
+    """Runs side by side: the hyperparameters that differ, and every score."""
+    if len(run) < 2:
+        raise UsageError("compare needs two runs or more: foresweep compare RUN RUN")
+    with open_existing(db) as tracker:
+        found = [tracker.get_run(one) for one in run]
+    if as_json:
+        typer.echo(json.dumps(_comparison(found), indent=2))
+    else:
+        _draw_comparison(found)
+
+
+def _comparison(found: Sequence[Run]) -> dict[str, Any]:
+    plain = [run_json(r) for r in found]
+    return {
+        "runs": [r.run_id for r in found],
+        "same_windows": same_windows(found),
+        "hyperparams": {n: [p["hyperparams"].get(n) for p in plain] for n in differing(found)},
+        "metrics": {n: [p["metrics"].get(n) for p in plain] for n in scored(found)},
+    }
+
+
+def differing(found: Sequence[Run]) -> list[str]:
+    """Hyperparameters that are not the same in all runs."""
+    names = dict.fromkeys(n for r in found for n in r.hyperparams)
+    return [n for n in names if len({json.dumps(r.hyperparams.get(n)) for r in found}) > 1]
+
+
+def scored(found: Sequence[Run]) -> list[str]:
+    """Every score that one of the runs has, by name."""
+    return sorted({n for r in found for n in r.metrics})
+
+
+def same_windows(found: Sequence[Run]) -> bool:
+    """Were their val scores computed on the same windows by the same rules?"""
+    return len({r.fingerprint for r in found}) == 1 and bool(found[0].fingerprint)
+
+
+def _draw_comparison(found: Sequence[Run]) -> None:
+    from foresweep.cli.tables import (
+        console,
+        plain_table,
+    )
+
+    out = console()
+    table = plain_table("", *(r.run_id for r in found))
+    for name in ("model_name", "state", "source", "seed", "training_time_seconds"):
+        table.add_row(name, *(_shown(getattr(r, name)) for r in found))
+    for name in differing(found):
+        table.add_row(name, *(_shown(r.hyperparams.get(name)) for r in found), style="cyan")
+    for name in scored(found):
+        table.add_row(name, *(_shown(r.metrics.get(name)) for r in found))
+    out.print(table)
+    if not same_windows(found):
+        known = all(r.fingerprint for r in found)
+        doubt = "are not the same" if known else "are not known to be the same"
+        out.print(f"Their windows {doubt}: the scores cannot be compared.", style="yellow")

@@ -1,0 +1,1 @@
+"""Raw bars in, a checked panel and its findings out."""

@@ -1,0 +1,387 @@
+"""The gate at work: every item through the rules, then the rules that need them all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from foresweep.data.gate import actions as act
+from foresweep.data.gate import rules
+from foresweep.data.gate.report import (
+    Finding,
+    QualityReport,
+    first_lines,
+    found,
+)
+from foresweep.data.panel import (
+    CLOSE,
+    COLUMNS,
+    OPEN,
+    VOLUME,
+    Array,
+    IntArray,
+    calendar_groups,
+    keeps_weekends,
+)
+from foresweep.data.reading.columns import (
+    Fault,
+    RawItem,
+    Times,
+)
+from foresweep.errors import DataError
+
+SHOWN = 10
+"""Findings of one rule shown for one item; the rest are counted in one more."""
+LONELY_SHARE = 0.1
+"""A bar is lonely where fewer than this share of the live items (at least five) have one."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inspected:
+    """One item after its own rules."""
+
+    item: str
+    file: str
+    times: Times  # [m]
+    values: Array  # [m, 5] masked rows are NaN
+    lines: IntArray  # [m] for findings of the panel's rules
+    daily: bool
+    findings: tuple[Finding, ...]
+
+    @property
+    def dropped(self) -> bool:
+        return any(f.severity == "error" for f in self.findings)
+
+
+def inspect(raw: RawItem, actions: Sequence[act.Action] = ()) -> Inspected:
+    """An item through every rule that needs no other item."""
+    findings = [f for fault in raw.faults for f in _told(raw, fault)]
+    ordered = rules.in_order(raw)
+    findings += [f for fault in ordered.faults for f in _told(raw, fault)]
+    values = raw.values[ordered.rows].copy()
+    if not ordered.fatal:
+        faults = _mask(raw, ordered, values, actions)
+        shifted = [Fault(f.rule, f.message, ordered.rows[f.rows], f.said) for f in faults]
+        findings += [f for fault in shifted for f in _told(raw, fault)]
+        findings += _item_findings(raw, ordered, values, actions)
+    lines = raw.line[ordered.rows]
+    file = raw.files[0]
+    return Inspected(raw.item, file, ordered.times, values, lines, ordered.daily, tuple(findings))
+
+
+def _told(raw: RawItem, fault: Fault) -> list[Finding]:
+    """A fault as findings: one a row, at most SHOWN and one that counts the rest."""
+    if not len(fault.rows):
+        return [found(fault.rule, fault.message, file=raw.files[0], item=raw.item)]
+    told = []
+    for k, row in enumerate(fault.rows[:SHOWN]):
+        message = fault.message.format(fault.said[k] if len(fault.said) else "")
+        file = raw.files[raw.file[row]]
+        line = int(raw.line[row])
+        told.append(found(fault.rule, message, file=file, item=raw.item, row=line))
+    more = len(fault.rows) - SHOWN
+    if more > 0:
+        told.append(found(fault.rule, f"and {more} more rows", file=raw.files[0], item=raw.item))
+    return told
+
+
+def _mask(
+    raw: RawItem, ordered: rules.Ordered, values: Array, actions: Sequence[act.Action]
+) -> list[Fault]:
+    """Mask bad rows of `values` in place and bring them to today's terms; say which and why."""
+    known = np.zeros(len(raw.line), dtype=bool)
+    for fault in raw.faults:
+        known[fault.rows] = True
+    bad = known[ordered.rows]
+    faults = rules.broken_rows(values, bad)
+    for fault in faults:
+        bad[fault.rows] = True
+    if raw.has_volume:
+        faults += _volume_faults(values, bad)
+    values[bad] = np.nan
+    adjusted = None if raw.adjusted is None else raw.adjusted[ordered.rows]
+    if adjusted is not None:
+        values[:] = act.adjust_by_close(values, adjusted)
+        faults += _masked_now(values, bad)
+    else:
+        values[:] = act.adjust_by_actions(values, ordered.times, actions)
+    whole = np.flatnonzero(np.isfinite(values).all(axis=1))
+    flips = rules.flips(values[whole])
+    if flips:
+        rows = whole[[row for row, _ in flips]]
+        said = [f"{ratio:.3g} times its neighbours" for _, ratio in flips]
+        faults.append(Fault("price_flip", "{}", rows, said))
+        values[rows] = np.nan
+    return faults
+
+
+def _volume_faults(values: Array, bad: rules.Flags) -> list[Fault]:
+    """Good rows without a volume, now bad, or, where there are many, volume set aside for the
+    whole item."""
+    rows = rules.bad_volumes(values[:, VOLUME])
+    rows = rows[~bad[rows]]
+    if not len(rows):
+        return []
+    if rules.too_many(len(rows), len(values)):
+        values[:, VOLUME] = 0.0
+        return [Fault("patchy_volume", f"{len(rows)} of {len(values)} volumes are missing")]
+    bad[rows] = True
+    said = [f"volume {values[r, VOLUME]:g}" for r in rows]
+    return [Fault("missing_volume", "{}", rows, said)]
+
+
+def _masked_now(values: Array, before: rules.Flags) -> list[Fault]:
+    rows = np.flatnonzero(~np.isfinite(values[:, CLOSE]) & ~before)
+    return [Fault("missing_adjusted", "no adjusted close", rows)] if len(rows) else []
+
+
+def _item_findings(
+    raw: RawItem, ordered: rules.Ordered, values: Array, actions: Sequence[act.Action]
+) -> list[Finding]:
+    """The rules that drop an item or raise a doubt about it."""
+    whole = np.isfinite(values).all(axis=1)
+    bars, times, rows = values[whole], ordered.times[whole], ordered.rows[whole]
+    num_rows = len(values) + ordered.num_left_out
+    num_bad = num_rows - len(bars)
+
+    def say(rule: str, message: str, at: int | None = None) -> Finding:
+        file = raw.files[0] if at is None else raw.files[raw.file[rows[at]]]
+        line = None if at is None else int(raw.line[rows[at]])
+        return found(rule, message, file=file, item=raw.item, row=line)
+
+    findings = []
+    if rules.too_many(num_bad, num_rows):
+        share = 100 * num_bad / num_rows
+        findings.append(say("too_many_bad_rows", f"{num_bad} of {num_rows} rows ({share:.1f} %)"))
+    if len(bars) < rules.MIN_ROWS:
+        message = f"{len(bars)} whole rows, at least {rules.MIN_ROWS} are needed"
+        return [*findings, say("too_short", message)]
+    stale = rules.stale_from(bars[:, CLOSE])
+    if stale is not None:
+        first, length = stale
+        message = f"close {bars[first, CLOSE]:g} stands still for {length} bars"
+        findings.append(say("stale", f"{message} from {rules.show_time(times[first])}", first))
+    change = rules.frequency_change(times)
+    if change is not None:
+        row, before, after = change
+        message = f"bars {before:.3g} days apart, then {after:.3g}"
+        findings.append(say("mixed_frequency", message, row))
+    signs = rules.synthetic_signs(bars)
+    findings += [say("synthetic", sign) for sign in signs]
+    for rule, message, at in _jumps(raw, rows, times, bars, actions):
+        findings.append(say(rule, message, at))
+    return findings
+
+
+def _jumps(
+    raw: RawItem, rows: IntArray, times: Times, bars: Array, actions: Sequence[act.Action]
+) -> list[tuple[str, str, int | None]]:
+    """(rule, message, row) of split-like jumps that nothing explains, and of false actions."""
+    told: list[tuple[str, str, int | None]] = []
+    explains = raw.adjusted is not None and act.tells_of_splits(raw.values[:, CLOSE], raw.adjusted)
+    if raw.adjusted is None:
+        for action in act.contradicted(raw.values[rows, CLOSE], times, actions):
+            day = rules.show_time(action.date)
+            told.append(
+                ("action_contradicted", f"ratio {action.ratio:g} on {day}: no such jump", None)
+            )
+    rule = "large_jump" if explains or keeps_weekends(times) else "split_jump"
+    jumps = act.split_like_jumps(bars[:, OPEN], bars[:, CLOSE])
+    for jump in act.unexplained(jumps, times, actions):
+        day = rules.show_time(times[jump.row])
+        message = (
+            f"{day}: the price is {jump.move:.3g} times the day before, like a {jump.split} split"
+        )
+        if rule == "split_jump":
+            message += f"; give adjusted closes or an actions file ({raw.item},{day[:10]},ratio)"
+        told.append((rule, message, jump.row))
+    return told
+
+
+def check(
+    raws: Sequence[RawItem],
+    *,
+    source: str,
+    actions: act.Actions | None = None,
+    findings: Sequence[Finding] = (),
+) -> tuple[pl.DataFrame, QualityReport]:
+    """(long frame of what passed, with masked rows as NaN; report) of every item through the gate.
+
+    `findings` are those of files that could not be read. Raises DataError, naming the first
+    findings, when nothing usable is left.
+    """
+    listed = actions or {}
+    inspected = [inspect(raw, listed.get(raw.item, ())) for raw in raws]
+    told = [*findings, *(f for i in inspected for f in i.findings)]
+    told += _unused_actions(listed, inspected, source)
+    kept = [i for i in inspected if not i.dropped]
+    strange = _other_rhythm(kept)
+    told += strange
+    kept = [i for i in kept if i.item not in {f.item for f in strange}]
+    if not kept:
+        raise DataError(f"{source}: no usable item; {first_lines(told)}")
+    kept, lonely = _without_lonely_bars(kept)
+    told += lonely
+    told += missing_sessions(kept, source)
+    told += _survivorship(kept, source)
+    frame = pl.concat([_frame(i) for i in kept])
+    num_masked = int(frame["close"].is_nan().sum())
+    names = tuple(i.item for i in kept)
+    unread = [f.item or f.file for f in findings if f.severity == "error"]
+    dropped = tuple(sorted({*unread, *(i.item for i in inspected if i.item not in names)}))
+    report = QualityReport(source, tuple(told), names, dropped, len(frame), num_masked)
+    return frame, report
+
+
+def _frame(item: Inspected) -> pl.DataFrame:
+    columns = {c: item.values[:, k] for k, c in enumerate(COLUMNS)}
+    name = pl.Series("item_id", [item.item]).new_from_index(0, len(item.times))
+    return pl.DataFrame({"item_id": name, "timestamp": item.times} | columns)
+
+
+def _unused_actions(
+    actions: act.Actions, inspected: Sequence[Inspected], source: str
+) -> list[Finding]:
+    spans = {i.item: (i.times[0], i.times[-1]) for i in inspected if len(i.times)}
+    told = []
+    for item, listed in actions.items():
+        for action in listed:
+            day = rules.show_time(action.date)
+            if item not in spans:
+                message = f"actions for {item}, which is not in the data"
+            elif not spans[item][0] < action.date <= spans[item][1]:
+                message = f"action of {item} on {day} lies outside its bars"
+            else:
+                continue
+            told.append(found("unused_action", message, file=source, item=item))
+    return told
+
+
+def _other_rhythm(items: Sequence[Inspected]) -> list[Finding]:
+    """Items whose bars have another rhythm than those of most."""
+    steps = {i.item: rules.usual_step(i.times) for i in items}
+    if len(steps) < 2:
+        return []
+    usual = float(np.median(list(steps.values())))
+    usual = min(steps.values(), key=lambda s: abs(np.log(s / usual)))
+    day = rules.DAY.astype(int)
+    return [
+        found(
+            "mixed_frequency",
+            f"bars {steps[i.item] / day:.3g} days apart, those of most items {usual / day:.3g}",
+            file=i.file,
+            item=i.item,
+        )
+        for i in items
+        if not 1 / 1.8 < steps[i.item] / usual < 1.8
+    ]
+
+
+def _without_lonely_bars(
+    items: Sequence[Inspected],
+) -> tuple[list[Inspected], list[Finding]]:
+    """Take out bars at times when next to no other item of the same calendar has one: each would
+    be a gap in all the others."""
+    kept, told = [], []
+    groups = calendar_groups([i.times for i in items])
+    shares = {
+        group: _presence([i for i, g in zip(items, groups, strict=True) if g == group])
+        for group in sorted(set(groups))
+    }
+    for i, group in zip(items, groups, strict=True):
+        timeline, share = shares[group]
+        alone = np.flatnonzero(share[np.searchsorted(timeline, i.times)] < LONELY_SHARE)
+        for k in alone[:SHOWN]:
+            message = f"next to no other item has a bar at {rules.show_time(i.times[k])}"
+            told.append(found("lonely_bar", message, file=i.file, item=i.item, row=int(i.lines[k])))
+        if len(alone) > SHOWN:
+            message = f"and {len(alone) - SHOWN} more rows"
+            told.append(found("lonely_bar", message, file=i.file, item=i.item))
+        stay = np.setdiff1d(np.arange(len(i.times)), alone)
+        kept.append(_rows_of(i, stay) if len(alone) else i)
+    return kept, told
+
+
+def _rows_of(item: Inspected, rows: IntArray) -> Inspected:
+    return Inspected(
+        item.item,
+        item.file,
+        item.times[rows],
+        item.values[rows],
+        item.lines[rows],
+        item.daily,
+        item.findings,
+    )
+
+
+def _presence(items: Sequence[Inspected]) -> tuple[Times, Array]:
+    """(timeline, share of the live items that have a bar; 1 where fewer than five live)."""
+    timeline = np.unique(np.concatenate([i.times for i in items]))
+    live, here = np.zeros(len(timeline) + 1), np.zeros(len(timeline))
+    for i in items:
+        at = np.searchsorted(timeline, i.times)
+        live[at[0]] += 1
+        live[at[-1] + 1] -= 1
+        here[at] += 1
+    num_live = np.cumsum(live)[:-1]
+    return timeline, np.where(num_live >= 5, here / np.maximum(num_live, 1), 1.0)
+
+
+def missing_sessions(items: Sequence[Inspected], source: str) -> list[Finding]:
+    """Sessions of the New York exchange without bars, where the daily items keep its calendar
+    (at least 98 % of their dates are its sessions): one finding for those that all items miss,
+    one for each item that misses more."""
+    stocks = [i for i in items if i.daily and not keeps_weekends(i.times)]
+    if not stocks or rules.usual_step(stocks[0].times) > 1.5 * rules.DAY.astype(int):
+        return []
+    dates = np.unique(np.concatenate([i.times for i in stocks])).astype("datetime64[D]")
+    sessions = _exchange_sessions(dates[0], dates[-1])
+    if np.isin(dates, sessions).mean() < 0.98:
+        return []
+    told = []
+    nobody = sessions[~np.isin(sessions, dates)]
+    if len(nobody):
+        message = f"no item has {_some(nobody)} of the exchange XNYS"
+        told.append(found("missing_session", message, file=source, item=None))
+    for i in stocks:
+        own = i.times.astype("datetime64[D]")
+        lived = sessions[(sessions > own[0]) & (sessions < own[-1])]
+        gone = np.setdiff1d(lived[~np.isin(lived, own)], nobody)
+        if len(gone):
+            message = f"no bar on {_some(gone)} of the exchange XNYS"
+            told.append(found("missing_session", message, file=i.file, item=i.item))
+    return told
+
+
+def _some(dates: Times) -> str:
+    shown = ", ".join(str(d) for d in dates[:3])
+    more = f" and {len(dates) - 3} more" if len(dates) > 3 else ""
+    return f"{len(dates)} session{'s' if len(dates) > 1 else ''} ({shown}{more})"
+
+
+def _exchange_sessions(first: np.datetime64, last: np.datetime64) -> Times:
+    """[S] dates of the New York Stock Exchange's sessions, both ends included."""
+    import exchange_calendars
+
+    week = np.timedelta64(7, "D")
+    calendar = exchange_calendars.get_calendar(
+        "XNYS", start=str(first - week), end=str(last + week)
+    )
+    sessions = calendar.sessions.to_numpy().astype("datetime64[D]")
+    within: Times = sessions[(sessions >= first) & (sessions <= last)]
+    return within
+
+
+def _survivorship(items: Sequence[Inspected], source: str) -> list[Finding]:
+    """Does every item live to the panel's end (its last 1 % of times)?"""
+    if len(items) < 5:
+        return []
+    timeline = np.unique(np.concatenate([i.times for i in items]))
+    nearly = timeline[-1 - len(timeline) // 100]
+    if any(i.times[-1] < nearly for i in items):
+        return []
+    message = f"all {len(items)} items live to the end: only survivors were chosen"
+    return [found("survivorship", message, file=source, item=None)]

@@ -1,0 +1,1 @@
+"""Any file of prices, read into raw bars."""

@@ -1,1 +1,0 @@
-"""From a chosen checkpoint to a forecast in use."""

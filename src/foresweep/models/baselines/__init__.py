@@ -1,0 +1,1 @@
+"""Forecasts without weights that every model has to beat."""

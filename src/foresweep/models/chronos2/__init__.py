@@ -1,0 +1,1 @@
+"""Chronos-2 behind the door of all models."""

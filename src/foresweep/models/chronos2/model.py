@@ -1,0 +1,316 @@
+"""Chronos-2 (Ansari et al. 2025, arXiv 2510.15821) behind the door of all models.
+
+Trained by our one loop with the authors' network and loss, from scratch or from their weights. The
+channels of a window (the returns of every lead, and bars as past-only covariates) are mixed by
+group attention; windows never see each other. `chronos` and torch are loaded when first needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from foresweep.data.windows import (
+    Context,
+    TrainWindows,
+)
+from foresweep.errors import (
+    CheckpointError,
+    ForecastError,
+    MissingExtra,
+)
+from foresweep.models.base import (
+    Array,
+    Checkpoint,
+    Facts,
+    Forecast,
+    Levels,
+    Predictor,
+    Reporter,
+    Resources,
+    Scorer,
+)
+from foresweep.models.checkpoint import (
+    WEIGHTS,
+    read_weights,
+    write_checkpoint,
+)
+from foresweep.models.chronos2.config import (
+    Chronos2Config,
+    hash_of_weights,
+    read_core,
+    resolve,
+    weights_folder,
+)
+from foresweep.models.config import (
+    as_dict,
+    make_config,
+)
+from foresweep.models.representation import (
+    Representation,
+    by_length,
+)
+from foresweep.models.training.augmentation import Sampler
+from foresweep.models.training.loop import (
+    clear_states,
+    fit,
+    inference,
+    seeded,
+)
+from foresweep.models.training.optimisation import (
+    Adapted,
+    no_norm_or_bias,
+    recompute,
+    tune,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from foresweep.models.chronos2.network import Chronos2Model
+
+
+class Chronos2:
+    """The family. Raises MissingExtra where its packages are not installed."""
+
+    name: ClassVar[str] = "chronos2"
+    Config: ClassVar[type[Any]] = Chronos2Config
+
+    def __init__(self) -> None:
+        for package in ("torch", "chronos", "peft"):
+            if find_spec(package) is None:
+                raise MissingExtra(package, "models")
+
+    def resolve(self, config: Chronos2Config, facts: Facts) -> Chronos2Config:
+        """Raises ConfigError for contradictions, WeightsNotFound."""
+        return resolve(config, facts)
+
+    def weights_hash(self, config: Chronos2Config) -> str:
+        """sha256 over the network's config and its weights. Raises WeightsNotFound."""
+        if config.pretrained is None:
+            return ""
+        return hash_of_weights(weights_folder(config.pretrained))
+
+    def train(
+        self,
+        train: TrainWindows,
+        config: Chronos2Config,
+        resources: Resources,
+        *,
+        seed: int,
+        horizon: int,
+        score: Scorer,
+        report: Reporter,
+        out: Path,
+        resume: Path | None = None,
+    ) -> Checkpoint:
+        """Raises TrainingDiverged, NotEnoughData, WeightsNotFound; lets TrialPruned pass."""
+        from foresweep.models.chronos2 import network as net
+
+        with seeded(seed, resources):
+            learner = start(train, config, resources, horizon=horizon)
+        fitted = fit(
+            learner,
+            config,
+            resources,
+            seed=seed,
+            report=report,
+            score=score,
+            out=out,
+            resume=resume,
+            decays=no_norm_or_bias,
+        )
+        checkpoint = write_checkpoint(
+            out,
+            model=self.name,
+            config=as_dict(config),
+            weights=net.weights_of(learner.adapted.merged()),
+            card={"network": learner.core, "horizon": horizon, "fitted": asdict(fitted)},
+        )
+        clear_states(out)
+        return checkpoint
+
+    def load(self, checkpoint: Checkpoint, resources: Resources) -> Predictor:
+        """Raises CheckpointError where the card does not describe the network, ModelError where
+        the weights do not fit it."""
+        from foresweep.models.chronos2 import network as net
+
+        if not {"network", "horizon"} <= set(checkpoint.card):
+            raise CheckpointError(f"{checkpoint.path}: the card describes no Chronos-2 network")
+        config = make_config(Chronos2Config, checkpoint.config, model=self.name)
+        with seeded(0, resources):
+            network = net.build(checkpoint.card["network"])
+        net.fill(network, read_weights(checkpoint), where=str(checkpoint.path))
+        network.to(resources.device).eval()
+        view = view_of(config, checkpoint.card["horizon"])
+        return Chronos2Predictor(network, config, view, resources)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chronos2Predictor:
+    """A network, and what leads from prices to prices around it."""
+
+    network: Chronos2Model
+    config: Chronos2Config  # resolved
+    view: Representation
+    resources: Resources
+
+    @property
+    def context_length(self) -> int:
+        return self.config.context_length
+
+    def predict(self, context: Context, *, horizon: int, levels: Levels, seed: int) -> Forecast:
+        """Price quantiles from the network's own levels, linear between them.
+
+        Nothing is drawn: `seed` changes nothing. Raises ForecastError for a horizon beyond the
+        trained one, levels beyond the network's, and windows of fewer than two bars.
+        """
+        moves = np.empty((len(context), len(self.view.leads), len(levels)))
+        seen = context.last(self.context_length)
+        with seeded(seed, self.resources), inference(self.network, self.resources):
+            for index, bars in by_length(seen, lambda n: n, batch=self.resources.inference_batch):
+                moves[index] = self._moves(bars, levels)
+        return self.view.forecast(moves, context.last_close, horizon, levels)
+
+    def _moves(self, bars: Array, levels: Levels) -> Array:
+        """[n, L, Q] quantiles of the moves that follow bars [n, R, F]."""
+        import torch
+
+        from foresweep.models.chronos2 import network as net
+
+        channels, scale = encode(self.view, bars, bars.shape[1])
+        asked = torch.from_numpy(channels).float().to(self.resources.device)
+        length = self.config.prediction_length or self.view.horizon
+        found = net.quantiles(self.network, asked, length).double().cpu().numpy()
+        known = tuple(self.network.chronos_config.quantiles)
+        moves = self.view.moves_of_quantiles(found, scale, known)
+        return at_levels(moves, known, levels)
+
+
+@dataclass(slots=True, eq=False)
+class Chronos2Learner:
+    """What the training loop asks of Chronos-2."""
+
+    module: nn.Module
+    adapted: Adapted  # the same network, and the adapters that hang in it
+    core: Mapping[str, Any]  # config.json of the network
+    sampler: Sampler | None  # None where nothing is trained
+    config: Chronos2Config
+    view: Representation
+    resources: Resources
+
+    def draw(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
+        """`size` windows, evenly from all: context [size, V, C] and labels [size, V, L]."""
+        assert self.sampler is not None, "nothing is drawn where nothing is trained"
+        return self.windows(self.sampler.draw(rng, size).bars)
+
+    def windows(self, bars: Array) -> tuple[Tensor, Tensor]:
+        """Context and labels of bars [B, C + L, F]; covariates have no labels."""
+        import torch
+
+        seen = self.config.context_length
+        channels, _ = encode(self.view, bars, seen)
+        both = torch.from_numpy(channels).float()
+        labels = both[..., seen:].clone()
+        labels[:, self.view.num_targets :] = torch.nan
+        return both[..., :seen], labels
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """The authors' loss: `chronos2_network.loss`."""
+        from foresweep.models.chronos2 import network as net
+
+        return net.loss(self.module, *batch)
+
+    def predictor(self) -> Chronos2Predictor:
+        return Chronos2Predictor(self.adapted.network, self.config, self.view, self.resources)
+
+
+def start(
+    train: TrainWindows, config: Chronos2Config, resources: Resources, *, horizon: int
+) -> Chronos2Learner:
+    """A learner before its first step, for a resolved config; weights from scratch are drawn from
+    torch's random state. Raises NotEnoughData, WeightsNotFound."""
+    from foresweep.models.chronos2 import network as net
+
+    length = config.prediction_length or horizon
+    core = _core(config, length)
+    network = net.build(core)
+    if config.pretrained is not None:
+        file = weights_folder(config.pretrained) / WEIGHTS
+        net.fill(network, net.read_weights(file), where=str(file))
+    sampler = None
+    if config.finetune != "none":
+        sampler = Sampler(train, config.context_length, length, config)
+    adapted = tune(network, config, net.layers(core["num_layers"]))
+    if resources.gradient_checkpointing:
+        recompute(network.encoder.block)
+    view = view_of(config, horizon)
+    return Chronos2Learner(network, adapted, core, sampler, config, view, resources)
+
+
+def view_of(config: Chronos2Config, horizon: int) -> Representation:
+    """What a network of this config sees and says."""
+    return Representation(config.target, config.covariates, horizon, config.scaling)
+
+
+def _core(config: Chronos2Config, length: int) -> dict[str, Any]:
+    """config.json of the network that a resolved config asks for."""
+    from foresweep.models.chronos2 import network as net
+
+    lengths = {"context_length": config.context_length, "label_length": length}
+    if config.pretrained is not None:
+        core = read_core(weights_folder(config.pretrained))
+        dropout = core["dropout_rate"] if config.dropout is None else config.dropout
+        return net.widened(core, dropout=dropout, **lengths)
+    return net.core_config(
+        patch_size=config.patch_size or 0,
+        d_model=config.d_model or 0,
+        d_ff=config.d_ff or 0,
+        num_layers=config.num_layers or 0,
+        num_heads=config.num_heads or 0,
+        dropout=config.dropout or 0.0,
+        **lengths,
+    )
+
+
+def encode(view: Representation, bars: Array, num_context: int) -> tuple[Array, Array]:
+    """Channels [N, V, R] of bars [N, R, F] and their scale [N].
+
+    A return that would reach back before the first bar is NaN, which the network knows as missing,
+    unless that would leave less than it takes: then it reaches back to the first bar.
+    """
+    encoded = view.encode(bars, num_context)
+    channels = encoded.channels
+    for channel, lag in enumerate(_lags(view)):
+        if num_context >= 2 * lag:
+            channels[:, channel, :lag] = np.nan
+    return channels, encoded.scale
+
+
+def _lags(view: Representation) -> tuple[int, ...]:
+    """Bars that each channel reaches back."""
+    targets = {"overlapping": view.leads, "return": (1,), "price": (0,)}[view.target]
+    return (*targets, *[1] * (view.num_channels - view.num_targets))
+
+
+def at_levels(values: Array, known: Levels, levels: Levels) -> Array:
+    """[..., Q] from values [..., K] at the rising levels `known`, linear between two of them.
+
+    Raises ForecastError for a level that lies outside.
+    """
+    outside = [q for q in levels if not known[0] <= q <= known[-1]]
+    if outside:
+        raise ForecastError(
+            f"quantile levels {outside} lie outside the network's own, {known[0]} to {known[-1]}"
+        )
+    grid, asked = np.array(known), np.array(levels)
+    right = np.clip(np.searchsorted(grid, asked), 1, len(grid) - 1)
+    share = (asked - grid[right - 1]) / (grid[right] - grid[right - 1])
+    below, above = values[..., right - 1], values[..., right]
+    mixed: Array = below + share * (above - below)
+    return mixed

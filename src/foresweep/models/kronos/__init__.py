@@ -1,0 +1,1 @@
+"""Kronos behind the door of all models."""

@@ -1,0 +1,1 @@
+"""Toto 1.0 behind the door of all models."""

@@ -1,0 +1,312 @@
+"""Toto 1.0 on prices: configured, trained, asked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foresweep.data.windows import (
+    Context,
+    TrainWindows,
+)
+from foresweep.errors import CheckpointError
+from foresweep.models.base import (
+    Array,
+    Checkpoint,
+    Facts,
+    Forecast,
+    Levels,
+    Reporter,
+    Resources,
+    Scorer,
+    uniforms,
+)
+from foresweep.models.checkpoint import write_checkpoint
+from foresweep.models.config import (
+    as_dict,
+    make_config,
+)
+from foresweep.models.representation import (
+    Representation,
+    by_length,
+    sample_quantiles,
+)
+from foresweep.models.toto import network as nets
+from foresweep.models.toto.config import (
+    TotoConfig,
+    resolve,
+    view_of,
+)
+from foresweep.models.toto.decoding import (
+    sample_paths,
+    sample_points,
+)
+from foresweep.models.toto.network import (
+    fill,
+    fold,
+    hash_of_weights,
+    load_pretrained,
+    make_loss,
+    options_of,
+    read_options,
+    weights_folder,
+)
+from foresweep.models.training.augmentation import Sampler
+from foresweep.models.training.loop import (
+    clear_states,
+    fit,
+    inference,
+    seeded,
+)
+from foresweep.models.training.optimisation import (
+    float32,
+    recompute,
+    tune,
+)
+
+CHAINS = 4096
+"""Sampled channels grown at a time: more do not fit a processor's cache."""
+
+
+class Toto:
+    """Toto 1.0 (Datadog), from scratch or from its published weights."""
+
+    name: ClassVar[str] = "toto"
+    Config: ClassVar[type[TotoConfig]] = TotoConfig
+
+    def resolve(self, config: TotoConfig, facts: Facts) -> TotoConfig:
+        """Steps settled, architecture filled in. Raises ConfigError, WeightsNotFound, ModelError.
+
+        `prediction_length` and `stride` are no hyperparameters of Toto: every position learns its
+        next patch, and both published and trained networks have stride = patch_size.
+        """
+        return resolve(config, facts)
+
+    def weights_hash(self, config: TotoConfig) -> str:
+        """sha256 of the pretrained weights and their network's description, "" from scratch.
+        Raises WeightsNotFound."""
+        if config.pretrained is None:
+            return ""
+        return hash_of_weights(weights_folder(config.pretrained))
+
+    def train(
+        self,
+        train: TrainWindows,
+        config: TotoConfig,
+        resources: Resources,
+        *,
+        seed: int,
+        horizon: int,
+        score: Scorer,
+        report: Reporter,
+        out: Path,
+        resume: Path | None = None,
+    ) -> Checkpoint:
+        """Fit a resolved config and write its checkpoint. See `ForecastModel.train`."""
+        with seeded(seed, resources):
+            network, options = start(config)
+            adapted = tune(network, config, nets.layers_of(network))
+            if resources.gradient_checkpointing:
+                recompute(network.transformer.layers)
+        learner = TotoLearner(network, train, config, horizon, resources)
+        fitted = fit(
+            learner,
+            config,
+            resources,
+            seed=seed,
+            report=report,
+            score=score,
+            out=out,
+            resume=resume,
+        )
+        checkpoint = write_checkpoint(
+            out,
+            model=self.name,
+            config=as_dict(config),
+            weights={k: v.cpu().numpy() for k, v in adapted.merged().state_dict().items()},
+            card={
+                "horizon": horizon,
+                "seed": seed,
+                "network": options,
+                "fitted": dataclasses.asdict(fitted),
+            },
+        )
+        clear_states(out)
+        return checkpoint
+
+    def load(self, checkpoint: Checkpoint, resources: Resources) -> TotoPredictor:
+        """The predictor of a checkpoint. Raises CheckpointError, and ModelError where the weights
+        do not fit."""
+        if not {"network", "horizon"} <= set(checkpoint.card):
+            raise CheckpointError(f"{checkpoint.path}: the card describes no Toto network")
+        config = make_config(TotoConfig, checkpoint.config, model=self.name)
+        with seeded(0, resources):
+            network = nets.build(options_of(checkpoint))
+        fill(network, checkpoint)
+        network.to(resources.device).eval()
+        view = view_of(config, int(checkpoint.card["horizon"]))
+        return TotoPredictor(network, config, view, resources)
+
+
+class TotoLearner:
+    """Draws training windows and computes the loss of every patch in them."""
+
+    def __init__(
+        self,
+        network: Any,
+        train: TrainWindows,
+        config: TotoConfig,
+        horizon: int,
+        resources: Resources,
+    ) -> None:
+        """Raises NotEnoughData where something is trained and train has no window for it."""
+        self.module = network
+        self._config, self._resources = config, resources
+        self._view = view_of(config, horizon)
+        self._patch = config.architecture["patch_size"]
+        self._loss = make_loss(config.loss_type, config.nll_weight, config.huber_delta)
+        self._rows = usable_rows(config.context_length, self._view.lag, self._patch)
+        trained = config.finetune != "none"
+        self._sampler = Sampler(train, self._rows, self._patch, config) if trained else None
+
+    def draw(self, rng: np.random.Generator, size: int) -> tuple[Tensor]:
+        """`size` series [B, V, C + P]: context and the patch after it."""
+        assert self._sampler is not None, "nothing is drawn where nothing is trained"
+        return (self.series(self._sampler.draw(rng, size).bars),)
+
+    def series(self, bars: Array) -> Tensor:
+        """[B, V, C + P] channels of bars [B, R, F], covariates last."""
+        encoded = self._view.encode(bars, self._rows)
+        return torch.from_numpy(encoded.channels[:, :, self._view.lag :]).float()
+
+    def loss(self, batch: tuple[Tensor]) -> Tensor:
+        """Mean loss of every patch given those before it."""
+        return self.losses(batch).mean()
+
+    def losses(self, batch: tuple[Tensor]) -> Tensor:
+        """[B, V, C] loss of each bar from the second patch on, given the patches before its own.
+
+        The mixture and its likelihood are float32 whatever the precision: shares in bfloat16 do
+        not add up to one.
+        """
+        (series,) = batch
+        context, labels = series[..., : -self._patch], series[..., self._patch :]
+        hidden, loc, scale = nets.hidden_states(self.module, context, nets.masks(context)[0])
+        with float32(series.device):
+            mixture = fold(self.module).mixture(hidden.float())
+            return self._loss(mixture, (labels - loc) / (scale + torch.finfo(scale.dtype).eps))
+
+    def predictor(self) -> TotoPredictor:
+        """A predictor over the live network."""
+        return TotoPredictor(self.module, self._config, self._view, self._resources)
+
+
+@dataclass(frozen=True, slots=True)
+class TotoPredictor:
+    """Forecasts by sampled futures."""
+
+    network: Any
+    config: TotoConfig
+    representation: Representation
+    resources: Resources
+
+    @property
+    def context_length(self) -> int:
+        return self.config.context_length
+
+    def predict(self, context: Context, *, horizon: int, levels: Levels, seed: int) -> Forecast:
+        """Price quantiles [N, H, Q] of `num_samples` sampled futures, each window's draws its own.
+
+        Raises ForecastError for a horizon longer than the trained one or a window without bars.
+        """
+        context = context.last(self.config.context_length)
+        lag, patch = self.representation.lag, self.config.architecture["patch_size"]
+        moves = np.empty((len(context), len(self.representation.leads), len(levels)))
+        groups = by_length(context, lambda n: usable_rows(n, lag, patch), batch=self._batch)
+        with inference(self.network, self.resources):
+            for index, bars in groups:
+                samples = self._samples(context.take(index), bars, seed)
+                moves[index] = sample_quantiles(samples, levels)
+        return self.representation.forecast(moves, context.last_close, horizon, levels)
+
+    @property
+    def _one_patch(self) -> bool:
+        """Does each channel speak of its own lead, within the patch after the context?"""
+        form = self.representation
+        return (
+            form.target == "overlapping" and form.horizon <= self.config.architecture["patch_size"]
+        )
+
+    @property
+    def _batch(self) -> int:
+        """Windows at a time."""
+        if self._one_patch:
+            return self.resources.inference_batch
+        chains = self.config.num_samples * self.representation.num_channels
+        return max(1, min(self.resources.inference_batch, CHAINS // chains))
+
+    def _samples(self, context: Context, bars: Array, seed: int) -> Array:
+        """[N, S, L] sampled moves."""
+        form, patch = self.representation, self.config.architecture["patch_size"]
+        encoded = form.encode(bars, bars.shape[1])
+        series, real = whole_patches(encoded.channels, form.lag, patch)
+        seen = self._tensor(series), torch.from_numpy(real).to(self.resources.device)
+
+        def draws(*shape: int) -> Tensor:
+            wanted = (self.config.num_samples, *shape, 3)
+            return self._tensor(uniforms(context, seed=seed, shape=wanted))
+
+        if self._one_patch:
+            leads = torch.tensor(form.leads)
+            drawn = draws(len(leads))
+            points = sample_points(self.network, *seen, drawn, torch.arange(len(leads)), leads - 1)
+            return form.moves_of_points(points.cpu().numpy().astype(float), encoded.scale)
+        total = -(-form.horizon // patch) * patch
+        paths = sample_paths(self.network, *seen, draws(series.shape[1], total))
+        return form.moves_of_paths(paths.cpu().numpy().astype(float), encoded.scale)
+
+    def _tensor(self, values: Array) -> Tensor:
+        return torch.from_numpy(values).float().to(self.resources.device)
+
+
+def start(config: TotoConfig) -> tuple[Any, Mapping[str, Any]]:
+    """The network to train and its constructor's arguments. From scratch it is drawn from torch's
+    random state: call it inside `training.seeded`."""
+    if config.pretrained is None:
+        options = nets.network_options(config.architecture, config.dropout)
+        return nets.build(options), options
+    folder = weights_folder(config.pretrained)
+    options = {**read_options(folder), "dropout": config.dropout}
+    return load_pretrained(folder, config.dropout), options
+
+
+def usable_rows(num_rows: int, lag: int, patch: int) -> int:
+    """Bars of a window that make whole patches after its first `lag`, all where there is none."""
+    whole = (num_rows - lag) // patch * patch
+    return whole + lag if whole > 0 else num_rows
+
+
+def whole_patches(channels: Array, lag: int, patch: int) -> tuple[Array, np.ndarray]:
+    """Channels [N, V, C] without the first `lag` bars, C a multiple of `patch`, and what is real.
+
+    A window too short for one patch keeps its first bars and is filled up on the left with each
+    channel's own mean, which the network's scaler, blind to padding, turns into zeros: the value
+    of a padding is seen by Toto, so it must say nothing.
+    """
+    rows = channels.shape[-1]
+    kept = channels[..., -max(patch, rows - lag) :]
+    missing = patch - kept.shape[-1]
+    real = np.ones(kept.shape, dtype=bool)
+    if missing > 0:
+        wide = [(0, 0), (0, 0), (missing, 0)]
+        mean = kept.mean(axis=-1, keepdims=True)
+        kept = np.pad(kept - mean, wide) + mean
+        real = np.pad(real, wide)
+    return kept, real

@@ -1,0 +1,468 @@
+"""The one training loop of all families."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from foresweep.errors import CheckpointError, TrainingDiverged
+from foresweep.models.base import (
+    Predictor,
+    Reporter,
+    Resources,
+    Scored,
+    Scorer,
+)
+from foresweep.models.training.config import (
+    TINY_STEPS,
+    TrainingConfig,
+    check_mode,
+    resolve_training,
+)
+from foresweep.models.training.optimisation import (
+    Average,
+    Decays,
+    adamw,
+    every_parameter,
+    half_precision,
+    learning_rate,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+__all__ = [
+    "Fitted",
+    "Learner",
+    "TrainingConfig",
+    "check_mode",
+    "fit",
+    "inference",
+    "learning_rate",
+    "resolve_training",
+    "seeded",
+]
+
+EVALUATIONS = 8
+"""Rolling-origin scorings on tune in one training, evenly spaced, the last at the end."""
+REPORT_EVERY_S = 0.25
+"""Progress between two evaluations is reported at most this often."""
+
+
+class Learner(Protocol):
+    """What the loop needs from a family."""
+
+    module: nn.Module
+    """Parameters with requires_grad are trained; the whole state dict is kept."""
+
+    def draw(self, rng: np.random.Generator, size: int) -> Any:
+        """`size` training windows, as a tuple of tensors with the window axis first."""
+        ...
+
+    def loss(self, batch: Any) -> Tensor:
+        """Scalar: mean loss over the windows of the batch.
+
+        Called inside `optimisation.half_precision`; `optimisation.float32` leaves it."""
+        ...
+
+    def predictor(self) -> Predictor:
+        """A predictor over the live module (the loop sees to eval mode and random state)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What came of a training."""
+
+    step: int  # the kept step, 0 where nothing was trained
+    best: float  # its tune pinball (nan when trained without a scorer)
+    final_loss: float  # training loss, mean of the last tenth (nan where nothing was trained)
+
+
+def fit(
+    learner: Learner,
+    config: TrainingConfig,
+    resources: Resources,
+    *,
+    seed: int,
+    report: Reporter,
+    score: Scorer | None = None,
+    out: Path,
+    resume: Path | None = None,
+    first_step: int = 0,
+    decays: Decays = every_parameter,
+) -> Fitted:
+    """Train `learner.module` in place for `config.max_steps` and leave the kept step in it.
+
+    The kept step is the best by tune pinball over `EVALUATIONS` rolling-origin scorings, never
+    step 0; without `score`, the last. `first_step` shifts reported steps (a second stage);
+    `decays` says which parameters weight decay is for.
+
+    With `finetune` none no step is taken: the module is scored and reported once, at step 0.
+    With `ema_decay` the averaged weights are what is scored and kept. With `patience` training
+    ends after so many scorings in a row that were no better than the best.
+
+    At each evaluation, after it was reported, everything needed to go on exactly is written beside
+    `out` (`training_state.state_file`); `resume` is the `out` of the attempt to go on from, and
+    without a state of this stage there training starts at the beginning. Once the checkpoint is
+    written, `training_state.clear_states(out)` removes them.
+
+    Raises TrainingDiverged with step and learning rate; lets TrialPruned pass.
+    """
+
+    if config.finetune == "none":
+        return _only_score(learner, resources, seed, report, score, first_step)
+    with seeded(seed, resources):
+        run = _Run(learner, config, resources, seed, decays)
+        if resume is not None:
+            run.restore(state_file(resume, first_step))
+        evaluate_at = _evaluation_steps(run.total)
+        while not run.done:
+            run.advance(first_step)
+            if run.step in evaluate_at:
+                scored = run.evaluate(score)
+                scores = {**run.shown(), **(scored.scores if scored else {})}
+                report(first_step + run.step, scores, scored.losses if scored else None)
+                run.save(state_file(out, first_step))
+            elif run.due():
+                report(first_step + run.step, run.shown())
+        run.keep_best()
+    tail = run.losses[-max(1, run.total // 10) :]
+    step = run.best_step or run.step
+    return Fitted(first_step + step, run.best, float(np.mean(tail)))
+
+
+def _only_score(
+    learner: Learner,
+    resources: Resources,
+    seed: int,
+    report: Reporter,
+    score: Scorer | None,
+    first_step: int,
+) -> Fitted:
+    """Zero-shot: the module as it is, scored once."""
+    module = learner.module.to(resources.device).eval()
+    if score is None:
+        return Fitted(0, math.nan, math.nan)
+    with seeded(seed, resources), inference(module, resources):
+        scored = score(learner.predictor())
+    report(first_step, scored.scores, scored.losses)
+    return Fitted(0, float(scored.scores["tune_pinball"]), math.nan)
+
+
+@contextmanager
+def seeded(seed: int, resources: Resources) -> Iterator[None]:
+    """Torch seeded, deterministic and on `resources.threads` threads inside; as before after.
+
+    Wrap building a module in it, too: random initialisation is part of what a seed fixes.
+    """
+    import torch
+    from torch.utils import deterministic as memory
+
+    devices = [resources.device] if resources.device.startswith("cuda") else []
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fills = memory.fill_uninitialized_memory  # type: ignore[attr-defined]
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        torch.set_num_threads(resources.threads)
+        torch.use_deterministic_algorithms(resources.device == "cpu")
+        # an aid for debugging, not for determinism; it costs about 1 % of a tiny step
+        memory.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            memory.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
+            torch.use_deterministic_algorithms(strict, warn_only=warn_only)
+            torch.set_num_threads(threads)
+
+
+class _Run:
+    """The moving parts of one training."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        config: TrainingConfig,
+        resources: Resources,
+        seed: int,
+        decays: Decays,
+    ) -> None:
+        self.learner, self.config, self.resources = learner, config, resources
+        self.total = config.max_steps or TINY_STEPS
+        self.module = learner.module.to(resources.device).train()
+        self.parameters = [p for p in self.module.parameters() if p.requires_grad]
+        self.optimizer = adamw(self.module, config, resources, decays)
+        decay = config.ema_decay
+        self.average = None if decay is None else Average(self.module, decay)
+        self.rng = np.random.default_rng([seed, 1])
+        self.step, self.lr = 0, 0.0
+        self.losses: list[float] = []
+        self.best, self.best_step = math.nan, 0
+        self.waited = 0  # scorings since the best
+        self.best_state: dict[str, Tensor] = {}
+        self._reported = -math.inf
+
+    @property
+    def done(self) -> bool:
+        """Have all steps been taken, or has patience run out?"""
+        patience = self.config.patience
+        return self.step >= self.total or (patience is not None and self.waited >= patience)
+
+    def advance(self, first_step: int) -> None:
+        """One optimiser step. Raises TrainingDiverged."""
+        import torch
+
+        self.lr = learning_rate(self.config, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self._backward()
+        self.step += 1
+        if not math.isfinite(loss):
+            raise TrainingDiverged(
+                f"loss is {loss} at step {first_step + self.step} (lr {self.lr:.3g}); "
+                f"use a smaller lr or a smaller gradient_clip"
+            )
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.step)
+        self.losses.append(loss)
+
+    def _backward(self) -> float:
+        """Gradients of the mean loss over the whole batch, a micro-batch at a time; that mean."""
+        batch = self.learner.draw(self.rng, self.config.batch_size)
+        size, total = len(batch[0]), 0.0
+        chunk = self.resources.micro_batch or size
+        for start in range(0, size, chunk):
+            part = tuple(t[start : start + chunk].to(self.resources.device) for t in batch)
+            with half_precision(self.config, self.resources.device):
+                loss = self.learner.loss(part) * (len(part[0]) / size)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        return total
+
+    def evaluate(self, score: Scorer | None) -> Scored | None:
+        """Score the live module on tune, and remember it where it is the best so far."""
+        if score is None:
+            return None
+        with self._averaged(), inference(self.module, self.resources):
+            scored = score(self.learner.predictor())
+            pinball = float(scored.scores["tune_pinball"])
+            self.waited += 1
+            if math.isfinite(pinball) and not pinball >= self.best:
+                self.best, self.best_step, self.waited = pinball, self.step, 0
+                self.best_state = {k: v.detach().clone() for k, v in self._state().items()}
+        return scored
+
+    def keep_best(self) -> None:
+        """Put the best scored weights back; without any, the last (averaged) ones stay."""
+        if self.best_step:
+            self.module.load_state_dict(self.best_state)
+        elif self.average is not None:
+            self.module.load_state_dict(self.average.values, strict=False)
+        self.module.eval()
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.average is None else self.average.in_place()
+
+    def shown(self) -> dict[str, float]:
+        """What every report carries."""
+        return {"train_loss": self.losses[-1], "lr": self.lr}
+
+    def due(self) -> bool:
+        """Is it time for a light report?"""
+        now = time.monotonic()
+        if now - self._reported < REPORT_EVERY_S:
+            return False
+        self._reported = now
+        return True
+
+    def _state(self) -> Mapping[str, Tensor]:
+        state: Mapping[str, Tensor] = self.module.state_dict()
+        return state
+
+    def save(self, file: Path) -> None:
+        """Write everything that `restore` needs."""
+
+        average = {} if self.average is None else self.average.values
+        tensors = pack(
+            self._state(), self.best_state, average, self.optimizer, self.resources.device
+        )
+        numbers = {
+            "step": self.step,
+            "losses": self.losses,
+            "best": None if math.isnan(self.best) else self.best,
+            "best_step": self.best_step,
+            "waited": self.waited,
+            "rng": self.rng.bit_generator.state,
+        }
+        write_state(file, tensors, numbers)
+
+    def restore(self, file: Path) -> None:
+        """Go on from a state file; without one, stay at the beginning. Raises CheckpointError."""
+
+        found = read_state(file)
+        if found is None:
+            return
+        tensors, numbers = found
+        self.best_state, average = unpack(
+            tensors, self.module, self.optimizer, self.resources.device
+        )
+        if self.average is not None:
+            self.average.restore(average)
+        self.step, self.losses = numbers["step"], numbers["losses"]
+        self.waited = numbers.get("waited", 0)
+        self.best = math.nan if numbers["best"] is None else numbers["best"]
+        self.best_step = numbers["best_step"]
+        self.rng.bit_generator.state = numbers["rng"]
+
+
+@contextmanager
+def inference(module: nn.Module, resources: Resources) -> Iterator[None]:
+    """Eval mode, no gradients, and the random state untouched; the mode as before after."""
+    import torch
+
+    devices = [resources.device] if resources.device.startswith("cuda") else []
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            yield
+    finally:
+        module.train(was_training)
+
+
+def _evaluation_steps(total: int) -> frozenset[int]:
+    """Steps after which tune is scored: evenly spaced, the last one the end."""
+    return frozenset(math.ceil(total * k / EVALUATIONS) for k in range(1, EVALUATIONS + 1))
+
+
+# Training states: what an interrupted training needs to go on exactly where it stood.
+
+
+def state_file(out: Path, first_step: int) -> Path:
+    """Where the stage that begins at `first_step` keeps its state."""
+    return out.with_name(out.name + ".state") / f"{first_step}.safetensors"
+
+
+def clear_states(out: Path) -> None:
+    """Remove the states of a training whose checkpoint is written."""
+    shutil.rmtree(state_file(out, 0).parent, ignore_errors=True)
+
+
+def adopt_states(earlier: Iterable[Path], out: Path) -> Path | None:
+    """Take over what the newest of some attempts (their `out`, newest first) left to go on from.
+
+    The states of all its stages stand beside `out` afterwards, whole or not at all, so that the
+    attempt after this one needs no other. Gives back the attempt they are of; None: none left any.
+    Raises CheckpointError where they cannot be copied.
+    """
+    target = state_file(out, 0).parent
+    for attempt in earlier:
+        source = state_file(attempt, 0).parent
+        if attempt == out or not any(source.glob("*.safetensors")):
+            continue
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(source, temporary)
+            os.replace(temporary, target)
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot copy training state {source} to {target}: {error.strerror}"
+            ) from error
+        return attempt
+    return None
+
+
+def pack(
+    state: Mapping[str, Tensor],
+    best: Mapping[str, Tensor],
+    average: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    device: str,
+) -> dict[str, Tensor]:
+    """Weights, best and averaged weights, optimiser moments and torch's random state, by name."""
+    import torch
+
+    out = {f"model/{k}": v for k, v in state.items()}
+    out |= {f"best/{k}": v for k, v in best.items()}
+    out |= {f"average/{k}": v for k, v in average.items()}
+    for index, slots in optimizer.state_dict()["state"].items():
+        out |= {f"optimizer/{index}/{k}": v for k, v in slots.items()}
+    out["rng/cpu"] = torch.get_rng_state()
+    if device.startswith("cuda"):
+        out["rng/cuda"] = torch.cuda.get_rng_state(device)
+    return {k: v.detach().cpu().clone() for k, v in out.items()}
+
+
+def unpack(
+    tensors: Mapping[str, Tensor],
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    device: str,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Put a packed state back in place; best and averaged weights are returned."""
+    import torch
+
+    try:
+        module.load_state_dict(_under(tensors, "model/"))
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the training state to resume from is another architecture's: {error}"
+        ) from error
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, value in _under(tensors, "optimizer/").items():
+        index, _, key = name.partition("/")
+        slots.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
+    torch.set_rng_state(tensors["rng/cpu"])
+    if device.startswith("cuda") and "rng/cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["rng/cuda"], device)
+    best, average = _under(tensors, "best/"), _under(tensors, "average/")
+    return {k: v.to(device) for k, v in best.items()}, average
+
+
+def write_state(file: Path, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+    """Replace the state file. Raises CheckpointError where it cannot be written."""
+    from safetensors.torch import save_file
+
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file(dict(tensors), temporary, metadata={"numbers": json.dumps(numbers)})
+        os.replace(temporary, file)
+    except OSError as error:
+        raise CheckpointError(f"cannot write training state {file}: {error.strerror}") from error
+
+
+def read_state(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Tensors and numbers, None where there is no such file. Raises CheckpointError."""
+    from safetensors import SafetensorError, safe_open
+
+    if not file.is_file():
+        return None
+    try:
+        with safe_open(file, framework="pt") as stored:
+            tensors = {k: stored.get_tensor(k) for k in stored.keys()}  # noqa: SIM118
+            return tensors, json.loads(stored.metadata()["numbers"])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{file} is not a training state: {error}") from error
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -1,0 +1,251 @@
+"""What a step of the training loop is made of: rate, optimiser, averaged weights, precision."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from foresweep.errors import ModelError
+from foresweep.models.base import Resources
+from foresweep.models.training.config import (
+    LORA_R,
+    Freeze,
+    TrainingConfig,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from peft.tuners.lora import LoraModel
+    from torch import Tensor, nn
+
+
+BETA1 = 0.9
+WSD_DECAY = 0.2
+NORM_OR_BIAS = re.compile(r"(^|[._])(bias|layernorm|rmsnorm|norm)\d*(\.|$)")
+
+Decays = Callable[[str], bool]
+"""Is the parameter of this name subject to weight decay?"""
+
+
+def every_parameter(name: str) -> bool:
+    """Weight decay on all: what the training scripts of Toto and Kronos do."""
+    return True
+
+
+def no_norm_or_bias(name: str) -> bool:
+    """Weight decay on neither biases nor normalisation layers: what transformers' Trainer does,
+    and with it `Chronos2Pipeline.fit`."""
+    return NORM_OR_BIAS.search(name.lower()) is None
+
+
+def learning_rate(config: TrainingConfig, step: int) -> float:
+    """Learning rate of the optimiser step after `step` finished ones.
+
+    The factors are those of transformers' `get_scheduler` (linear warm-up; wsd with a linear decay
+    over the last fifth), written out: a pure function of the step needs no state to resume.
+    """
+    total = config.max_steps or 1
+    warmup = int(config.warmup_fraction * total)
+    if step < warmup:
+        return config.lr * step / warmup
+    done = (step - warmup) / max(1, total - warmup)
+    if config.schedule == "linear":
+        return config.lr * (1 - done)
+    if config.schedule == "cosine":
+        return config.lr * 0.5 * (1 + math.cos(math.pi * done))
+    if config.schedule == "wsd":
+        decay = min(max(1, int(WSD_DECAY * total)), total - warmup)
+        return config.lr * min(1.0, (total - step) / decay)
+    return config.lr
+
+
+def adamw(
+    module: nn.Module, config: TrainingConfig, resources: Resources, decays: Decays
+) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019) over the parameters that are trained, fused where torch
+    has such a kernel."""
+    import torch
+
+    named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for n, p in named if decays(n)], "weight_decay": config.weight_decay},
+        {"params": [p for n, p in named if not decays(n)], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [g for g in groups if g["params"]],
+        lr=config.lr,
+        betas=(BETA1, config.beta2),
+        fused=resources.device.split(":")[0] in ("cpu", "cuda"),
+    )
+
+
+class Average:
+    """An exponential moving average of a module's trained parameters (Polyak and Juditsky 1992).
+
+    Its decay after n steps is min(decay, (1 + n) / (10 + n)), as in TensorFlow's, so that a short
+    training is not held back by its random start.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self._decay = decay
+        self._live = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        self.values = {n: p.detach().clone() for n, p in self._live.items()}
+
+    def update(self, step: int) -> None:
+        """Take in the weights after `step` optimiser steps."""
+        import torch
+
+        decay = min(self._decay, (1 + step) / (10 + step))
+        live = [p.detach() for p in self._live.values()]
+        torch._foreach_lerp_(list(self.values.values()), live, 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Inside, the module holds the averaged weights."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def restore(self, values: Mapping[str, Tensor]) -> None:
+        """Go on from stored averages."""
+        for name, own in self.values.items():
+            own.copy_(values[name])
+
+    def _swap(self) -> None:
+        for name, parameter in self._live.items():
+            self.values[name], parameter.data = parameter.data, self.values[name]
+
+
+def half_precision(config: TrainingConfig, device: str) -> AbstractContextManager[Any]:
+    """Around the forward pass of training: matrix products in bfloat16 where the config says so.
+
+    A learner keeps what needs float32, such as a distribution's log likelihood, inside
+    `float32(device)`, and casts what goes into it.
+    """
+    if config.precision != "bf16":
+        return nullcontext()
+    import torch
+
+    return torch.autocast(device.partition(":")[0], dtype=torch.bfloat16)
+
+
+def float32(device: str | torch.device) -> AbstractContextManager[Any]:
+    """Inside, no product is taken in bfloat16: for the parts of a loss that would lose by it. Cast
+    the tensors that come from outside with `.float()`."""
+    import torch
+
+    return torch.autocast(torch.device(device).type, enabled=False)
+
+
+# What of pretrained weights is trained: LoRA adapters, layer groups, and blocks recomputed.
+
+
+Group = Literal["embedding", "lower_half", "upper_half", "head"]
+"""Parts of a network, from its input to its output."""
+
+FROZEN: Mapping[Freeze, tuple[Group, ...]] = {
+    "none": (),
+    "embedding": ("embedding",),
+    "lower_half": ("embedding", "lower_half"),
+    "backbone": ("lower_half", "upper_half"),
+}
+"""What each value of `freeze` keeps as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """How a network is made up."""
+
+    adapted: tuple[str, ...]  # ends of the names of the linear layers that carry LoRA adapters
+    groups: Mapping[Group, tuple[str, ...]]  # prefixes of parameter names; every one is in a group
+
+
+@dataclass(slots=True, eq=False)
+class Adapted:
+    """A network made ready for training, and the adapters that hang in it."""
+
+    network: Any
+    lora: LoraModel | None = None
+
+    def merged(self) -> Any:
+        """The plain network, adapters added into its weights. Ends the training."""
+        if self.lora is not None:
+            self.lora.merge_and_unload()
+            self.lora = None
+        return self.network
+
+
+def tune(network: nn.Module, config: TrainingConfig, layers: Layers) -> Adapted:
+    """Set in place which parameters are trained, as `finetune` and `freeze` of a resolved config
+    say. Adapters are drawn from torch's random state: call it inside `training.seeded`.
+
+    Raises ModelError where `layers` does not describe the network.
+    """
+    if config.finetune == "lora":
+        return Adapted(network, adapt(network, config, layers.adapted))
+    freeze(network, layers, config.freeze)
+    return Adapted(network)
+
+
+def adapt(network: nn.Module, config: TrainingConfig, targets: Iterable[str]) -> LoraModel:
+    """Hang LoRA adapters (Hu et al. 2021, arXiv 2106.09685) on the layers whose names end in one of
+    `targets`, in place; all else is frozen. Raises ModelError for a target that is not there."""
+    from peft import LoraConfig
+    from peft.tuners.lora import LoraModel
+
+    targets = list(targets)
+    names = [n for n, _ in network.named_modules()]
+    absent = [t for t in targets if not any(n == t or n.endswith(f".{t}") for n in names)]
+    if absent:
+        raise ModelError(f"no layer of {type(network).__name__} is called {' or '.join(absent)}")
+    wanted = LoraConfig(
+        r=config.lora_r or LORA_R,
+        lora_alpha=config.lora_alpha or 2 * LORA_R,
+        lora_dropout=config.lora_dropout or 0.0,
+        target_modules=targets,
+    )
+    return LoraModel(network, wanted, "default")
+
+
+def freeze(network: nn.Module, layers: Layers, value: Freeze) -> None:
+    """Keep the parameters of the groups that `value` stands for; train all others.
+
+    Raises ModelError for a parameter that is in no group, and where nothing would be frozen.
+    """
+    frozen = 0
+    for name, parameter in network.named_parameters():
+        kept = _group_of(name, layers) in FROZEN[value]
+        parameter.requires_grad_(not kept)
+        frozen += kept
+    if value != "none" and not frozen:
+        raise ModelError(f"freeze={value!r} finds nothing to freeze in {type(network).__name__}")
+
+
+def _group_of(name: str, layers: Layers) -> Group:
+    for group, prefixes in layers.groups.items():
+        if any(name == p or name.startswith(f"{p}.") for p in prefixes):
+            return group
+    raise ModelError(f"the parameter {name} is in none of the groups {', '.join(layers.groups)}")
+
+
+def halves(prefix: str, num_blocks: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the lower and of the upper half of a list of blocks; of an odd number of them the
+    upper half has one more."""
+    names = tuple(f"{prefix}.{k}" for k in range(num_blocks))
+    return names[: num_blocks // 2], names[num_blocks // 2 :]
+
+
+def recompute(blocks: Iterable[nn.Module]) -> None:
+    """Keep no activations inside these blocks, in place: less memory, one more forward pass, the
+    same numbers (dropout included: its random state is kept)."""
+    from torch.utils.checkpoint import checkpoint
+
+    for block in blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)

@@ -1,0 +1,1 @@
+"""Trials driven from their first line on record to their last."""

@@ -1,0 +1,195 @@
+"""Every model of a sweep is tested for leaks before it is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from foresweep.data.panel import Panel
+from foresweep.data.reading.sources import load_panel
+from foresweep.data.splits import Split
+from foresweep.data.windows import TrainWindows
+from foresweep.errors import (
+    LeakFound,
+    NotFound,
+    UsageError,
+    WorkerDied,
+)
+from foresweep.evaluation.backtest import make_scorer
+from foresweep.evaluation.leaks import (
+    Hunt,
+    hunt,
+    hunt_training,
+)
+from foresweep.models.base import (
+    Checkpoint,
+    Facts,
+    ForecastModel,
+    Resources,
+)
+from foresweep.models.calibration import load_predictor
+from foresweep.models.checkpoint import read_checkpoint
+from foresweep.models.config import make_config
+from foresweep.models.registry import (
+    ENSEMBLE,
+    get_model,
+)
+from foresweep.records import (
+    Run,
+    Sweep,
+)
+from foresweep.search.engines.base import (
+    TaskFailed,
+    run_task,
+)
+from foresweep.search.events import LeakTested
+from foresweep.search.plan import (
+    SweepPlan,
+    by_hand,
+)
+from foresweep.search.stage import Stage, reopen
+from foresweep.search.trial import (
+    LEAK_STEPS,
+    Ground,
+    LeakTest,
+    Prepared,
+    prepare,
+)
+
+
+@dataclass(slots=True)
+class LeakTests:
+    """What became of the test of each model. Not frozen: a model is tested when first met."""
+
+    stage: Stage
+    sweep_id: str
+    causes: dict[str, str] = field(default_factory=dict)
+
+    def test_all(self, configs: Sequence[Prepared]) -> None:
+        """Test every model of these. Raises LeakFound."""
+        for model in dict.fromkeys(p.proposal.model for p in configs):
+            self.causes[model] = self._untestable([p for p in configs if p.proposal.model == model])
+
+    def cause(self, config: Prepared) -> str:
+        """Why a config must not be trained; "" where its model has passed. Raises LeakFound."""
+        model = config.proposal.model
+        if model not in self.causes:  # all of its first configs had been trained before
+            self.causes[model] = self._untestable([config])
+        return self.causes[model]
+
+    def _untestable(self, configs: Sequence[Prepared]) -> str:
+        """Why no config of a model could be tested for leaks; "" once one has passed.
+
+        What was not tested is not trained: its trials go on record as failed with this cause. A
+        config that trains goes first: it says more than weights as they are.
+        """
+        cause = ""
+        for config in sorted(configs, key=lambda p: p.config.get("finetune") == "none"):
+            cause = self._test(config)
+            if not cause:
+                break
+        return cause
+
+    def _test(self, config: Prepared) -> str:
+        """One short training; "" where it passed, else why it could not be done.
+
+        Raises LeakFound: no score of such a model means anything.
+        """
+        stage, model = self.stage, config.proposal.model
+        out = stage.runs_dir / f".leaktest-{self.sweep_id}-{model}"
+        started = time.perf_counter()
+        task = LeakTest(
+            stage.ground, model, config.config, stage.plan.resources, stage.plan.seed, out
+        )
+        try:
+            run_task(stage.engine, task, log=out / "training.log")
+        except TaskFailed as error:
+            if error.failed.kind == LeakFound.__name__:
+                raise LeakFound(f"{model}: {error}; its scores would mean nothing") from error
+            return f"the leak test could not be done: {error.failed.traceback}"
+        except WorkerDied as error:
+            return f"the leak test could not be done: {error}"
+        finally:
+            shutil.rmtree(out, ignore_errors=True)
+        stage.listen(LeakTested(model, time.perf_counter() - started))
+        return ""
+
+
+# The leak hunt on a run on record, or on a model that is trained for a moment.
+
+
+def hunt_run(run: Run, sweep: Sweep, runs_dir: Path) -> Hunt:
+    """Hunt in the forecasts of a run's checkpoint, and in a short training of its config; an
+    ensemble trains nothing, so that only its forecasts are looked at.
+
+    Raises NotFound without a checkpoint, CheckpointError, PanelChanged, UsageError.
+    """
+    if not run.has_checkpoint_files:
+        raise NotFound(
+            f"run {run.run_id} has no checkpoint on this disk to ask; name its model instead: "
+            f"foresweep doctor --leaks {run.model_name}"
+        )
+    panel, split = reopen(sweep, runs_dir)
+    checkpoint = read_checkpoint(Path(str(run.checkpoint_path)))
+    model = get_model(checkpoint.model)
+    predictor = load_predictor(model, checkpoint, Resources())
+    found = hunt(predictor, panel, split, seed=run.seed or 0)
+    if checkpoint.model == ENSEMBLE:
+        return found
+    config = make_config(model.Config, checkpoint.config, model=checkpoint.model)
+    return _joined(found, _training(model, config, panel, split, run.seed or 0))
+
+
+def hunt_model(name: str, *, data: str, horizon: int = 5, size: str = "tiny") -> Hunt:
+    """Train the default config of a model for a moment and hunt in it.
+
+    Raises UnknownName, UsageError where the config cannot be tried, DataError.
+    """
+    plan = by_hand(SweepPlan(models=(name,), data=data, horizon=horizon, size=size).checked(), {})
+    panel = load_panel(data).panel
+    split = Ground(Path(), horizon).cut(panel)
+    train = TrainWindows(panel, split, split.part("train"))
+    bars = sum(len(train.values(i)) for i in range(panel.num_items))
+    ready = prepare(plan.proposals[0], Facts(horizon, split.max_context, bars, LEAK_STEPS), plan)
+    if ready.refused:
+        raise UsageError(f"{name} cannot be tried as it comes: {ready.refused}")
+    model = get_model(ready.proposal.model)
+    config = make_config(model.Config, ready.config, model=ready.proposal.model)
+    with TemporaryDirectory() as folder:
+        checkpoint = _trained(model, config, panel, split, Path(folder))
+        found = hunt(load_predictor(model, checkpoint, Resources()), panel, split)
+    return _joined(found, _training(model, config, panel, split, 0))
+
+
+def _trained(
+    model: ForecastModel, config: Any, panel: Panel, split: Split, folder: Path
+) -> Checkpoint:
+    made = model.train(
+        TrainWindows(panel, split, split.part("train")),
+        config,
+        Resources(),
+        seed=0,
+        horizon=split.horizon,
+        score=make_scorer(panel, split),
+        report=lambda *_: None,
+        out=folder / "checkpoint",
+    )
+    return read_checkpoint(made.path)
+
+
+def _training(model: ForecastModel, config: Any, panel: Panel, split: Split, seed: int) -> Hunt:
+    """The hunt in a training of two steps, which is as leaky as a long one."""
+    if getattr(config, "max_steps", None):
+        config = dataclasses.replace(config, max_steps=min(config.max_steps, LEAK_STEPS))
+    with TemporaryDirectory() as folder:
+        return hunt_training(model, config, panel, split, out=Path(folder), seed=seed)
+
+
+def _joined(one: Hunt, two: Hunt) -> Hunt:
+    return Hunt((*one.looked, *two.looked), (*one.findings, *two.findings))

@@ -1,0 +1,323 @@
+"""The verdict on anybody's losses: a long table from W&B, MLflow, Optuna or a spreadsheet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foresweep.data.reading.losses import (
+    LongTable,
+    read_long_table,
+)
+from foresweep.errors import (
+    DataError,
+    UnknownName,
+    UsageError,
+)
+from foresweep.records import Verdict
+from foresweep.selection.verdict.cases import (
+    UNSAID,
+    Case,
+    Opened,
+    Record,
+    Weights,
+)
+from foresweep.selection.verdict.gates import judge
+from foresweep.selection.verdict.losses import (
+    Array,
+    LossTable,
+    PartLosses,
+    choose_benchmark,
+    effective_origins,
+)
+from foresweep.stats.significance import block_length
+
+LAST_VALUE = "last-value"
+DECAY = 0.9
+"""Of the EWMA that stands in for a scale; measured on real prices beside the volatility itself."""
+FLOOR_SHARE = 0.25
+MOST_MISSING = 0.10
+"""A trial that lacks more of the benchmark's cells is left out; else the cells are, for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How a file of losses is to be judged."""
+
+    benchmarks: tuple[str, ...]
+    candidate: str | None = None
+    horizon: int = 1  # bars
+    stride: int = 1  # bars between origins
+    num_trials: int | None = None  # tried in all; None: those in the file
+    earlier_judged: int = 0
+    earlier_looks: int = 0
+    cutoff: str | None = None  # last day of the data of pretrained weights
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grids:
+    """One part, laid out: benchmark cells that all kept trials have."""
+
+    losses: PartLosses
+    origins: tuple[int, ...]
+    notes: tuple[str, ...]
+
+
+def verdict_on_file(path: Path, asked: Asked, *, seed: int = 0) -> Verdict:
+    """The verdict on a trial (default: lowest raw loss on val) of a file of losses.
+
+    Raises DataError for a file that cannot be judged, UnknownName, UsageError.
+    """
+    table = read_long_table(path)
+    _require(table, asked, path)
+    benchmark, why = choose_benchmark(_loss_table(table, asked, None, {}))
+    grids = _grids(table, asked, "val", benchmark)
+    trials = _judged(grids.losses.names, asked)
+    if asked.candidate is not None and asked.candidate not in trials:
+        raise UnknownName("trial", asked.candidate, trials, where="among those with losses on val")
+    if not trials:
+        raise DataError(f"{path}: no trial beside {benchmark} has its cells on val")
+    candidate = asked.candidate or min(trials, key=grids.losses.raw_mean)
+    test = _test_origins(table, (candidate, benchmark))
+    shown = _loss_table(table, asked, grids, {"test": len(test)})
+    case = Case(
+        replace(shown, baselines=(benchmark,)),
+        candidate,
+        Record(asked.earlier_judged + 1, asked.num_trials),
+        _weights(table, asked, test),
+    )
+
+    on_test: list[str] = []
+
+    def open_test(_: Sequence[int]) -> Opened:
+        names = (candidate, benchmark, *_last_value(shown))
+        part = _grids(table, asked, "test", benchmark, tuple(dict.fromkeys(names)))
+        on_test.extend(part.notes)
+        return Opened(asked.earlier_looks + 1, (part.losses,))
+
+    found = judge(case, open_test if test else None, seed=seed)
+    return replace(
+        found,
+        benchmark_why="as asked" if len(asked.benchmarks) == 1 else why,
+        notes=(*_notes(table, asked, candidate), *grids.notes, *on_test),
+    )
+
+
+def _require(table: LongTable, asked: Asked, path: Path) -> None:
+    """Raises UnknownName, DataError, UsageError for what cannot be judged."""
+    for name in (*asked.benchmarks, *([asked.candidate] if asked.candidate else [])):
+        if name not in table.trials:
+            raise UnknownName("trial", name, table.trials, where=f"in {path}")
+    if asked.candidate in asked.benchmarks:
+        raise UsageError(f"{asked.candidate!r} cannot be both candidate and benchmark")
+    if asked.cutoff is not None and not table.dated:
+        raise UsageError("--pretrain-cutoff needs origins that are dates; these are numbers")
+    val, test = (table.origin[table.part == part] for part in ("val", "test"))
+    if not len(val):
+        raise DataError(f"{path} has no row of part val: there is nothing to judge by")
+    if len(test) and test.min() <= val.max():
+        raise DataError(
+            f"{path}: test begins at {table.origins[test.min()]}, before val ends at "
+            f"{table.origins[val.max()]}; test has to lie after val"
+        )
+
+
+def _loss_table(
+    table: LongTable, asked: Asked, grids: Grids | None, origins: dict[str, int]
+) -> LossTable:
+    """What is to be judged; without `grids` only what is known before val is read."""
+    present = table.trials if grids is None else grids.losses.names
+    counts = origins | ({} if grids is None else {"val": grids.losses.num_origins})
+    return LossTable(
+        metric="loss",
+        unit="as in the file",
+        horizon=asked.horizon,
+        stride=asked.stride,
+        trials=() if grids is None else _judged(grids.losses.names, asked),
+        baselines=asked.benchmarks,
+        val=_unread if grids is None else partial(_same, grids.losses),
+        tune=_tune(table),
+        last_value=LAST_VALUE if LAST_VALUE in present else None,
+        num_origins=counts,
+        effective_origins={
+            part: effective_origins(count, asked.horizon, asked.stride)
+            for part, count in counts.items()
+        },
+    )
+
+
+def _unread() -> PartLosses:
+    raise AssertionError("val is read only once the benchmark is fixed")
+
+
+def _same(part: PartLosses) -> PartLosses:
+    return part
+
+
+def _judged(names: Sequence[str], asked: Asked) -> tuple[str, ...]:
+    return tuple(n for n in names if n not in asked.benchmarks and n != LAST_VALUE)
+
+
+def _last_value(table: LossTable) -> tuple[str, ...]:
+    return () if table.last_value is None else (table.last_value,)
+
+
+def _tune(table: LongTable) -> dict[str, float]:
+    """Raw mean loss of each trial on tune, over the cells that all who have any share."""
+    chosen = table.part == "tune"
+    names = [n for n in table.trials if (chosen & (table.trial == n)).any()]
+    if not names:
+        return {}
+    panels = np.array([_panel(table, table.loss, n, "tune") for n in names])
+    common = ~np.isnan(panels).any(axis=0)
+    return {n: float(p[common].mean()) for n, p in zip(names, panels, strict=True) if common.any()}
+
+
+def _panel(table: LongTable, values: Array, trial: str, part: str | None) -> Array:
+    """[all origins, items] of one trial; NaN where it has no row. `part` None: of every part."""
+    rows = table.trial == trial
+    if part is not None:
+        rows &= table.part == part
+    out = np.full((len(table.origins), len(table.items)), np.nan)
+    out[table.origin[rows], table.item[rows]] = values[rows]
+    return out
+
+
+def _scales(table: LongTable, benchmark: str, asked: Asked) -> Array:
+    """[all origins, items] the scale in the file, else the EWMA of the benchmark's earlier losses:
+    what comes later moves neither."""
+    values = table.loss if table.scale is None else table.scale
+    found = _panel(table, values, benchmark, None)
+    if table.scale is None:
+        return earlier_losses(found, lag=block_length(asked.horizon, asked.stride))
+    return np.where(found > 0, found, np.nan)
+
+
+def earlier_losses(losses: Array, *, lag: int) -> Array:
+    """[O, I] EWMA (0.9) of the sizes of an item's losses at least `lag` origins back, at least a
+    quarter of the mean of all losses known by then; NaN before there is one.
+
+    At an origin only losses whose labels have come by then are known: `lag` is ceil(H / stride).
+    """
+    sizes = np.abs(losses)
+    weighted, weight = np.zeros(sizes.shape[1]), np.zeros(sizes.shape[1])
+    total, count = 0.0, 0
+    out = np.full(sizes.shape, np.nan)
+    for t in range(lag, len(sizes)):
+        new = sizes[t - lag]
+        there = ~np.isnan(new)
+        weighted[there] = DECAY * weighted[there] + new[there]
+        weight[there] = DECAY * weight[there] + 1.0
+        total, count = total + float(new[there].sum()), count + int(there.sum())
+        known = weight > 0
+        floor = FLOOR_SHARE * total / count if count else 0.0
+        out[t, known] = np.maximum(weighted[known] / weight[known], floor)
+    return np.where(out > 0, out, np.nan)
+
+
+def _grids(
+    table: LongTable,
+    asked: Asked,
+    part: str,
+    benchmark: str,
+    names: Sequence[str] | None = None,
+) -> Grids:
+    """One part on the cells that the benchmark and all kept trials have, with a scale."""
+    wanted = list(names or table.trials)
+    panels = {n: _panel(table, table.loss, n, part) for n in wanted}
+    reference = ~np.isnan(panels[benchmark])
+    if not reference.any():
+        raise DataError(f"benchmark {benchmark!r} has no losses on {part}")
+    scale = _scales(table, benchmark, asked)
+    scaled = reference & ~np.isnan(scale)
+    notes = []
+    if beyond := int((~np.isnan(list(panels.values()))).any(axis=0).sum() - reference.sum()):
+        notes.append(f"{beyond} cells of {part} have no loss of {benchmark}: left out.")
+    if without := int(reference.sum() - scaled.sum()):
+        why = "no positive scale" if table.scale is not None else "no earlier losses to scale by"
+        notes.append(f"{without} cells of {part} have {why}: left out.")
+    lacking = {n: _share_lacking(p, scaled) for n, p in panels.items()}
+    gone = [n for n, share in lacking.items() if share > MOST_MISSING and n != benchmark]
+    kept = [n for n in wanted if n not in gone]
+    if names and gone:
+        raise DataError(
+            f"{', '.join(gone)} lacks more than {MOST_MISSING:.0%} of {benchmark}'s cells on "
+            f"{part}: it cannot be confirmed there"
+        )
+    if gone:
+        notes.append(
+            f"{len(gone)} trials lack more than {MOST_MISSING:.0%} of {benchmark}'s cells on "
+            f"{part} and are left out: {', '.join(gone)}."
+        )
+    cells = scaled & ~np.isnan(np.array([panels[n] for n in kept])).any(axis=0)
+    if holes := int(scaled.sum() - cells.sum()):
+        some = [n for n in kept if lacking[n]]
+        notes.append(
+            f"{holes} cells of {part} are missing for some trial ({', '.join(some)}): left out for "
+            f"all."
+        )
+    if not cells.any():
+        raise DataError(f"no cell of {part} is left: {' '.join(notes)}")
+    rows = np.flatnonzero(cells.any(axis=1))
+    raw = np.array([np.where(cells, panels[n], np.nan)[rows] for n in kept])
+    losses = PartLosses(tuple(kept), raw, np.where(cells, scale, np.nan)[rows])
+    if losses.raw_mean(benchmark) <= 0:
+        raise DataError(
+            f"the losses of {benchmark!r} on {part} are not positive on average: a skill is a "
+            f"share of them; use a loss that is never negative"
+        )
+    return Grids(losses, tuple(int(r) for r in rows), tuple(notes))
+
+
+def _share_lacking(panel: Array, cells: NDArray[np.bool_]) -> float:
+    return float(np.isnan(panel[cells]).mean()) if cells.any() else 1.0
+
+
+def _test_origins(table: LongTable, names: Sequence[str]) -> tuple[int, ...]:
+    """Origins of test at which all of these have a row: their losses are not looked at."""
+    test = table.part == "test"
+    found = [set(table.origin[test & (table.trial == n)].tolist()) for n in names]
+    return tuple(sorted(set.intersection(*found)))
+
+
+def _weights(table: LongTable, asked: Asked, test: Sequence[int]) -> Weights:
+    first = table.origins[test[0]] if test and table.dated else None
+    return Weights(
+        cutoff=asked.cutoff,
+        source=UNSAID if asked.cutoff is None else "--pretrain-cutoff",
+        pretrained=asked.cutoff is not None,
+        test_from=first,
+    )
+
+
+def _notes(table: LongTable, asked: Asked, candidate: str) -> tuple[str, ...]:
+    notes = [f"{count} rows {why}: left out." for why, count in table.left_out.items()]
+    tested = set(table.trial[table.part == "test"].tolist())
+    without = [n for n in table.trials if n not in tested]
+    if without and tested:
+        notes.append(
+            f"{len(without)} trials have no losses on test, so they count and cannot be confirmed: "
+            f"{', '.join(without)}."
+        )
+    if candidate in without:
+        notes.append(f"{candidate} has no losses on test: nothing can confirm it.")
+    if table.scale is None:
+        notes.append("No scale in the file: losses are scaled by the benchmark's own earlier ones.")
+    if asked.num_trials is None:
+        notes.append(
+            "Only the trials in the file count; give --trials N where more were tried, failed and "
+            "pruned ones too."
+        )
+    if asked.earlier_looks == 0:
+        notes.append("A file knows no history: this is taken for the first look at its test.")
+    if asked.cutoff is None:
+        notes.append(
+            "The file does not say where the weights come from: if they are pretrained, give "
+            "--pretrain-cutoff DATE."
+        )
+    return (*notes, "Survivorship: a file of losses cannot tell whether its items are survivors.")

@@ -1,0 +1,428 @@
+"""All reads: each takes a connection and gives back records. Test: from `sealed_scores` alone."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+from sqlalchemy import Column, ColumnElement, Connection, Select, and_, exists, select, union_all
+
+from foresweep.errors import (
+    NotFound,
+    UsageError,
+)
+from foresweep.records import (
+    REPRODUCES,
+    Curve,
+    Run,
+    RunState,
+    Score,
+    Sweep,
+    Trial,
+    is_sealed,
+    split_name,
+)
+from foresweep.tracker.queries.filters import (
+    Filters,
+    order_by,
+)
+from foresweep.tracker.storage import schema
+from foresweep.tracker.storage.schema import (
+    cells_of,
+    run_of,
+    runs,
+    sweep_of,
+    trial_of,
+)
+
+scores, sweeps, trials = schema.scores, schema.sweeps, schema.trials
+
+
+def get_run(connection: Connection, run_id: str) -> Run:
+    """The run of this id or unique beginning of an id. Raises NotFound."""
+    return run_of(_one(connection, runs.c.run_id, run_id, "run"))
+
+
+def get_sweep(connection: Connection, sweep_id: str) -> Sweep:
+    """The sweep of this id or unique beginning of one; "latest". Raises NotFound."""
+    if sweep_id != "latest":
+        return sweep_of(_one(connection, sweeps.c.sweep_id, sweep_id, "sweep"))
+    found = list_sweeps(connection, limit=1)
+    if not found:
+        raise NotFound("there is no sweep yet; start one with: foresweep sweep --model toto")
+    return found[0]
+
+
+def _one(connection: Connection, column: Column[Any], key: str, kind: str) -> Mapping[Any, Any]:
+    table = column.table
+    exact = connection.execute(select(table).where(column == key)).mappings().first()
+    if exact is not None:
+        return exact
+    near = select(table).where(column.startswith(key, autoescape=True)).order_by(column)
+    found = connection.execute(near.limit(4)).mappings().all() if key else []
+    if len(found) == 1:
+        return found[0]
+    if found:
+        some = ", ".join(row[column.name] for row in found[:3])
+        raise NotFound(f"{kind} {key!r} could be {some}{' ...' if len(found) > 3 else ''}")
+    raise NotFound(f"no {kind} {key!r} in this database; list them with: foresweep {kind}s")
+
+
+def list_sweeps(connection: Connection, *, limit: int | None = None) -> list[Sweep]:
+    """Sweeps, newest first."""
+    query = select(sweeps).order_by(sweeps.c.started_at.desc(), sweeps.c.sweep_id.desc())
+    return [sweep_of(row) for row in connection.execute(query.limit(limit)).mappings()]
+
+
+def get_trials(connection: Connection, sweep_id: str) -> list[Trial]:
+    """The trials of a sweep by number."""
+    query = select(trials).where(trials.c.sweep_id == sweep_id).order_by(trials.c.number)
+    return [trial_of(row) for row in connection.execute(query).mappings()]
+
+
+def get_runs(
+    connection: Connection,
+    *,
+    model_name: str | None = None,
+    min_metric_value: Mapping[str, float] | None = None,
+    max_metric_value: Mapping[str, float] | None = None,
+    state: str | None = None,
+    sweep_id: str | None = None,
+    fingerprint: str | None = None,
+    include_baselines: bool = True,
+    include_hidden: bool = False,
+    filters: Filters | None = None,
+    sort: str | None = None,
+    limit: int | None = None,
+) -> list[Run]:
+    """Runs, oldest first (with `limit`, the newest), or by `sort`. A run without the metric
+    passes no filter.
+
+    Raises UsageError for a filter on a test score or an expression that cannot be read,
+    UnknownName.
+    """
+    same = {
+        "model_name": model_name,
+        "state": state,
+        "sweep_id": sweep_id,
+        "fingerprint": fingerprint,
+    }
+    query = select(runs)
+    for column, value in same.items():
+        if value is not None:
+            query = query.where(runs.c[column] == str(value))
+    if not include_hidden:
+        query = query.where(runs.c.hidden_at.is_(None))
+    if not include_baselines:
+        query = query.where(runs.c.is_baseline.is_(False))
+    for name, least in (min_metric_value or {}).items():
+        query = query.where(_score(name).where(scores.c.value >= least).exists())
+    for name, most in (max_metric_value or {}).items():
+        query = query.where(_score(name).where(scores.c.value <= most).exists())
+    if filters is not None:
+        query = query.where(*filters.conditions(connection))
+    order = order_by(connection, sort) if sort else []
+    newest = query.order_by(*order, runs.c.created_at.desc(), runs.c.run_id.desc()).limit(limit)
+    found = [run_of(row) for row in connection.execute(newest).mappings()]
+    return found if sort else found[::-1]
+
+
+def hyperparams_and_score(
+    connection: Connection, *, model_name: str, metric: str, fingerprint: str
+) -> list[tuple[str, Mapping[str, Any], float | None]]:
+    """(run_id, hyperparams, score) of the complete runs of a model, oldest first; None where the
+    score failed or is not there."""
+    part, name = split_name(metric)
+    this = and_(scores.c.run_id == runs.c.run_id, scores.c.part == part, scores.c.metric == name)
+    query = (
+        select(runs.c.run_id, runs.c.hyperparams, scores.c.value)
+        .select_from(runs.outerjoin(scores, this))
+        .where(
+            runs.c.model_name == model_name,
+            runs.c.fingerprint == fingerprint,
+            runs.c.state == RunState.COMPLETE.value,
+            runs.c.hidden_at.is_(None),
+            is_original(),
+        )
+        .order_by(runs.c.created_at, runs.c.run_id)
+    )
+    return [(row[0], row[1], row[2]) for row in connection.execute(query)]
+
+
+def is_original() -> ColumnElement[bool]:
+    """Does a run not reproduce another? As a condition."""
+    return ~runs.c.source.startswith(f"{REPRODUCES}: ", autoescape=True)
+
+
+def _score(name: str) -> Select[Any]:
+    """This metric's score row of the outer query's run."""
+    refuse_test(name)
+    part, metric = split_name(name)
+    return select(scores.c.run_id).where(
+        scores.c.run_id == runs.c.run_id, scores.c.part == part, scores.c.metric == metric
+    )
+
+
+def refuse_test(name: str) -> None:
+    """Raises UsageError where a name speaks of the sealed part."""
+    if is_sealed(name):
+        raise UsageError(
+            f"{name!r}: test scores are sealed, nothing is chosen or listed by them; "
+            f"use {'val_' + split_name(name)[1]!r}"
+        )
+
+
+def best_runs(
+    connection: Connection,
+    *,
+    metric: str,
+    fingerprint: str,
+    minimize: bool,
+    k: int,
+    model_name: str | None = None,
+    require_checkpoint: bool = True,
+    include_baselines: bool = False,
+) -> list[Run]:
+    """The k best complete runs by a full metric name among those of one fingerprint, best
+    first; ties go to the smaller run id. A failed score never ranks. A model that is named may
+    be a baseline; a baseline needs no checkpoint."""
+    best = best_query(
+        metric=metric,
+        fingerprint=fingerprint,
+        minimize=minimize,
+        k=k,
+        model_name=model_name,
+        require_checkpoint=require_checkpoint,
+        include_baselines=include_baselines or model_name is not None,
+    ).subquery()
+    query = select(runs).join(best, runs.c.run_id == best.c.run_id)
+    ranked = _ranked(query, best.c, minimize, k)
+    return [run_of(row) for row in connection.execute(ranked).mappings()]
+
+
+def best_query(
+    *,
+    metric: str,
+    fingerprint: str,
+    minimize: bool,
+    k: int,
+    model_name: str | None,
+    require_checkpoint: bool,
+    include_baselines: bool,
+) -> Select[Any]:
+    """(run_id, value) of the best: k index entries of each kind of run, then the best of those."""
+    part, name = split_name(metric)
+    wanted = [
+        scores.c.metric == name,
+        scores.c.part == part,
+        scores.c.fingerprint == fingerprint,
+        scores.c.state == RunState.COMPLETE.value,
+        scores.c.value.is_not(None),
+    ]
+    if model_name is not None:
+        wanted.append(scores.c.model_name == model_name)
+    kinds = product((False,), (True,) if require_checkpoint else (True, False))
+    kinds_of_baseline = product((True,), (True, False)) if include_baselines else ()
+    arms = [
+        _ranked(
+            select(scores.c.run_id, scores.c.value)
+            .where(*wanted, scores.c.is_baseline.is_(baseline))
+            .where(scores.c.has_checkpoint.is_(checkpoint)),
+            scores.c,
+            minimize,
+            k,
+        )
+        for baseline, checkpoint in (*kinds, *kinds_of_baseline)
+    ]
+    together = union_all(*(select(arm.subquery()) for arm in arms)).subquery()
+    return _ranked(select(together.c.run_id, together.c.value), together.c, minimize, k)
+
+
+def _ranked(query: Select[Any], columns: Any, minimize: bool, k: int) -> Select[Any]:
+    value = columns.value.asc() if minimize else columns.value.desc()
+    return query.order_by(value, columns.run_id).limit(k)
+
+
+def fingerprint_in_use(
+    connection: Connection, *, part: str, model_name: str | None, sweep_id: str | None
+) -> str:
+    """The fingerprint that a ranking of `part` means: of the sweep named, else of the latest
+    sweep (in which the model ran, where one is named), else "": the runs of no sweep."""
+    if sweep_id is not None:
+        return cells_of(get_sweep(connection, sweep_id).fingerprints, part)
+    query = select(sweeps.c.fingerprints).order_by(
+        sweeps.c.started_at.desc(), sweeps.c.sweep_id.desc()
+    )
+    if model_name is not None:
+        ran = exists().where(runs.c.sweep_id == sweeps.c.sweep_id, runs.c.model_name == model_name)
+        query = query.where(ran)
+    found = connection.execute(query.limit(1)).scalar()
+    return "" if found is None else cells_of(found, part)
+
+
+def find_trained(
+    connection: Connection,
+    *,
+    train_hash: str,
+    panel_hash: str,
+    task_hash: str,
+    seed: int,
+    config_hash: str | None = None,
+) -> Run | None:
+    """The newest complete run that makes a new training needless, its checkpoint still there. It
+    is none that reproduces another."""
+    query = select(runs).where(
+        runs.c.train_hash == train_hash,
+        runs.c.panel_hash == panel_hash,
+        runs.c.task_hash == task_hash,
+        runs.c.seed == seed,
+        runs.c.state == RunState.COMPLETE.value,
+        runs.c.hidden_at.is_(None),
+    )
+    if config_hash is not None:
+        query = query.where(runs.c.config_hash == config_hash)
+    newest = query.order_by(runs.c.created_at.desc())
+    found = (run_of(row) for row in connection.execute(newest).mappings())
+    originals = (r for r in found if r.reproduces is None)
+    return next((r for r in originals if r.is_baseline or r.has_checkpoint_files), None)
+
+
+def get_scores(connection: Connection, run_id: str) -> list[Score]:
+    """Every open score of a run: nothing of test."""
+    query = select(scores).where(scores.c.run_id == run_id, scores.c.part != "test")
+    rows = connection.execute(query.order_by(scores.c.part, scores.c.metric)).mappings()
+    return [Score(**{n: row[n] for n in Score.__dataclass_fields__}) for row in rows]
+
+
+def sealed_scores(connection: Connection, run_id: str) -> dict[str, float]:
+    """A run's test scores by full name; the caller records the look in the same transaction."""
+    query = select(scores).where(scores.c.run_id == run_id, scores.c.part == "test")
+    rows = connection.execute(query.order_by(scores.c.metric)).mappings()
+    return {
+        f"test_{row['metric']}": math.nan if row["value"] is None else row["value"] for row in rows
+    }
+
+
+def are_sealed_scores_equal(connection: Connection, one: str, other: str) -> bool | None:
+    """Are the test scores of two runs the same to the last bit? None where one has none. It tells
+    nothing of how good they are, so that asking is no look."""
+    query = select(scores.c.metric, scores.c.value).where(scores.c.part == "test")
+    first, second = (
+        {
+            row.metric: row.value
+            for row in connection.execute(query.where(scores.c.run_id == run_id))
+        }
+        for run_id in (one, other)
+    )
+    return first == second if first and second else None
+
+
+def get_curves(connection: Connection, run_id: str) -> list[Curve]:
+    """One line per metric logged over steps, the best of both directions kept."""
+    table = schema.curves
+    query = select(table).where(table.c.run_id == run_id).order_by(table.c.name)
+    return [_curve(row) for row in connection.execute(query).mappings()]
+
+
+def _curve(row: Mapping[Any, Any]) -> Curve:
+    values = {n: math.nan if row[n] is None else row[n] for n in ("last", "lowest", "highest")}
+    return Curve(**{n: row[n] for n in Curve.__dataclass_fields__} | values)
+
+
+def get_curve(connection: Connection, run_id: str, name: str) -> list[tuple[int, float]]:
+    """(step, value) of one metric in order of steps; nan where a point was no number."""
+    table = schema.curve_points
+    query = select(table.c.step, table.c.value).where(
+        table.c.run_id == run_id, table.c.name == name
+    )
+    rows: Sequence[Any] = connection.execute(query.order_by(table.c.step)).all()
+    return [(row.step, math.nan if row.value is None else row.value) for row in rows]
+
+
+# Runs of one config that differ in seed: which of them stands for it.
+
+
+AT_ONCE = 500
+"""Hashes a query asks about."""
+
+
+def by_config(found: Iterable[Run]) -> list[list[Run]]:
+    """Runs grouped by config, in the order met; a run without a config hash stands alone, one that
+    reproduces another stands nowhere: it would count that seed twice."""
+    groups: dict[str, list[Run]] = {}
+    for run in found:
+        if run.reproduces is None:
+            groups.setdefault(run.config_hash or run.run_id, []).append(run)
+    return list(groups.values())
+
+
+def median_seed(found: Sequence[Run], metric: str) -> Run:
+    """The run with the (lower) median loss on tune by a metric's bare name; ties go to the smaller
+    run id. A run without that score counts as the worst."""
+    from foresweep.metrics import METRICS
+
+    def badness(run: Run) -> tuple[float, str]:
+        score = run.score(f"tune_{metric}")
+        return (math.inf if score is None else METRICS[metric].badness(score)), run.run_id
+
+    ranked = sorted(found, key=badness)
+    return ranked[(len(ranked) - 1) // 2]
+
+
+def seeds_of(connection: Connection, run: Run) -> list[Run]:
+    """The complete runs of a run's config on the same windows, by run id: itself alone where it has
+    no config hash, and itself or not by its own state."""
+    if not run.config_hash:
+        return [run] if run.state is RunState.COMPLETE else []
+    return _complete(connection, [run])
+
+
+def standing(connection: Connection, found: Sequence[Run], metric: str) -> list[Run]:
+    """Those of complete runs of one fingerprint, in their order, that stand for their configs by a
+    metric's full name. Baselines and runs without a config hash stand for themselves, a run that
+    reproduces another for nothing."""
+    from foresweep.metrics import METRICS
+
+    bare = split_name(metric)[1]
+    seeded = _with_seeds(connection, found) if bare in METRICS else set()
+    asked = [run for run in found if run.config_hash in seeded]
+    groups = by_config(_complete(connection, asked)) if asked else []
+    chosen = {group[0].config_hash: median_seed(group, bare).run_id for group in groups}
+    return [
+        run
+        for run in found
+        if run.reproduces is None and chosen.get(run.config_hash, run.run_id) == run.run_id
+    ]
+
+
+def _with_seeds(connection: Connection, found: Sequence[Run]) -> set[str]:
+    """The config hashes of these runs that more than one run has, whatever became of it."""
+    trained = [run for run in found if run.config_hash and not run.is_baseline]
+    counted: Counter[str] = Counter()
+    for k in range(0, len(trained), AT_ONCE):
+        hashes = {run.train_hash for run in trained[k : k + AT_ONCE]}
+        query = select(runs.c.config_hash).where(runs.c.train_hash.in_(hashes))
+        counted.update(connection.execute(query).scalars())
+    return {config for config, number in counted.items() if number > 1}
+
+
+def _complete(connection: Connection, found: Sequence[Run]) -> list[Run]:
+    """Every complete run of these runs' configs on their windows, by run id, hidden ones and
+    reproductions aside.
+
+    The database looks train hashes up, which is an index's work, and the rest is sifted here: told
+    more, SQLite may choose to read every complete run instead.
+    """
+    same = {(run.config_hash, run.fingerprint) for run in found}
+    rows: dict[str, Run] = {}
+    for k in range(0, len(found), AT_ONCE):
+        hashes = {run.train_hash for run in found[k : k + AT_ONCE]}
+        query = select(runs).where(runs.c.train_hash.in_(hashes))
+        for row in connection.execute(query).mappings():
+            shown = row["state"] == RunState.COMPLETE.value and row["hidden_at"] is None
+            if shown and (row["config_hash"], row["fingerprint"]) in same:
+                rows[row["run_id"]] = run_of(row)
+    return [run for _, run in sorted(rows.items()) if run.reproduces is None]

@@ -1,0 +1,1 @@
+"""The database itself: its tables, and SQLite or PostgreSQL below them."""

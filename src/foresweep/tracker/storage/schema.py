@@ -1,0 +1,464 @@
+"""The tables, as SQLAlchemy Core; `migrations/` builds them, a test holds the two together.
+
+Score rows repeat what a ranking asks of their run (model, state, checkpoint, fingerprint), so
+that the best of a rare model among many runs is one probe of an index. Rows of part `test` are
+sealed: no read hands them out but the one that records the look.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    TypeDecorator,
+    false,
+)
+from sqlalchemy import Text as _Text
+
+from foresweep.errors import ConfigError
+from foresweep.records import (
+    Run,
+    RunState,
+    Sweep,
+    SweepState,
+    Trial,
+    is_sealed,
+    split_name,
+)
+
+HEAD = "0005"
+"""The newest migration. Revisions are counted, so that a newer database is known by its number."""
+VERSION_TABLE = "foresweep_version"
+
+
+Text = _Text().with_variant(_Text(collation="C"), "postgresql")
+"""Sorts by its bytes on every database, whatever language the server speaks."""
+_encode = json.JSONEncoder(allow_nan=False).encode
+_decode = json.JSONDecoder().decode
+_EMPTY: dict[str, type] = {"{}": dict, "[]": list}
+
+
+class Json(TypeDecorator[Any]):
+    """A JSON value as text; numbers come back to the last bit, tuples come back as lists."""
+
+    impl = _Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        return json_text(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        if value is None or value in _EMPTY:  # most columns of most runs are empty
+            return None if value is None else _EMPTY[value]()
+        return _decode(value)
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware time as ISO text in UTC to the microsecond, which sorts as it reads."""
+
+    impl = _Text
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:
+        return instant_text(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else datetime.fromisoformat(value)
+
+
+def json_text(value: Any) -> str | None:
+    return None if value is None else _encode(value)
+
+
+def instant_text(value: datetime | None) -> str | None:
+    return None if value is None else value.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+metadata = MetaData()
+
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("dataset_id", Text, primary_key=True),
+    Column("panel_hash", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("num_items", Integer, nullable=False),
+    Column("num_rows", BigInteger, nullable=False),
+    Column("starts_at", Text, nullable=False),
+    Column("ends_at", Text, nullable=False),
+    Column("findings", Json, nullable=False),
+    Column("created_at", Instant, nullable=False),
+)
+
+environments = Table(
+    "environments",
+    metadata,
+    Column("environment_id", Text, primary_key=True),  # sha256 of the content
+    Column("content", Json, nullable=False),
+)
+
+
+def _owner() -> list[Column[Any]]:
+    """The process that writes for a row: how others know whether it still lives."""
+    return [
+        Column("host", Text),
+        Column("machine", Text),
+        Column("pid", Integer),
+        Column("pid_start", Text),
+        Column("heartbeat_at", Instant),
+    ]
+
+
+sweeps = Table(
+    "sweeps",
+    metadata,
+    Column("sweep_id", Text, primary_key=True),
+    Column("name", Text),
+    Column("models", Json, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("objective", Text, nullable=False),
+    Column("horizon", Integer, nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("panel_hash", Text, nullable=False),
+    Column("task_hash", Text, nullable=False),
+    Column("fingerprints", Json, nullable=False),
+    Column("plan", Json, nullable=False),
+    Column("dataset_id", Text, ForeignKey("datasets.dataset_id")),
+    Column("environment_id", Text, ForeignKey("environments.environment_id")),
+    Column("num_trials", Integer, nullable=False, default=0),
+    Column("state", Text, nullable=False),
+    Column("started_at", Instant, nullable=False),
+    Column("finished_at", Instant),
+    *_owner(),
+    Column("stop_asked_at", Instant),  # by another process; its heads see it and stop
+    Index("ix_sweeps_started", "started_at"),
+    Index("ix_sweeps_state", "state"),
+)
+
+trials = Table(
+    "trials",
+    metadata,
+    Column("sweep_id", Text, ForeignKey("sweeps.sweep_id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("model_name", Text, nullable=False),
+    Column("config", Json, nullable=False),
+    Column("config_hash", Text, nullable=False),
+    Column("train_hash", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Index("ix_trials_config", "sweep_id", "config_hash"),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("sweep_id", Text, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("taken_at", Instant, nullable=False),
+    *_owner(),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("model_name", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("hyperparams", Json, nullable=False),
+    Column("metrics", Json, nullable=False),  # the open scores, as the record shows them
+    Column("checkpoint_path", Text),
+    Column("training_time_seconds", Float),
+    Column("duration_seconds", Float),
+    Column("notes", Text),
+    Column("git_commit", Text),
+    Column("state", Text, nullable=False),
+    Column("is_baseline", Boolean, nullable=False),
+    Column("sweep_id", Text, ForeignKey("sweeps.sweep_id")),
+    Column("trial_number", Integer),
+    Column("seed", BigInteger),
+    Column("attempt", Integer, nullable=False),
+    Column("config_hash", Text, nullable=False),
+    Column("train_hash", Text, nullable=False),
+    Column("panel_hash", Text, nullable=False),
+    Column("task_hash", Text, nullable=False),
+    Column("fingerprints", Json, nullable=False),
+    Column("fingerprint", Text, nullable=False),  # of val; "": of no sweep
+    Column("objective_score", Float),
+    Column("started_at", Instant),
+    Column("finished_at", Instant),
+    Column("error", Text),
+    Column("tags", Json, nullable=False),
+    Column("resources", Json, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("forecasts_path", Text),
+    Column("peak_memory_mb", Float),
+    Column("environment_id", Text, ForeignKey("environments.environment_id")),
+    *_owner(),
+    Column("worker_pid", Integer),
+    Column("hidden_at", Instant),  # a hidden run is in no list and no ranking, and still a trial
+    Index("ix_runs_created", "created_at"),
+    Index("ix_runs_model", "model_name", "created_at"),
+    Index("ix_runs_sweep", "sweep_id", "model_name", "trial_number"),
+    Index("ix_runs_state", "state"),
+    Index("ix_runs_trained", "train_hash", "seed"),
+)
+
+scores = Table(
+    "scores",
+    metadata,
+    Column("run_id", Text, ForeignKey("runs.run_id"), primary_key=True),
+    Column("part", Text, primary_key=True),
+    Column("metric", Text, primary_key=True),
+    Column("value", Float),  # NULL: failed to score
+    Column("model_name", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("is_baseline", Boolean, nullable=False),
+    Column("has_checkpoint", Boolean, nullable=False),
+    Column("fingerprint", Text, nullable=False),  # "": of no sweep
+    Column("sweep_id", Text),
+    Index(
+        "ix_scores_model",
+        *("metric", "part", "fingerprint", "model_name", "state", "is_baseline"),
+        *("has_checkpoint", "value", "run_id"),
+    ),
+    Index(
+        "ix_scores_all",
+        *("metric", "part", "fingerprint", "state", "is_baseline"),
+        *("has_checkpoint", "value", "run_id"),
+    ),
+)
+
+curve_points = Table(
+    "curve_points",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("step", BigInteger, primary_key=True),
+    Column("value", Float),  # NULL: was no number
+    Column("logged_at", Float, nullable=False),  # seconds since 1970: one small number a point
+    sqlite_with_rowid=False,
+)
+
+curves = Table(
+    "curves",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("num_points", BigInteger, nullable=False),
+    Column("last_step", BigInteger, nullable=False),
+    Column("last", Float),
+    Column("lowest", Float),
+    Column("lowest_step", BigInteger),
+    Column("highest", Float),
+    Column("highest_step", BigInteger),
+    Column("is_final", Boolean, nullable=False, server_default=false()),  # its run has ended
+    sqlite_with_rowid=False,
+)
+for _best in ("lowest", "highest"):  # of ended runs only: a step of a running one stays cheap
+    Index(
+        f"ix_curves_{_best}",
+        curves.c.name,
+        curves.c[_best],
+        curves.c.run_id,
+        sqlite_where=curves.c.is_final.is_(True),
+        postgresql_where=curves.c.is_final.is_(True),
+    )
+
+test_looks = Table(
+    "test_looks",
+    metadata,
+    Column("look_id", Integer, primary_key=True),
+    Column("run_id", Text, ForeignKey("runs.run_id"), nullable=False),
+    Column("fingerprint", Text, nullable=False),  # of the test part
+    Column("panel_hash", Text, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("looked_at", Instant, nullable=False),
+    Column("judging_id", Text),  # of the verdict that looked; NULL: looked at by hand
+    Column("number", Integer),  # which look of its lineage it was
+    Index("ix_test_looks_fingerprint", "fingerprint"),
+)
+
+verdicts = Table(
+    "verdicts",
+    metadata,
+    Column("verdict_id", Integer, primary_key=True),
+    Column("judging_id", Text, nullable=False),  # runs judged by one command share it
+    Column("run_id", Text, ForeignKey("runs.run_id"), nullable=False),
+    Column("fingerprint", Text, nullable=False),  # of val
+    Column("outcome", Text, nullable=False),  # "": begun, not ended
+    Column("content", Json, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("judged_at", Instant, nullable=False),
+    Index("ix_verdicts_run", "run_id"),
+)
+
+notes = Table(
+    "notes",
+    metadata,
+    Column("note_id", Integer, primary_key=True),
+    Column("run_id", Text, ForeignKey("runs.run_id"), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Index("ix_notes_run", "run_id"),
+)
+
+imports = Table(
+    "imports",
+    metadata,
+    Column("content_hash", Text, primary_key=True),
+    Column("path", Text, nullable=False),
+    Column("num_runs", Integer, nullable=False),
+    Column("imported_at", Instant, nullable=False),
+)
+
+
+def jsonable(value: Any, name: str) -> Any:
+    """`value` in JSON's own types: numpy scalars become numbers, tuples lists.
+
+    Raises ConfigError naming what cannot be stored: NaN, infinities, keys that are no texts,
+    anything that is no number, text, truth value, list or mapping.
+    """
+    if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
+        value = value.item()
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ConfigError(f"{name} is {value}: it cannot be stored; use a number or None")
+        return float(value)
+    if isinstance(value, Mapping):
+        return {_key(k, name): jsonable(v, f"{name}[{k!r}]") for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(v, f"{name}[{i}]") for i, v in enumerate(value)]
+    raise ConfigError(f"{name} is a {type(value).__name__}: it cannot be stored as JSON")
+
+
+def _key(key: Any, name: str) -> str:
+    if not isinstance(key, str):
+        raise ConfigError(f"{name} has the key {key!r}: keys must be texts")
+    return key
+
+
+# Between records and rows: ids, score rows, and the record of a row.
+
+
+HIDDEN = "hidden"
+"""What the score rows of a hidden run have for a state, so that no ranking finds them."""
+
+
+_RUN_FIELDS = tuple(Run.__dataclass_fields__)
+
+
+def new_id(name: str, now: datetime) -> str:
+    """`toto_20261122_174501_8f3a2c1b`: name, UTC second, then 4 hex digits of the second's
+    fraction, so that ids of a name sort by time, and 4 of chance."""
+    kept = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-_")[:48] or "run"
+    fraction = now.microsecond * 65536 // 1_000_000
+    return f"{kept}_{now:%Y%m%d_%H%M%S}_{fraction:04x}{secrets.token_hex(2)}"
+
+
+def as_number(value: Any, name: str) -> float | None:
+    """A finite float, or None: the score failed. Raises ConfigError for what is no number."""
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"metric {name!r} is {value!r}, not a number") from error
+    return number if math.isfinite(number) else None
+
+
+def numbers_of(metrics: Mapping[str, Any]) -> dict[str, float | None]:
+    """Every metric by full name as a stored number."""
+    return {sound_name(name): as_number(value, name) for name, value in metrics.items()}
+
+
+def sound_name(name: str) -> str:
+    """`name`, which every database can hold. Raises ConfigError for a NUL character or half of a
+    surrogate pair."""
+    if "\0" in name or not (name.isascii() or _is_unicode(name)):
+        raise ConfigError(f"the name {name!r} has a character that no database stores")
+    return name
+
+
+def _is_unicode(name: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def kept_scores(scores: Mapping[str, float | None], state: str) -> dict[str, float | None]:
+    """A run that did not end well has no val and no test score: NULL, never imputed."""
+    if state == RunState.COMPLETE:
+        return dict(scores)
+    return {n: None if split_name(n)[0] in ("val", "test") else v for n, v in scores.items()}
+
+
+def open_metrics(scores: Mapping[str, float | None]) -> dict[str, float | None]:
+    """The scores without those of test."""
+    return {name: value for name, value in scores.items() if not is_sealed(name)}
+
+
+def cells_of(fingerprints: Mapping[str, str], part: str) -> str:
+    """The fingerprint that makes scores of `part` comparable; a name without a part stands
+    with val, "" where there is none."""
+    return fingerprints.get(part) or fingerprints.get("val", "")
+
+
+def score_rows(run: Mapping[Any, Any], scores: Mapping[str, float | None]) -> list[dict[str, Any]]:
+    """Rows of the scores table for a run's row as it will stand when they are written."""
+    repeated = {
+        "run_id": run["run_id"],
+        "model_name": run["model_name"],
+        "state": HIDDEN if run.get("hidden_at") else str(run["state"]),
+        "is_baseline": run["is_baseline"],
+        "has_checkpoint": run["checkpoint_path"] is not None,
+        "sweep_id": run["sweep_id"],
+    }
+    found = {split_name(name): value for name, value in scores.items()}
+    return [
+        {
+            **repeated,
+            "part": part,
+            "metric": metric,
+            "value": value,
+            "fingerprint": cells_of(run["fingerprints"], part),
+        }
+        for (part, metric), value in found.items()
+    ]
+
+
+def run_of(row: Mapping[Any, Any]) -> Run:
+    """The record of a row of runs."""
+    known = {name: row[name] for name in _RUN_FIELDS}
+    known["state"] = RunState(known["state"])
+    known["tags"] = tuple(known["tags"])
+    known["metrics"] = {n: math.nan if v is None else v for n, v in known["metrics"].items()}
+    return Run(**known)
+
+
+def sweep_of(row: Mapping[Any, Any]) -> Sweep:
+    """The record of a row of sweeps."""
+    known = {name: row[name] for name in Sweep.__dataclass_fields__}
+    return Sweep(**known | {"state": SweepState(row["state"]), "models": tuple(row["models"])})
+
+
+def trial_of(row: Mapping[Any, Any]) -> Trial:
+    """The record of a row of trials."""
+    return Trial(**{name: row[name] for name in Trial.__dataclass_fields__})

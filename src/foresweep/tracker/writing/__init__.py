@@ -1,0 +1,1 @@
+"""What is written to the database, each inside the caller's transaction."""

@@ -46,15 +46,17 @@ from foresweep.models.kronos.data import (
     TrainingBars,
     time_stamps,
 )
+from foresweep.models.kronos.learners import (
+    PredictorLearner,
+    encode,
+)
 from foresweep.models.kronos.model import (
     Kronos,
     KronosPredictor,
 )
 from foresweep.models.kronos.networks import (
     Nets,
-    PredictorLearner,
     build,
-    encode,
 )
 from foresweep.models.kronos.sampling import (
     Sampling,

@@ -18,16 +18,18 @@ from foresweep.models.kronos.data import (
     TrainingBars,
     time_stamps,
 )
-from foresweep.models.kronos.model import KronosPredictor
-from foresweep.models.kronos.networks import (
-    Nets,
+from foresweep.models.kronos.learners import (
     PredictorLearner,
     TokenizerLearner,
     Tokens,
-    build,
     encode,
     token_logits,
     token_loss,
+)
+from foresweep.models.kronos.model import KronosPredictor
+from foresweep.models.kronos.networks import (
+    Nets,
+    build,
 )
 from foresweep.models.training.augmentation import Drawn
 from kronos_tiny import HORIZON, config, forecast, windows_of

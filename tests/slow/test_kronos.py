@@ -27,16 +27,18 @@ from foresweep.models.kronos.data import (
     normalise,
     time_stamps,
 )
+from foresweep.models.kronos.learners import (
+    PredictorLearner,
+    TokenizerLearner,
+    token_loss,
+)
 from foresweep.models.kronos.model import (
     Kronos,
     KronosPredictor,
 )
 from foresweep.models.kronos.networks import (
     Nets,
-    PredictorLearner,
-    TokenizerLearner,
     build,
-    token_loss,
 )
 from foresweep.models.training.loop import Learner
 from foresweep.models.training.optimisation import (

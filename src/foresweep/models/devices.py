@@ -79,7 +79,7 @@ FIRST_STEP = ("torch._dynamo", "safetensors.torch", "foresweep.models.training.l
 LATER = {
     "toto": ("toto.model.toto",),
     "kronos": (
-        "foresweep.models.kronos.networks",
+        "foresweep.models.kronos.learners",
         "foresweep.models.kronos.sampling",
         "kronos_finance._vendor.kronos_model.kronos",
     ),

@@ -108,7 +108,7 @@ class Kronos:
         resume: Path | None = None,
     ) -> Checkpoint:
         """See ForecastModel. `config` is resolved."""
-        from foresweep.models.kronos.networks import PredictorLearner
+        from foresweep.models.kronos.learners import PredictorLearner
         from foresweep.models.training.loop import (
             clear_states,
             fit,
@@ -184,7 +184,7 @@ def _fit_tokenizer(
 
     In float32 whatever `precision`: a bar's tokens are the signs of what the encoder gives.
     """
-    from foresweep.models.kronos.networks import TokenizerLearner
+    from foresweep.models.kronos.learners import TokenizerLearner
 
     steps = 0 if config.finetune == "none" else tokenizer_steps(config)
     if steps:

@@ -244,8 +244,8 @@ class TestClusterOfItsOwn:
             from trial_tasks import Hang
             job = engine.start(Hang(), log=log)
             engine.poll(60, (job,))
-            print("running", flush=True)
             try:
+                print("running", flush=True)  # the signal may come from here on
                 engine.poll(float("inf"))
             except KeyboardInterrupt:
                 print("stopped", engine.poll(0.5))

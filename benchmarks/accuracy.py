@@ -29,43 +29,15 @@ import numpy as np
 
 from foresweep.data.panel import Panel
 from foresweep.data.reading.sources import load_panel
-from foresweep.data.splits import (
-    PartName,
-    Split,
-    make_split,
-)
-from foresweep.data.windows import (
-    TrainWindows,
-    Windows,
-)
-from foresweep.evaluation.backtest import (
-    calibrate,
-    forecast_part,
-    make_scorer,
-    score_part,
-)
-from foresweep.models.base import (
-    Array,
-    Facts,
-    Forecast,
-    Predictor,
-    Resources,
-)
+from foresweep.data.splits import PartName, Split, make_split
+from foresweep.data.windows import TrainWindows, Windows
+from foresweep.evaluation.backtest import calibrate, forecast_part, make_scorer, score_part
+from foresweep.models.base import Array, Facts, Forecast, Predictor, Resources
 from foresweep.models.calibration import Calibrated
 from foresweep.models.checkpoint import read_checkpoint
-from foresweep.models.config import (
-    hyperparameters,
-    make_config,
-)
-from foresweep.models.registry import (
-    BASELINES,
-    get_model,
-    model_names,
-)
-from foresweep.stats.significance import (
-    diebold_mariano,
-    overlap_lags,
-)
+from foresweep.models.config import hyperparameters, make_config
+from foresweep.models.registry import BASELINES, get_model, model_names
+from foresweep.stats.significance import diebold_mariano, overlap_lags
 
 STRIDE = 5
 STEER_STRIDE = 20  # origins that choose the kept step: fewer, since they are scored eight times

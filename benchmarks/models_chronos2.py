@@ -33,16 +33,8 @@ from transformers.utils import logging
 
 from foresweep.data.demo import demo_panel
 from foresweep.data.splits import make_split
-from foresweep.data.windows import (
-    TrainWindows,
-    Windows,
-)
-from foresweep.models.base import (
-    DEFAULT_LEVELS,
-    Facts,
-    Resources,
-    TrialPruned,
-)
+from foresweep.data.windows import TrainWindows, Windows
+from foresweep.models.base import DEFAULT_LEVELS, Facts, Resources, TrialPruned
 from foresweep.models.chronos2 import network as net
 from foresweep.models.chronos2.config import Chronos2Config
 from foresweep.models.chronos2.model import (
@@ -54,10 +46,7 @@ from foresweep.models.chronos2.model import (
 )
 from foresweep.models.representation import Representation
 from foresweep.models.training.augmentation import Sampler
-from foresweep.models.training.loop import (
-    fit,
-    seeded,
-)
+from foresweep.models.training.loop import fit, seeded
 from foresweep.models.training.optimisation import Adapted, no_norm_or_bias
 
 HORIZON, CONTEXT = 64, 512

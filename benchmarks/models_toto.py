@@ -31,27 +31,14 @@ import torch
 from pairs import Row, paired, table
 
 from foresweep.data.demo import demo_panel
-from foresweep.data.panel import (
-    CLOSE,
-    Panel,
-)
+from foresweep.data.panel import CLOSE, Panel
 from foresweep.data.splits import make_split
 from foresweep.data.windows import TrainWindows
-from foresweep.models.base import (
-    Facts,
-    Resources,
-)
+from foresweep.models.base import Facts, Resources
 from foresweep.models.toto import network as nets
 from foresweep.models.toto.decoding import sample_paths
-from foresweep.models.toto.model import (
-    Toto,
-    TotoConfig,
-    TotoLearner,
-)
-from foresweep.models.training.loop import (
-    fit,
-    seeded,
-)
+from foresweep.models.toto.model import Toto, TotoConfig, TotoLearner
+from foresweep.models.training.loop import fit, seeded
 
 HORIZON, SAMPLES = 64, 64
 BATCH, MORE = 16, 400

@@ -18,10 +18,7 @@ from typing import Any
 from pairs import Row, paired, table
 
 from foresweep.search.engines.base import run_task
-from foresweep.search.engines.local import (
-    PRELOADED_MODELS,
-    LocalEngine,
-)
+from foresweep.search.engines.local import PRELOADED_MODELS, LocalEngine
 
 MODELS = ("toto", "kronos", "chronos2")
 MOST_MS = 300.0

@@ -27,21 +27,9 @@ from typing import Any
 import numpy as np
 
 from foresweep.records import Run
-from foresweep.search.propose.modes import (
-    Proposal,
-    load_space,
-)
-from foresweep.search.propose.tpe import (
-    Listed,
-    Sampler,
-    TpeSampler,
-    told_of,
-)
-from foresweep.space import (
-    Float,
-    Int,
-    SearchSpace,
-)
+from foresweep.search.propose.modes import Proposal, load_space
+from foresweep.search.propose.tpe import Listed, Sampler, TpeSampler, told_of
+from foresweep.space import Float, Int, SearchSpace
 from foresweep.tracker.tracker import Tracker
 
 LAST = 50

@@ -19,10 +19,7 @@ from typing import Any
 import torch
 from pairs import Ratios, paired
 
-from foresweep.evaluation.contract import (
-    HORIZON,
-    Bench,
-)
+from foresweep.evaluation.contract import HORIZON, Bench
 from foresweep.evaluation.leaks import falling_scorer
 from foresweep.models.base import Resources
 from foresweep.models.devices import bf16_is_fast

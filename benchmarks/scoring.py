@@ -24,12 +24,7 @@ from typing import Any
 import numpy as np
 import pairs
 
-from foresweep.metrics import (
-    METRICS,
-    Outcome,
-    Setting,
-    score,
-)
+from foresweep.metrics import METRICS, Outcome, Setting, score
 
 HERE = Path(__file__).parent
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

@@ -23,15 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foresweep.data.demo import demo_panel
-from foresweep.data.files import (
-    read_npz,
-    write_bytes_atomic,
-)
+from foresweep.data.files import read_npz, write_bytes_atomic
 from foresweep.data.splits import make_split
-from foresweep.data.windows import (
-    TrainWindows,
-    Windows,
-)
+from foresweep.data.windows import TrainWindows, Windows
 from foresweep.errors import TrainingDiverged
 from foresweep.evaluation.backtest import (
     forecast_part,
@@ -40,24 +34,13 @@ from foresweep.evaluation.backtest import (
     naive_part,
     score_part,
 )
-from foresweep.models.base import (
-    Facts,
-    Predictor,
-    Resources,
-    Scored,
-)
+from foresweep.models.base import Facts, Predictor, Resources, Scored
 from foresweep.models.config import make_config
 from foresweep.models.registry import get_model
 from foresweep.models.training.loop import EVALUATIONS
 from foresweep.search.engines.base import origin_means
 from foresweep.search.propose.modes import load_space
-from foresweep.space import (
-    Choice,
-    Dimension,
-    Float,
-    Int,
-    SearchSpace,
-)
+from foresweep.space import Choice, Dimension, Float, Int, SearchSpace
 
 MODEL, HORIZON, SEED, STEPS = "chronos2", 5, 0, 128
 SEARCHED = (

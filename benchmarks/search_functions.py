@@ -11,10 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from search_curves import EVALUATIONS, STEPS, Array, Curves
 
-from foresweep.space import (
-    Float,
-    SearchSpace,
-)
+from foresweep.space import Float, SearchSpace
 
 CONFIGS, ORIGINS, AXES = 600, 43, 6
 START = 0.85

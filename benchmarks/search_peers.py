@@ -12,11 +12,7 @@ import numpy as np
 from search_curves import Curves
 from search_replay import Ledger
 
-from foresweep.space import (
-    Choice,
-    Float,
-    Int,
-)
+from foresweep.space import Choice, Float, Int
 
 Pruner = Callable[[int], Any]
 

@@ -20,11 +20,7 @@ from foresweep.records import RunState
 from foresweep.search.engines.base import Progress
 from foresweep.search.propose.modes import load_space
 from foresweep.search.propose.tpe import Told, TpeSampler
-from foresweep.search.running.pruning import (
-    Hyperband,
-    Pruners,
-    Racing,
-)
+from foresweep.search.running.pruning import Hyperband, Pruners, Racing
 
 OBJECTIVE = "pinball"
 RACE = partial(Racing, OBJECTIVE)

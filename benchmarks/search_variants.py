@@ -13,11 +13,7 @@ from search_peers import Asha
 from search_replay import OBJECTIVE, RACE, Make, Method, Ours, tpe
 
 from foresweep.search.propose.tpe import TpeSampler
-from foresweep.search.running.pruning import (
-    UNJUDGED,
-    Hyperband,
-    Racing,
-)
+from foresweep.search.running.pruning import UNJUDGED, Hyperband, Racing
 
 
 class Variant(TpeSampler):

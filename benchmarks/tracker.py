@@ -31,12 +31,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # for the PostgreS
 
 from foresweep.tracker.storage.sqlite import LOG_PAGES
 from foresweep.tracker.tracker import Tracker
-from foresweep.tracker.writing import (
-    runs as creation,
-)
-from foresweep.tracker.writing import (
-    steps,
-)
+from foresweep.tracker.writing import runs as creation
+from foresweep.tracker.writing import steps
 from foresweep.tracker.writing.runs import NewRun
 
 REPEATS = 5

@@ -31,31 +31,14 @@ from numpy.typing import NDArray
 
 from foresweep.data.panel import Panel
 from foresweep.data.reading.sources import load_panel
-from foresweep.data.splits import (
-    Part,
-    make_split,
-)
+from foresweep.data.splits import Part, make_split
 from foresweep.data.windows import Windows
 from foresweep.evaluation.losses import volatility_scale
-from foresweep.records import (
-    Outcome,
-    Verdict,
-)
-from foresweep.selection.verdict.cases import (
-    Case,
-    Opened,
-)
+from foresweep.records import Outcome, Verdict
+from foresweep.selection.verdict.cases import Case, Opened
 from foresweep.selection.verdict.gates import judge
-from foresweep.selection.verdict.losses import (
-    LossTable,
-    PartLosses,
-    effective_origins,
-)
-from foresweep.stats.power import (
-    Design,
-    chance,
-    signal_curve,
-)
+from foresweep.selection.verdict.losses import LossTable, PartLosses, effective_origins
+from foresweep.stats.power import Design, chance, signal_curve
 
 Array = NDArray[np.float64]
 

@@ -8,10 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from foresweep.cli.tables import (
-    leaderboard_table,
-    verdict_line,
-)
+from foresweep.cli.tables import leaderboard_table, verdict_line
 from foresweep.selection.leaderboard import leaderboard
 from foresweep.tracker.tracker import Tracker
 

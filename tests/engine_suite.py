@@ -16,11 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from foresweep.errors import (
-    DataError,
-    SearchError,
-    WorkerDied,
-)
+from foresweep.errors import DataError, SearchError, WorkerDied
 from foresweep.models.base import TrialPruned
 from foresweep.search.engines.base import (
     GO,

@@ -15,10 +15,7 @@ import pytest
 from foresweep.data.files import write_npz
 from foresweep.evaluation.losses import LossPanel
 from foresweep.models.checkpoint import write_checkpoint
-from foresweep.records import (
-    Run,
-    Sweep,
-)
+from foresweep.records import Run, Sweep
 from foresweep.tracker.tracker import Tracker
 from planted_losses import losses
 

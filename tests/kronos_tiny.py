@@ -10,14 +10,8 @@ from typing import Any
 import numpy as np
 
 from foresweep.data.panel import Panel
-from foresweep.data.splits import (
-    PartName,
-    make_split,
-)
-from foresweep.data.windows import (
-    TrainWindows,
-    Windows,
-)
+from foresweep.data.splits import PartName, make_split
+from foresweep.data.windows import TrainWindows, Windows
 from foresweep.models.base import (
     DEFAULT_LEVELS,
     Array,
@@ -30,10 +24,7 @@ from foresweep.models.base import (
 from foresweep.models.checkpoint import read_checkpoint
 from foresweep.models.config import make_config
 from foresweep.models.kronos.config import KronosConfig
-from foresweep.models.kronos.model import (
-    Kronos,
-    KronosPredictor,
-)
+from foresweep.models.kronos.model import Kronos, KronosPredictor
 
 HORIZON = 4
 FACTS = Facts(horizon=HORIZON, max_context=256, train_bars=5000)

@@ -10,10 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from foresweep.data.windows import (
-    Context,
-    TrainWindows,
-)
+from foresweep.data.windows import Context, TrainWindows
 from foresweep.models.base import (
     Checkpoint,
     Facts,
@@ -24,17 +21,9 @@ from foresweep.models.base import (
     Resources,
     Scorer,
 )
-from foresweep.models.baselines.naive import (
-    BaselineConfig,
-    Drift,
-    Walk,
-)
+from foresweep.models.baselines.naive import BaselineConfig, Drift, Walk
 from foresweep.models.checkpoint import write_checkpoint
-from foresweep.models.config import (
-    as_dict,
-    config_class,
-    hyper,
-)
+from foresweep.models.config import as_dict, config_class, hyper
 
 MODULE = """from learning_model import Learner
 

@@ -7,10 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from foresweep.data.panel import (
-    Panel,
-    panel_from_frame,
-)
+from foresweep.data.panel import Panel, panel_from_frame
 
 START = "2015-01-05"  # a Monday
 

@@ -8,17 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from foresweep.selection.verdict.cases import (
-    Case,
-    Open,
-    Opened,
-)
-from foresweep.selection.verdict.losses import (
-    Array,
-    LossTable,
-    PartLosses,
-    effective_origins,
-)
+from foresweep.selection.verdict.cases import Case, Open, Opened
+from foresweep.selection.verdict.losses import Array, LossTable, PartLosses, effective_origins
 
 BENCHMARK, LAST = "random-walk", "last-value"
 

@@ -17,13 +17,7 @@ import pytest
 from foresweep.data.panel import CLOSE
 from foresweep.data.windows import Context
 from foresweep.models import registry
-from foresweep.models.base import (
-    Checkpoint,
-    Forecast,
-    Levels,
-    Predictor,
-    Resources,
-)
+from foresweep.models.base import Checkpoint, Forecast, Levels, Predictor, Resources
 from foresweep.models.baselines.naive import Drift
 
 GUEST = """from foresweep.models.baselines.naive import Drift

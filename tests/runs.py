@@ -6,12 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from foresweep.records import (
-    Run,
-    RunState,
-    Sweep,
-    SweepState,
-)
+from foresweep.records import Run, RunState, Sweep, SweepState
 
 BASELINE_NAMES = ("last-value", "drift", "seasonal-naive", "random-walk", "har")
 

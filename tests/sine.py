@@ -13,18 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from foresweep.data.panel import (
-    CLOSE,
-    Panel,
-)
-from foresweep.data.splits import (
-    Split,
-    make_split,
-)
-from foresweep.data.windows import (
-    TrainWindows,
-    Windows,
-)
+from foresweep.data.panel import CLOSE, Panel
+from foresweep.data.splits import Split, make_split
+from foresweep.data.windows import TrainWindows, Windows
 from foresweep.models.base import (
     DEFAULT_LEVELS,
     Checkpoint,

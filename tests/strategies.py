@@ -6,10 +6,7 @@ import numpy as np
 import polars as pl
 from hypothesis import strategies as st
 
-from foresweep.data.panel import (
-    Panel,
-    panel_from_frame,
-)
+from foresweep.data.panel import Panel, panel_from_frame
 from panels import every_day, walk_frame, weekdays
 
 

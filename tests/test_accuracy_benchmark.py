@@ -14,16 +14,10 @@ import accuracy
 
 from foresweep.data.demo import demo_panel
 from foresweep.data.splits import make_split
-from foresweep.evaluation.backtest import (
-    calibrate,
-    evaluate,
-)
+from foresweep.evaluation.backtest import calibrate, evaluate
 from foresweep.models.base import Facts
 from foresweep.models.baselines.naive import Drift
-from foresweep.models.calibration import (
-    Calibrated,
-    CalibrationConfig,
-)
+from foresweep.models.calibration import Calibrated, CalibrationConfig
 
 DRIFT = accuracy.BASELINE_ENTRIES[1]
 

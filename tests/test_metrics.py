@@ -9,10 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foresweep.errors import (
-    UnknownName,
-    UsageError,
-)
+from foresweep.errors import UnknownName, UsageError
 from foresweep.metrics import (
     METRICS,
     PANEL_LOSSES,

@@ -11,13 +11,7 @@ from hypothesis import strategies as st
 
 from foresweep import records
 from foresweep.data.splits import PARTS
-from foresweep.records import (
-    Run,
-    RunState,
-    Score,
-    is_sealed,
-    split_name,
-)
+from foresweep.records import Run, RunState, Score, is_sealed, split_name
 
 
 def make(**changed: Any) -> Run:

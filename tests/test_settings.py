@@ -4,15 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from foresweep.errors import (
-    UnknownName,
-    UsageError,
-)
-from foresweep.settings import (
-    Settings,
-    is_url,
-    load_settings,
-)
+from foresweep.errors import UnknownName, UsageError
+from foresweep.settings import Settings, is_url, load_settings
 
 
 def pyproject(folder: Path, text: str) -> Path:

@@ -7,10 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foresweep.errors import (
-    SpaceError,
-    UsageError,
-)
+from foresweep.errors import SpaceError, UsageError
 from foresweep.space import (
     Choice,
     Dimension,

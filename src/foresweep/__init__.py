@@ -13,19 +13,10 @@ if TYPE_CHECKING:
     from foresweep.errors import ForesweepError
     from foresweep.evaluation.predict import predict_panel
     from foresweep.models.checkpoint import read_checkpoint as load_checkpoint
-    from foresweep.records import (
-        Run,
-        Sweep,
-        Trial,
-        Verdict,
-    )
+    from foresweep.records import Run, Sweep, Trial, Verdict
     from foresweep.search.engines.crew import Crew
     from foresweep.search.plan import SweepPlan
-    from foresweep.search.sweep import (
-        resume,
-        sweep,
-        train,
-    )
+    from foresweep.search.sweep import resume, sweep, train
     from foresweep.selection.verdict.runs import verdict
     from foresweep.tracker.tracker import Tracker
 

@@ -19,10 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from foresweep.errors import (
-    UnknownName,
-    UsageError,
-)
+from foresweep.errors import UnknownName, UsageError
 
 Synchronous = Literal["NORMAL", "FULL"]
 

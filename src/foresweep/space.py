@@ -18,10 +18,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from foresweep.errors import (
-    SpaceError,
-    UnknownName,
-)
+from foresweep.errors import SpaceError, UnknownName
 
 Start = Literal["scratch", "pretrained"]
 

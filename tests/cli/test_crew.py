@@ -8,20 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foresweep.cli import (
-    running,
-)
-from foresweep.cli import (
-    sweep as crew,
-)
+from foresweep.cli import running
+from foresweep.cli import sweep as crew
 from foresweep.cli.running import as_horizons
-from foresweep.cli.sweep import (
-    EngineName,
-    Hands,
-    as_seconds,
-    make_crew,
-    threads_each,
-)
+from foresweep.cli.sweep import EngineName, Hands, as_seconds, make_crew, threads_each
 from foresweep.errors import UsageError
 from foresweep.search.engines.crew import Crew
 

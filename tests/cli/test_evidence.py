@@ -4,20 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from foresweep.cli.live import (
-    evidence_lines,
-    origins_line,
-    survivorship_lines,
-)
-from foresweep.data.gate.report import (
-    QualityReport,
-    found,
-)
-from foresweep.data.splits import (
-    ENOUGH_ORIGINS,
-    WANTED_ORIGINS,
-    make_split,
-)
+from foresweep.cli.live import evidence_lines, origins_line, survivorship_lines
+from foresweep.data.gate.report import QualityReport, found
+from foresweep.data.splits import ENOUGH_ORIGINS, WANTED_ORIGINS, make_split
 from panels import make_panel
 
 PANEL = make_panel(1, 2000)

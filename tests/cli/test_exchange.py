@@ -12,12 +12,7 @@ import pytest
 from foresweep.cli.live import Mirrors
 from foresweep.cli.manage import points_by_step
 from foresweep.records import Run
-from foresweep.search.events import (
-    Event,
-    TrialFinished,
-    TrialProgressed,
-    TrialStarted,
-)
+from foresweep.search.events import Event, TrialFinished, TrialProgressed, TrialStarted
 from foresweep.tracker.hiding import hide_run
 from foresweep.tracker.tracker import Tracker
 from runs import make_run

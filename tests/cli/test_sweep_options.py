@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from foresweep.cli.sweep import (
-    Asked,
-    _plan,
-)
+from foresweep.cli.sweep import Asked, _plan
 from foresweep.models.base import Resources
 
 

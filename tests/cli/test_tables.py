@@ -8,10 +8,7 @@ import pytest
 
 from foresweep.cli.tables import verdict_line
 from foresweep.records import Run
-from foresweep.selection.leaderboard import (
-    Leaderboard,
-    leaderboard,
-)
+from foresweep.selection.leaderboard import Leaderboard, leaderboard
 from runs import make_run
 
 NAIVE = make_run("last-value", 0, 2.0, skill=0.0)

@@ -10,10 +10,7 @@ from rich.console import Console
 
 from foresweep.cli import live as module
 from foresweep.cli.live import Bars, Tally
-from foresweep.records import (
-    Run,
-    RunState,
-)
+from foresweep.records import Run, RunState
 from foresweep.search.plan import SweepPlan
 from foresweep.search.propose.modes import Proposal
 from foresweep.search.trial import Prepared

@@ -8,11 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foresweep.data.panel import (
-    Panel,
-    changed_bars,
-    panel_from_frame,
-)
+from foresweep.data.panel import Panel, changed_bars, panel_from_frame
 from panels import make_frame
 
 FRAME = make_frame(3, 120)

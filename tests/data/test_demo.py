@@ -14,10 +14,7 @@ import pytest
 from foresweep.data import demo
 from foresweep.data.panel import Panel
 from foresweep.data.reading.sources import load_panel
-from foresweep.errors import (
-    DataError,
-    MissingExtra,
-)
+from foresweep.errors import DataError, MissingExtra
 
 
 @pytest.fixture(scope="module")

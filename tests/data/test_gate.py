@@ -8,15 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from foresweep.data.gate.report import (
-    RULES,
-    Finding,
-    severity_of,
-)
-from foresweep.data.reading.sources import (
-    Loaded,
-    load_panel,
-)
+from foresweep.data.gate.report import RULES, Finding, severity_of
+from foresweep.data.reading.sources import Loaded, load_panel
 from foresweep.errors import DataError
 from panels import every_day, make_frame, sine_panel, walk_frame, weekdays
 

@@ -7,15 +7,8 @@ import polars as pl
 import pytest
 from hypothesis import given
 
-from foresweep.data.panel import (
-    CLOSE,
-    Panel,
-    panel_from_frame,
-)
-from foresweep.errors import (
-    DataError,
-    UnknownName,
-)
+from foresweep.data.panel import CLOSE, Panel, panel_from_frame
+from foresweep.errors import DataError, UnknownName
 from panels import every_day, make_frame, make_panel, walk_frame, weekdays
 from strategies import ragged_panels
 

@@ -12,11 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from foresweep.data.panel import panel_from_frame
-from foresweep.data.reading.sources import (
-    Loaded,
-    default_source,
-    load_panel,
-)
+from foresweep.data.reading.sources import Loaded, default_source, load_panel
 from foresweep.data.tables import write_table
 from foresweep.errors import DataError
 from panels import every_day, make_frame, walk_frame, weekdays

@@ -8,18 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foresweep.data.panel import Panel
-from foresweep.data.splits import (
-    SHARES,
-    make_split,
-)
-from foresweep.data.windows import (
-    TrainWindows,
-    Windows,
-)
-from foresweep.errors import (
-    ConfigError,
-    NotEnoughData,
-)
+from foresweep.data.splits import SHARES, make_split
+from foresweep.data.windows import TrainWindows, Windows
+from foresweep.errors import ConfigError, NotEnoughData
 from panels import make_panel
 from strategies import ragged_panels
 

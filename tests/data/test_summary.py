@@ -12,10 +12,7 @@ import pytest
 from foresweep.data.panel import panel_from_frame
 from foresweep.data.splits import make_split
 from foresweep.data.summary import summarise
-from foresweep.data.windows import (
-    TrainWindows,
-    Windows,
-)
+from foresweep.data.windows import TrainWindows, Windows
 from foresweep.errors import ConfigError
 from panels import every_day, make_frame, make_panel, walk_frame, weekdays
 

@@ -13,13 +13,7 @@ from hypothesis import HealthCheck, given, settings
 
 from foresweep.data.panel import Panel
 from foresweep.data.splits import make_split
-from foresweep.data.tables import (
-    read_panel,
-    read_table,
-    stem,
-    write_panel,
-    write_table,
-)
+from foresweep.data.tables import read_panel, read_table, stem, write_panel, write_table
 from foresweep.data.windows import Windows
 from foresweep.errors import DataError
 from panels import make_frame, make_panel

@@ -8,19 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foresweep.data.panel import (
-    CLOSE,
-    Panel,
-    panel_from_frame,
-)
-from foresweep.data.splits import (
-    PartName,
-    make_split,
-)
-from foresweep.data.windows import (
-    TrainWindows,
-    Windows,
-)
+from foresweep.data.panel import CLOSE, Panel, panel_from_frame
+from foresweep.data.splits import PartName, make_split
+from foresweep.data.windows import TrainWindows, Windows
 from foresweep.errors import NotEnoughData
 from panels import every_day, make_frame, make_panel, walk_frame, weekdays
 from strategies import ragged_panels

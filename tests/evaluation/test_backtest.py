@@ -9,14 +9,8 @@ import pytest
 
 from foresweep.data.panel import CLOSE
 from foresweep.data.splits import make_split
-from foresweep.data.windows import (
-    Context,
-    Windows,
-)
-from foresweep.errors import (
-    ForecastError,
-    NotEnoughData,
-)
+from foresweep.data.windows import Context, Windows
+from foresweep.errors import ForecastError, NotEnoughData
 from foresweep.evaluation.backtest import (
     compare,
     evaluate,
@@ -26,19 +20,9 @@ from foresweep.evaluation.backtest import (
     naive_part,
     score_part,
 )
-from foresweep.evaluation.losses import (
-    load_forecast,
-    load_losses,
-)
-from foresweep.evaluation.trading import (
-    load_returns,
-    sharpe,
-)
-from foresweep.metrics import (
-    METRICS,
-    TRADING_METRICS,
-    split_name,
-)
+from foresweep.evaluation.losses import load_forecast, load_losses
+from foresweep.evaluation.trading import load_returns, sharpe
+from foresweep.metrics import METRICS, TRADING_METRICS, split_name
 from foresweep.models.base import Forecast
 from foresweep.models.baselines.naive import Drift
 from foresweep.stats.significance import diebold_mariano

@@ -10,17 +10,8 @@ from hypothesis import given
 
 from foresweep.data.splits import make_split
 from foresweep.data.windows import Windows
-from foresweep.errors import (
-    DataError,
-    UnknownName,
-    UsageError,
-)
-from foresweep.evaluation.backtest import (
-    forecast_part,
-    last_value,
-    naive_part,
-    score_part,
-)
+from foresweep.errors import DataError, UnknownName, UsageError
+from foresweep.evaluation.backtest import forecast_part, last_value, naive_part, score_part
 from foresweep.evaluation.breakdown import (
     BREAKDOWNS,
     breakdown,
@@ -30,10 +21,7 @@ from foresweep.evaluation.breakdown import (
     score_leads,
 )
 from foresweep.evaluation.losses import LossPanel
-from foresweep.metrics import (
-    METRICS,
-    Outcome,
-)
+from foresweep.metrics import METRICS, Outcome
 from foresweep.models.base import Forecast
 from foresweep.models.baselines.naive import Drift
 from foresweep.stats.significance import mean_interval

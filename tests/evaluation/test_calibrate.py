@@ -5,30 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foresweep.data.splits import (
-    Split,
-    make_split,
-)
+from foresweep.data.splits import Split, make_split
 from foresweep.data.windows import Windows
 from foresweep.errors import NotEnoughData
-from foresweep.evaluation.backtest import (
-    calibrate,
-    evaluate,
-    forecast_part,
-    make_scorer,
-)
+from foresweep.evaluation.backtest import calibrate, evaluate, forecast_part, make_scorer
 from foresweep.evaluation.leaks import replace_after
-from foresweep.models.base import (
-    DEFAULT_LEVELS,
-    Facts,
-    Forecast,
-)
+from foresweep.models.base import DEFAULT_LEVELS, Facts, Forecast
 from foresweep.models.baselines.naive import Drift
-from foresweep.models.calibration import (
-    Calibrated,
-    CalibrationConfig,
-    fit_calibration,
-)
+from foresweep.models.calibration import Calibrated, CalibrationConfig, fit_calibration
 from panels import make_panel
 
 ALL = CalibrationConfig(centre=True, fit_scale=True, isotonic=True)

@@ -10,30 +10,12 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from foresweep.data.panel import (
-    CLOSE,
-    OPEN,
-)
+from foresweep.data.panel import CLOSE, OPEN
 from foresweep.data.splits import make_split
-from foresweep.data.windows import (
-    Windows,
-    make_context,
-)
-from foresweep.evaluation.leaks import (
-    PROBES,
-    hunt,
-    hunt_training,
-)
-from foresweep.models.base import (
-    Facts,
-    Forecast,
-)
-from foresweep.models.baselines.naive import (
-    Drift,
-    LastValue,
-    RandomWalk,
-    SeasonalNaive,
-)
+from foresweep.data.windows import Windows, make_context
+from foresweep.evaluation.leaks import PROBES, hunt, hunt_training
+from foresweep.models.base import Facts, Forecast
+from foresweep.models.baselines.naive import Drift, LastValue, RandomWalk, SeasonalNaive
 from foresweep.models.checkpoint import add_json
 from panels import make_panel
 

@@ -7,16 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from foresweep.data.panel import (
-    CLOSE,
-    Panel,
-)
+from foresweep.data.panel import CLOSE, Panel
 from foresweep.data.splits import make_split
-from foresweep.data.windows import (
-    Context,
-    TrainWindows,
-    Windows,
-)
+from foresweep.data.windows import Context, TrainWindows, Windows
 from foresweep.errors import LeakFound
 from foresweep.evaluation.backtest import last_value
 from foresweep.evaluation.leaks import (

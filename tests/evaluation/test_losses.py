@@ -9,15 +9,8 @@ import pytest
 from foresweep.data.panel import panel_from_frame
 from foresweep.data.splits import make_split
 from foresweep.data.windows import Windows
-from foresweep.errors import (
-    DataError,
-    UnknownName,
-)
-from foresweep.evaluation.backtest import (
-    forecast_part,
-    last_value,
-    naive_part,
-)
+from foresweep.errors import DataError, UnknownName
+from foresweep.evaluation.backtest import forecast_part, last_value, naive_part
 from foresweep.evaluation.leaks import replace_after
 from foresweep.evaluation.losses import (
     load_forecast,

@@ -9,14 +9,8 @@ from foresweep.data.panel import panel_from_frame
 from foresweep.data.splits import make_split
 from foresweep.data.windows import Windows
 from foresweep.errors import NotEnoughData
-from foresweep.evaluation.backtest import (
-    forecast_part,
-    last_value,
-)
-from foresweep.evaluation.planning import (
-    history,
-    plan_power,
-)
+from foresweep.evaluation.backtest import forecast_part, last_value
+from foresweep.evaluation.planning import history, plan_power
 from panels import make_frame, make_panel
 
 

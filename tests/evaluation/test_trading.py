@@ -7,17 +7,10 @@ import polars as pl
 import pytest
 from hypothesis import given
 
-from foresweep.data.panel import (
-    CLOSE,
-    OPEN,
-    panel_from_frame,
-)
+from foresweep.data.panel import CLOSE, OPEN, panel_from_frame
 from foresweep.data.splits import make_split
 from foresweep.data.windows import Windows
-from foresweep.errors import (
-    ConfigError,
-    ForecastError,
-)
+from foresweep.errors import ConfigError, ForecastError
 from foresweep.evaluation.leaks import replace_after
 from foresweep.evaluation.losses import volatility_scale
 from foresweep.evaluation.trading import (

@@ -10,17 +10,8 @@ from typing import Any
 
 import pytest
 
-from foresweep.errors import (
-    MissingExtra,
-    TrackerError,
-    UnknownName,
-    UsageError,
-)
-from foresweep.integrations.mirror import (
-    Mirrored,
-    copy_runs,
-    open_mirror,
-)
+from foresweep.errors import MissingExtra, TrackerError, UnknownName, UsageError
+from foresweep.integrations.mirror import Mirrored, copy_runs, open_mirror
 from foresweep.records import Run
 from runs import make_run
 

@@ -9,17 +9,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from foresweep.data.panel import (
-    CLOSE,
-    Panel,
-    panel_from_frame,
-)
+from foresweep.data.panel import CLOSE, Panel, panel_from_frame
 from foresweep.data.tables import write_table
 from foresweep.errors import CheckpointError
-from foresweep.evaluation.predict import (
-    PanelForecast,
-    predict_panel,
-)
+from foresweep.evaluation.predict import PanelForecast, predict_panel
 from foresweep.models.checkpoint import write_checkpoint
 from panels import make_frame, make_panel, walk_frame, weekdays
 from shells import Shell

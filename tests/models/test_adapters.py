@@ -12,13 +12,7 @@ from foresweep.errors import ModelError
 from foresweep.models.base import Resources
 from foresweep.models.training.config import TrainingConfig
 from foresweep.models.training.loop import seeded
-from foresweep.models.training.optimisation import (
-    FROZEN,
-    Layers,
-    halves,
-    recompute,
-    tune,
-)
+from foresweep.models.training.optimisation import FROZEN, Layers, halves, recompute, tune
 
 LOWER, UPPER = halves("blocks", 3)
 LAYERS = Layers(

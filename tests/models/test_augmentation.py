@@ -7,26 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foresweep.data.panel import (
-    CLOSE,
-    HIGH,
-    LOW,
-    OPEN,
-    VOLUME,
-)
+from foresweep.data.panel import CLOSE, HIGH, LOW, OPEN, VOLUME
 from foresweep.data.windows import TrainWindows
 from foresweep.errors import NotEnoughData
-from foresweep.evaluation.contract import (
-    contract_panel,
-    contract_split,
-)
+from foresweep.evaluation.contract import contract_panel, contract_split
 from foresweep.evaluation.leaks import replace_after
-from foresweep.models.training.augmentation import (
-    Drawn,
-    Sampler,
-    merge,
-    mirror,
-)
+from foresweep.models.training.augmentation import Drawn, Sampler, merge, mirror
 from foresweep.models.training.config import TrainingConfig
 
 PANEL = contract_panel()

@@ -10,17 +10,10 @@ import numpy as np
 import pytest
 
 from foresweep.data.splits import make_split
-from foresweep.data.windows import (
-    Context,
-    Windows,
-    make_context,
-)
+from foresweep.data.windows import Context, Windows, make_context
 from foresweep.errors import ConfigError
 from foresweep.evaluation.contract import ModelContract
-from foresweep.models.base import (
-    DEFAULT_LEVELS,
-    Facts,
-)
+from foresweep.models.base import DEFAULT_LEVELS, Facts
 from foresweep.models.baselines.naive import (
     Drift,
     LastValue,
@@ -28,10 +21,7 @@ from foresweep.models.baselines.naive import (
     SeasonalNaive,
     bar_variances,
 )
-from foresweep.models.registry import (
-    BASELINES,
-    get_model,
-)
+from foresweep.models.registry import BASELINES, get_model
 from panels import close_panel, make_panel
 
 FACTS = Facts(horizon=5, max_context=200, train_bars=1000)

@@ -9,25 +9,10 @@ import numpy as np
 import pytest
 
 from foresweep.data.windows import make_context
-from foresweep.errors import (
-    CheckpointError,
-    ConfigError,
-    ForecastError,
-    NotEnoughData,
-)
-from foresweep.metrics import (
-    METRICS,
-    QUANTILE_METRICS,
-)
-from foresweep.models.base import (
-    DEFAULT_LEVELS,
-    Forecast,
-    Resources,
-)
-from foresweep.models.baselines.naive import (
-    Drift,
-    LastValue,
-)
+from foresweep.errors import CheckpointError, ConfigError, ForecastError, NotEnoughData
+from foresweep.metrics import METRICS, QUANTILE_METRICS
+from foresweep.models.base import DEFAULT_LEVELS, Forecast, Resources
+from foresweep.models.baselines.naive import Drift, LastValue
 from foresweep.models.calibration import (
     FILE,
     LARGEST_SCALE,
@@ -41,10 +26,7 @@ from foresweep.models.calibration import (
     refuse_centre_under,
     store_calibration,
 )
-from foresweep.models.checkpoint import (
-    read_checkpoint,
-    write_checkpoint,
-)
+from foresweep.models.checkpoint import read_checkpoint, write_checkpoint
 from foresweep.models.config import config_hash
 from foresweep.selection.leaderboard import POINT_METRICS
 from panels import make_panel

@@ -10,10 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foresweep.errors import (
-    CheckpointError,
-    WeightsNotFound,
-)
+from foresweep.errors import CheckpointError, WeightsNotFound
 from foresweep.models.base import Checkpoint
 from foresweep.models.checkpoint import (
     find_weights,

@@ -12,41 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foresweep.data.panel import (
-    CLOSE,
-    panel_from_frame,
-)
+from foresweep.data.panel import CLOSE, panel_from_frame
 from foresweep.data.splits import make_split
-from foresweep.data.windows import (
-    TrainWindows,
-    Windows,
-)
-from foresweep.errors import (
-    ConfigError,
-    ForecastError,
-    ModelError,
-    WeightsNotFound,
-)
-from foresweep.models.base import (
-    DEFAULT_LEVELS,
-    Facts,
-    Resources,
-)
+from foresweep.data.windows import TrainWindows, Windows
+from foresweep.errors import ConfigError, ForecastError, ModelError, WeightsNotFound
+from foresweep.models.base import DEFAULT_LEVELS, Facts, Resources
 from foresweep.models.chronos2.config import Chronos2Config
-from foresweep.models.chronos2.model import (
-    Chronos2,
-    Chronos2Predictor,
-    at_levels,
-    encode,
-    start,
-)
+from foresweep.models.chronos2.model import Chronos2, Chronos2Predictor, at_levels, encode, start
 from foresweep.models.config import make_config
 from foresweep.models.representation import Representation
 from foresweep.models.training.loop import seeded
-from foresweep.models.training.optimisation import (
-    recompute,
-    tune,
-)
+from foresweep.models.training.optimisation import recompute, tune
 from foresweep.space import parse_space_file
 from panels import make_frame, make_panel
 

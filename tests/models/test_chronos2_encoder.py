@@ -16,10 +16,7 @@ from torch import Tensor
 
 from foresweep.models.base import Resources
 from foresweep.models.chronos2 import network as net
-from foresweep.models.chronos2.network import (
-    Chronos2Model,
-    group_size,
-)
+from foresweep.models.chronos2.network import Chronos2Model, group_size
 from foresweep.models.training.loop import seeded
 
 SHAPE = {"patch_size": 4, "d_model": 16, "d_ff": 32, "num_layers": 2, "num_heads": 2}

@@ -11,33 +11,12 @@ import numpy as np
 import pytest
 
 from foresweep.data.splits import make_split
-from foresweep.data.windows import (
-    TrainWindows,
-    Windows,
-)
-from foresweep.errors import (
-    CheckpointError,
-    ConfigError,
-)
-from foresweep.models.base import (
-    DEFAULT_LEVELS,
-    Checkpoint,
-    Facts,
-    Predictor,
-    Resources,
-    Scored,
-)
-from foresweep.models.checkpoint import (
-    read_checkpoint,
-    read_weights,
-    write_checkpoint,
-)
+from foresweep.data.windows import TrainWindows, Windows
+from foresweep.errors import CheckpointError, ConfigError
+from foresweep.models.base import DEFAULT_LEVELS, Checkpoint, Facts, Predictor, Resources, Scored
+from foresweep.models.checkpoint import read_checkpoint, read_weights, write_checkpoint
 from foresweep.models.chronos2.config import Chronos2Config
-from foresweep.models.chronos2.model import (
-    Chronos2,
-    at_levels,
-    start,
-)
+from foresweep.models.chronos2.model import Chronos2, at_levels, start
 from foresweep.models.config import make_config
 from foresweep.models.training.loop import seeded
 from panels import make_panel

@@ -5,10 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foresweep.data.windows import (
-    Context,
-    make_context,
-)
+from foresweep.data.windows import Context, make_context
 from foresweep.models.base import uniforms
 from panels import make_panel
 

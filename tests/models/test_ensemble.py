@@ -11,37 +11,12 @@ import pytest
 
 from foresweep.data.splits import make_split
 from foresweep.data.windows import Windows
-from foresweep.errors import (
-    CheckpointError,
-    ConfigError,
-)
-from foresweep.models.base import (
-    DEFAULT_LEVELS,
-    Checkpoint,
-    Resources,
-)
-from foresweep.models.baselines.naive import (
-    Drift,
-    LastValue,
-)
-from foresweep.models.checkpoint import (
-    add_json,
-    json_hash,
-    read_checkpoint,
-    write_checkpoint,
-)
-from foresweep.models.ensemble import (
-    MEMBERS,
-    Ensemble,
-    Member,
-    combine,
-    members_of,
-    write_ensemble,
-)
-from foresweep.models.registry import (
-    get_model,
-    model_names,
-)
+from foresweep.errors import CheckpointError, ConfigError
+from foresweep.models.base import DEFAULT_LEVELS, Checkpoint, Resources
+from foresweep.models.baselines.naive import Drift, LastValue
+from foresweep.models.checkpoint import add_json, json_hash, read_checkpoint, write_checkpoint
+from foresweep.models.ensemble import MEMBERS, Ensemble, Member, combine, members_of, write_ensemble
+from foresweep.models.registry import get_model, model_names
 from panels import make_panel
 
 PANEL = make_panel(2, 400, seed=3)

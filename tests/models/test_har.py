@@ -9,36 +9,12 @@ import numpy as np
 import pytest
 
 from foresweep.data.splits import make_split
-from foresweep.data.windows import (
-    Context,
-    TrainWindows,
-    Windows,
-    make_context,
-)
-from foresweep.errors import (
-    CheckpointError,
-    ConfigError,
-    ForecastError,
-    NotEnoughData,
-)
-from foresweep.evaluation.backtest import (
-    evaluate,
-    make_scorer,
-)
+from foresweep.data.windows import Context, TrainWindows, Windows, make_context
+from foresweep.errors import CheckpointError, ConfigError, ForecastError, NotEnoughData
+from foresweep.evaluation.backtest import evaluate, make_scorer
 from foresweep.evaluation.contract import ModelContract
-from foresweep.models.base import (
-    DEFAULT_LEVELS,
-    Facts,
-    Resources,
-)
-from foresweep.models.baselines.har import (
-    FILE,
-    MOST_BARS,
-    Har,
-    HarConfig,
-    HarPredictor,
-    fit_har,
-)
+from foresweep.models.base import DEFAULT_LEVELS, Facts, Resources
+from foresweep.models.baselines.har import FILE, MOST_BARS, Har, HarConfig, HarPredictor, fit_har
 from foresweep.models.baselines.naive import RandomWalk
 from foresweep.models.checkpoint import read_checkpoint
 from panels import close_panel, make_panel

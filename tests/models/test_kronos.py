@@ -11,29 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from foresweep.data.panel import (
-    Panel,
-    panel_from_frame,
-)
+from foresweep.data.panel import Panel, panel_from_frame
 from foresweep.data.splits import make_split
 from foresweep.data.windows import TrainWindows
-from foresweep.errors import (
-    CheckpointError,
-    ForecastError,
-)
-from foresweep.models.base import (
-    DEFAULT_LEVELS,
-    Checkpoint,
-    Facts,
-    Resources,
-)
+from foresweep.errors import CheckpointError, ForecastError
+from foresweep.models.base import DEFAULT_LEVELS, Checkpoint, Facts, Resources
 from foresweep.models.checkpoint import read_weights
-from foresweep.models.kronos.model import (
-    ATTENTION_CELLS,
-    Kronos,
-    KronosPredictor,
-    _stratified,
-)
+from foresweep.models.kronos.model import ATTENTION_CELLS, Kronos, KronosPredictor, _stratified
 from foresweep.models.kronos.networks import Nets
 from foresweep.models.registry import get_model
 from foresweep.models.training.loop import state_file

@@ -9,10 +9,7 @@ import pytest
 
 from foresweep.errors import ConfigError
 from foresweep.models.base import Facts
-from foresweep.models.config import (
-    as_dict,
-    make_config,
-)
+from foresweep.models.config import as_dict, make_config
 from foresweep.models.kronos.config import (
     ARCHITECTURE,
     KronosConfig,
@@ -26,11 +23,7 @@ from foresweep.models.kronos.config import (
 )
 from foresweep.models.kronos.model import Kronos
 from foresweep.models.kronos.networks import build
-from foresweep.space import (
-    Choice,
-    Start,
-    parse_space_file,
-)
+from foresweep.space import Choice, Start, parse_space_file
 
 FACTS = Facts(horizon=5, max_context=1024, train_bars=8000)
 

@@ -9,10 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kronos_finance._vendor.kronos_model.kronos import calc_time_stamps
 
-from foresweep.data.panel import (
-    CLOSE,
-    Panel,
-)
+from foresweep.data.panel import CLOSE, Panel
 from foresweep.data.splits import make_split
 from foresweep.data.windows import TrainWindows
 from foresweep.errors import NotEnoughData

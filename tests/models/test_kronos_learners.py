@@ -14,10 +14,7 @@ from foresweep.data.splits import make_split
 from foresweep.data.windows import TrainWindows
 from foresweep.models.base import Resources
 from foresweep.models.kronos.config import architecture_of
-from foresweep.models.kronos.data import (
-    TrainingBars,
-    time_stamps,
-)
+from foresweep.models.kronos.data import TrainingBars, time_stamps
 from foresweep.models.kronos.learners import (
     PredictorLearner,
     TokenizerLearner,
@@ -27,10 +24,7 @@ from foresweep.models.kronos.learners import (
     token_loss,
 )
 from foresweep.models.kronos.model import KronosPredictor
-from foresweep.models.kronos.networks import (
-    Nets,
-    build,
-)
+from foresweep.models.kronos.networks import Nets, build
 from foresweep.models.training.augmentation import Drawn
 from kronos_tiny import HORIZON, config, forecast, windows_of
 from panels import make_panel

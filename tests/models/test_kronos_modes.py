@@ -14,29 +14,13 @@ from kronos_finance._vendor.kronos_model.kronos import KronosPredictor as TheirP
 from kronos_finance._vendor.kronos_model.kronos import KronosTokenizer
 
 from foresweep.data.splits import make_split
-from foresweep.data.windows import (
-    Context,
-    TrainWindows,
-)
+from foresweep.data.windows import Context, TrainWindows
 from foresweep.errors import ConfigError
-from foresweep.models.base import (
-    Checkpoint,
-    Resources,
-)
-from foresweep.models.checkpoint import (
-    read_checkpoint,
-    read_weights,
-)
+from foresweep.models.base import Checkpoint, Resources
+from foresweep.models.checkpoint import read_checkpoint, read_weights
 from foresweep.models.kronos.config import architecture_of
-from foresweep.models.kronos.model import (
-    Kronos,
-    KronosPredictor,
-)
-from foresweep.models.kronos.networks import (
-    build,
-    find_pretrained,
-    layers_of,
-)
+from foresweep.models.kronos.model import Kronos, KronosPredictor
+from foresweep.models.kronos.networks import build, find_pretrained, layers_of
 from kronos_tiny import HORIZON, Notes, config, forecast, load, train, windows_of
 from panels import make_panel
 

@@ -11,11 +11,7 @@ import pytest
 from foresweep.errors import UsageError
 from foresweep.models.baselines.naive import Drift
 from foresweep.models.checkpoint import write_checkpoint
-from foresweep.models.pretraining import (
-    PUBLISHED,
-    Cutoff,
-    weights_cutoff,
-)
+from foresweep.models.pretraining import PUBLISHED, Cutoff, weights_cutoff
 
 
 @dataclass(frozen=True)

@@ -10,19 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from foresweep.data.panel import (
-    CLOSE,
-    Panel,
-)
+from foresweep.data.panel import CLOSE, Panel
 from foresweep.data.splits import make_split
-from foresweep.data.windows import (
-    TrainWindows,
-    make_context,
-)
-from foresweep.errors import (
-    ConfigError,
-    ForecastError,
-)
+from foresweep.data.windows import TrainWindows, make_context
+from foresweep.errors import ConfigError, ForecastError
 from foresweep.models.base import DEFAULT_LEVELS
 from foresweep.models.representation import (
     BURN_IN,

@@ -12,38 +12,14 @@ from safetensors.torch import save_file
 from scipy import stats
 
 from foresweep.data.splits import make_split
-from foresweep.data.windows import (
-    TrainWindows,
-    make_context,
-)
-from foresweep.errors import (
-    ConfigError,
-    ModelError,
-    WeightsNotFound,
-)
-from foresweep.models.base import (
-    DEFAULT_LEVELS,
-    Resources,
-)
+from foresweep.data.windows import TrainWindows, make_context
+from foresweep.errors import ConfigError, ModelError, WeightsNotFound
+from foresweep.models.base import DEFAULT_LEVELS, Resources
 from foresweep.models.config import as_dict
 from foresweep.models.toto import network as nets
-from foresweep.models.toto.model import (
-    Toto,
-    TotoConfig,
-    TotoLearner,
-    usable_rows,
-    whole_patches,
-)
-from foresweep.models.toto.network import (
-    Mixture,
-    fold,
-    load_pretrained,
-    make_loss,
-)
-from foresweep.models.training.loop import (
-    inference,
-    seeded,
-)
+from foresweep.models.toto.model import Toto, TotoConfig, TotoLearner, usable_rows, whole_patches
+from foresweep.models.toto.network import Mixture, fold, load_pretrained, make_loss
+from foresweep.models.training.loop import inference, seeded
 from foresweep.models.training.optimisation import recompute
 from panels import make_panel
 from toto_tiny import FACTS, authors_folder, context_of, network_of, predictor_of, resolved

@@ -15,16 +15,8 @@ import torch
 
 from foresweep.data.splits import make_split
 from foresweep.data.windows import TrainWindows
-from foresweep.errors import (
-    ConfigError,
-    ModelError,
-)
-from foresweep.models.base import (
-    DEFAULT_LEVELS,
-    Checkpoint,
-    Resources,
-    Scored,
-)
+from foresweep.errors import ConfigError, ModelError
+from foresweep.models.base import DEFAULT_LEVELS, Checkpoint, Resources, Scored
 from foresweep.models.toto import network as nets
 from foresweep.models.toto.decoding import Chains
 from foresweep.models.toto.model import (

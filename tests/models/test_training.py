@@ -11,15 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from foresweep.errors import (
-    CheckpointError,
-    TrainingDiverged,
-)
-from foresweep.models.base import (
-    Resources,
-    Scored,
-    TrialPruned,
-)
+from foresweep.errors import CheckpointError, TrainingDiverged
+from foresweep.models.base import Resources, Scored, TrialPruned
 from foresweep.models.training.loop import (
     EVALUATIONS,
     TrainingConfig,

@@ -7,11 +7,7 @@ from pathlib import Path
 import pytest
 
 from foresweep.errors import CheckpointError
-from foresweep.models.training.loop import (
-    adopt_states,
-    clear_states,
-    state_file,
-)
+from foresweep.models.training.loop import adopt_states, clear_states, state_file
 
 
 def left(folder: Path, **stages: str) -> Path:

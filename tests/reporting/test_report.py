@@ -6,10 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from foresweep.records import (
-    Run,
-    RunState,
-)
+from foresweep.records import Run, RunState
 from foresweep.reporting.report import impacts, markdown_report, md_table
 from foresweep.selection.leaderboard import leaderboard
 from runs import make_run

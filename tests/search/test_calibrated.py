@@ -11,28 +11,16 @@ import pytest
 
 from foresweep.data.demo import demo_panel
 from foresweep.data.splits import make_split
-from foresweep.data.windows import (
-    Windows,
-    make_context,
-)
+from foresweep.data.windows import Windows, make_context
 from foresweep.errors import ConfigError
-from foresweep.evaluation.backtest import (
-    calibrate,
-    score_part,
-)
+from foresweep.evaluation.backtest import calibrate, score_part
 from foresweep.evaluation.losses import load_forecast
 from foresweep.evaluation.predict import predict_panel
 from foresweep.models.base import DEFAULT_LEVELS
 from foresweep.models.baselines.naive import Drift
-from foresweep.models.calibration import (
-    FILE,
-    Calibrated,
-)
+from foresweep.models.calibration import FILE, Calibrated
 from foresweep.records import Run
-from foresweep.search.plan import (
-    SweepPlan,
-    by_hand,
-)
+from foresweep.search.plan import SweepPlan, by_hand
 from foresweep.search.running.head import EQUALS_LAST_VALUE
 from foresweep.search.sweep import sweep
 from foresweep.selection.leaderboard import leaderboard

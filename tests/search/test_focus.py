@@ -9,19 +9,9 @@ import pytest
 
 from foresweep.errors import UsageError
 from foresweep.records import RunState
-from foresweep.search.propose.focus import (
-    Focus,
-    focus,
-)
+from foresweep.search.propose.focus import Focus, focus
 from foresweep.search.propose.tpe import Told
-from foresweep.space import (
-    Choice,
-    Dimension,
-    Float,
-    Int,
-    SearchSpace,
-    parse_space_file,
-)
+from foresweep.space import Choice, Dimension, Float, Int, SearchSpace, parse_space_file
 
 SPACE = SearchSpace(
     {

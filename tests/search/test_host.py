@@ -16,36 +16,11 @@ from typing import Any
 
 import pytest
 
-from foresweep.errors import (
-    MissingExtra,
-    SearchError,
-    UsageError,
-)
+from foresweep.errors import MissingExtra, SearchError, UsageError
 from foresweep.search.engines import storage as travelling
-from foresweep.search.engines.base import (
-    GO,
-    Died,
-    Done,
-    Failed,
-    Job,
-    Message,
-    Progress,
-)
-from foresweep.search.engines.ray import (
-    Host,
-    Order,
-    RayEngine,
-    Setting,
-    obituary,
-)
-from foresweep.search.engines.storage import (
-    Carried,
-    Shared,
-    Storage,
-    carried,
-    moved,
-    shared,
-)
+from foresweep.search.engines.base import GO, Died, Done, Failed, Job, Message, Progress
+from foresweep.search.engines.ray import Host, Order, RayEngine, Setting, obituary
+from foresweep.search.engines.storage import Carried, Shared, Storage, carried, moved, shared
 from trial_tasks import Hang, Raise, Report, Twice, Writer
 
 

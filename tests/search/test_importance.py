@@ -11,11 +11,7 @@ import pytest
 
 from foresweep.errors import NotEnoughData
 from foresweep.records import Run
-from foresweep.search.propose.focus import (
-    ENOUGH,
-    FEWEST,
-    importance,
-)
+from foresweep.search.propose.focus import ENOUGH, FEWEST, importance
 from foresweep.tracker.tracker import Tracker
 from runs import make_run
 from shells import Shell

@@ -12,17 +12,8 @@ from pathlib import Path
 import pytest
 
 from engine_suite import EngineSuite
-from foresweep.search.engines.base import (
-    Done,
-    Engine,
-    Job,
-    Message,
-    run_task,
-)
-from foresweep.search.engines.local import (
-    VISIBLE,
-    LocalEngine,
-)
+from foresweep.search.engines.base import Done, Engine, Job, Message, run_task
+from foresweep.search.engines.local import VISIBLE, LocalEngine
 from planted_model import plugin
 from trial_tasks import CudaIsUntouched, Environment
 

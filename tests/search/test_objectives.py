@@ -10,20 +10,9 @@ from typing import Any
 import pytest
 
 import learning_model
-from foresweep.errors import (
-    ConfigError,
-    ForesweepError,
-    UnknownName,
-    UsageError,
-)
-from foresweep.records import (
-    Run,
-    RunState,
-)
-from foresweep.search.events import (
-    FinalistsChosen,
-    SeedsCompared,
-)
+from foresweep.errors import ConfigError, ForesweepError, UnknownName, UsageError
+from foresweep.records import Run, RunState
+from foresweep.search.events import FinalistsChosen, SeedsCompared
 from foresweep.search.plan import SweepPlan
 from foresweep.search.propose.modes import baseline_proposals
 from foresweep.search.sweep import sweep

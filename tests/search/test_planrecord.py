@@ -13,21 +13,9 @@ from hypothesis import strategies as st
 from foresweep.errors import UsageError
 from foresweep.models.base import Resources
 from foresweep.records import Sweep
-from foresweep.search.plan import (
-    ASKED,
-    SweepPlan,
-    as_record,
-    at_horizons,
-    family_of,
-    plan_of,
-)
+from foresweep.search.plan import ASKED, SweepPlan, as_record, at_horizons, family_of, plan_of
 from foresweep.search.propose.modes import Proposal
-from foresweep.space import (
-    Choice,
-    Float,
-    Int,
-    Spaces,
-)
+from foresweep.space import Choice, Float, Int, Spaces
 from runs import make_sweep
 
 dimensions = st.one_of(

@@ -6,11 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from foresweep.errors import (
-    SpaceError,
-    UnknownName,
-    UsageError,
-)
+from foresweep.errors import SpaceError, UnknownName, UsageError
 from foresweep.search.plan import SweepPlan
 from foresweep.search.propose.modes import (
     baseline_proposals,

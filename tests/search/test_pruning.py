@@ -7,20 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from foresweep.errors import (
-    UnknownName,
-    UsageError,
-)
-from foresweep.search.engines.base import (
-    Progress,
-    origin_means,
-)
+from foresweep.errors import UnknownName, UsageError
+from foresweep.search.engines.base import Progress, origin_means
 from foresweep.search.plan import SweepPlan
-from foresweep.search.running.pruning import (
-    Hyperband,
-    Pruners,
-    Racing,
-)
+from foresweep.search.running.pruning import Hyperband, Pruners, Racing
 
 ORIGINS = np.random.default_rng(0).uniform(0.5, 2.0, 40)
 

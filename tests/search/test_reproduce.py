@@ -12,31 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import learning_model
-from foresweep.errors import (
-    PanelChanged,
-    SearchError,
-    UsageError,
-)
+from foresweep.errors import PanelChanged, SearchError, UsageError
 from foresweep.models.registry import ENSEMBLE
-from foresweep.records import (
-    Run,
-    RunState,
-)
-from foresweep.search.events import (
-    Event,
-    TrialFinished,
-    TrialProgressed,
-    TrialSkipped,
-)
-from foresweep.search.plan import (
-    SweepPlan,
-    by_hand,
-)
+from foresweep.records import Run, RunState
+from foresweep.search.events import Event, TrialFinished, TrialProgressed, TrialSkipped
+from foresweep.search.plan import SweepPlan, by_hand
 from foresweep.search.propose.tpe import earlier_runs
-from foresweep.search.running.head import (
-    attempts_at,
-    is_open,
-)
+from foresweep.search.running.head import attempts_at, is_open
 from foresweep.search.running.reproduce import (
     Compared,
     Reproduction,
@@ -44,10 +26,7 @@ from foresweep.search.running.reproduce import (
     differing,
     reproduce,
 )
-from foresweep.search.sweep import (
-    sweep,
-    train,
-)
+from foresweep.search.sweep import sweep, train
 from foresweep.selection.leaderboard import leaderboard
 from foresweep.selection.verdict.question import ask
 from foresweep.tracker.hiding import hide_run

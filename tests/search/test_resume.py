@@ -15,28 +15,12 @@ import polars as pl
 import pytest
 
 import learning_model
-from foresweep.errors import (
-    PanelChanged,
-    UsageError,
-)
-from foresweep.records import (
-    Run,
-    RunState,
-    Sweep,
-)
+from foresweep.errors import PanelChanged, UsageError
+from foresweep.records import Run, RunState, Sweep
 from foresweep.search.engines.crew import Crew
-from foresweep.search.events import (
-    Event,
-    Resumed,
-    TrialFinished,
-    TrialStarted,
-    Waiting,
-)
+from foresweep.search.events import Event, Resumed, TrialFinished, TrialStarted, Waiting
 from foresweep.search.plan import SweepPlan
-from foresweep.search.sweep import (
-    resume,
-    sweep,
-)
+from foresweep.search.sweep import resume, sweep
 from foresweep.tracker.tracker import Tracker
 from panels import make_frame
 from planted_model import plugin

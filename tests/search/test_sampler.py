@@ -9,19 +9,8 @@ import pytest
 
 from foresweep.records import RunState
 from foresweep.search.propose.modes import Proposal
-from foresweep.search.propose.tpe import (
-    Listed,
-    Rounds,
-    Told,
-    TpeSampler,
-    tell_all,
-)
-from foresweep.space import (
-    Choice,
-    Float,
-    Int,
-    SearchSpace,
-)
+from foresweep.search.propose.tpe import Listed, Rounds, Told, TpeSampler, tell_all
+from foresweep.space import Choice, Float, Int, SearchSpace
 
 SPACE = SearchSpace(
     {

@@ -11,26 +11,13 @@ import pytest
 
 import learning_model
 from foresweep.errors import UsageError
-from foresweep.records import (
-    Run,
-    RunState,
-)
-from foresweep.search.events import (
-    Event,
-    Listener,
-    SpaceNarrowed,
-)
-from foresweep.search.plan import (
-    SweepPlan,
-    by_hand,
-)
+from foresweep.records import Run, RunState
+from foresweep.search.events import Event, Listener, SpaceNarrowed
+from foresweep.search.plan import SweepPlan, by_hand
 from foresweep.search.propose.modes import load_space
 from foresweep.search.propose.spacefiles import read_sweep_files
 from foresweep.search.running.pruning import RACED
-from foresweep.search.sweep import (
-    resume,
-    sweep,
-)
+from foresweep.search.sweep import resume, sweep
 from foresweep.space import Spaces
 from foresweep.tracker.tracker import Tracker
 from planted_model import plugin

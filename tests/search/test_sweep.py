@@ -12,41 +12,16 @@ import pytest
 from foresweep.data.demo import demo_panel
 from foresweep.data.tables import write_panel
 from foresweep.data.windows import Context
-from foresweep.errors import (
-    ConfigError,
-    LeakFound,
-    UnknownName,
-    UsageError,
-)
+from foresweep.errors import ConfigError, LeakFound, UnknownName, UsageError
 from foresweep.metrics import METRICS
-from foresweep.models.base import (
-    Forecast,
-    Resources,
-)
+from foresweep.models.base import Forecast, Resources
 from foresweep.models.baselines.naive import Walk
-from foresweep.records import (
-    Run,
-    RunState,
-)
+from foresweep.records import Run, RunState
 from foresweep.search.engines.base import TaskFailed
-from foresweep.search.events import (
-    Event,
-    LeakTested,
-    TrialSkipped,
-)
-from foresweep.search.plan import (
-    TINY_STEP_CAP,
-    SweepPlan,
-    by_hand,
-)
-from foresweep.search.sweep import (
-    sweep,
-    train,
-)
-from foresweep.search.trial import (
-    Ground,
-    LeakTest,
-)
+from foresweep.search.events import Event, LeakTested, TrialSkipped
+from foresweep.search.plan import TINY_STEP_CAP, SweepPlan, by_hand
+from foresweep.search.sweep import sweep, train
+from foresweep.search.trial import Ground, LeakTest
 from foresweep.tracker.tracker import Tracker
 from panels import make_panel
 from planted_model import installed, plugin

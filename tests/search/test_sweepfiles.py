@@ -8,18 +8,9 @@ import pytest
 
 from foresweep.errors import UsageError
 from foresweep.search.plan import SweepPlan
-from foresweep.search.propose.modes import (
-    load_space,
-    propose,
-    space_text,
-)
+from foresweep.search.propose.modes import load_space, propose, space_text
 from foresweep.search.propose.spacefiles import read_sweep_files
-from foresweep.space import (
-    Choice,
-    Float,
-    Spaces,
-    as_dimension,
-)
+from foresweep.space import Choice, Float, Spaces, as_dimension
 
 SCRATCH = {"pretrained": None, "size": "tiny"}
 

@@ -10,23 +10,11 @@ from pathlib import Path
 import pytest
 
 import learning_model
-from foresweep.errors import (
-    UnknownName,
-    UsageError,
-)
+from foresweep.errors import UnknownName, UsageError
 from foresweep.models.base import Resources
-from foresweep.records import (
-    Run,
-    RunState,
-)
+from foresweep.records import Run, RunState
 from foresweep.search.engines.crew import Crew
-from foresweep.search.events import (
-    BudgetSpent,
-    Event,
-    TrialFinished,
-    TrialRetried,
-    TrialStarted,
-)
+from foresweep.search.events import BudgetSpent, Event, TrialFinished, TrialRetried, TrialStarted
 from foresweep.search.plan import SweepPlan
 from foresweep.search.running.head import half_the_memory
 from foresweep.search.sweep import sweep

@@ -10,20 +10,9 @@ import pytest
 from foresweep.data.splits import make_split
 from foresweep.data.windows import Windows
 from foresweep.errors import NotEnoughData
-from foresweep.evaluation.backtest import (
-    forecast_part,
-    last_value,
-    score_part,
-)
-from foresweep.models.base import (
-    DEFAULT_LEVELS,
-    Array,
-    Forecast,
-)
-from foresweep.selection.ensembling import (
-    Bench,
-    Candidate,
-)
+from foresweep.evaluation.backtest import forecast_part, last_value, score_part
+from foresweep.models.base import DEFAULT_LEVELS, Array, Forecast
+from foresweep.selection.ensembling import Bench, Candidate
 from panels import make_panel
 
 PANEL = make_panel(4, 700, seed=2)

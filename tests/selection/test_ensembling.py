@@ -12,45 +12,21 @@ import numpy as np
 import pytest
 
 from foresweep.data.windows import Windows
-from foresweep.errors import (
-    CheckpointError,
-    ModelError,
-    PanelChanged,
-    UnknownName,
-    UsageError,
-)
-from foresweep.evaluation.backtest import (
-    FORECASTS,
-    forecast_part,
-)
+from foresweep.errors import CheckpointError, ModelError, PanelChanged, UnknownName, UsageError
+from foresweep.evaluation.backtest import FORECASTS, forecast_part
 from foresweep.evaluation.losses import load_forecast
-from foresweep.models.base import (
-    Checkpoint,
-    Resources,
-)
+from foresweep.models.base import Checkpoint, Resources
 from foresweep.models.calibration import load_predictor
 from foresweep.models.checkpoint import read_checkpoint
-from foresweep.models.ensemble import (
-    MEMBERS,
-    Member,
-)
+from foresweep.models.ensemble import MEMBERS, Member
 from foresweep.models.registry import get_model
-from foresweep.records import (
-    Run,
-    RunState,
-)
+from foresweep.records import Run, RunState
 from foresweep.search.plan import SweepPlan
 from foresweep.search.propose.modes import Proposal
 from foresweep.search.stage import reopen
 from foresweep.search.sweep import sweep
 from foresweep.selection import ensembling
-from foresweep.selection.ensembling import (
-    Made,
-    Pool,
-    Recipe,
-    ensembles_of,
-    make_ensemble,
-)
+from foresweep.selection.ensembling import Made, Pool, Recipe, ensembles_of, make_ensemble
 from foresweep.selection.verdict.runs import verdict_on_runs
 from foresweep.tracker.tracker import Tracker
 from planted_model import plugin

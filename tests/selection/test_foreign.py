@@ -11,17 +11,9 @@ import polars as pl
 import pytest
 
 from foresweep.data.reading.losses import read_long_table
-from foresweep.errors import (
-    DataError,
-    UnknownName,
-    UsageError,
-)
+from foresweep.errors import DataError, UnknownName, UsageError
 from foresweep.records import Outcome
-from foresweep.selection.verdict.foreign import (
-    Asked,
-    earlier_losses,
-    verdict_on_file,
-)
+from foresweep.selection.verdict.foreign import Asked, earlier_losses, verdict_on_file
 from planted_losses import losses
 
 ORIGINS, ITEMS = 50, 8

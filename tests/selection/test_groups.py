@@ -10,31 +10,16 @@ import numpy as np
 import pytest
 
 from foresweep.data.panel import Panel
-from foresweep.data.splits import (
-    Split,
-    make_split,
-)
+from foresweep.data.splits import Split, make_split
 from foresweep.data.tables import write_panel
 from foresweep.data.windows import Windows
-from foresweep.errors import (
-    CheckpointError,
-    ConfigError,
-    PanelChanged,
-    UnknownName,
-    UsageError,
-)
-from foresweep.evaluation.backtest import (
-    evaluate,
-    last_value,
-)
+from foresweep.errors import CheckpointError, ConfigError, PanelChanged, UnknownName, UsageError
+from foresweep.evaluation.backtest import evaluate, last_value
 from foresweep.models.baselines.naive import Drift
 from foresweep.records import Run
 from foresweep.search.stage import task_hash
 from foresweep.selection.export import best_card
-from foresweep.selection.groups import (
-    run_groups,
-    run_trading,
-)
+from foresweep.selection.groups import run_groups, run_trading
 from foresweep.selection.leaderboard import Row
 from foresweep.tracker.tracker import Tracker
 from panels import make_panel

@@ -8,10 +8,7 @@ from dataclasses import replace
 import pytest
 
 from foresweep.errors import UnknownName
-from foresweep.records import (
-    Run,
-    RunState,
-)
+from foresweep.records import Run, RunState
 from foresweep.selection.leaderboard import leaderboard
 from runs import make_run
 

@@ -13,16 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from foresweep.metrics import METRICS
-from foresweep.records import (
-    Run,
-    RunState,
-)
-from foresweep.selection.pareto import (
-    Array,
-    dominating,
-    knee,
-    pareto,
-)
+from foresweep.records import Run, RunState
+from foresweep.selection.pareto import Array, dominating, knee, pareto
 from runs import make_run
 
 HAND = np.array(

@@ -13,16 +13,9 @@ from foresweep.errors import UnknownName
 from foresweep.evaluation.breakdown import BREAKDOWNS
 from foresweep.evaluation.breakdown import breakdown as groups_of
 from foresweep.records import Sweep
-from foresweep.selection.leaderboard import (
-    Leaderboard,
-    leaderboard,
-)
+from foresweep.selection.leaderboard import Leaderboard, leaderboard
 from foresweep.selection.sealed import open_losses
-from foresweep.selection.standing import (
-    breakdown,
-    elsewhere,
-    with_standing,
-)
+from foresweep.selection.standing import breakdown, elsewhere, with_standing
 from foresweep.tracker.tracker import Tracker
 from judged_sweep import Planted, plant, spoil_test
 

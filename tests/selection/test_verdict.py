@@ -9,27 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foresweep.errors import (
-    DataError,
-    UnknownName,
-)
-from foresweep.records import (
-    Outcome,
-    Verdict,
-)
-from foresweep.selection.verdict.cases import (
-    Record,
-    Weights,
-)
-from foresweep.selection.verdict.gates import (
-    judge,
-    judge_all,
-)
-from foresweep.selection.verdict.losses import (
-    LossTable,
-    PartLosses,
-    choose_benchmark,
-)
+from foresweep.errors import DataError, UnknownName
+from foresweep.records import Outcome, Verdict
+from foresweep.selection.verdict.cases import Record, Weights
+from foresweep.selection.verdict.gates import judge, judge_all
+from foresweep.selection.verdict.losses import LossTable, PartLosses, choose_benchmark
 from planted_losses import BENCHMARK, LAST, case, losses, make_table, nan_cells, opener, skill_free
 
 ONE_GOOD = [*skill_free(30), 0.08]

@@ -17,22 +17,11 @@ from torch import Tensor, nn
 from transformers.trainer_callback import TrainerCallback
 from transformers.utils import logging
 
-from foresweep.models.base import (
-    Facts,
-    Predictor,
-    Resources,
-)
+from foresweep.models.base import Facts, Predictor, Resources
 from foresweep.models.chronos2 import network as net
 from foresweep.models.chronos2.config import Chronos2Config
-from foresweep.models.chronos2.model import (
-    Chronos2,
-    start,
-)
-from foresweep.models.training.loop import (
-    _Run,
-    fit,
-    seeded,
-)
+from foresweep.models.chronos2.model import Chronos2, start
+from foresweep.models.training.loop import _Run, fit, seeded
 from foresweep.models.training.optimisation import no_norm_or_bias, tune
 from panels import make_panel
 from sine import Case, make_case, silent, train_case

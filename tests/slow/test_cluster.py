@@ -17,21 +17,12 @@ from engine_suite import EngineSuite, gone, is_over, pid_of, script, until
 from foresweep.data.tables import write_panel
 from foresweep.errors import SearchError
 from foresweep.models.base import Resources
-from foresweep.search.engines.base import (
-    GO,
-    Died,
-    Engine,
-    run_task,
-)
+from foresweep.search.engines.base import GO, Died, Engine, run_task
 from foresweep.search.engines.local import LocalEngine
 from foresweep.search.engines.ray import RayEngine
 from foresweep.search.plan import SweepPlan
 from foresweep.search.propose.modes import Proposal
-from foresweep.search.trial import (
-    Ground,
-    Prepare,
-    Trial,
-)
+from foresweep.search.trial import Ground, Prepare, Trial
 from panels import make_panel
 from planted_model import plugin
 from ray_nodes import Cluster, kill

@@ -8,17 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from foresweep.records import (
-    Run,
-    RunState,
-)
+from foresweep.records import Run, RunState
 from foresweep.search.engines.crew import Crew
-from foresweep.search.events import (
-    Event,
-    TrialFinished,
-    TrialProgressed,
-    TrialRetried,
-)
+from foresweep.search.events import Event, TrialFinished, TrialProgressed, TrialRetried
 from foresweep.search.plan import SweepPlan
 from foresweep.search.sweep import sweep
 from foresweep.tracker.tracker import Tracker

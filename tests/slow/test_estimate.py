@@ -11,15 +11,8 @@ import pytest
 from foresweep.errors import UsageError
 from foresweep.models.base import Resources
 from foresweep.search.engines.base import PipeChannel
-from foresweep.search.plan import (
-    SweepPlan,
-    by_hand,
-)
-from foresweep.search.running.costs import (
-    Estimate,
-    Measure,
-    estimate,
-)
+from foresweep.search.plan import SweepPlan, by_hand
+from foresweep.search.running.costs import Estimate, Measure, estimate
 from shells import Shell
 from tiny_weights import write_weights
 

@@ -10,11 +10,7 @@ from typing import Any
 
 import pytest
 
-from foresweep.integrations.mirror import (
-    Mirrored,
-    copy_runs,
-    open_mirror,
-)
+from foresweep.integrations.mirror import Mirrored, copy_runs, open_mirror
 from foresweep.records import Run
 from foresweep.tracker.tracker import Tracker
 from shells import Shell

@@ -13,17 +13,10 @@ import pytest
 
 from foresweep.data.tables import write_panel
 from foresweep.data.windows import TrainWindows
-from foresweep.models.base import (
-    Facts,
-    Resources,
-)
+from foresweep.models.base import Facts, Resources
 from foresweep.search.plan import SweepPlan
 from foresweep.search.propose.modes import Proposal
-from foresweep.search.trial import (
-    Ground,
-    Trial,
-    prepare,
-)
+from foresweep.search.trial import Ground, Trial, prepare
 from kronos_tiny import SHAPE
 from panels import make_panel
 

@@ -13,10 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from foresweep.records import (
-    Run,
-    RunState,
-)
+from foresweep.records import Run, RunState
 from foresweep.tracker.tracker import Tracker
 
 pytestmark = pytest.mark.slow

@@ -9,14 +9,8 @@ from pathlib import Path
 import pytest
 
 from foresweep.models.base import Facts
-from foresweep.records import (
-    Run,
-    RunState,
-)
-from foresweep.search.events import (
-    Event,
-    Planned,
-)
+from foresweep.records import Run, RunState
+from foresweep.search.events import Event, Planned
 from foresweep.search.plan import SweepPlan
 from foresweep.search.propose.modes import propose
 from foresweep.search.sweep import sweep

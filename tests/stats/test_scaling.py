@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from foresweep.stats.significance import (
-    origin_means,
-    standard_errors,
-)
+from foresweep.stats.significance import origin_means, standard_errors
 
 ORIGINS, ITEMS = 60, 31
 WAYS = ("raw", "scaled", "item mean", "origin mean")

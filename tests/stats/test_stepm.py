@@ -6,19 +6,8 @@ import numpy as np
 import pytest
 
 from foresweep.stats import stepm as room
-from foresweep.stats.significance import (
-    block_length,
-    counts_of,
-    diebold_mariano,
-)
-from foresweep.stats.stepm import (
-    mcs,
-    reps_for,
-    simultaneous_bounds,
-    spa,
-    stepm,
-    upper_skill,
-)
+from foresweep.stats.significance import block_length, counts_of, diebold_mariano
+from foresweep.stats.stepm import mcs, reps_for, simultaneous_bounds, spa, stepm, upper_skill
 
 
 def noise(num: int, trials: int, seed: int, *, ratio: int = 1, spread: float = 20.0) -> np.ndarray:

@@ -12,10 +12,7 @@ import psycopg
 import pytest
 
 import postgres
-from foresweep.records import (
-    Run,
-    Sweep,
-)
+from foresweep.records import Run, Sweep
 from foresweep.tracker.storage import schema
 from foresweep.tracker.tracker import Tracker
 

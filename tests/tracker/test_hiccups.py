@@ -14,10 +14,7 @@ import pytest
 from sqlalchemy import text
 
 import postgres
-from foresweep.errors import (
-    DatabaseUnusable,
-    TrackerError,
-)
+from foresweep.errors import DatabaseUnusable, TrackerError
 from foresweep.records import RunState
 from foresweep.tracker.storage import store as store_module
 from foresweep.tracker.storage.store import Store

@@ -7,16 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from foresweep.errors import (
-    NotFound,
-    TrackerError,
-)
+from foresweep.errors import NotFound, TrackerError
 from foresweep.records import Run
-from foresweep.tracker.hiding import (
-    hide_run,
-    is_hidden,
-    show_run_again,
-)
+from foresweep.tracker.hiding import hide_run, is_hidden, show_run_again
 from foresweep.tracker.tracker import Tracker
 from tracker_data import CELLS, make_sweep
 

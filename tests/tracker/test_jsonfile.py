@@ -13,13 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foresweep.errors import TrackerError
-from foresweep.tracker.jsonfile import (
-    Exported,
-    JsonTracker,
-    dump_json,
-    export_json,
-    import_json,
-)
+from foresweep.tracker.jsonfile import Exported, JsonTracker, dump_json, export_json, import_json
 from foresweep.tracker.tracker import Tracker
 
 RUN: dict[str, Any] = {

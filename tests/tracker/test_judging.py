@@ -8,10 +8,7 @@ from typing import Any
 import pytest
 
 from foresweep.errors import TrackerError
-from foresweep.records import (
-    Run,
-    Sweep,
-)
+from foresweep.records import Run, Sweep
 from foresweep.tracker.hiding import hide_run
 from foresweep.tracker.sealed import footprint
 from foresweep.tracker.tracker import Tracker

@@ -11,17 +11,9 @@ import pytest
 from sqlalchemy import update
 
 from foresweep.errors import TrackerError
-from foresweep.records import (
-    RunState,
-    SweepState,
-)
+from foresweep.records import RunState, SweepState
 from foresweep.tracker import liveness
-from foresweep.tracker.liveness import (
-    Heartbeat,
-    is_gone,
-    pid_start,
-    this_process,
-)
+from foresweep.tracker.liveness import Heartbeat, is_gone, pid_start, this_process
 from foresweep.tracker.storage import schema
 from foresweep.tracker.tracker import Tracker
 from tracker_data import make_sweep

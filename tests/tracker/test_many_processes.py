@@ -11,10 +11,7 @@ from typing import Any
 import pytest
 
 import tracker_tasks
-from foresweep.records import (
-    RunState,
-    SweepState,
-)
+from foresweep.records import RunState, SweepState
 from foresweep.tracker.tracker import Tracker
 from tracker_data import make_sweep
 

@@ -10,10 +10,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine, text
 
-from foresweep.errors import (
-    DatabaseUnusable,
-    NotFound,
-)
+from foresweep.errors import DatabaseUnusable, NotFound
 from foresweep.tracker import migrations
 from foresweep.tracker.storage import schema
 from foresweep.tracker.storage.store import Store

@@ -7,17 +7,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from foresweep.errors import (
-    NotFound,
-    TrackerError,
-)
+from foresweep.errors import NotFound, TrackerError
 from foresweep.records import Run
 from foresweep.tracker.storage import moving
-from foresweep.tracker.storage.moving import (
-    backup,
-    check,
-    copy_database,
-)
+from foresweep.tracker.storage.moving import backup, check, copy_database
 from foresweep.tracker.tracker import Tracker
 from tracker_data import CELLS, make_sweep
 

@@ -10,11 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Select, insert, text
 from sqlalchemy.dialects import postgresql, sqlite
 
-from foresweep.errors import (
-    NotFound,
-    UnknownName,
-    UsageError,
-)
+from foresweep.errors import NotFound, UnknownName, UsageError
 from foresweep.records import Run
 from foresweep.tracker.queries import runs as queries
 from foresweep.tracker.storage import schema

@@ -11,16 +11,9 @@ from typing import Any
 import pytest
 
 from foresweep.errors import UsageError
-from foresweep.records import (
-    Run,
-    RunState,
-    SweepState,
-)
+from foresweep.records import Run, RunState, SweepState
 from foresweep.tracker.jsonfile import JsonTracker
-from foresweep.tracker.tracker import (
-    NewRun,
-    Tracker,
-)
+from foresweep.tracker.tracker import NewRun, Tracker
 from tracker_data import CELLS, make_sweep
 
 SECRET = 7.654321

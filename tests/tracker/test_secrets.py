@@ -9,12 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from foresweep.tracker.provenance import (
-    HIDDEN,
-    redact,
-    redact_variables,
-    storable,
-)
+from foresweep.tracker.provenance import HIDDEN, redact, redact_variables, storable
 from foresweep.tracker.tracker import Tracker
 
 SECRET = "Zq8x71LmNoPq2345678901"

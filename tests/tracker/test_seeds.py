@@ -9,10 +9,7 @@ import pytest
 from foresweep.records import Run
 from foresweep.tracker.hiding import hide_run
 from foresweep.tracker.queries import runs as seeds
-from foresweep.tracker.queries.runs import (
-    by_config,
-    median_seed,
-)
+from foresweep.tracker.queries.runs import by_config, median_seed
 from foresweep.tracker.tracker import Tracker
 from tracker_data import make_sweep
 

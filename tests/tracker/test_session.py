@@ -10,25 +10,12 @@ from typing import Any
 
 import pytest
 
-from foresweep.errors import (
-    TrackerError,
-    UsageError,
-)
-from foresweep.records import (
-    Run,
-    RunState,
-)
-from foresweep.tracker import (
-    session,
-)
-from foresweep.tracker import (
-    session as hardware,
-)
+from foresweep.errors import TrackerError, UsageError
+from foresweep.records import Run, RunState
+from foresweep.tracker import session
+from foresweep.tracker import session as hardware
 from foresweep.tracker.session import Buffer
-from foresweep.tracker.tracker import (
-    NewRun,
-    Tracker,
-)
+from foresweep.tracker.tracker import NewRun, Tracker
 
 
 def only_run(tracker: Tracker) -> Run:

@@ -15,11 +15,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
-from foresweep.errors import (
-    DatabaseUnusable,
-    NotFound,
-    TrackerError,
-)
+from foresweep.errors import DatabaseUnusable, NotFound, TrackerError
 from foresweep.tracker import migrations
 from foresweep.tracker.storage import schema
 from foresweep.tracker.storage.sqlite import network_kind

@@ -10,18 +10,8 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from foresweep.errors import (
-    ConfigError,
-    NotFound,
-    TrackerError,
-    UsageError,
-)
-from foresweep.records import (
-    Run,
-    RunState,
-    SweepState,
-    is_sealed,
-)
+from foresweep.errors import ConfigError, NotFound, TrackerError, UsageError
+from foresweep.records import Run, RunState, SweepState, is_sealed
 from foresweep.tracker.tracker import Tracker
 from tracker_data import CELLS, make_sweep
 

@@ -12,17 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import update
 
-from foresweep.errors import (
-    UnknownName,
-    UsageError,
-)
+from foresweep.errors import UnknownName, UsageError
 from foresweep.records import Run
-from foresweep.tracker.queries.filters import (
-    Compare,
-    Name,
-    Value,
-    parse,
-)
+from foresweep.tracker.queries.filters import Compare, Name, Value, parse
 from foresweep.tracker.storage import schema
 from foresweep.tracker.tracker import Tracker
 from tracker_data import make_sweep

@@ -12,25 +12,12 @@ import pytest
 import torch
 from fracast import FracastModel
 
-from foresweep.errors import (
-    ConfigError,
-    WeightsNotFound,
-)
-from foresweep.evaluation.contract import (
-    Bench,
-    ModelContract,
-    ask,
-)
-from foresweep.models.base import (
-    Facts,
-    Resources,
-)
+from foresweep.errors import ConfigError, WeightsNotFound
+from foresweep.evaluation.contract import Bench, ModelContract, ask
+from foresweep.models.base import Facts, Resources
 from foresweep.models.config import make_config
 from foresweep.models.pretraining import weights_cutoff
-from foresweep.models.registry import (
-    get_model,
-    space_text,
-)
+from foresweep.models.registry import get_model, space_text
 from foresweep_fracast.config import options_of, weights_folder
 from foresweep_fracast.model import Fracast, _start
 from foresweep_fracast.network import Network, normalise

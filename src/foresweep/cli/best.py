@@ -23,25 +23,13 @@ from foresweep.cli.options import (
     open_existing,
     settings,
 )
-from foresweep.cli.predict import (
-    find_log,
-    with_checkpoint,
-)
+from foresweep.cli.predict import find_log, with_checkpoint
 from foresweep.cli.runs import run_json
-from foresweep.errors import (
-    NotFound,
-    UsageError,
-)
+from foresweep.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
-    from foresweep.records import (
-        Run,
-        Sweep,
-    )
-    from foresweep.selection.leaderboard import (
-        Leaderboard,
-        Row,
-    )
+    from foresweep.records import Run, Sweep
+    from foresweep.selection.leaderboard import Leaderboard, Row
     from foresweep.tracker.tracker import Tracker
 
 
@@ -50,11 +38,7 @@ WHY = "show --reveal-test"
 
 def show_test(tracker: Tracker, run: Run, *, as_json: bool) -> None:
     """Record the look, then print a run's test scores and what the look costs."""
-    from foresweep.cli.tables import (
-        console,
-        number,
-        plain_table,
-    )
+    from foresweep.cli.tables import console, number, plain_table
 
     scores = tracker.reveal_test(run.run_id, why=WHY)
     looks = tracker.get_test_looks(run.run_id)
@@ -212,12 +196,7 @@ def _choose_model(rows: list[Row]) -> list[Row]:
 
 def _choose_row(rows: list[Row], metric: str) -> Row | None:
     """Show at most ten (never a test score) and ask for one; None for q."""
-    from foresweep.cli.tables import (
-        console,
-        number,
-        percent,
-        plain_table,
-    )
+    from foresweep.cli.tables import console, number, percent, plain_table
 
     table = plain_table(">#", "model", "config", f">{metric}", ">skill vs naive", "run")
     for k, row in enumerate(rows[:10], start=1):
@@ -260,12 +239,7 @@ def _row_json(row: Row) -> dict[str, Any]:
 def _show_best(board: Leaderboard, rows: list[Row], *, listed: bool) -> None:
     from dataclasses import replace
 
-    from foresweep.cli.tables import (
-        console,
-        leaderboard_table,
-        standing_lines,
-        verdict_line,
-    )
+    from foresweep.cli.tables import console, leaderboard_table, standing_lines, verdict_line
 
     out = console()
     if listed:
@@ -372,11 +346,7 @@ def _in_a_line(provenance: Any) -> dict[str, Any]:
 
 
 def _draw_run(run: Run, curves: Any, provenance: Any) -> None:
-    from foresweep.cli.tables import (
-        console,
-        number,
-        plain_table,
-    )
+    from foresweep.cli.tables import console, number, plain_table
     from foresweep.selection.leaderboard import alarm
 
     out = console()

@@ -17,10 +17,7 @@ from foresweep.cli.predict import standing
 if TYPE_CHECKING:
     from foresweep.evaluation.breakdown import Group
     from foresweep.records import Run, Sweep
-    from foresweep.selection.leaderboard import (
-        Leaderboard,
-        Row,
-    )
+    from foresweep.selection.leaderboard import Leaderboard, Row
     from foresweep.tracker.tracker import Tracker
 
 
@@ -28,10 +25,7 @@ def with_marks(
     tracker: Tracker, board: Leaderboard, rows: Sequence[Row], sweep: Sweep | None
 ) -> tuple[Leaderboard, list[Row], tuple[str, ...]]:
     """The board and those rows with StepM and MCS members marked, and what is not in it and why."""
-    from foresweep.selection.standing import (
-        elsewhere,
-        with_standing,
-    )
+    from foresweep.selection.standing import elsewhere, with_standing
 
     marked = with_standing(board)
     row_of = {row.run.run_id: row for row in marked.rows}
@@ -53,12 +47,7 @@ def say_apart(apart: Sequence[str]) -> None:
 
 def show_breakdown(board: Leaderboard, row: Row, by: str, *, as_json: bool) -> None:
     """Print a run's losses by item, origin, lead, year or regime."""
-    from foresweep.cli.tables import (
-        console,
-        number,
-        percent,
-        plain_table,
-    )
+    from foresweep.cli.tables import console, number, percent, plain_table
     from foresweep.selection.leaderboard import LAST_VALUE
     from foresweep.selection.standing import breakdown
 
@@ -100,12 +89,7 @@ def show_groups(
 
 
 def _draw(run: Run, name: str, by: str, found: tuple[Group, ...]) -> None:
-    from foresweep.cli.tables import (
-        console,
-        number,
-        percent,
-        plain_table,
-    )
+    from foresweep.cli.tables import console, number, percent, plain_table
 
     bounded = any(g.lower is not None for g in found)
     against = any(g.skill is not None for g in found)
@@ -135,11 +119,7 @@ def show_trading(
     tracker: Tracker, run: Run, part: str, cost_bps: float, *, runs_dir: Path, as_json: bool
 ) -> None:
     """Print what the trading rule would have earned on a run's forecasts at another cost."""
-    from foresweep.cli.tables import (
-        console,
-        number,
-        plain_table,
-    )
+    from foresweep.cli.tables import console, number, plain_table
     from foresweep.metrics import METRICS
     from foresweep.selection.groups import run_trading
 

@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foresweep.cli.options import (
-    Horizon,
-    Json,
-)
+from foresweep.cli.options import Horizon, Json
 
 if TYPE_CHECKING:
     from foresweep.data.reading.sources import Loaded
@@ -32,10 +29,7 @@ Actions = Annotated[
 @app.command()
 def check(source: Source = None, actions: Actions = None, as_json: Json = False) -> None:
     """Run the data gate: every finding names file, row and rule; exit 1 if an item was dropped."""
-    from foresweep.data.reading.sources import (
-        default_source,
-        load_panel,
-    )
+    from foresweep.data.reading.sources import default_source, load_panel
     from foresweep.settings import load_settings
 
     loaded = load_panel(source or default_source(load_settings().data), actions=actions)
@@ -49,11 +43,7 @@ def check(source: Source = None, actions: Actions = None, as_json: Json = False)
 
 
 def _draw_findings(loaded: Loaded) -> None:
-    from foresweep.cli.tables import (
-        console,
-        plain_table,
-        report_lines,
-    )
+    from foresweep.cli.tables import console, plain_table, report_lines
 
     out = console()
     if loaded.report.findings:
@@ -77,10 +67,7 @@ def show(
     """Items, dates, masked rows, and the four parts for a horizon."""
     import dataclasses
 
-    from foresweep.data.reading.sources import (
-        default_source,
-        load_panel,
-    )
+    from foresweep.data.reading.sources import default_source, load_panel
     from foresweep.data.summary import summarise
     from foresweep.settings import load_settings
 
@@ -93,10 +80,7 @@ def show(
 
 
 def _draw_summary(found: PanelSummary) -> None:
-    from foresweep.cli.tables import (
-        console,
-        plain_table,
-    )
+    from foresweep.cli.tables import console, plain_table
 
     out = console()
     out.print(

@@ -20,10 +20,7 @@ from foresweep.cli.options import (
     open_tracker,
     settings,
 )
-from foresweep.errors import (
-    ForesweepError,
-    UsageError,
-)
+from foresweep.errors import ForesweepError, UsageError
 
 if TYPE_CHECKING:
     from foresweep.evaluation.leaks import Hunt
@@ -65,10 +62,7 @@ def doctor(
     if as_json:
         typer.echo(json.dumps({**facts, "problems": problems}, indent=2, default=str))
     else:
-        from foresweep.cli.tables import (
-            console,
-            plain_table,
-        )
+        from foresweep.cli.tables import console, plain_table
 
         table = plain_table("what", "found")
         for key, value in facts.items():
@@ -89,10 +83,7 @@ def _hunt(
     """Print what the hunt looked at and found; exit 1 where it found something."""
     from foresweep.data.reading.sources import default_source
     from foresweep.models.registry import model_names
-    from foresweep.search.running.leaks import (
-        hunt_model,
-        hunt_run,
-    )
+    from foresweep.search.running.leaks import hunt_model, hunt_run
     from foresweep.selection.leaderboard import alarm
 
     warning = None
@@ -121,10 +112,7 @@ def _hunt(
 
 
 def _draw_hunt(name: str, found: Hunt, warning: str | None) -> None:
-    from foresweep.cli.tables import (
-        console,
-        plain_table,
-    )
+    from foresweep.cli.tables import console, plain_table
     from foresweep.evaluation.leaks import PROBES
 
     table = plain_table("looked for", "found")
@@ -145,10 +133,7 @@ def _facts(db: str | None, runs: Any) -> tuple[dict[str, Any], list[str]]:
     import os
 
     from foresweep.data.reading.sources import default_source
-    from foresweep.models.registry import (
-        get_model,
-        model_names,
-    )
+    from foresweep.models.registry import get_model, model_names
 
     places = settings(db, runs)
     problems: list[str] = []

@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foresweep.cli.options import (
-    Db,
-    Json,
-    RunId,
-    Runs,
-    SweepId,
-    open_existing,
-    settings,
-)
+from foresweep.cli.options import Db, Json, RunId, Runs, SweepId, open_existing, settings
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -74,10 +66,7 @@ def ensemble(
     mixed by what was fitted on the other. Its checkpoint goes wherever a run's goes: predict, best,
     verdict.
     """
-    from foresweep.selection.ensembling import (
-        Recipe,
-        make_ensemble,
-    )
+    from foresweep.selection.ensembling import Recipe, make_ensemble
 
     recipe = Recipe(
         top_k=top_k,
@@ -127,12 +116,7 @@ def _plain(made: Made) -> dict[str, Any]:
 
 
 def _draw(made: Made) -> None:
-    from foresweep.cli.tables import (
-        config_name,
-        console,
-        number,
-        plain_table,
-    )
+    from foresweep.cli.tables import config_name, console, number, plain_table
 
     out = console()
     for line in made.left_out:
@@ -217,10 +201,7 @@ class Bar:
 
     def on_event(self, event: Event) -> None:
         """What the training tells."""
-        from foresweep.search.events import (
-            TrialProgressed,
-            TrialStarted,
-        )
+        from foresweep.search.events import TrialProgressed, TrialStarted
 
         if isinstance(event, TrialStarted):
             run, steps = event.run, event.run.hyperparams.get("max_steps")
@@ -247,10 +228,7 @@ def _plain_reproduction(found: Reproduction) -> dict[str, Any]:
 
 
 def _draw_reproduction(found: Reproduction) -> None:
-    from foresweep.cli.tables import (
-        console,
-        plain_table,
-    )
+    from foresweep.cli.tables import console, plain_table
 
     out = console()
     table = plain_table("score", ">then", ">now", ">difference")

@@ -31,18 +31,9 @@ from foresweep.cli.tables import (
     show_pareto,
     verdict_line,
 )
-from foresweep.data.splits import (
-    ENOUGH_ORIGINS,
-    PartName,
-)
-from foresweep.integrations.mirror import (
-    Mirrored,
-    open_mirror,
-)
-from foresweep.metrics import (
-    METRICS,
-    ranked_by,
-)
+from foresweep.data.splits import ENOUGH_ORIGINS, PartName
+from foresweep.integrations.mirror import Mirrored, open_mirror
+from foresweep.metrics import METRICS, ranked_by
 from foresweep.models.registry import BASELINES
 from foresweep.search import events
 from foresweep.search.propose.modes import ADAPTIVE, expand_models
@@ -51,14 +42,8 @@ from foresweep.search.running.trials import planned_steps
 if TYPE_CHECKING:
     from foresweep.data.gate.report import QualityReport
     from foresweep.data.splits import Split
-    from foresweep.records import (
-        Run,
-        Sweep,
-    )
-    from foresweep.search.events import (
-        Event,
-        Listener,
-    )
+    from foresweep.records import Run, Sweep
+    from foresweep.search.events import Event, Listener
     from foresweep.search.plan import SweepPlan
     from foresweep.search.trial import Prepared
     from foresweep.tracker.tracker import Tracker
@@ -567,11 +552,7 @@ class Mirrors:
         return both
 
     def _on_event(self, event: Event) -> None:
-        from foresweep.search.events import (
-            TrialFinished,
-            TrialProgressed,
-            TrialStarted,
-        )
+        from foresweep.search.events import TrialFinished, TrialProgressed, TrialStarted
 
         for mirror in self._mirrors:
             match event:

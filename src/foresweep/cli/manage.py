@@ -60,10 +60,7 @@ def rm(
     runs: Runs = None,
 ) -> None:
     """Hide a run and, after asking, remove its files; it still counts as a trial."""
-    from foresweep.tracker.hiding import (
-        hide_run,
-        show_run_again,
-    )
+    from foresweep.tracker.hiding import hide_run, show_run_again
 
     with open_existing(db) as tracker:
         if undo:
@@ -160,10 +157,7 @@ def export_json_file(
     db: Db = None,
 ) -> None:
     """Write the complete runs in the form of sweep_results.json."""
-    from foresweep.tracker.jsonfile import (
-        dump_json,
-        export_json,
-    )
+    from foresweep.tracker.jsonfile import dump_json, export_json
 
     with open_existing(db) as tracker:
         if output is None:
@@ -206,10 +200,7 @@ def export_wandb(
 def _repeat(
     mirror: str, model: str | None, sweep: str | None, where: str | None, db: str | None
 ) -> None:
-    from foresweep.integrations.mirror import (
-        copy_runs,
-        open_mirror,
-    )
+    from foresweep.integrations.mirror import copy_runs, open_mirror
 
     opener = open_mirror(mirror)
     with open_existing(db) as tracker:

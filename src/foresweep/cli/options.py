@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foresweep.errors import (
-    NotFound,
-    UsageError,
-)
+from foresweep.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
     from foresweep.records import Sweep
@@ -147,10 +144,7 @@ def asked_sweep(tracker: Tracker, sweep_id: str | None) -> Sweep | None:
 
 def metric_of(sweep: Sweep | None) -> str:
     """The full name of the score that a sweep is judged by."""
-    from foresweep.metrics import (
-        METRICS,
-        ranked_by,
-    )
+    from foresweep.metrics import METRICS, ranked_by
 
     metric = "pct_mae" if sweep is None else ranked_by(sweep.objective)
     return f"val_{metric if metric in METRICS else 'pct_mae'}"

@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foresweep.cli.options import (
-    Data,
-    Db,
-    Metric,
-    SweepId,
-    asked_sweep,
-    metric_of,
-    open_existing,
-)
+from foresweep.cli.options import Data, Db, Metric, SweepId, asked_sweep, metric_of, open_existing
 from foresweep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,10 +35,7 @@ def predict(
 ) -> None:
     """Forecast the next bars of every item with the chosen checkpoint."""
     from foresweep.cli.tables import report_lines
-    from foresweep.data.reading.sources import (
-        default_source,
-        load_panel,
-    )
+    from foresweep.data.reading.sources import default_source, load_panel
     from foresweep.evaluation.predict import predict_panel
     from foresweep.selection.export import read_exported_path
     from foresweep.settings import load_settings
@@ -64,10 +53,7 @@ def predict(
 
 
 def _draw(found: object) -> None:
-    from foresweep.cli.tables import (
-        console,
-        plain_table,
-    )
+    from foresweep.cli.tables import console, plain_table
     from foresweep.evaluation.predict import PanelForecast
 
     assert isinstance(found, PanelForecast)

@@ -11,15 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
-from foresweep.cli.options import (
-    open_existing,
-    open_tracker,
-    settings,
-)
-from foresweep.errors import (
-    NotFound,
-    UsageError,
-)
+from foresweep.cli.options import open_existing, open_tracker, settings
+from foresweep.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
     from foresweep.cli.live import Mirrors

@@ -12,17 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foresweep.cli.options import (
-    Db,
-    Json,
-    Model,
-    SweepId,
-    open_existing,
-)
-from foresweep.errors import (
-    UnknownName,
-    UsageError,
-)
+from foresweep.cli.options import Db, Json, Model, SweepId, open_existing
+from foresweep.errors import UnknownName, UsageError
 
 if TYPE_CHECKING:
     from foresweep.records import Run
@@ -92,13 +83,7 @@ def _check_state(state: str | None) -> None:
 
 
 def _draw_runs(found: Sequence[Run], sort: str | None) -> None:
-    from foresweep.cli.tables import (
-        console,
-        number,
-        percent,
-        plain_table,
-        seconds,
-    )
+    from foresweep.cli.tables import console, number, percent, plain_table, seconds
 
     key = (sort or "").partition(":")[0].strip()
     extra = [key] if any(key in r.hyperparams or key in r.metrics for r in found) else []
@@ -192,11 +177,7 @@ def impact(
 
 
 def _importance(model: str, metric: str, sweep: str | None, as_json: bool, db: str | None) -> None:
-    from foresweep.cli.tables import (
-        console,
-        number,
-        plain_table,
-    )
+    from foresweep.cli.tables import console, number, plain_table
     from foresweep.records import is_sealed
     from foresweep.search.propose.focus import importance
 
@@ -225,11 +206,7 @@ def _importance(model: str, metric: str, sweep: str | None, as_json: bool, db: s
 
 
 def _draw_impact(found: HyperparamImpact) -> None:
-    from foresweep.cli.tables import (
-        console,
-        number,
-        plain_table,
-    )
+    from foresweep.cli.tables import console, number, plain_table
 
     table = plain_table(found.hyperparam, ">runs", f">mean {found.metric}", ">sd", ">min", ">max")
     for v in found.values:
@@ -289,10 +266,7 @@ def same_windows(found: Sequence[Run]) -> bool:
 
 
 def _draw_comparison(found: Sequence[Run]) -> None:
-    from foresweep.cli.tables import (
-        console,
-        plain_table,
-    )
+    from foresweep.cli.tables import console, plain_table
 
     out = console()
     table = plain_table("", *(r.run_id for r in found))

@@ -31,10 +31,7 @@ Model = Annotated[str, typer.Argument(help="toto, kronos, chronos2, a plug-in's 
 @app.command()
 def copy(model: Model) -> None:
     """Print a model's space file as written, to edit."""
-    from foresweep.search.propose.modes import (
-        expand_models,
-        space_text,
-    )
+    from foresweep.search.propose.modes import expand_models, space_text
 
     for name in expand_models([model]):
         typer.echo(space_text(name), nl=False)
@@ -158,10 +155,7 @@ def _say(one: Estimate) -> None:
 
 
 def _draw(name: str, space: object) -> None:
-    from foresweep.cli.tables import (
-        console,
-        plain_table,
-    )
+    from foresweep.cli.tables import console, plain_table
     from foresweep.models.config import hyperparameters
     from foresweep.models.registry import get_model
     from foresweep.space import SpaceFile

@@ -24,14 +24,7 @@ from foresweep.cli.options import (
     refuse_size_beside_weights,
     sharing,
 )
-from foresweep.cli.running import (
-    again,
-    as_horizons,
-    list_only,
-    run,
-    run_all,
-    said_in,
-)
+from foresweep.cli.running import again, as_horizons, list_only, run, run_all, said_in
 from foresweep.errors import UsageError
 
 if TYPE_CHECKING:

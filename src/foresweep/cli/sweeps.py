@@ -10,18 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foresweep.cli.options import (
-    Db,
-    Json,
-    open_existing,
-)
+from foresweep.cli.options import Db, Json, open_existing
 from foresweep.errors import UsageError
 
 if TYPE_CHECKING:
-    from foresweep.records import (
-        Run,
-        Sweep,
-    )
+    from foresweep.records import Run, Sweep
     from foresweep.tracker.tracker import Tracker
 
 SweepArgument = Annotated[
@@ -35,10 +28,7 @@ def sweeps(
     db: Db = None,
 ) -> None:
     """List sweeps, newest first; those of one question at several horizons name their family."""
-    from foresweep.cli.tables import (
-        console,
-        plain_table,
-    )
+    from foresweep.cli.tables import console, plain_table
     from foresweep.search.plan import ASKED
 
     with open_existing(db) as tracker:
@@ -137,10 +127,7 @@ def _status(tracker: Tracker, sweep: Sweep) -> dict[str, Any]:
 
 def _best(sweep: Sweep, runs: Sequence[Run]) -> Run | None:
     """Of the trained ones, by the objective on tune: val is for the leaderboard."""
-    from foresweep.metrics import (
-        METRICS,
-        ranked_by,
-    )
+    from foresweep.metrics import METRICS, ranked_by
 
     metric = ranked_by(sweep.objective)
     known = [
@@ -155,11 +142,7 @@ def _best(sweep: Sweep, runs: Sequence[Run]) -> Run | None:
 
 
 def _draw(said: dict[str, Any]) -> None:
-    from foresweep.cli.tables import (
-        console,
-        plain_table,
-        seconds,
-    )
+    from foresweep.cli.tables import console, plain_table, seconds
 
     out = console()
     states = ", ".join(f"{n} {state}" for state, n in said["runs_by_state"].items()) or "no run yet"

@@ -16,11 +16,7 @@ from foresweep.metrics import split_name
 from foresweep.models.registry import BASELINES
 from foresweep.search.propose.modes import ADAPTIVE
 from foresweep.search.running.trials import planned_steps
-from foresweep.selection.leaderboard import (
-    LAST_VALUE,
-    SIGNIFICANT,
-    TOO_GOOD,
-)
+from foresweep.selection.leaderboard import LAST_VALUE, SIGNIFICANT, TOO_GOOD
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,10 +26,7 @@ if TYPE_CHECKING:
     from foresweep.search.plan import SweepPlan
     from foresweep.search.running.costs import Cost
     from foresweep.search.trial import Prepared
-    from foresweep.selection.leaderboard import (
-        Leaderboard,
-        Row,
-    )
+    from foresweep.selection.leaderboard import Leaderboard, Row
     from foresweep.selection.pareto import Pareto
 
 

@@ -9,21 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foresweep.cli.options import (
-    Data,
-    Db,
-    Horizon,
-    Json,
-    SweepId,
-    open_existing,
-)
+from foresweep.cli.options import Data, Db, Horizon, Json, SweepId, open_existing
 from foresweep.errors import UsageError
 
 if TYPE_CHECKING:
-    from foresweep.evaluation.planning import (
-        Outlook,
-        PowerPlan,
-    )
+    from foresweep.evaluation.planning import Outlook, PowerPlan
     from foresweep.records import Verdict
 
 
@@ -149,10 +139,7 @@ def _on_file(
     earlier: tuple[int, int],
     cutoff: str | None,
 ) -> Verdict:
-    from foresweep.selection.verdict.foreign import (
-        Asked,
-        verdict_on_file,
-    )
+    from foresweep.selection.verdict.foreign import Asked, verdict_on_file
 
     if not benchmarks:
         raise UsageError(
@@ -203,10 +190,7 @@ def power(
     """
     import dataclasses
 
-    from foresweep.data.reading.sources import (
-        default_source,
-        load_panel,
-    )
+    from foresweep.data.reading.sources import default_source, load_panel
     from foresweep.data.splits import make_split
     from foresweep.errors import UsageError
     from foresweep.evaluation.planning import plan_power
@@ -223,10 +207,7 @@ def power(
 
 
 def _draw(plan: PowerPlan) -> None:
-    from foresweep.cli.tables import (
-        console,
-        plain_table,
-    )
+    from foresweep.cli.tables import console, plain_table
 
     out = console()
     now = plan.outlooks[0]

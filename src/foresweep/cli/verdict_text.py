@@ -5,22 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from foresweep.cli.tables import (
-    console,
-    percent,
-    plain_table,
-)
+from foresweep.cli.tables import console, percent, plain_table
 from foresweep.records import Outcome
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from foresweep.records import (
-        Against,
-        Check,
-        DeflatedSharpe,
-        Verdict,
-    )
+    from foresweep.records import Against, Check, DeflatedSharpe, Verdict
 
 GATES = {
     0: "enough evidence",

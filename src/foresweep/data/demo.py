@@ -12,23 +12,10 @@ from pathlib import Path
 
 import polars as pl
 
-from foresweep.data.panel import (
-    Panel,
-    panel_from_frame,
-)
-from foresweep.data.reading.columns import (
-    RawItem,
-    canonical,
-    raw_items,
-)
-from foresweep.data.tables import (
-    parse_table,
-    table_bytes,
-)
-from foresweep.errors import (
-    DataError,
-    MissingExtra,
-)
+from foresweep.data.panel import Panel, panel_from_frame
+from foresweep.data.reading.columns import RawItem, canonical, raw_items
+from foresweep.data.tables import parse_table, table_bytes
+from foresweep.errors import DataError, MissingExtra
 
 STOCKS = ("AAPL", "GOOG", "IBM", "MSFT")
 INDICES = {"SP500": "sp500", "NASDAQ": "nasdaq"}

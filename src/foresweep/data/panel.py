@@ -19,10 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from foresweep.data.gate.calendars import group_by_calendar
-from foresweep.errors import (
-    DataError,
-    UnknownName,
-)
+from foresweep.errors import DataError, UnknownName
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]

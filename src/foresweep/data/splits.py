@@ -14,14 +14,8 @@ from typing import Literal
 
 import numpy as np
 
-from foresweep.data.panel import (
-    IntArray,
-    Panel,
-)
-from foresweep.errors import (
-    ConfigError,
-    NotEnoughData,
-)
+from foresweep.data.panel import IntArray, Panel
+from foresweep.errors import ConfigError, NotEnoughData
 
 PartName = Literal["train", "tune", "val", "test"]
 PARTS: tuple[PartName, ...] = ("train", "tune", "val", "test")

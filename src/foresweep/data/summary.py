@@ -6,21 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from foresweep.data.gate.rules import (
-    DAY,
-    show_time,
-    usual_step,
-)
+from foresweep.data.gate.rules import DAY, show_time, usual_step
 from foresweep.data.panel import Panel
-from foresweep.data.splits import (
-    Part,
-    Split,
-    make_split,
-)
-from foresweep.data.windows import (
-    TrainWindows,
-    Windows,
-)
+from foresweep.data.splits import Part, Split, make_split
+from foresweep.data.windows import TrainWindows, Windows
 from foresweep.errors import NotEnoughData
 
 USUAL_CONTEXT = 128

@@ -12,15 +12,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from foresweep.data.files import (
-    first_line,
-    write_bytes_atomic,
-)
-from foresweep.data.panel import (
-    Bars,
-    IntArray,
-    Panel,
-)
+from foresweep.data.files import first_line, write_bytes_atomic
+from foresweep.data.panel import Bars, IntArray, Panel
 from foresweep.errors import DataError
 
 PANEL_FORMAT = 1

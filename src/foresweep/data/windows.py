@@ -17,17 +17,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from foresweep.data.panel import (
-    CLOSE,
-    COLUMNS,
-    Array,
-    IntArray,
-    Panel,
-)
-from foresweep.data.splits import (
-    Part,
-    Split,
-)
+from foresweep.data.panel import CLOSE, COLUMNS, Array, IntArray, Panel
+from foresweep.data.splits import Part, Split
 from foresweep.errors import NotEnoughData
 
 METRIC_VERSION = 1

@@ -16,31 +16,12 @@ import numpy as np
 
 from foresweep import metrics
 from foresweep.data.panel import Panel
-from foresweep.data.splits import (
-    PartName,
-    Split,
-)
+from foresweep.data.splits import PartName, Split
 from foresweep.data.windows import Windows
-from foresweep.errors import (
-    ForecastError,
-    NotEnoughData,
-)
-from foresweep.evaluation.losses import (
-    LossPanel,
-    loss_panel,
-    save_forecast,
-    setting_of,
-)
-from foresweep.evaluation.trading import (
-    Market,
-    Trading,
-    make_market,
-    trade,
-)
-from foresweep.metrics import (
-    Outcome,
-    Setting,
-)
+from foresweep.errors import ForecastError, NotEnoughData
+from foresweep.evaluation.losses import LossPanel, loss_panel, save_forecast, setting_of
+from foresweep.evaluation.trading import Market, Trading, make_market, trade
+from foresweep.metrics import Outcome, Setting
 from foresweep.models.base import (
     DEFAULT_LEVELS,
     Array,
@@ -52,16 +33,8 @@ from foresweep.models.base import (
     Scorer,
 )
 from foresweep.models.baselines.naive import LastValue
-from foresweep.models.calibration import (
-    Calibration,
-    cross_fitted,
-    fit_calibration,
-)
-from foresweep.stats.significance import (
-    diebold_mariano,
-    origin_means,
-    overlap_lags,
-)
+from foresweep.models.calibration import Calibration, cross_fitted, fit_calibration
+from foresweep.stats.significance import diebold_mariano, origin_means, overlap_lags
 
 SCORED_PARTS: tuple[PartName, ...] = ("tune", "val", "test")
 TESTED = "pct_mae"

@@ -16,21 +16,11 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from foresweep.errors import (
-    DataError,
-    UnknownName,
-    UsageError,
-)
+from foresweep.errors import DataError, UnknownName, UsageError
 from foresweep.evaluation.losses import LossPanel
-from foresweep.metrics import (
-    Outcome,
-    score,
-)
+from foresweep.metrics import Outcome, score
 from foresweep.models.base import Array
-from foresweep.stats.significance import (
-    block_counts,
-    block_length,
-)
+from foresweep.stats.significance import block_counts, block_length
 
 By: TypeAlias = Literal["item", "origin", "lead", "year", "regime"]
 BREAKDOWNS: tuple[By, ...] = ("item", "origin", "lead", "year", "regime")

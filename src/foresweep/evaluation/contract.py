@@ -22,10 +22,7 @@ import pytest
 
 from foresweep.data.panel import Panel
 from foresweep.data.windows import Windows
-from foresweep.errors import (
-    ConfigError,
-    UnknownName,
-)
+from foresweep.errors import ConfigError, UnknownName
 from foresweep.evaluation.contract_bench import (
     HORIZON,
     MAX_CONTEXT,
@@ -39,10 +36,7 @@ from foresweep.evaluation.contract_bench import (
     forecast_in_new_process,
     shortened,
 )
-from foresweep.evaluation.leaks import (
-    check_no_leak,
-    check_training_is_blind,
-)
+from foresweep.evaluation.leaks import check_no_leak, check_training_is_blind
 from foresweep.models.base import (
     DEFAULT_LEVELS,
     ForecastModel,
@@ -52,15 +46,8 @@ from foresweep.models.base import (
     Scorer,
 )
 from foresweep.models.calibration import load_predictor
-from foresweep.models.checkpoint import (
-    read_checkpoint,
-    read_weights,
-)
-from foresweep.models.config import (
-    Hyperparameter,
-    hyperparameters,
-    make_config,
-)
+from foresweep.models.checkpoint import read_checkpoint, read_weights
+from foresweep.models.config import Hyperparameter, hyperparameters, make_config
 
 __all__ = [
     "HORIZON",

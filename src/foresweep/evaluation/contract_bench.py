@@ -18,23 +18,10 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from foresweep.data.panel import (
-    Bars,
-    Panel,
-)
-from foresweep.data.splits import (
-    Split,
-    make_split,
-)
-from foresweep.data.windows import (
-    Context,
-    TrainWindows,
-    Windows,
-)
-from foresweep.evaluation.backtest import (
-    calibrate,
-    make_scorer,
-)
+from foresweep.data.panel import Bars, Panel
+from foresweep.data.splits import Split, make_split
+from foresweep.data.windows import Context, TrainWindows, Windows
+from foresweep.evaluation.backtest import calibrate, make_scorer
 from foresweep.evaluation.leaks import falling_scorer
 from foresweep.models.base import (
     DEFAULT_LEVELS,
@@ -49,20 +36,9 @@ from foresweep.models.base import (
     Scored,
     Scorer,
 )
-from foresweep.models.calibration import (
-    load_predictor,
-    store_calibration,
-    wants_calibration,
-)
-from foresweep.models.checkpoint import (
-    read_checkpoint,
-    read_weights,
-)
-from foresweep.models.config import (
-    as_dict,
-    hyperparameters,
-    make_config,
-)
+from foresweep.models.calibration import load_predictor, store_calibration, wants_calibration
+from foresweep.models.checkpoint import read_checkpoint, read_weights
+from foresweep.models.config import as_dict, hyperparameters, make_config
 
 HORIZON = 3
 MAX_CONTEXT = 256

@@ -16,28 +16,11 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from foresweep.data.panel import (
-    CLOSE,
-    OPEN,
-    VOLUME,
-    Bars,
-    IntArray,
-    Panel,
-)
-from foresweep.data.splits import (
-    PartName,
-    Split,
-)
-from foresweep.data.windows import (
-    Context,
-    TrainWindows,
-    Windows,
-)
+from foresweep.data.panel import CLOSE, OPEN, VOLUME, Bars, IntArray, Panel
+from foresweep.data.splits import PartName, Split
+from foresweep.data.windows import Context, TrainWindows, Windows
 from foresweep.errors import LeakFound
-from foresweep.evaluation.backtest import (
-    SCORED_PARTS,
-    make_scorer,
-)
+from foresweep.evaluation.backtest import SCORED_PARTS, make_scorer
 from foresweep.models.base import (
     DEFAULT_LEVELS,
     Array,
@@ -47,13 +30,7 @@ from foresweep.models.base import (
     Scored,
     Scorer,
 )
-from foresweep.models.checkpoint import (
-    CARD,
-    CONFIG,
-    WEIGHTS,
-    read_checkpoint,
-    read_weights,
-)
+from foresweep.models.checkpoint import CARD, CONFIG, WEIGHTS, read_checkpoint, read_weights
 
 ITEMS, ORIGINS = 8, 3
 """Items and origins of each part that `check_no_leak` looks at."""

@@ -15,26 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foresweep.data.files import (
-    read_npz,
-    write_npz,
-)
+from foresweep.data.files import read_npz, write_npz
 from foresweep.data.panel import CLOSE
 from foresweep.data.windows import Windows
-from foresweep.errors import (
-    DataError,
-    UnknownName,
-)
-from foresweep.metrics import (
-    METRICS,
-    PANEL_LOSSES,
-    Outcome,
-    Setting,
-)
-from foresweep.models.base import (
-    Array,
-    Forecast,
-)
+from foresweep.errors import DataError, UnknownName
+from foresweep.metrics import METRICS, PANEL_LOSSES, Outcome, Setting
+from foresweep.models.base import Array, Forecast
 
 DECAY = 0.94
 FLOOR_SHARE = 0.25

@@ -7,28 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from foresweep.data.panel import Panel
-from foresweep.data.splits import (
-    Part,
-    PartName,
-    Split,
-)
+from foresweep.data.splits import Part, PartName, Split
 from foresweep.data.windows import Windows
 from foresweep.errors import NotEnoughData
 from foresweep.evaluation.backtest import forecast_part
 from foresweep.evaluation.losses import volatility_scale
-from foresweep.models.base import (
-    Array,
-    Facts,
-)
+from foresweep.models.base import Array, Facts
 from foresweep.models.registry import get_model
-from foresweep.stats.power import (
-    Curve,
-    Design,
-    chance,
-    scaled_design,
-    signal_curve,
-    smallest_skill,
-)
+from foresweep.stats.power import Curve, Design, chance, scaled_design, signal_curve, smallest_skill
 
 POINT_BASELINES = ("last-value", "drift", "seasonal-naive")
 """Baselines with medians of their own; random-walk has that of last-value."""

@@ -11,12 +11,7 @@ from numpy.typing import NDArray
 
 from foresweep.data.panel import Panel
 from foresweep.data.windows import make_context
-from foresweep.models.base import (
-    DEFAULT_LEVELS,
-    Forecast,
-    Levels,
-    Resources,
-)
+from foresweep.models.base import DEFAULT_LEVELS, Forecast, Levels, Resources
 from foresweep.models.calibration import load_predictor
 from foresweep.models.checkpoint import read_checkpoint
 from foresweep.models.registry import get_model

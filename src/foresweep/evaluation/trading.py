@@ -24,25 +24,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from foresweep.data.files import (
-    read_npz,
-    write_npz,
-)
-from foresweep.data.panel import (
-    CLOSE,
-    OPEN,
-    IntArray,
-)
+from foresweep.data.files import read_npz, write_npz
+from foresweep.data.panel import CLOSE, OPEN, IntArray
 from foresweep.data.windows import Windows
-from foresweep.errors import (
-    ConfigError,
-    DataError,
-    ForecastError,
-)
-from foresweep.metrics import (
-    TRADING_METRICS,
-    Outcome,
-)
+from foresweep.errors import ConfigError, DataError, ForecastError
+from foresweep.metrics import TRADING_METRICS, Outcome
 from foresweep.models.base import Array
 
 COST_BPS = 5.0

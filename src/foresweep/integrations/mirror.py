@@ -18,16 +18,8 @@ from netrc import NetrcParseError, netrc
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 from urllib.parse import urlsplit
 
-from foresweep.errors import (
-    MissingExtra,
-    TrackerError,
-    UnknownName,
-    UsageError,
-)
-from foresweep.records import (
-    Run,
-    is_sealed,
-)
+from foresweep.errors import MissingExtra, TrackerError, UnknownName, UsageError
+from foresweep.records import Run, is_sealed
 
 NAMES = ("mlflow", "wandb")
 WandbMode: TypeAlias = Literal["online", "offline"]

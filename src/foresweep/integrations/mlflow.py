@@ -10,14 +10,8 @@ from typing import Any
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
-from foresweep.integrations.mirror import (
-    facts_of,
-    shown_scores,
-)
-from foresweep.records import (
-    Run,
-    RunState,
-)
+from foresweep.integrations.mirror import facts_of, shown_scores
+from foresweep.records import Run, RunState
 
 EXPERIMENT = "foresweep"
 DEFAULT_URI = "sqlite:///mlflow.db"

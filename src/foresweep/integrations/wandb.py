@@ -9,15 +9,8 @@ from typing import Any
 
 import wandb
 
-from foresweep.integrations.mirror import (
-    WandbMode,
-    facts_of,
-    shown_scores,
-)
-from foresweep.records import (
-    Run,
-    RunState,
-)
+from foresweep.integrations.mirror import WandbMode, facts_of, shown_scores
+from foresweep.records import Run, RunState
 
 PROJECT = "foresweep"
 LONGEST_ID, LONGEST_TAG = 128, 64

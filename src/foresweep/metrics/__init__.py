@@ -1,11 +1,6 @@
 """What a forecast is worth: pure functions of [N, H] and [N, H, Q], and one table of them."""
 
-from foresweep.metrics.scores import (
-    Outcome,
-    Setting,
-    pinball_loss,
-    skill,
-)
+from foresweep.metrics.scores import Outcome, Setting, pinball_loss, skill
 from foresweep.metrics.table import (
     METRICS,
     PANEL_LOSSES,

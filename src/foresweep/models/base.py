@@ -15,10 +15,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from foresweep.data.windows import (
-    Context,
-    TrainWindows,
-)
+from foresweep.data.windows import Context, TrainWindows
 from foresweep.errors import ForecastError
 
 Array: TypeAlias = NDArray[np.float64]

@@ -21,12 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foresweep.data.windows import Context
-from foresweep.errors import (
-    CheckpointError,
-    ConfigError,
-    ForecastError,
-    NotEnoughData,
-)
+from foresweep.errors import CheckpointError, ConfigError, ForecastError, NotEnoughData
 from foresweep.models.base import (
     Array,
     Checkpoint,
@@ -36,14 +31,8 @@ from foresweep.models.base import (
     Predictor,
     Resources,
 )
-from foresweep.models.checkpoint import (
-    add_json,
-    read_json,
-)
-from foresweep.models.config import (
-    config_class,
-    hyper,
-)
+from foresweep.models.checkpoint import add_json, read_json
+from foresweep.models.config import config_class, hyper
 
 FILE = "calibration.json"
 SMALLEST_SCALE, LARGEST_SCALE = 0.2, 5.0

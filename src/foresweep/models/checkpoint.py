@@ -23,15 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foresweep.data.files import (
-    sync_folder,
-    write_bytes_atomic,
-    write_synced,
-)
-from foresweep.errors import (
-    CheckpointError,
-    WeightsNotFound,
-)
+from foresweep.data.files import sync_folder, write_bytes_atomic, write_synced
+from foresweep.errors import CheckpointError, WeightsNotFound
 from foresweep.models.base import Checkpoint
 from foresweep.models.registry import plugin_versions
 

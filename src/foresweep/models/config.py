@@ -19,10 +19,7 @@ import pydantic
 from pydantic import Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from foresweep.errors import (
-    ConfigError,
-    UnknownName,
-)
+from foresweep.errors import ConfigError, UnknownName
 
 SCHEMA_VERSION = 2
 """Part of every config hash: raise it when a field changes its meaning."""

@@ -9,17 +9,9 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 
-from foresweep.errors import (
-    ConfigError,
-    MissingExtra,
-    UsageError,
-)
+from foresweep.errors import ConfigError, MissingExtra, UsageError
 from foresweep.models.base import Resources
-from foresweep.models.registry import (
-    BASELINES,
-    look_anew,
-    module_of,
-)
+from foresweep.models.registry import BASELINES, look_anew, module_of
 
 KINDS = ("auto", "cpu", "cuda", "mps")
 

@@ -20,14 +20,8 @@ from typing import Any, ClassVar, Literal, NoReturn
 
 import numpy as np
 
-from foresweep.data.windows import (
-    Context,
-    TrainWindows,
-)
-from foresweep.errors import (
-    CheckpointError,
-    ConfigError,
-)
+from foresweep.data.windows import Context, TrainWindows
+from foresweep.errors import CheckpointError, ConfigError
 from foresweep.models.base import (
     Array,
     Checkpoint,
@@ -48,10 +42,7 @@ from foresweep.models.checkpoint import (
     write_checkpoint,
 )
 from foresweep.models.config import config_class
-from foresweep.models.registry import (
-    ENSEMBLE,
-    get_model,
-)
+from foresweep.models.registry import ENSEMBLE, get_model
 
 MEMBERS = "members.json"
 WHERE = "members"

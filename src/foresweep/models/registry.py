@@ -11,11 +11,7 @@ from functools import cache
 from importlib import resources
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 
-from foresweep.errors import (
-    MissingExtra,
-    ModelError,
-    UnknownName,
-)
+from foresweep.errors import MissingExtra, ModelError, UnknownName
 from foresweep.models.base import ForecastModel
 
 GROUP = "foresweep.models"

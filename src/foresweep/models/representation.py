@@ -15,26 +15,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from foresweep.data.panel import (
-    CLOSE,
-    HIGH,
-    LOW,
-    OPEN,
-    VOLUME,
-    IntArray,
-)
-from foresweep.data.windows import (
-    Context,
-    TrainWindows,
-)
-from foresweep.errors import (
-    ConfigError,
-    ForecastError,
-)
-from foresweep.models.base import (
-    Forecast,
-    Levels,
-)
+from foresweep.data.panel import CLOSE, HIGH, LOW, OPEN, VOLUME, IntArray
+from foresweep.data.windows import Context, TrainWindows
+from foresweep.errors import ConfigError, ForecastError
+from foresweep.models.base import Forecast, Levels
 
 Array: TypeAlias = NDArray[np.float64]
 Target: TypeAlias = Literal["overlapping", "return", "price"]

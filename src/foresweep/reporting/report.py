@@ -11,22 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from foresweep.metrics import (
-    METRICS,
-    split_name,
-)
-from foresweep.records import (
-    TEST_GATE,
-    Run,
-    RunState,
-    Sweep,
-)
-from foresweep.selection.leaderboard import (
-    SIGNIFICANT,
-    Leaderboard,
-    Row,
-    leaderboard,
-)
+from foresweep.metrics import METRICS, split_name
+from foresweep.records import TEST_GATE, Run, RunState, Sweep
+from foresweep.selection.leaderboard import SIGNIFICANT, Leaderboard, Row, leaderboard
 from foresweep.selection.pareto import pareto
 
 

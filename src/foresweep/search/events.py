@@ -10,10 +10,7 @@ from typing import TypeAlias
 from foresweep.data.gate.report import QualityReport
 from foresweep.data.panel import Panel
 from foresweep.data.splits import Split
-from foresweep.records import (
-    Run,
-    Sweep,
-)
+from foresweep.records import Run, Sweep
 from foresweep.search.trial import Prepared
 
 

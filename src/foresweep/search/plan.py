@@ -9,16 +9,8 @@ from typing import Any
 from uuid import uuid4
 
 from foresweep.data.splits import PARTS
-from foresweep.errors import (
-    ConfigError,
-    UnknownName,
-    UsageError,
-)
-from foresweep.metrics import (
-    METRICS,
-    PANEL_LOSSES,
-    objectives_of,
-)
+from foresweep.errors import ConfigError, UnknownName, UsageError
+from foresweep.metrics import METRICS, PANEL_LOSSES, objectives_of
 from foresweep.models.base import Resources
 from foresweep.models.pretraining import parse_date
 from foresweep.models.registry import BASELINES
@@ -33,12 +25,7 @@ from foresweep.search.propose.modes import (
     Proposal,
     expand_models,
 )
-from foresweep.space import (
-    Spaces,
-    Start,
-    as_spec,
-    from_spec,
-)
+from foresweep.space import Spaces, Start, as_spec, from_spec
 
 NO_OBJECTIVES = ("naive_pct_mae", "dm_pvalue_vs_naive", "sharpe_se")
 OBJECTIVES = tuple(m for m in METRICS if m not in NO_OBJECTIVES)

@@ -12,45 +12,17 @@ from typing import Any
 
 from foresweep.data.panel import Panel, changed_bars
 from foresweep.data.reading.sources import load_panel
-from foresweep.data.splits import (
-    PARTS,
-    Split,
-)
-from foresweep.data.tables import (
-    read_panel,
-    write_panel,
-)
+from foresweep.data.splits import PARTS, Split
+from foresweep.data.tables import read_panel, write_panel
 from foresweep.data.windows import Windows
-from foresweep.errors import (
-    ConfigError,
-    DataError,
-    PanelChanged,
-    SearchError,
-    UsageError,
-)
+from foresweep.errors import ConfigError, DataError, PanelChanged, SearchError, UsageError
 from foresweep.records import Sweep, Trial
 from foresweep.search.engines.base import Engine, run_task
 from foresweep.search.events import Listener
-from foresweep.search.plan import (
-    ASKED,
-    SweepPlan,
-    as_record,
-)
-from foresweep.search.propose.modes import (
-    ADAPTIVE,
-    Proposal,
-    baseline_proposals,
-)
-from foresweep.search.running.pruning import (
-    Judge,
-    judge_of,
-)
-from foresweep.search.trial import (
-    Ground,
-    Prepare,
-    Prepared,
-    Settle,
-)
+from foresweep.search.plan import ASKED, SweepPlan, as_record
+from foresweep.search.propose.modes import ADAPTIVE, Proposal, baseline_proposals
+from foresweep.search.running.pruning import Judge, judge_of
+from foresweep.search.trial import Ground, Prepare, Prepared, Settle
 from foresweep.tracker.tracker import Tracker
 
 

@@ -12,21 +12,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from foresweep.data.reading.sources import (
-    Loaded,
-    load_panel,
-)
+from foresweep.data.reading.sources import Loaded, load_panel
 from foresweep.errors import UsageError
-from foresweep.records import (
-    Run,
-    Sweep,
-    SweepState,
-)
+from foresweep.records import Run, Sweep, SweepState
 from foresweep.search.engines.base import Engine
-from foresweep.search.engines.crew import (
-    Crew,
-    make_engine,
-)
+from foresweep.search.engines.crew import Crew, make_engine
 from foresweep.search.events import (
     DataReady,
     Estimated,
@@ -39,31 +29,12 @@ from foresweep.search.events import (
     TrialFinished,
     TrialSkipped,
 )
-from foresweep.search.plan import (
-    SweepPlan,
-    by_hand,
-    plan_of,
-)
-from foresweep.search.propose.adaptive import (
-    begin,
-    search_spaces,
-    write_narrowed,
-)
-from foresweep.search.propose.modes import (
-    ADAPTIVE,
-    Proposal,
-    load_space,
-    propose,
-)
+from foresweep.search.plan import SweepPlan, by_hand, plan_of
+from foresweep.search.propose.adaptive import begin, search_spaces, write_narrowed
+from foresweep.search.propose.modes import ADAPTIVE, Proposal, load_space, propose
 from foresweep.search.propose.transfer import transfer_proposals
-from foresweep.search.running.costs import (
-    Cost,
-    costs_of,
-)
-from foresweep.search.running.head import (
-    Head,
-    SweepStopped,
-)
+from foresweep.search.running.costs import Cost, costs_of
+from foresweep.search.running.head import Head, SweepStopped
 from foresweep.search.running.leaks import LeakTests
 from foresweep.search.running.trials import (
     Budget,

@@ -15,28 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from foresweep.data.panel import Panel
-from foresweep.data.splits import (
-    SHARES,
-    PartName,
-    Split,
-    make_split,
-)
+from foresweep.data.splits import SHARES, PartName, Split, make_split
 from foresweep.data.tables import read_panel
 from foresweep.data.windows import TrainWindows
-from foresweep.errors import (
-    CheckpointError,
-    ForesweepError,
-)
-from foresweep.evaluation.backtest import (
-    calibrate,
-    evaluate,
-    make_scorer,
-)
-from foresweep.evaluation.leaks import (
-    check_no_leak,
-    falling_scorer,
-    thinned,
-)
+from foresweep.errors import CheckpointError, ForesweepError
+from foresweep.evaluation.backtest import calibrate, evaluate, make_scorer
+from foresweep.evaluation.leaks import check_no_leak, falling_scorer, thinned
 from foresweep.metrics import QUANTILE_METRICS
 from foresweep.models.base import (
     Checkpoint,
@@ -54,29 +38,11 @@ from foresweep.models.calibration import (
     store_calibration,
     wants_calibration,
 )
-from foresweep.models.checkpoint import (
-    derive_checkpoint,
-    read_checkpoint,
-    update_card,
-)
-from foresweep.models.config import (
-    as_dict,
-    config_hash,
-    hyperparameters,
-    make_config,
-)
-from foresweep.models.devices import (
-    bf16_is_fast,
-    on_device,
-)
-from foresweep.models.pretraining import (
-    Cutoff,
-    weights_cutoff,
-)
-from foresweep.models.registry import (
-    BASELINES,
-    get_model,
-)
+from foresweep.models.checkpoint import derive_checkpoint, read_checkpoint, update_card
+from foresweep.models.config import as_dict, config_hash, hyperparameters, make_config
+from foresweep.models.devices import bf16_is_fast, on_device
+from foresweep.models.pretraining import Cutoff, weights_cutoff
+from foresweep.models.registry import BASELINES, get_model
 from foresweep.models.training.loop import adopt_states
 from foresweep.search.engines.base import Channel
 from foresweep.search.plan import SweepPlan

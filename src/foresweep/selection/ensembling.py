@@ -17,74 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foresweep.data.panel import Panel
-from foresweep.data.splits import (
-    PartName,
-    Split,
-)
+from foresweep.data.splits import PartName, Split
 from foresweep.data.windows import Windows
-from foresweep.errors import (
-    CheckpointError,
-    ModelError,
-    NotEnoughData,
-    UnknownName,
-    UsageError,
-)
-from foresweep.evaluation.backtest import (
-    FORECASTS,
-    SCORED_PARTS,
-    compare,
-    evaluate,
-    last_value,
-)
-from foresweep.evaluation.losses import (
-    LossPanel,
-    load_forecast,
-)
-from foresweep.metrics import (
-    METRICS,
-    PANEL_LOSSES,
-    Outcome,
-    judged_by,
-)
-from foresweep.models.base import (
-    DEFAULT_LEVELS,
-    Array,
-    Forecast,
-    Levels,
-    Resources,
-)
+from foresweep.errors import CheckpointError, ModelError, NotEnoughData, UnknownName, UsageError
+from foresweep.evaluation.backtest import FORECASTS, SCORED_PARTS, compare, evaluate, last_value
+from foresweep.evaluation.losses import LossPanel, load_forecast
+from foresweep.metrics import METRICS, PANEL_LOSSES, Outcome, judged_by
+from foresweep.models.base import DEFAULT_LEVELS, Array, Forecast, Levels, Resources
 from foresweep.models.calibration import load_predictor
-from foresweep.models.checkpoint import (
-    json_hash,
-    read_checkpoint,
-    update_card,
-)
-from foresweep.models.ensemble import (
-    Member,
-    Method,
-    combine,
-    members_of,
-    write_ensemble,
-)
-from foresweep.models.registry import (
-    ENSEMBLE,
-    get_model,
-)
-from foresweep.records import (
-    Run,
-    RunState,
-    Sweep,
-)
+from foresweep.models.checkpoint import json_hash, read_checkpoint, update_card
+from foresweep.models.ensemble import Member, Method, combine, members_of, write_ensemble
+from foresweep.models.registry import ENSEMBLE, get_model
+from foresweep.records import Run, RunState, Sweep
 from foresweep.search.stage import reopen
 from foresweep.search.trial import card_of
-from foresweep.selection.sealed import (
-    has_losses,
-    open_losses,
-)
-from foresweep.tracker.queries.runs import (
-    by_config,
-    median_seed,
-)
+from foresweep.selection.sealed import has_losses, open_losses
+from foresweep.tracker.queries.runs import by_config, median_seed
 from foresweep.tracker.tracker import Tracker
 
 Mask = NDArray[np.bool_]

@@ -5,14 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from foresweep.data.files import (
-    write_bytes_atomic,
-    write_json_atomic,
-)
-from foresweep.errors import (
-    CheckpointError,
-    NotFound,
-)
+from foresweep.data.files import write_bytes_atomic, write_json_atomic
+from foresweep.errors import CheckpointError, NotFound
 from foresweep.models.checkpoint import read_checkpoint
 from foresweep.records import Run
 from foresweep.selection.leaderboard import Row

@@ -13,15 +13,8 @@ from numpy.typing import NDArray
 
 from foresweep.data.splits import PartName
 from foresweep.data.windows import Windows
-from foresweep.errors import (
-    CheckpointError,
-    UnknownName,
-    UsageError,
-)
-from foresweep.evaluation.backtest import (
-    FORECASTS,
-    naive_part,
-)
+from foresweep.errors import CheckpointError, UnknownName, UsageError
+from foresweep.evaluation.backtest import FORECASTS, naive_part
 from foresweep.evaluation.breakdown import (
     BREAKDOWNS,
     REGIMES,
@@ -32,24 +25,12 @@ from foresweep.evaluation.breakdown import (
     score_leads,
 )
 from foresweep.evaluation.losses import load_forecast
-from foresweep.evaluation.trading import (
-    COST_BPS,
-    Trading,
-    trade,
-)
-from foresweep.metrics import (
-    METRICS,
-    PANEL_LOSSES,
-    Outcome,
-    split_name,
-)
+from foresweep.evaluation.trading import COST_BPS, Trading, trade
+from foresweep.metrics import METRICS, PANEL_LOSSES, Outcome, split_name
 from foresweep.records import Run
 from foresweep.search.stage import reopen
 from foresweep.selection.leaderboard import LAST_VALUE
-from foresweep.selection.sealed import (
-    has_losses,
-    open_losses,
-)
+from foresweep.selection.sealed import has_losses, open_losses
 from foresweep.tracker.tracker import Tracker
 
 LOOKED_AT: Mapping[str, PartName] = {"tune": "tune", "val": "val"}

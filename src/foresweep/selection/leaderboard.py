@@ -5,18 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from foresweep.metrics import (
-    METRICS,
-    split_name,
-)
-from foresweep.records import (
-    Run,
-    RunState,
-)
-from foresweep.tracker.queries.runs import (
-    by_config,
-    median_seed,
-)
+from foresweep.metrics import METRICS, split_name
+from foresweep.records import Run, RunState
+from foresweep.tracker.queries.runs import by_config, median_seed
 
 
 @dataclass(frozen=True, slots=True)

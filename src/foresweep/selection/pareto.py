@@ -16,23 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from foresweep.metrics import (
-    METRICS,
-    objectives_of,
-    ranked_by,
-)
-from foresweep.records import (
-    Run,
-    RunState,
-)
-from foresweep.selection.leaderboard import (
-    LAST_VALUE,
-    equals_last_value,
-)
-from foresweep.tracker.queries.runs import (
-    by_config,
-    median_seed,
-)
+from foresweep.metrics import METRICS, objectives_of, ranked_by
+from foresweep.records import Run, RunState
+from foresweep.selection.leaderboard import LAST_VALUE, equals_last_value
+from foresweep.tracker.queries.runs import by_config, median_seed
 
 Array = NDArray[np.float64]
 EXACT = 1e-9

@@ -9,22 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from foresweep.errors import (
-    CheckpointError,
-    UsageError,
-)
-from foresweep.evaluation.backtest import (
-    LOSSES,
-    RETURNS,
-)
-from foresweep.evaluation.losses import (
-    LossPanel,
-    load_losses,
-)
-from foresweep.evaluation.trading import (
-    Returns,
-    load_returns,
-)
+from foresweep.errors import CheckpointError, UsageError
+from foresweep.evaluation.backtest import LOSSES, RETURNS
+from foresweep.evaluation.losses import LossPanel, load_losses
+from foresweep.evaluation.trading import Returns, load_returns
 from foresweep.records import Run
 from foresweep.tracker.tracker import Judging, Tracker
 

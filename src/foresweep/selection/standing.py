@@ -11,34 +11,13 @@ from foresweep.errors import UnknownName
 from foresweep.evaluation.breakdown import Group
 from foresweep.evaluation.breakdown import breakdown as groups_of
 from foresweep.evaluation.losses import LossPanel
-from foresweep.metrics import (
-    PANEL_LOSSES,
-    split_name,
-)
-from foresweep.records import (
-    Run,
-    Sweep,
-)
-from foresweep.selection.leaderboard import (
-    LAST_VALUE,
-    Leaderboard,
-    Row,
-    baseline_name,
-)
-from foresweep.selection.sealed import (
-    has_losses,
-    open_losses,
-)
-from foresweep.selection.verdict.losses import (
-    LossTable,
-    PartLosses,
-    one_se_choice,
-)
+from foresweep.metrics import PANEL_LOSSES, split_name
+from foresweep.records import Run, Sweep
+from foresweep.selection.leaderboard import LAST_VALUE, Leaderboard, Row, baseline_name
+from foresweep.selection.sealed import has_losses, open_losses
+from foresweep.selection.verdict.losses import LossTable, PartLosses, one_se_choice
 from foresweep.stats.significance import block_length
-from foresweep.stats.stepm import (
-    mcs,
-    stepm,
-)
+from foresweep.stats.stepm import mcs, stepm
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,7 @@ from math import e
 
 import numpy as np
 
-from foresweep.stats.significance import (
-    Array,
-    block_counts,
-    block_length,
-)
+from foresweep.stats.significance import Array, block_counts, block_length
 from foresweep.stats.stepm import simultaneous_bounds
 
 MOST_BLOCKS = 16

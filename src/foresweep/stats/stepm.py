@@ -21,11 +21,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from foresweep.stats.significance import (
-    Array,
-    block_counts,
-    standard_errors,
-)
+from foresweep.stats.significance import Array, block_counts, standard_errors
 
 Bools: TypeAlias = NDArray[np.bool_]
 

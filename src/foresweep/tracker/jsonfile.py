@@ -24,21 +24,12 @@ from typing import Any
 from sqlalchemy import Connection, insert, select
 
 from foresweep.data.files import write_bytes_atomic
-from foresweep.errors import (
-    ConfigError,
-    TrackerError,
-)
-from foresweep.records import (
-    Run,
-    RunState,
-)
+from foresweep.errors import ConfigError, TrackerError
+from foresweep.records import Run, RunState
 from foresweep.tracker.queries import runs as queries
 from foresweep.tracker.sealed import record_look
 from foresweep.tracker.storage import schema
-from foresweep.tracker.storage.schema import (
-    numbers_of,
-    open_metrics,
-)
+from foresweep.tracker.storage.schema import numbers_of, open_metrics
 from foresweep.tracker.tracker import Tracker
 from foresweep.tracker.writing import runs as writes
 

@@ -17,11 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from foresweep.tracker.session import (
-    cpu_model,
-    gpu_models,
-    memory_mb,
-)
+from foresweep.tracker.session import cpu_model, gpu_models, memory_mb
 
 HIDDEN = "***"
 LIMIT_BITS = 4.6

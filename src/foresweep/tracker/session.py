@@ -19,10 +19,7 @@ from typing import Any, Protocol
 import psutil
 
 from foresweep.errors import TrackerError
-from foresweep.records import (
-    Run,
-    RunState,
-)
+from foresweep.records import Run, RunState
 from foresweep.tracker.liveness import Heartbeat
 
 MB = 1024 * 1024

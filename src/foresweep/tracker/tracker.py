@@ -16,12 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import Connection, insert, select, update
 
-from foresweep.errors import (
-    ConfigError,
-    NotFound,
-    TrackerError,
-    UsageError,
-)
+from foresweep.errors import ConfigError, NotFound, TrackerError, UsageError
 from foresweep.records import (
     Curve,
     Run,
@@ -35,36 +30,14 @@ from foresweep.records import (
 )
 from foresweep.settings import load_settings
 from foresweep.tracker import sealed as looks
-from foresweep.tracker.liveness import (
-    GRACE,
-    Heartbeat,
-    Owner,
-    this_process,
-)
-from foresweep.tracker.provenance import (
-    Environment,
-    redact,
-    storable,
-    this_environment,
-)
+from foresweep.tracker.liveness import GRACE, Heartbeat, Owner, this_process
+from foresweep.tracker.provenance import Environment, redact, storable, this_environment
 from foresweep.tracker.queries import runs as queries
 from foresweep.tracker.queries.filters import Filters
-from foresweep.tracker.queries.ranking import (
-    Aim,
-    aim_of,
-    best_runs,
-)
+from foresweep.tracker.queries.ranking import Aim, aim_of, best_runs
 from foresweep.tracker.queries.runs import seeds_of
-from foresweep.tracker.sealed import (
-    Lineage,
-    lineage_of,
-    record_look,
-)
-from foresweep.tracker.session import (
-    BUFFER_S,
-    Buffer,
-    LoggedRun,
-)
+from foresweep.tracker.sealed import Lineage, lineage_of, record_look
+from foresweep.tracker.session import BUFFER_S, Buffer, LoggedRun
 from foresweep.tracker.storage import schema
 from foresweep.tracker.storage.line import Line
 from foresweep.tracker.storage.schema import (
@@ -76,21 +49,12 @@ from foresweep.tracker.storage.schema import (
     sound_name,
 )
 from foresweep.tracker.storage.store import Store, line_of
-from foresweep.tracker.writing import (
-    heads,
-)
-from foresweep.tracker.writing import (
-    runs as creation,
-)
-from foresweep.tracker.writing import (
-    runs as writes,
-)
+from foresweep.tracker.writing import heads
+from foresweep.tracker.writing import runs as creation
+from foresweep.tracker.writing import runs as writes
 from foresweep.tracker.writing.heads import Pulse
 from foresweep.tracker.writing.runs import NewRun
-from foresweep.tracker.writing.steps import (
-    Numbers,
-    log_steps,
-)
+from foresweep.tracker.writing.steps import Numbers, log_steps
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,30 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from foresweep.errors import (
-    ConfigError,
-    MissingExtra,
-)
+from foresweep.errors import ConfigError, MissingExtra
 from foresweep.models.base import Facts
-from foresweep.models.checkpoint import (
-    CARD,
-    CONFIG,
-    WEIGHTS,
-    find_weights,
-)
-from foresweep.models.config import (
-    config_class,
-    hyper,
-)
-from foresweep.models.representation import (
-    Representation,
-    Target,
-)
+from foresweep.models.checkpoint import CARD, CONFIG, WEIGHTS, find_weights
+from foresweep.models.config import config_class, hyper
+from foresweep.models.representation import Representation, Target
 from foresweep.models.training.config import check_mode
-from foresweep.models.training.loop import (
-    TrainingConfig,
-    resolve_training,
-)
+from foresweep.models.training.loop import TrainingConfig, resolve_training
 
 HUB_ID = "ztxtech/fracast-0"
 WIDTHS = {"tiny": 16, "small": 64, "base": 128}  # small: as published

@@ -14,10 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from foresweep.data.windows import (
-    Context,
-    TrainWindows,
-)
+from foresweep.data.windows import Context, TrainWindows
 from foresweep.models.base import (
     Array,
     Checkpoint,
@@ -28,33 +25,13 @@ from foresweep.models.base import (
     Resources,
     Scorer,
 )
-from foresweep.models.checkpoint import (
-    WEIGHTS,
-    read_weights,
-    sha256_of,
-    write_checkpoint,
-)
-from foresweep.models.config import (
-    as_dict,
-    make_config,
-)
+from foresweep.models.checkpoint import WEIGHTS, read_weights, sha256_of, write_checkpoint
+from foresweep.models.config import as_dict, make_config
 from foresweep.models.pretraining import Cutoff
-from foresweep.models.representation import (
-    Representation,
-    by_length,
-)
+from foresweep.models.representation import Representation, by_length
 from foresweep.models.training.augmentation import Sampler
-from foresweep.models.training.loop import (
-    clear_states,
-    fit,
-    inference,
-    seeded,
-)
-from foresweep.models.training.optimisation import (
-    Adapted,
-    recompute,
-    tune,
-)
+from foresweep.models.training.loop import clear_states, fit, inference, seeded
+from foresweep.models.training.optimisation import Adapted, recompute, tune
 from foresweep_fracast.config import FracastConfig, options_of, settle, weights_folder
 from foresweep_fracast.network import LAYERS, Network, fill, normalise, pinball
 

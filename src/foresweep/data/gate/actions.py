@@ -11,14 +11,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from foresweep.data.panel import (
-    VOLUME,
-    Array,
-)
-from foresweep.data.reading.columns import (
-    canonical,
-    parse_dates,
-)
+from foresweep.data.panel import VOLUME, Array
+from foresweep.data.reading.columns import canonical, parse_dates
 from foresweep.data.tables import read_table
 from foresweep.errors import DataError
 

@@ -10,12 +10,7 @@ import polars as pl
 
 from foresweep.data.gate import actions as act
 from foresweep.data.gate import rules
-from foresweep.data.gate.report import (
-    Finding,
-    QualityReport,
-    first_lines,
-    found,
-)
+from foresweep.data.gate.report import Finding, QualityReport, first_lines, found
 from foresweep.data.panel import (
     CLOSE,
     COLUMNS,
@@ -26,11 +21,7 @@ from foresweep.data.panel import (
     calendar_groups,
     keeps_weekends,
 )
-from foresweep.data.reading.columns import (
-    Fault,
-    RawItem,
-    Times,
-)
+from foresweep.data.reading.columns import Fault, RawItem, Times
 from foresweep.errors import DataError
 
 SHOWN = 10

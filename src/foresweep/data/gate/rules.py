@@ -11,21 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from foresweep.data.panel import (
-    CLOSE,
-    COLUMNS,
-    HIGH,
-    LOW,
-    OPEN,
-    VOLUME,
-    Array,
-    IntArray,
-)
-from foresweep.data.reading.columns import (
-    Fault,
-    RawItem,
-    Times,
-)
+from foresweep.data.panel import CLOSE, COLUMNS, HIGH, LOW, OPEN, VOLUME, Array, IntArray
+from foresweep.data.reading.columns import Fault, RawItem, Times
 
 TOLERANCE = 1e-3
 """An open or close may lie outside [low, high] by this share of the price (rounding)."""

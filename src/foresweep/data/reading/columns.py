@@ -10,11 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from foresweep.data.panel import (
-    COLUMNS,
-    Array,
-    IntArray,
-)
+from foresweep.data.panel import COLUMNS, Array, IntArray
 from foresweep.errors import DataError
 
 Times = NDArray[np.datetime64]

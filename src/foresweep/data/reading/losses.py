@@ -11,10 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from foresweep.data.tables import (
-    is_table,
-    read_table,
-)
+from foresweep.data.tables import is_table, read_table
 from foresweep.errors import DataError
 
 REQUIRED = ("trial", "origin", "loss")

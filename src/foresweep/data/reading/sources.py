@@ -11,36 +11,12 @@ import numpy as np
 import polars as pl
 
 from foresweep.data.demo import demo_items
-from foresweep.data.gate.actions import (
-    Actions,
-    read_actions,
-)
+from foresweep.data.gate.actions import Actions, read_actions
 from foresweep.data.gate.check import check
-from foresweep.data.gate.report import (
-    Finding,
-    QualityReport,
-    first_lines,
-    found,
-)
-from foresweep.data.panel import (
-    VOLUME,
-    Panel,
-    panel_from_frame,
-)
-from foresweep.data.reading.columns import (
-    Fault,
-    RawItem,
-    canonical,
-    missing_columns,
-    raw_items,
-)
-from foresweep.data.tables import (
-    PARQUET_ENDINGS,
-    is_table,
-    parse_table,
-    stem,
-    table_bytes,
-)
+from foresweep.data.gate.report import Finding, QualityReport, first_lines, found
+from foresweep.data.panel import VOLUME, Panel, panel_from_frame
+from foresweep.data.reading.columns import Fault, RawItem, canonical, missing_columns, raw_items
+from foresweep.data.tables import PARQUET_ENDINGS, is_table, parse_table, stem, table_bytes
 from foresweep.errors import DataError
 
 if TYPE_CHECKING:

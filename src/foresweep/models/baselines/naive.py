@@ -23,17 +23,8 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from foresweep.data.panel import (
-    CLOSE,
-    HIGH,
-    LOW,
-    OPEN,
-    VOLUME,
-)
-from foresweep.data.windows import (
-    Context,
-    TrainWindows,
-)
+from foresweep.data.panel import CLOSE, HIGH, LOW, OPEN, VOLUME
+from foresweep.data.windows import Context, TrainWindows
 from foresweep.errors import ConfigError
 from foresweep.models.base import (
     Checkpoint,
@@ -46,11 +37,7 @@ from foresweep.models.base import (
     Scorer,
 )
 from foresweep.models.calibration import CalibrationConfig
-from foresweep.models.config import (
-    as_dict,
-    config_class,
-    hyper,
-)
+from foresweep.models.config import as_dict, config_class, hyper
 
 Array: TypeAlias = NDArray[np.float64]
 Estimator: TypeAlias = Literal["close", "parkinson", "garman-klass"]

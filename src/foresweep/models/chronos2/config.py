@@ -19,21 +19,9 @@ from foresweep.models.checkpoint import (
     read_checkpoint,
     sha256_of,
 )
-from foresweep.models.config import (
-    config_class,
-    hyper,
-)
-from foresweep.models.representation import (
-    Covariates,
-    Representation,
-    Scaling,
-    Target,
-)
-from foresweep.models.training.config import (
-    TrainingConfig,
-    check_mode,
-    resolve_training,
-)
+from foresweep.models.config import config_class, hyper
+from foresweep.models.representation import Covariates, Representation, Scaling, Target
+from foresweep.models.training.config import TrainingConfig, check_mode, resolve_training
 
 PUBLISHED = "amazon/chronos-2"
 ADAPTERS = "adapter_config.json"

@@ -15,15 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from foresweep.data.windows import (
-    Context,
-    TrainWindows,
-)
-from foresweep.errors import (
-    CheckpointError,
-    ForecastError,
-    MissingExtra,
-)
+from foresweep.data.windows import Context, TrainWindows
+from foresweep.errors import CheckpointError, ForecastError, MissingExtra
 from foresweep.models.base import (
     Array,
     Checkpoint,
@@ -35,11 +28,7 @@ from foresweep.models.base import (
     Resources,
     Scorer,
 )
-from foresweep.models.checkpoint import (
-    WEIGHTS,
-    read_weights,
-    write_checkpoint,
-)
+from foresweep.models.checkpoint import WEIGHTS, read_weights, write_checkpoint
 from foresweep.models.chronos2.config import (
     Chronos2Config,
     hash_of_weights,
@@ -47,27 +36,11 @@ from foresweep.models.chronos2.config import (
     resolve,
     weights_folder,
 )
-from foresweep.models.config import (
-    as_dict,
-    make_config,
-)
-from foresweep.models.representation import (
-    Representation,
-    by_length,
-)
+from foresweep.models.config import as_dict, make_config
+from foresweep.models.representation import Representation, by_length
 from foresweep.models.training.augmentation import Sampler
-from foresweep.models.training.loop import (
-    clear_states,
-    fit,
-    inference,
-    seeded,
-)
-from foresweep.models.training.optimisation import (
-    Adapted,
-    no_norm_or_bias,
-    recompute,
-    tune,
-)
+from foresweep.models.training.loop import clear_states, fit, inference, seeded
+from foresweep.models.training.optimisation import Adapted, no_norm_or_bias, recompute, tune
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -30,11 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foresweep.errors import ModelError
-from foresweep.models.training.optimisation import (
-    Group,
-    Layers,
-    halves,
-)
+from foresweep.models.training.optimisation import Group, Layers, halves
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

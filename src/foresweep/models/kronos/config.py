@@ -12,17 +12,8 @@ from typing import Any, Literal
 
 from foresweep.errors import ConfigError
 from foresweep.models.base import Facts
-from foresweep.models.config import (
-    as_dict,
-    config_class,
-    hyper,
-    make_config,
-)
-from foresweep.models.training.loop import (
-    TrainingConfig,
-    check_mode,
-    resolve_training,
-)
+from foresweep.models.config import as_dict, config_class, hyper, make_config
+from foresweep.models.training.loop import TrainingConfig, check_mode, resolve_training
 
 POSITIONS = 512
 """Bars of context and horizon together that the published small and base hold."""

@@ -15,20 +15,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from foresweep.data.panel import (
-    CLOSE,
-    OPEN,
-    VOLUME,
-    Array,
-    IntArray,
-)
+from foresweep.data.panel import CLOSE, OPEN, VOLUME, Array, IntArray
 from foresweep.data.windows import TrainWindows
 from foresweep.models.kronos.config import KronosConfig
 from foresweep.models.representation import LARGEST_MOVE
-from foresweep.models.training.augmentation import (
-    Drawn,
-    Sampler,
-)
+from foresweep.models.training.augmentation import Drawn, Sampler
 
 Target = Literal["return", "price"]
 CLIP = 5.0

@@ -10,10 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from foresweep.models.base import Predictor
-from foresweep.models.kronos.data import (
-    TrainingBars,
-    time_stamps,
-)
+from foresweep.models.kronos.data import TrainingBars, time_stamps
 from foresweep.models.kronos.networks import Nets
 from foresweep.models.training.augmentation import Drawn
 from foresweep.models.training.optimisation import float32

@@ -17,10 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foresweep.data.panel import CLOSE
-from foresweep.data.windows import (
-    Context,
-    TrainWindows,
-)
+from foresweep.data.windows import Context, TrainWindows
 from foresweep.models.base import (
     Array,
     Checkpoint,
@@ -33,10 +30,7 @@ from foresweep.models.base import (
     uniforms,
 )
 from foresweep.models.checkpoint import write_checkpoint
-from foresweep.models.config import (
-    as_dict,
-    make_config,
-)
+from foresweep.models.config import as_dict, make_config
 from foresweep.models.kronos.config import (
     TOKENIZER_HEADS,
     KronosConfig,
@@ -47,12 +41,7 @@ from foresweep.models.kronos.config import (
     resolve_scratch,
     tokenizer_steps,
 )
-from foresweep.models.kronos.data import (
-    TrainingBars,
-    normalise,
-    stamps_ahead,
-    time_stamps,
-)
+from foresweep.models.kronos.data import TrainingBars, normalise, stamps_ahead, time_stamps
 from foresweep.models.kronos.networks import (
     Architecture,
     Nets,
@@ -63,10 +52,7 @@ from foresweep.models.kronos.networks import (
     load_state,
     set_dropout,
 )
-from foresweep.models.representation import (
-    by_length,
-    sample_quantiles,
-)
+from foresweep.models.representation import by_length, sample_quantiles
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,11 +95,7 @@ class Kronos:
     ) -> Checkpoint:
         """See ForecastModel. `config` is resolved."""
         from foresweep.models.kronos.learners import PredictorLearner
-        from foresweep.models.training.loop import (
-            clear_states,
-            fit,
-            seeded,
-        )
+        from foresweep.models.training.loop import clear_states, fit, seeded
         from foresweep.models.training.optimisation import tune
 
         bars = TrainingBars(train, config, config.prediction_length or horizon)
@@ -218,10 +200,7 @@ class KronosPredictor:
     ) -> Array:
         """[N, S, H] sampled closes. Every window must have all of its bars. `draw` chooses tokens
         in place of draws that are a function of seed, item and origin."""
-        from foresweep.models.kronos.sampling import (
-            Sampling,
-            sample_paths,
-        )
+        from foresweep.models.kronos.sampling import Sampling, sample_paths
 
         config = self._config
         how = Sampling(

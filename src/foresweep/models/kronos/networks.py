@@ -21,22 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foresweep.errors import (
-    CheckpointError,
-    WeightsNotFound,
-)
+from foresweep.errors import CheckpointError, WeightsNotFound
 from foresweep.models.base import Checkpoint
-from foresweep.models.checkpoint import (
-    CARD,
-    find_weights,
-    read_checkpoint,
-    read_weights,
-    sha256_of,
-)
-from foresweep.models.training.optimisation import (
-    Layers,
-    halves,
-)
+from foresweep.models.checkpoint import CARD, find_weights, read_checkpoint, read_weights, sha256_of
+from foresweep.models.training.optimisation import Layers, halves
 
 if TYPE_CHECKING:
     import torch

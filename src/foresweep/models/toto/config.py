@@ -7,27 +7,11 @@ from typing import Any
 
 from foresweep.errors import ConfigError
 from foresweep.models.base import Facts
-from foresweep.models.config import (
-    config_class,
-    hyper,
-)
-from foresweep.models.representation import (
-    Covariates,
-    Representation,
-    Scaling,
-    Target,
-)
+from foresweep.models.config import config_class, hyper
+from foresweep.models.representation import Covariates, Representation, Scaling, Target
 from foresweep.models.toto import network as nets
-from foresweep.models.toto.network import (
-    LossType,
-    read_options,
-    weights_folder,
-)
-from foresweep.models.training.config import (
-    TrainingConfig,
-    check_mode,
-    resolve_training,
-)
+from foresweep.models.toto.network import LossType, read_options, weights_folder
+from foresweep.models.training.config import TrainingConfig, check_mode, resolve_training
 
 AUTHORS_NLL_WEIGHT = 0.575
 DEFAULT_HUBER_DELTA = 0.1

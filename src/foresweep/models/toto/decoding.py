@@ -16,11 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from foresweep.models.toto.network import (
-    Mixture,
-    fold,
-    hidden_states,
-)
+from foresweep.models.toto.network import Mixture, fold, hidden_states
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foresweep.data.windows import (
-    Context,
-    TrainWindows,
-)
+from foresweep.data.windows import Context, TrainWindows
 from foresweep.errors import CheckpointError
 from foresweep.models.base import (
     Array,
@@ -29,25 +26,11 @@ from foresweep.models.base import (
     uniforms,
 )
 from foresweep.models.checkpoint import write_checkpoint
-from foresweep.models.config import (
-    as_dict,
-    make_config,
-)
-from foresweep.models.representation import (
-    Representation,
-    by_length,
-    sample_quantiles,
-)
+from foresweep.models.config import as_dict, make_config
+from foresweep.models.representation import Representation, by_length, sample_quantiles
 from foresweep.models.toto import network as nets
-from foresweep.models.toto.config import (
-    TotoConfig,
-    resolve,
-    view_of,
-)
-from foresweep.models.toto.decoding import (
-    sample_paths,
-    sample_points,
-)
+from foresweep.models.toto.config import TotoConfig, resolve, view_of
+from foresweep.models.toto.decoding import sample_paths, sample_points
 from foresweep.models.toto.network import (
     fill,
     fold,
@@ -59,17 +42,8 @@ from foresweep.models.toto.network import (
     weights_folder,
 )
 from foresweep.models.training.augmentation import Sampler
-from foresweep.models.training.loop import (
-    clear_states,
-    fit,
-    inference,
-    seeded,
-)
-from foresweep.models.training.optimisation import (
-    float32,
-    recompute,
-    tune,
-)
+from foresweep.models.training.loop import clear_states, fit, inference, seeded
+from foresweep.models.training.optimisation import float32, recompute, tune
 
 CHAINS = 4096
 """Sampled channels grown at a time: more do not fit a processor's cache."""

@@ -31,10 +31,7 @@ from foresweep.models.checkpoint import (
     read_weights,
     sha256_of,
 )
-from foresweep.models.training.optimisation import (
-    Layers,
-    halves,
-)
+from foresweep.models.training.optimisation import Layers, halves
 
 MIXTURE = "<class 'model.distribution.MixtureOfStudentTsOutput'>"
 ARCHITECTURE = {

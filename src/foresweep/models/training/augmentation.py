@@ -11,15 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from foresweep.data.panel import (
-    CLOSE,
-    HIGH,
-    LOW,
-    OPEN,
-    VOLUME,
-    Array,
-    IntArray,
-)
+from foresweep.data.panel import CLOSE, HIGH, LOW, OPEN, VOLUME, Array, IntArray
 from foresweep.data.windows import TrainWindows
 from foresweep.errors import NotEnoughData
 from foresweep.models.training.config import TrainingConfig

@@ -16,13 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from foresweep.errors import CheckpointError, TrainingDiverged
-from foresweep.models.base import (
-    Predictor,
-    Reporter,
-    Resources,
-    Scored,
-    Scorer,
-)
+from foresweep.models.base import Predictor, Reporter, Resources, Scored, Scorer
 from foresweep.models.training.config import (
     TINY_STEPS,
     TrainingConfig,

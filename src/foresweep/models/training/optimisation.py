@@ -12,11 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from foresweep.errors import ModelError
 from foresweep.models.base import Resources
-from foresweep.models.training.config import (
-    LORA_R,
-    Freeze,
-    TrainingConfig,
-)
+from foresweep.models.training.config import LORA_R, Freeze, TrainingConfig
 
 if TYPE_CHECKING:
     import torch

@@ -18,10 +18,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from foresweep.errors import (
-    ForesweepError,
-    WorkerDied,
-)
+from foresweep.errors import ForesweepError, WorkerDied
 from foresweep.models.base import TrialPruned
 
 PROGRESS_EVERY_S = 0.2

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from foresweep.errors import (
-    UnknownName,
-    UsageError,
-)
+from foresweep.errors import UnknownName, UsageError
 from foresweep.search.engines.base import Engine
 from foresweep.search.engines.local import LocalEngine
 

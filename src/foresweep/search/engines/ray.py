@@ -22,30 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from foresweep import __version__
-from foresweep.errors import (
-    MissingExtra,
-    SearchError,
-    UsageError,
-)
+from foresweep.errors import MissingExtra, SearchError, UsageError
 from foresweep.models.base import TrialPruned
-from foresweep.search.engines.base import (
-    FOREVER,
-    Died,
-    Job,
-    Message,
-    Progress,
-    Task,
-    failed,
-)
+from foresweep.search.engines.base import FOREVER, Died, Job, Message, Progress, Task, failed
 from foresweep.search.engines.local import LocalEngine
-from foresweep.search.engines.storage import (
-    Known,
-    Storage,
-    Way,
-    carried,
-    moved,
-    shared,
-)
+from foresweep.search.engines.storage import Known, Storage, Way, carried, moved, shared
 
 
 @dataclass(frozen=True, slots=True)

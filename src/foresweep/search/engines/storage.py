@@ -22,19 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from foresweep.errors import (
-    MissingExtra,
-    SearchError,
-    UsageError,
-)
-from foresweep.search.engines.base import (
-    FOREVER,
-    Died,
-    Done,
-    Message,
-    Task,
-    failed,
-)
+from foresweep.errors import MissingExtra, SearchError, UsageError
+from foresweep.search.engines.base import FOREVER, Died, Done, Message, Task, failed
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -8,23 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
-from foresweep.records import (
-    Run,
-    RunState,
-    Trial,
-)
+from foresweep.records import Run, RunState, Trial
 from foresweep.search.events import SpaceNarrowed
 from foresweep.search.plan import SweepPlan
-from foresweep.search.propose.focus import (
-    Focus,
-    focus,
-)
-from foresweep.search.propose.modes import (
-    ADAPTIVE,
-    FOCUSED,
-    load_spaces,
-    within,
-)
+from foresweep.search.propose.focus import Focus, focus
+from foresweep.search.propose.modes import ADAPTIVE, FOCUSED, load_spaces, within
 from foresweep.search.propose.tpe import (
     MOST_ATTEMPTS,
     Rounds,
@@ -35,12 +23,7 @@ from foresweep.search.propose.tpe import (
     tell_all,
     told_of,
 )
-from foresweep.search.running.head import (
-    Assignment,
-    attempts_at,
-    is_open,
-    seed_for,
-)
+from foresweep.search.running.head import Assignment, attempts_at, is_open, seed_for
 from foresweep.search.stage import Stage, prepare_some
 from foresweep.search.trial import Prepared
 from foresweep.space import SearchSpace

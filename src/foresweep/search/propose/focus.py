@@ -17,23 +17,9 @@ import numpy as np
 
 from foresweep.errors import NotEnoughData, UsageError
 from foresweep.metrics import METRICS
-from foresweep.records import (
-    Run,
-    RunState,
-    split_name,
-)
-from foresweep.search.propose.tpe import (
-    Told,
-    TpeSampler,
-    quiet,
-)
-from foresweep.space import (
-    Choice,
-    Dimension,
-    Float,
-    Int,
-    SearchSpace,
-)
+from foresweep.records import Run, RunState, split_name
+from foresweep.search.propose.tpe import Told, TpeSampler, quiet
+from foresweep.space import Choice, Dimension, Float, Int, SearchSpace
 
 FEWEST_RUNS = 10
 """Complete runs of a model below which its best say nothing of a range."""

@@ -9,33 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from foresweep.errors import (
-    SpaceError,
-    UnknownName,
-)
-from foresweep.metrics import (
-    QUANTILE_METRICS,
-    objectives_of,
-)
+from foresweep.errors import SpaceError, UnknownName
+from foresweep.metrics import QUANTILE_METRICS, objectives_of
 from foresweep.models import registry
-from foresweep.models.config import (
-    FREEZE_BACKBONE,
-    hyperparameters,
-)
-from foresweep.models.registry import (
-    BASELINES,
-    FAMILIES,
-    model_names,
-)
-from foresweep.space import (
-    Entry,
-    Int,
-    SearchSpace,
-    SpaceFile,
-    Spaces,
-    Start,
-    parse_space_file,
-)
+from foresweep.models.config import FREEZE_BACKBONE, hyperparameters
+from foresweep.models.registry import BASELINES, FAMILIES, model_names
+from foresweep.space import Entry, Int, SearchSpace, SpaceFile, Spaces, Start, parse_space_file
 
 MODES = ("priority", "quick", "full", "random", "smart", "focused", "demo", "zero-shot")
 SMART, FOCUSED = "smart", "focused"

@@ -13,18 +13,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from foresweep.errors import (
-    SpaceError,
-    UnknownName,
-)
-from foresweep.models.registry import (
-    FAMILIES,
-    model_names,
-)
-from foresweep.space import (
-    MODES,
-    Spaces,
-)
+from foresweep.errors import SpaceError, UnknownName
+from foresweep.models.registry import FAMILIES, model_names
+from foresweep.space import MODES, Spaces
 
 SAID_BY = ("full", "priority", "quick")
 """What an assignment's name says it is for; without a word, a dict is a grid, a list priority."""

@@ -17,18 +17,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from foresweep.metrics import METRICS
-from foresweep.records import (
-    Run,
-    RunState,
-)
+from foresweep.records import Run, RunState
 from foresweep.search.propose.modes import Proposal
-from foresweep.space import (
-    Choice,
-    Dimension,
-    Float,
-    Int,
-    SearchSpace,
-)
+from foresweep.space import Choice, Dimension, Float, Int, SearchSpace
 from foresweep.tracker.tracker import Tracker
 
 if TYPE_CHECKING:

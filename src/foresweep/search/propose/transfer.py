@@ -16,43 +16,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from foresweep.errors import (
-    ForesweepError,
-    UsageError,
-)
-from foresweep.metrics import (
-    METRICS,
-    QUANTILE_METRICS,
-    ranked_by,
-)
+from foresweep.errors import ForesweepError, UsageError
+from foresweep.metrics import METRICS, QUANTILE_METRICS, ranked_by
 from foresweep.models import registry
 from foresweep.models.base import Facts
-from foresweep.models.config import (
-    hyperparameters,
-    make_config,
-)
-from foresweep.records import (
-    Run,
-    RunState,
-)
+from foresweep.models.config import hyperparameters, make_config
+from foresweep.records import Run, RunState
 from foresweep.search.plan import SweepPlan
-from foresweep.search.propose.modes import (
-    Proposal,
-    load_space,
-    within,
-)
+from foresweep.search.propose.modes import Proposal, load_space, within
 from foresweep.search.running.head import EQUALS_LAST_VALUE
 from foresweep.search.trial import fitting
-from foresweep.space import (
-    Choice,
-    Dimension,
-    Int,
-    SearchSpace,
-)
-from foresweep.tracker.queries.runs import (
-    by_config,
-    median_seed,
-)
+from foresweep.space import Choice, Dimension, Int, SearchSpace
+from foresweep.tracker.queries.runs import by_config, median_seed
 from foresweep.tracker.tracker import Tracker
 
 TRANSFER = "transfer"

@@ -17,20 +17,9 @@ from numpy.typing import NDArray
 
 from foresweep.data.demo import demo_panel
 from foresweep.data.panel import Panel
-from foresweep.data.splits import (
-    Split,
-    make_split,
-)
-from foresweep.data.windows import (
-    TrainWindows,
-    Windows,
-)
-from foresweep.errors import (
-    ConfigError,
-    ForesweepError,
-    UnknownName,
-    UsageError,
-)
+from foresweep.data.splits import Split, make_split
+from foresweep.data.windows import TrainWindows, Windows
+from foresweep.errors import ConfigError, ForesweepError, UnknownName, UsageError
 from foresweep.models.base import (
     DEFAULT_LEVELS,
     Facts,
@@ -41,38 +30,16 @@ from foresweep.models.base import (
     TrialPruned,
 )
 from foresweep.models.config import make_config
-from foresweep.models.devices import (
-    bf16_is_fast,
-    on_device,
-)
-from foresweep.models.registry import (
-    BASELINES,
-    get_model,
-)
-from foresweep.models.training.cost import (
-    count_parameters,
-    peak_device_memory_mb,
-    watched_steps,
-)
+from foresweep.models.devices import bf16_is_fast, on_device
+from foresweep.models.registry import BASELINES, get_model
+from foresweep.models.training.cost import count_parameters, peak_device_memory_mb, watched_steps
 from foresweep.models.training.loop import EVALUATIONS
-from foresweep.search.engines.base import (
-    Channel,
-    TaskFailed,
-    run_task,
-)
+from foresweep.search.engines.base import Channel, TaskFailed, run_task
 from foresweep.search.engines.local import LocalEngine
-from foresweep.search.plan import (
-    SweepPlan,
-    by_hand,
-)
+from foresweep.search.plan import SweepPlan, by_hand
 from foresweep.search.running.trials import planned_steps
 from foresweep.search.stage import Stage
-from foresweep.search.trial import (
-    Ground,
-    Prepared,
-    fitting,
-    peak_memory_mb,
-)
+from foresweep.search.trial import Ground, Prepared, fitting, peak_memory_mb
 
 TIMED_STEPS = 4
 FORECASTS = 16

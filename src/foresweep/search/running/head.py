@@ -16,21 +16,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from foresweep.errors import (
-    SearchError,
-    TrackerError,
-    WorkerDied,
-)
-from foresweep.models.base import (
-    Resources,
-    TrialPruned,
-)
+from foresweep.errors import SearchError, TrackerError, WorkerDied
+from foresweep.models.base import Resources, TrialPruned
 from foresweep.models.registry import BASELINES
 from foresweep.models.training.loop import clear_states
-from foresweep.records import (
-    Run,
-    RunState,
-)
+from foresweep.records import Run, RunState
 from foresweep.search.engines.base import (
     Died,
     Done,
@@ -48,17 +38,8 @@ from foresweep.search.events import (
     TrialStarted,
     Waiting,
 )
-from foresweep.search.stage import (
-    CONTAMINATED,
-    Stage,
-    is_contaminated,
-)
-from foresweep.search.trial import (
-    CHECKPOINT,
-    Prepared,
-    Trial,
-    TrialResult,
-)
+from foresweep.search.stage import CONTAMINATED, Stage, is_contaminated
+from foresweep.search.trial import CHECKPOINT, Prepared, Trial, TrialResult
 from foresweep.tracker.session import SystemWatch
 from foresweep.tracker.tracker import Heartbeat
 

@@ -15,52 +15,20 @@ from foresweep.data.panel import Panel
 from foresweep.data.reading.sources import load_panel
 from foresweep.data.splits import Split
 from foresweep.data.windows import TrainWindows
-from foresweep.errors import (
-    LeakFound,
-    NotFound,
-    UsageError,
-    WorkerDied,
-)
+from foresweep.errors import LeakFound, NotFound, UsageError, WorkerDied
 from foresweep.evaluation.backtest import make_scorer
-from foresweep.evaluation.leaks import (
-    Hunt,
-    hunt,
-    hunt_training,
-)
-from foresweep.models.base import (
-    Checkpoint,
-    Facts,
-    ForecastModel,
-    Resources,
-)
+from foresweep.evaluation.leaks import Hunt, hunt, hunt_training
+from foresweep.models.base import Checkpoint, Facts, ForecastModel, Resources
 from foresweep.models.calibration import load_predictor
 from foresweep.models.checkpoint import read_checkpoint
 from foresweep.models.config import make_config
-from foresweep.models.registry import (
-    ENSEMBLE,
-    get_model,
-)
-from foresweep.records import (
-    Run,
-    Sweep,
-)
-from foresweep.search.engines.base import (
-    TaskFailed,
-    run_task,
-)
+from foresweep.models.registry import ENSEMBLE, get_model
+from foresweep.records import Run, Sweep
+from foresweep.search.engines.base import TaskFailed, run_task
 from foresweep.search.events import LeakTested
-from foresweep.search.plan import (
-    SweepPlan,
-    by_hand,
-)
+from foresweep.search.plan import SweepPlan, by_hand
 from foresweep.search.stage import Stage, reopen
-from foresweep.search.trial import (
-    LEAK_STEPS,
-    Ground,
-    LeakTest,
-    Prepared,
-    prepare,
-)
+from foresweep.search.trial import LEAK_STEPS, Ground, LeakTest, Prepared, prepare
 
 
 @dataclass(slots=True)

@@ -16,28 +16,15 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from foresweep.data.files import (
-    read_npz,
-    write_npz,
-)
+from foresweep.data.files import read_npz, write_npz
 from foresweep.errors import DataError
 from foresweep.metrics import METRICS
-from foresweep.records import (
-    Run,
-    RunState,
-)
+from foresweep.records import Run, RunState
 from foresweep.search.engines.base import Progress
 from foresweep.search.plan import SweepPlan
 from foresweep.search.propose.modes import load_space
-from foresweep.search.propose.tpe import (
-    earlier_runs,
-    new_study,
-    quiet,
-)
-from foresweep.space import (
-    Choice,
-    SearchSpace,
-)
+from foresweep.search.propose.tpe import earlier_runs, new_study, quiet
+from foresweep.space import Choice, SearchSpace
 from foresweep.tracker.tracker import Tracker
 
 if TYPE_CHECKING:

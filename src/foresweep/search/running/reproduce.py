@@ -14,46 +14,16 @@ from pathlib import Path
 
 from foresweep.data.splits import PARTS
 from foresweep.data.windows import Windows
-from foresweep.errors import (
-    ForesweepError,
-    PanelChanged,
-    SearchError,
-    UsageError,
-)
+from foresweep.errors import ForesweepError, PanelChanged, SearchError, UsageError
 from foresweep.models.base import Resources
-from foresweep.models.config import (
-    config_hash,
-    make_config,
-)
-from foresweep.models.pretraining import (
-    Cutoff,
-    weights_cutoff,
-)
-from foresweep.models.registry import (
-    ENSEMBLE,
-    get_model,
-)
+from foresweep.models.config import config_hash, make_config
+from foresweep.models.pretraining import Cutoff, weights_cutoff
+from foresweep.models.registry import ENSEMBLE, get_model
 from foresweep.models.training.loop import clear_states
-from foresweep.records import (
-    REPRODUCES,
-    Run,
-    RunState,
-    Sweep,
-)
-from foresweep.search.engines.base import (
-    Channel,
-    Engine,
-    Progress,
-    TaskFailed,
-    run_task,
-)
+from foresweep.records import REPRODUCES, Run, RunState, Sweep
+from foresweep.search.engines.base import Channel, Engine, Progress, TaskFailed, run_task
 from foresweep.search.engines.local import LocalEngine
-from foresweep.search.events import (
-    Listener,
-    TrialFinished,
-    TrialProgressed,
-    TrialStarted,
-)
+from foresweep.search.events import Listener, TrialFinished, TrialProgressed, TrialStarted
 from foresweep.search.stage import (
     CONTAMINATED,
     ground_of,
@@ -62,15 +32,8 @@ from foresweep.search.stage import (
     reopen,
     require_writable,
 )
-from foresweep.search.trial import (
-    CHECKPOINT,
-    Trial,
-    TrialResult,
-)
-from foresweep.tracker.tracker import (
-    Heartbeat,
-    Tracker,
-)
+from foresweep.search.trial import CHECKPOINT, Trial, TrialResult
+from foresweep.tracker.tracker import Heartbeat, Tracker
 
 PLACES = ("git_commit", "python", "platform", "cpu_model", "gpu_models")
 """What of an environment may move a score, beside its packages."""

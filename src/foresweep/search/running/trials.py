@@ -8,22 +8,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from foresweep.metrics import (
-    METRICS,
-    QUANTILE_METRICS,
-    ranked_by,
-)
-from foresweep.records import (
-    Run,
-    RunState,
-    Trial,
-)
-from foresweep.search.events import (
-    BudgetSpent,
-    FinalistsChosen,
-    SeedsCompared,
-    TrialSkipped,
-)
+from foresweep.metrics import METRICS, QUANTILE_METRICS, ranked_by
+from foresweep.records import Run, RunState, Trial
+from foresweep.search.events import BudgetSpent, FinalistsChosen, SeedsCompared, TrialSkipped
 from foresweep.search.propose.adaptive import Search
 from foresweep.search.running.head import (
     DIED,

@@ -8,11 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from foresweep.records import Check
-from foresweep.selection.verdict.losses import (
-    Array,
-    LossTable,
-    PartLosses,
-)
+from foresweep.selection.verdict.losses import Array, LossTable, PartLosses
 
 LEVEL = 0.05
 UNSAID = "not said"

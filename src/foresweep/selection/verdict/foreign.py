@@ -10,23 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from foresweep.data.reading.losses import (
-    LongTable,
-    read_long_table,
-)
-from foresweep.errors import (
-    DataError,
-    UnknownName,
-    UsageError,
-)
+from foresweep.data.reading.losses import LongTable, read_long_table
+from foresweep.errors import DataError, UnknownName, UsageError
 from foresweep.records import Verdict
-from foresweep.selection.verdict.cases import (
-    UNSAID,
-    Case,
-    Opened,
-    Record,
-    Weights,
-)
+from foresweep.selection.verdict.cases import UNSAID, Case, Opened, Record, Weights
 from foresweep.selection.verdict.gates import judge
 from foresweep.selection.verdict.losses import (
     Array,

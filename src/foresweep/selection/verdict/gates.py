@@ -13,24 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from foresweep.errors import (
-    DataError,
-    UnknownName,
-)
-from foresweep.records import (
-    Against,
-    Check,
-    Verdict,
-)
-from foresweep.selection.verdict.cases import (
-    LEVEL,
-    Case,
-    Open,
-    Opened,
-    check,
-    known,
-    scaled_skill,
-)
+from foresweep.errors import DataError, UnknownName
+from foresweep.records import Against, Check, Verdict
+from foresweep.selection.verdict.cases import LEVEL, Case, Open, Opened, check, known, scaled_skill
 from foresweep.selection.verdict.losses import (
     Array,
     LossTable,
@@ -39,10 +24,7 @@ from foresweep.selection.verdict.losses import (
     one_se_choice,
     overtuned,
 )
-from foresweep.selection.verdict.ruling import (
-    Ruling,
-    rule,
-)
+from foresweep.selection.verdict.ruling import Ruling, rule
 from foresweep.stats.overfitting import (
     FEWEST_BLOCKS,
     Cscv,
@@ -60,13 +42,7 @@ from foresweep.stats.significance import (
     holm,
     overlap_lags,
 )
-from foresweep.stats.stepm import (
-    Bounds,
-    StepM,
-    simultaneous_bounds,
-    stepm,
-    upper_skill,
-)
+from foresweep.stats.stepm import Bounds, StepM, simultaneous_bounds, stepm, upper_skill
 
 FEWEST_ORIGINS = 20.0
 """Effective origins in val and in test: with fewer, nothing is promoted and nothing ruled out."""

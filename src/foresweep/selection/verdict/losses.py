@@ -12,16 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from foresweep.errors import (
-    DataError,
-    UnknownName,
-)
+from foresweep.errors import DataError, UnknownName
 from foresweep.stats.overfitting import overtuning
-from foresweep.stats.significance import (
-    origin_means,
-    overlap_lags,
-    standard_errors,
-)
+from foresweep.stats.significance import origin_means, overlap_lags, standard_errors
 
 Array = NDArray[np.float64]
 

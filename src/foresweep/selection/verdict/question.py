@@ -10,45 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from foresweep.errors import (
-    CheckpointError,
-    NotFound,
-    UsageError,
-)
+from foresweep.errors import CheckpointError, NotFound, UsageError
 from foresweep.evaluation.losses import LossPanel
-from foresweep.metrics import (
-    METRICS,
-    judged_by,
-)
+from foresweep.metrics import METRICS, judged_by
 from foresweep.models.checkpoint import read_checkpoint
-from foresweep.records import (
-    Run,
-    RunState,
-    Sweep,
-)
-from foresweep.selection.leaderboard import (
-    LAST_VALUE,
-    baseline_name,
-    equals_last_value,
-)
-from foresweep.selection.sealed import (
-    has_losses,
-    open_losses,
-)
-from foresweep.selection.verdict.cases import (
-    Case,
-    Record,
-    Weights,
-)
-from foresweep.selection.verdict.losses import (
-    LossTable,
-    PartLosses,
-    effective_origins,
-)
-from foresweep.tracker.queries.runs import (
-    by_config,
-    median_seed,
-)
+from foresweep.records import Run, RunState, Sweep
+from foresweep.selection.leaderboard import LAST_VALUE, baseline_name, equals_last_value
+from foresweep.selection.sealed import has_losses, open_losses
+from foresweep.selection.verdict.cases import Case, Record, Weights
+from foresweep.selection.verdict.losses import LossTable, PartLosses, effective_origins
+from foresweep.tracker.queries.runs import by_config, median_seed
 from foresweep.tracker.tracker import Tracker
 
 BASELINE_SOURCE = "baseline"

@@ -6,13 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from foresweep.records import (
-    Against,
-    Check,
-    Outcome,
-    Target,
-    Verdict,
-)
+from foresweep.records import Against, Check, Outcome, Target, Verdict
 from foresweep.selection.leaderboard import PLAUSIBLE_SKILL
 from foresweep.selection.verdict.question import Question
 

@@ -10,33 +10,17 @@ import numpy as np
 
 from foresweep.errors import UsageError
 from foresweep.evaluation.losses import LossPanel
-from foresweep.records import (
-    DeflatedSharpe,
-    Run,
-    Verdict,
-)
+from foresweep.records import DeflatedSharpe, Run, Verdict
 from foresweep.search.plan import family_of
 from foresweep.selection.leaderboard import PLAUSIBLE_SKILL
 from foresweep.selection.sealed import open_returns, open_test
-from foresweep.selection.verdict.cases import (
-    LEVEL,
-    Opened,
-    Record,
-)
+from foresweep.selection.verdict.cases import LEVEL, Opened, Record
 from foresweep.selection.verdict.gates import judge_all
 from foresweep.selection.verdict.losses import PartLosses
-from foresweep.selection.verdict.question import (
-    Question,
-    ask,
-    part_losses,
-    weights_of,
-)
+from foresweep.selection.verdict.question import Question, ask, part_losses, weights_of
 from foresweep.selection.verdict.ruling import targets_of
 from foresweep.settings import load_settings
-from foresweep.stats.overfitting import (
-    deflated_sharpe,
-    probabilistic_sharpe,
-)
+from foresweep.stats.overfitting import deflated_sharpe, probabilistic_sharpe
 from foresweep.tracker.tracker import SELECTED_ON_TEST, Judging, Tracker
 
 PART = "val"

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from foresweep.tracker.storage.schema import (
-    VERSION_TABLE,
-    metadata,
-)
+from foresweep.tracker.storage.schema import VERSION_TABLE, metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -15,14 +15,8 @@ from typing import Any, TypeAlias
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, exists, func, literal, or_, select
 
-from foresweep.errors import (
-    UnknownName,
-    UsageError,
-)
-from foresweep.records import (
-    is_sealed,
-    split_name,
-)
+from foresweep.errors import UnknownName, UsageError
+from foresweep.records import is_sealed, split_name
 from foresweep.tracker.storage import schema
 
 MAX_LENGTH = 4000

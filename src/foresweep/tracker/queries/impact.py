@@ -11,16 +11,9 @@ import sqlalchemy as sa
 from sqlalchemy import CTE, Connection, func, select
 
 from foresweep.errors import UnknownName
-from foresweep.records import (
-    RunState,
-    split_name,
-)
+from foresweep.records import RunState, split_name
 from foresweep.tracker.queries import runs as queries
-from foresweep.tracker.queries.filters import (
-    Name,
-    Terms,
-    hyperparams_in_use,
-)
+from foresweep.tracker.queries.filters import Name, Terms, hyperparams_in_use
 from foresweep.tracker.storage import schema
 
 MOST_VALUES = 8

@@ -7,18 +7,10 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, func, or_, select
 
 from foresweep.errors import UsageError
-from foresweep.records import (
-    Run,
-    RunState,
-    split_name,
-)
+from foresweep.records import Run, RunState, split_name
 from foresweep.tracker.queries import runs as queries
 from foresweep.tracker.queries.runs import standing
-from foresweep.tracker.storage.schema import (
-    run_of,
-    runs,
-    scores,
-)
+from foresweep.tracker.storage.schema import run_of, runs, scores
 
 
 @dataclass(frozen=True, slots=True)

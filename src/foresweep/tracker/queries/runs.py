@@ -10,10 +10,7 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, Select, and_, exists, select, union_all
 
-from foresweep.errors import (
-    NotFound,
-    UsageError,
-)
+from foresweep.errors import NotFound, UsageError
 from foresweep.records import (
     REPRODUCES,
     Curve,
@@ -25,18 +22,9 @@ from foresweep.records import (
     is_sealed,
     split_name,
 )
-from foresweep.tracker.queries.filters import (
-    Filters,
-    order_by,
-)
+from foresweep.tracker.queries.filters import Filters, order_by
 from foresweep.tracker.storage import schema
-from foresweep.tracker.storage.schema import (
-    cells_of,
-    run_of,
-    runs,
-    sweep_of,
-    trial_of,
-)
+from foresweep.tracker.storage.schema import cells_of, run_of, runs, sweep_of, trial_of
 
 scores, sweeps, trials = schema.scores, schema.sweeps, schema.trials
 

@@ -12,17 +12,11 @@ from typing import Any
 
 from sqlalchemy import Boolean, Connection, Table, text
 
-from foresweep.errors import (
-    DatabaseUnusable,
-    TrackerError,
-)
+from foresweep.errors import DatabaseUnusable, TrackerError
 from foresweep.tracker.storage import sqlite
 from foresweep.tracker.storage.postgres import reset_counters
 from foresweep.tracker.storage.schema import metadata
-from foresweep.tracker.storage.store import (
-    Store,
-    line_of,
-)
+from foresweep.tracker.storage.store import Store, line_of
 from foresweep.tracker.tracker import Recorder
 
 CHUNK = 2_000

@@ -13,11 +13,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 
-from foresweep.errors import (
-    DatabaseUnusable,
-    MissingExtra,
-    TrackerError,
-)
+from foresweep.errors import DatabaseUnusable, MissingExtra, TrackerError
 from foresweep.tracker.provenance import redact
 from foresweep.tracker.storage.line import Line
 

@@ -32,15 +32,7 @@ from sqlalchemy import (
 from sqlalchemy import Text as _Text
 
 from foresweep.errors import ConfigError
-from foresweep.records import (
-    Run,
-    RunState,
-    Sweep,
-    SweepState,
-    Trial,
-    is_sealed,
-    split_name,
-)
+from foresweep.records import Run, RunState, Sweep, SweepState, Trial, is_sealed, split_name
 
 HEAD = "0005"
 """The newest migration. Revisions are counted, so that a newer database is known by its number."""

@@ -16,11 +16,7 @@ from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
-from foresweep.errors import (
-    DatabaseUnusable,
-    NotFound,
-    TrackerError,
-)
+from foresweep.errors import DatabaseUnusable, NotFound, TrackerError
 from foresweep.settings import Synchronous
 from foresweep.tracker.storage.line import Line
 

@@ -23,27 +23,12 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
-from foresweep.errors import (
-    DatabaseUnusable,
-    NotFound,
-)
-from foresweep.settings import (
-    Synchronous,
-    is_url,
-)
+from foresweep.errors import DatabaseUnusable, NotFound
+from foresweep.settings import Synchronous, is_url
 from foresweep.tracker.storage.line import Line
-from foresweep.tracker.storage.postgres import (
-    Postgres,
-    PostgresLine,
-)
-from foresweep.tracker.storage.schema import (
-    HEAD,
-    VERSION_TABLE,
-)
-from foresweep.tracker.storage.sqlite import (
-    Sqlite,
-    SqliteLine,
-)
+from foresweep.tracker.storage.postgres import Postgres, PostgresLine
+from foresweep.tracker.storage.schema import HEAD, VERSION_TABLE
+from foresweep.tracker.storage.sqlite import Sqlite, SqliteLine
 
 T = TypeVar("T")
 BUSY_TIMEOUT_S = 30.0

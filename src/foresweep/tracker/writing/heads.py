@@ -13,15 +13,8 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, delete, func, select, update
 
-from foresweep.records import (
-    RunState,
-    Sweep,
-    SweepState,
-)
-from foresweep.tracker.liveness import (
-    Owner,
-    is_gone,
-)
+from foresweep.records import RunState, Sweep, SweepState
+from foresweep.tracker.liveness import Owner, is_gone
 from foresweep.tracker.queries import runs as queries
 from foresweep.tracker.storage import schema
 

@@ -11,27 +11,10 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, RowMapping, and_, delete, insert, select, update
 
-from foresweep.errors import (
-    ConfigError,
-    NotFound,
-    TrackerError,
-)
-from foresweep.records import (
-    Run,
-    RunState,
-    SweepState,
-    Trial,
-    split_name,
-)
-from foresweep.tracker.liveness import (
-    Owner,
-    is_gone,
-)
-from foresweep.tracker.provenance import (
-    Environment,
-    storable,
-    this_user,
-)
+from foresweep.errors import ConfigError, NotFound, TrackerError
+from foresweep.records import Run, RunState, SweepState, Trial, split_name
+from foresweep.tracker.liveness import Owner, is_gone
+from foresweep.tracker.provenance import Environment, storable, this_user
 from foresweep.tracker.queries import runs as queries
 from foresweep.tracker.storage import schema
 from foresweep.tracker.storage.line import Line
@@ -49,10 +32,7 @@ from foresweep.tracker.storage.schema import (
     sound_name,
     trial_of,
 )
-from foresweep.tracker.storage.store import (
-    Store,
-    line_of,
-)
+from foresweep.tracker.storage.store import Store, line_of
 from foresweep.tracker.writing.steps import refuse_ended
 
 _ENCODERS: dict[type, Callable[[Any], Any]] = {Json: json_text, Instant: instant_text}

@@ -6,10 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from foresweep.errors import (
-    NotFound,
-    TrackerError,
-)
+from foresweep.errors import NotFound, TrackerError
 from foresweep.records import RunState
 from foresweep.tracker.storage.line import Line
 

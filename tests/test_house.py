@@ -150,3 +150,14 @@ def test_help_loads_nothing_heavy() -> None:
     )
     heavy = {"torch", "optuna", "ray", "sqlalchemy", "pandas", "numpy", "polars", "transformers"}
     assert not heavy & loaded_after(code)
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("foresweep.selection.verdict.gates", {"sqlalchemy", "polars", "torch"}),
+        ("foresweep.cli.tables", {"polars", "optuna", "torch"}),
+    ],
+)
+def test_what_needs_no_database_or_prices_loads_none(module: str, heavy: set[str]) -> None:
+    assert not heavy & loaded_after(f"import {module}")

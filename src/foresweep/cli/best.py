@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from foresweep.selection.leaderboard import Leaderboard, Row
     from foresweep.tracker.tracker import Tracker
 
+# `show RUN --reveal-test`: the sealed scores of a run, by the one door that records the look.
+
 
 WHY = "show --reveal-test"
 

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from foresweep.search.trial import Prepared
     from foresweep.tracker.tracker import Tracker
 
+# How far a sweep is: trials and steps done, the best so far, the time left.
+
 
 def steps_of(config: Mapping[str, Any]) -> int:
     """Optimiser steps of a trial; a baseline counts as one."""

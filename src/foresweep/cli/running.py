@@ -131,8 +131,8 @@ def _resources(asked: Places, said: Collection[str]) -> dict[str, Any]:
 
 def list_only(plan: SweepPlan, asked: Places, crew: Crew) -> None:
     """Print what would be trained and what it would cost."""
+    from foresweep.cli.dryrun import draw
     from foresweep.cli.live import LiveView
-    from foresweep.cli.tables import draw
     from foresweep.search.sweep import dry_run
     from foresweep.tracker.tracker import Tracker
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from foresweep.search.plan import SweepPlan
     from foresweep.space import Spaces
 
+# Options of `sweep` about who does the work, for how long, and from where on.
+
 
 class EngineName(StrEnum):
     """Where trials run."""

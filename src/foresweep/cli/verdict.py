@@ -192,7 +192,6 @@ def power(
 
     from foresweep.data.reading.sources import default_source, load_panel
     from foresweep.data.splits import make_split
-    from foresweep.errors import UsageError
     from foresweep.evaluation.planning import plan_power
     from foresweep.settings import load_settings
 

@@ -234,6 +234,19 @@ def _same_fitted(first: Fitted, second: Fitted, replaced: str) -> None:
 
 
 # The leak hunt: change one thing at a time, and say which of them a forecast depends on.
+#
+#     target        each of the H bars after the origin alone: a forecast of a bar that moves with
+#                   it
+#     return base   a forecast that stands on a close that is not the last one: of a later bar, of
+#                   an earlier one, or on the open
+#     scaler        bars after the origin that move a forecast a little: a mean or a spread that was
+#                   taken over a centred window, or over the whole series
+#     item order    items turned round, each asked alone, and the others' bars changed
+#     window order  origins turned round, each asked alone, and the others' bars changed
+#     training      bars of test, of val and of tune, before a short training: what is fitted must
+#                   not move
+#
+# `check_no_leak` stops a sweep at the first sign; this looks on, and names what it found.
 
 
 Probe: TypeAlias = Literal[

@@ -147,6 +147,8 @@ class Outcome:
 
 
 # Losses [N, H], one a cell, whose mean over windows and leads is the metric of the same name.
+#
+# Only these can be tested: a test compares the losses of two forecasts window by window.
 
 
 def pct_mae_loss(outcome: Outcome) -> Array:

@@ -170,6 +170,9 @@ class ForecastModel(Protocol):
 
 
 # Random numbers of a forecast: a function of seed, item and origin alone.
+#
+# Every window has its own counter-based stream (Philox, Salmon et al. 2011), keyed by a hash of
+# what the window is, so that no batch size, no order and no neighbour changes a forecast.
 
 
 def uniforms(context: Context, *, seed: int, shape: tuple[int, ...]) -> Array:

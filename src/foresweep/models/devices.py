@@ -61,6 +61,9 @@ def bf16_is_fast(device: str) -> bool:
 
 
 # What a process imports once, so that the trials forked from it need not.
+#
+# A cold start of a family costs seconds: torch itself, its compiler (imported by the first step of
+# any optimiser) and the authors' packages, which the families import where they first need them.
 
 
 logger = logging.getLogger(__name__)

@@ -16,6 +16,8 @@ from foresweep.records import TEST_GATE, Run, RunState, Sweep
 from foresweep.selection.leaderboard import SIGNIFICANT, Leaderboard, Row, leaderboard
 from foresweep.selection.pareto import pareto
 
+# Tables and numbers in Markdown.
+
 
 def md_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """A Markdown table; a heading that begins with '>' is a column of numbers."""

@@ -301,6 +301,9 @@ def _panels(runs_dir: Path, source: str, actions: str | None) -> Iterator[Panel]
 
 
 # Up to when a sweep's weights know the world, on record beside its runs.
+#
+# A checkpoint's card says it, too; a checkpoint may be removed, and then its run must not look
+# clean.
 
 
 CONTAMINATED = "contaminated"

@@ -128,7 +128,7 @@ def resume_sweep(
     listen: Listener,
     crew: Crew = ALONE,
 ) -> Sweep:
-    """Go on with a sweep on record, or join its other heads; `plan` is its own (planrecord.py), in
+    """Go on with a sweep on record, or join its other heads; `plan` is its own (`plan_of`), in
     which nothing but budget and resources may have changed.
 
     Trials that were broken off go on from their last training state. Raises as `run_sweep`, and

@@ -35,6 +35,15 @@ from foresweep.selection.sealed import has_losses, open_losses
 from foresweep.tracker.queries.runs import by_config, median_seed
 from foresweep.tracker.tracker import Tracker
 
+# Which forecasts to mix, and how much of each: fitted on tune alone.
+#
+# greedy   selection with replacement: at each of ROUNDS rounds the candidate is added whose
+#          addition lowers the loss of the mean most; the round with the lowest loss counts
+#          (Caruana, Niculescu-Mizil, Crew and Ksikes 2004, Ensemble selection from libraries)
+# mean     equal weights
+# median   the median of every quantile
+
+
 Mask = NDArray[np.bool_]
 ROUNDS = 50
 PATIENCE = 15

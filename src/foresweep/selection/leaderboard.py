@@ -9,6 +9,8 @@ from foresweep.metrics import METRICS, split_name
 from foresweep.records import Run, RunState
 from foresweep.tracker.queries.runs import by_config, median_seed
 
+# How far the seeds of one config lie apart.
+
 
 @dataclass(frozen=True, slots=True)
 class Spread:

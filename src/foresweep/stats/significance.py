@@ -136,6 +136,9 @@ def _upper_t(statistic: float, df: float) -> float:
 
 
 # Block bootstrap of series in time: whole blocks of origins are drawn, with all that they hold.
+#
+# A draw is kept as counts, how often each origin is in it, so that the means of any number of
+# series under any number of draws are one matrix product, and every series sees the same draws.
 
 
 def block_length(horizon: int, stride: int) -> int:

@@ -19,6 +19,11 @@ from typing import Any
 
 from foresweep.tracker.session import cpu_model, gpu_models, memory_mb
 
+# Secrets, taken out of every text before it is stored.
+#
+# By telling names and known forms of our own, then by the detectors of detect-secrets.
+
+
 HIDDEN = "***"
 LIMIT_BITS = 4.6
 """Entropy per character above which a quoted base64 text counts as random; hex has at most 4."""

@@ -110,6 +110,10 @@ def _looks(connection: Connection, sweep_ids: Iterable[str]) -> list[Mapping[Any
 
 
 # Lineage: all sweeps that were ranked or sealed on cells of the same items and days.
+#
+# A cell is an item on one day of val or test. Sweeps that share a cell have learnt from the same
+# accidents, whatever their horizon, stride or last bar: their trials, judgings and looks at test
+# count together, so that one more bar, one ticker less or H=4 after H=5 starts nothing anew.
 
 
 RANKED = ("val", "test")

@@ -22,6 +22,9 @@ from foresweep.errors import TrackerError
 from foresweep.records import Run, RunState
 from foresweep.tracker.liveness import Heartbeat
 
+# What the machine is and how busy it is: CPU, memory, and NVIDIA GPUs where pynvml is there.
+
+
 MB = 1024 * 1024
 logger = logging.getLogger(__name__)
 

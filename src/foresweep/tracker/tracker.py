@@ -61,6 +61,8 @@ if TYPE_CHECKING:
 
     from foresweep.tracker.queries.impact import HyperparamImpact
 
+# Reader: every question that can be asked of the database. Test scores come out by one door.
+
 
 SELECTED_ON_TEST = "selected-on-test"
 
@@ -425,6 +427,9 @@ def _marked(connection: Connection, run: Run, metric: str) -> Run:
 
 
 # Recorder: every write about runs. One call is one transaction, durable when it returns.
+#
+# Safe for threads and for many processes on one database. Finished runs are immutable but for
+# notes, tags and scores added later; a lost run is only presumed dead and may still finish.
 
 
 PATIENCE_S = 60.0
@@ -1034,7 +1039,7 @@ class Tracker(Bench):
 
     def get_seeds(self, run_id: str) -> list[Run]:
         """The complete runs of a run's config on the same windows, whatever their seed, by run id;
-        `seeds.median_seed` says which of them stands for the config. Raises NotFound."""
+        `median_seed` says which of them stands for the config. Raises NotFound."""
         with self.store.read() as connection:
             return seeds_of(connection, queries.get_run(connection, run_id))
 

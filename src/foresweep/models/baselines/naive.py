@@ -39,6 +39,18 @@ from foresweep.models.base import (
 from foresweep.models.calibration import CalibrationConfig
 from foresweep.models.config import as_dict, config_class, hyper
 
+# What one bar says of the volatility of its item, and what several say together.
+#
+#     close          squared log move from close to close
+#     parkinson      squared opening gap + (log high/low)^2 / (4 log 2)
+#     garman-klass   squared opening gap + (log high/low)^2 / 2 - (2 log 2 - 1) (log close/open)^2
+#
+# The range of a bar says five to eight times as much of its variance as its ends do (Parkinson
+# 1980; Garman and Klass 1980, who leave the night out: the squared gap from the last close to the
+# open puts it in). Bars are logs of open, high, low, close, [N, R, 4]; estimates stand beside the
+# R - 1 moves.
+
+
 Array: TypeAlias = NDArray[np.float64]
 Estimator: TypeAlias = Literal["close", "parkinson", "garman-klass"]
 

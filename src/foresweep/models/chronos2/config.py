@@ -23,6 +23,9 @@ from foresweep.models.config import config_class, hyper
 from foresweep.models.representation import Covariates, Representation, Scaling, Target
 from foresweep.models.training.config import TrainingConfig, check_mode, resolve_training
 
+# Where Chronos-2's pretrained weights are, and what network they belong to.
+
+
 PUBLISHED = "amazon/chronos-2"
 ADAPTERS = "adapter_config.json"
 

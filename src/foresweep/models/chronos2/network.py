@@ -35,6 +35,19 @@ from foresweep.models.training.optimisation import Group, Layers, halves
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# The authors' Chronos-2 network with their weights and their results, and less to compute.
+#
+# Three things are left out, none of which can change a forecast:
+#
+# - Group attention scores every row of a batch against every other and masks all but its own
+#   group. Where groups are of equal size and contiguous, as ours are, rows attend inside their
+#   group; a row that is alone attends to itself, which is its value.
+# - Of the last block only the patches that are forecast are read, so only those are computed.
+# - Masks are left out where no patch is missing.
+#
+# Anything else (other groups, attention weights asked for) takes the authors' own way. Dropout in
+# training is drawn in another order than theirs, from the same law.
+
 
 MASKED = torch.finfo(torch.bfloat16).min
 """Added to the scores of what is missing: finite in every precision, so that a patch that all rows

@@ -23,6 +23,13 @@ from foresweep.errors import ForecastError
 if TYPE_CHECKING:
     from torch import Tensor
 
+# The predictor's and the tokenizer's blocks as plain tensors, for sampling.
+#
+# Sampling takes many small steps, and most of their time would go into calling modules. Here a
+# block is a handful of matrices: queries, keys and values in one, both halves of the feed-forward
+# gate in one, the attention's scale folded into the queries, dropout left out (eval mode). The
+# results are the modules' own to rounding.
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Linear:

@@ -235,6 +235,11 @@ def fill(network: Any, checkpoint: Checkpoint) -> None:
 
 
 # What Toto says of each bar: a mixture of Student-t distributions, in normalised units.
+#
+# Toto's last two steps are linear: `unembed` makes a vector for each bar of a patch, four heads
+# turn each vector into the parameters of the mixture. Both are taken here as one product with
+# their folded weights: the same numbers but for rounding, without the vectors, which would be the
+# largest things in memory (bars x width), and with a fraction of the multiplications.
 
 
 HEADS = ("df", "loc_proj", "scale_proj", "mixture_weights")
@@ -310,6 +315,10 @@ def fold(network: Any) -> Folded:
 
 
 # Losses of Toto: the authors' own, and the two that sweeps of it ask for.
+#
+# All take the predicted mixture and the labels in the model's normalised units and give one
+# number a label. Each keeps a share of the negative log likelihood, without which the mixture's
+# spread, and so every quantile, would not be learnt.
 
 
 LossType: TypeAlias = Literal["combined", "huber", "quantile"]

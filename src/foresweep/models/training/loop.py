@@ -109,9 +109,9 @@ def fit(
     ends after so many scorings in a row that were no better than the best.
 
     At each evaluation, after it was reported, everything needed to go on exactly is written beside
-    `out` (`training_state.state_file`); `resume` is the `out` of the attempt to go on from, and
+    `out` (`state_file`); `resume` is the `out` of the attempt to go on from, and
     without a state of this stage there training starts at the beginning. Once the checkpoint is
-    written, `training_state.clear_states(out)` removes them.
+    written, `clear_states(out)` removes them.
 
     Raises TrainingDiverged with step and learning rate; lets TrialPruned pass.
     """
@@ -346,6 +346,10 @@ def _evaluation_steps(total: int) -> frozenset[int]:
 
 
 # Training states: what an interrupted training needs to go on exactly where it stood.
+#
+# One safetensors file a stage, beside the checkpoint folder to be (`<out>.state/`), replaced in one
+# rename; the numbers stand as JSON in its header. It outlives the death of the process, not a power
+# cut: a lost state costs time, never truth.
 
 
 def state_file(out: Path, first_step: int) -> Path:

@@ -141,6 +141,12 @@ def float32(device: str | torch.device) -> AbstractContextManager[Any]:
 
 
 # What of pretrained weights is trained: LoRA adapters, layer groups, and blocks recomputed.
+#
+# A family says once how its network is made up (`Layers`) and hands it to `tune` with the config:
+#
+#     adapted = tune(network, config, LAYERS)     # before the learner is made
+#     ...                                         # fit
+#     network = adapted.merged()                  # before its weights are written
 
 
 Group = Literal["embedding", "lower_half", "upper_half", "head"]

@@ -1,7 +1,7 @@
 """The door of the engines: what starts tasks somewhere and hears what becomes of them.
 
 A sweep has one head, and the head is one thread: it starts tasks, polls for their messages and
-answers. Local processes (local.py) and a Ray cluster (cluster.py) stand behind the same door and
+answers. Local processes (local.py) and a Ray cluster (ray.py) stand behind the same door and
 pass the same tests.
 """
 
@@ -20,6 +20,13 @@ from numpy.typing import NDArray
 
 from foresweep.errors import ForesweepError, WorkerDied
 from foresweep.models.base import TrialPruned
+
+# How a trial talks to the head of its sweep: messages one way, but for an answer.
+#
+# The worker never writes to the database; it reports, and the head that holds the trial writes.
+# After each scoring on tune the worker waits for the head to say whether to go on, so that where a
+# trial ends depends on its scores and not on who was faster.
+
 
 PROGRESS_EVERY_S = 0.2
 GO, STOP = "go", "stop"

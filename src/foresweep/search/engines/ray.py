@@ -1,7 +1,7 @@
 """The Ray engine: tasks on the nodes of a cluster, behind the same door as the local one.
 
 Ray finds a place with enough CPUs and GPUs, says when a node is lost and carries the messages.
-Each place is a host (host.py): an actor that holds its share of the node and runs tasks in fresh
+Each place is a host (`Host`): an actor that holds its share of the node and runs tasks in fresh
 processes. The head asks each host for its next message and waits for whichever answers first.
 """
 
@@ -27,6 +27,12 @@ from foresweep.models.base import TrialPruned
 from foresweep.search.engines.base import FOREVER, Died, Job, Message, Progress, Task, failed
 from foresweep.search.engines.local import LocalEngine
 from foresweep.search.engines.storage import Known, Storage, Way, carried, moved, shared
+
+# A slot on some node of a cluster: a local engine there, which the head drives from afar.
+#
+# The cluster's own worker is only a host. Each task runs in a process of its own, forked from a
+# server that has done the imports, as on one machine: a task costs a fork, its memory is its own,
+# and its death has a name.
 
 
 @dataclass(frozen=True, slots=True)

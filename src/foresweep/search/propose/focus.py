@@ -146,6 +146,11 @@ def _word(value: Any) -> str:
 
 
 # How much each hyperparameter mattered, over the runs of one model on one set of windows.
+#
+# PED-ANOVA (Watanabe, Bansal and Hutter 2023, as Optuna has it) compares where the best quarter of
+# the runs lies with where all of them lie, one hyperparameter at a time. Shares always add to 1, so
+# something looks important even where nothing is: each is held against the largest that comes when
+# the scores are dealt out anew.
 
 
 BEST_SHARE_OF_RUNS = 0.25

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
 
+# The door of the search: who says which config is next, and what such a one is told.
+#
+# A sampler is asked for a config and told what became of it; it sees scores on tune alone. The
+# database gives out the trial numbers and holds the results: a sampler keeps nothing that cannot be
+# rebuilt from it.
+
 
 MOST_ATTEMPTS = 100
 """Proposals for one trial number that were refused or known: then the space is taken as used up."""

@@ -41,6 +41,9 @@ from foresweep.search.running.trials import planned_steps
 from foresweep.search.stage import Stage
 from foresweep.search.trial import Ground, Prepared, fitting, peak_memory_mb
 
+# What a config costs on this machine: a few of its real steps, in a process of their own.
+
+
 TIMED_STEPS = 4
 FORECASTS = 16
 """Windows of the forecast that is timed."""

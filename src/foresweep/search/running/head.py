@@ -43,6 +43,12 @@ from foresweep.search.trial import CHECKPOINT, Prepared, Trial, TrialResult
 from foresweep.tracker.session import SystemWatch
 from foresweep.tracker.tracker import Heartbeat
 
+# One run of a trial, from its first line on record to its last.
+#
+# A trial may need several attempts: its process was killed, its head died, somebody stopped the
+# sweep. Each is a run of its own, and goes on from what the one before left.
+
+
 logger = logging.getLogger(__name__)
 
 EQUALS_LAST_VALUE = "equals last-value"

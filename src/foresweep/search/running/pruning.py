@@ -190,6 +190,8 @@ def _loses(mine: NDArray[np.float64], rival: NDArray[np.float64]) -> bool:
 
 
 # The head's side of pruning: shows each scoring of a trial to the pruners.
+#
+# It also keeps the losses of the best run, for the trials to come.
 
 
 logger = logging.getLogger(__name__)

@@ -27,6 +27,8 @@ from foresweep.search.stage import Stage, settle
 from foresweep.search.trial import Prepared
 from foresweep.tracker.queries.runs import median_seed
 
+# How long a sweep may go on: wall time of this head, and optimiser steps of all trials.
+
 
 def planned_steps(config: Mapping[str, Any]) -> int:
     """Optimiser steps that a resolved config asks for, of all its stages; 0 for one that trains
@@ -79,6 +81,10 @@ class Budget:
 
 
 # The finalists of a sweep, trained once more with other seeds: how much of a lead is chance.
+#
+# Finalists are the best trials by tune. A finalist's checkpoint and losses are those of the (lower)
+# median seed by tune, the one that would be deployed; the others say how far chance alone carries.
+# They are further runs of the same trial, so that no count of trials grows by them.
 
 
 @dataclass(frozen=True, slots=True)

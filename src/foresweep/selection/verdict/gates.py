@@ -44,6 +44,9 @@ from foresweep.stats.significance import (
 )
 from foresweep.stats.stepm import Bounds, StepM, simultaneous_bounds, stepm, upper_skill
 
+# Gates 0 to 3: what val says of a candidate, every trial counted, before test is thought of.
+
+
 FEWEST_ORIGINS = 20.0
 """Effective origins in val and in test: with fewer, nothing is promoted and nothing ruled out."""
 MOST_LOSS = 0.2

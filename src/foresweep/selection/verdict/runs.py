@@ -18,10 +18,16 @@ from foresweep.selection.verdict.cases import LEVEL, Opened, Record
 from foresweep.selection.verdict.gates import judge_all
 from foresweep.selection.verdict.losses import PartLosses
 from foresweep.selection.verdict.question import Question, ask, part_losses, weights_of
-from foresweep.selection.verdict.ruling import targets_of
+from foresweep.selection.verdict.targets import targets_of
 from foresweep.settings import load_settings
 from foresweep.stats.overfitting import deflated_sharpe, probabilistic_sharpe
 from foresweep.tracker.tracker import SELECTED_ON_TEST, Judging, Tracker
+
+# The trading rule's Sharpe ratio of a candidate, on val, after the luck of many trials.
+#
+# Shown and never asked: it says what a stated rule would have earned, not how well prices are
+# forecast. Of val alone: the sealed test tells of losses only.
+
 
 PART = "val"
 SHARPE = f"{PART}_sharpe"

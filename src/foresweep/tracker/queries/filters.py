@@ -19,6 +19,16 @@ from foresweep.errors import UnknownName, UsageError
 from foresweep.records import is_sealed, split_name
 from foresweep.tracker.storage import schema
 
+# The language of `--where`: a text becomes a small tree, or an error that points at the place.
+#
+#     expression  or-parts of and-parts of [not] tests, with parentheses
+#     test        term < <= > >= = == != <> term [< term ...]  |  term [not] in (value, ...)
+#                 | term is [not] null  |  term contains "text"
+#     term        a name, NAME("a name"), a number, "a text", true, false
+#
+# It knows neither SQL nor the database: `terms.py` gives the names their meaning.
+
+
 MAX_LENGTH = 4000
 MAX_DEPTH = 40
 MAX_TESTS = 200
@@ -311,6 +321,9 @@ def _unquoted(text: str) -> str:
 
 
 # What the names of `--where` and `--sort` mean in the database.
+#
+# Every name is looked up here and every value is bound, so nothing that is typed becomes SQL.
+# SQLite and PostgreSQL differ only in how they look into a JSON text: `_hyperparam`, `_listed`.
 
 
 runs, scores, curves = schema.runs, schema.scores, schema.curves

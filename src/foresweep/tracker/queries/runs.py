@@ -331,6 +331,10 @@ def get_curve(connection: Connection, run_id: str, name: str) -> list[tuple[int,
 
 
 # Runs of one config that differ in seed: which of them stands for it.
+#
+# Nothing is marked in the database: the representative follows from the runs themselves, so that
+# a seed trained later moves it. It is the run with the (lower) median loss on tune, the one that
+# would be deployed; a lucky seed ranks nowhere.
 
 
 AT_ONCE = 500

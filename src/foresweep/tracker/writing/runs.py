@@ -35,6 +35,9 @@ from foresweep.tracker.storage.schema import (
 from foresweep.tracker.storage.store import Store, line_of
 from foresweep.tracker.writing.steps import refuse_ended
 
+# New runs with their scores, below SQLAlchemy: one by one, and many at once.
+
+
 _ENCODERS: dict[type, Callable[[Any], Any]] = {Json: json_text, Instant: instant_text}
 _RUN = tuple((c.name, _ENCODERS.get(type(c.type))) for c in schema.runs.columns)
 _RUN_COLUMNS = tuple(name for name, _ in _RUN)
@@ -81,13 +84,6 @@ def add_run(line: Line, row: dict[str, Any], numbers: Mapping[str, float | None]
     row["run_id"] = new_id(row["model_name"], row["created_at"])
     while not _insert(line, row, numbers):  # another run of this moment drew the same id
         row["run_id"] = new_id(row["model_name"], row["created_at"])
-
-
-def insert_whole_run(line: Line, row: dict[str, Any], numbers: Mapping[str, float | None]) -> None:
-    """A whole row of runs, id included, with its score rows. Raises ConfigError where the id is
-    taken."""
-    if not _insert(line, row, numbers):
-        raise ConfigError(f"there is a run {row['run_id']!r} already")
 
 
 def add_runs(
@@ -294,7 +290,8 @@ def insert_run(
     connection: Connection, row: dict[str, Any], numbers: Mapping[str, float | None]
 ) -> None:
     """A whole row of runs with its score rows. Raises ConfigError where the id is taken."""
-    insert_whole_run(line_of(connection), row, numbers)
+    if not _insert(line_of(connection), row, numbers):
+        raise ConfigError(f"there is a run {row['run_id']!r} already")
 
 
 def require_unfinished(connection: Connection, run_id: str) -> RowMapping:

@@ -1,11 +1,15 @@
-"""Which device has fast products in bfloat16, and how a sweep's configs come to know it."""
+"""Which device has fast products in bfloat16, and what processes load beforehand."""
 
 from __future__ import annotations
+
+from importlib.util import find_spec
 
 import pytest
 import torch
 
+from foresweep.models import devices
 from foresweep.models.devices import bf16_is_fast
+from foresweep.search.engines.local import PRELOAD
 
 
 @pytest.mark.parametrize(
@@ -33,3 +37,9 @@ def test_a_cuda_device_is_fast_in_bf16_from_ampere_on(
 
 def test_a_device_that_was_not_tried_is_not_called_fast() -> None:
     assert not bf16_is_fast("mps")
+
+
+def test_every_module_named_to_be_loaded_beforehand_is_there() -> None:
+    """What cannot be imported is passed over in silence: a wrong name would only be slow."""
+    names = [PRELOAD, *devices.ALWAYS, *devices.FIRST_STEP, *sum(devices.LATER.values(), ())]
+    assert [name for name in names if find_spec(name) is None] == []

@@ -1,4 +1,4 @@
-"""`best`, `show`, `logs`: read what is on record."""
+"""`best`, `show`, `logs`: read what is on record, sealed scores by the one door included."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Beside a leaderboard: marks from the losses, breakdowns, and runs of other windows."""
+"""Beside a leaderboard: marks from the losses, breakdowns, trading, runs of other windows."""
 
 from __future__ import annotations
 

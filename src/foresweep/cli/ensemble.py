@@ -1,4 +1,4 @@
-"""`ensemble`: one forecast made of several runs', chosen and weighed on tune."""
+"""`ensemble` and `reproduce`: runs that are made of runs on record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The live view of a sweep: progress bars in a terminal, plain lines elsewhere."""
+"""The live view of a sweep, how far it is, what its data can prove, and its mirrors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`note`, `tag`, `rm`: what may still be said about a finished run, and how it goes away."""
+"""`note`, `tag`, `rm`, `import`, `export`, `db`: what is done to the record."""
 
 from __future__ import annotations
 

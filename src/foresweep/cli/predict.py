@@ -1,4 +1,4 @@
-"""`predict`: a table of forecasts from a checkpoint."""
+"""`predict` and `report`, and where the files of a run stand."""
 
 from __future__ import annotations
 

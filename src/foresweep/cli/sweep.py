@@ -1,4 +1,4 @@
-"""`sweep` and `train`: ask for runs and watch them come."""
+"""`sweep` and `train`: ask for runs, say who does the work, and watch them come."""
 
 from __future__ import annotations
 

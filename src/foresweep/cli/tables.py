@@ -1,4 +1,4 @@
-"""Tables and sentences that people read in the terminal."""
+"""Tables and sentences that people read in the terminal, several objectives included."""
 
 from __future__ import annotations
 

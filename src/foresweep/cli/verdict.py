@@ -1,4 +1,4 @@
-"""`verdict`: is the winner any good? On runs of a sweep, or on a file of anybody's losses."""
+"""`verdict`: is the winner any good? And `power`: what could be proved beforehand."""
 
 from __future__ import annotations
 

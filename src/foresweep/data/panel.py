@@ -1,4 +1,4 @@
-"""Panel: many items' OHLCV bars in one checked frame.
+"""Panel: many items' OHLCV bars in one checked frame, and whether its old bars have changed.
 
 Only whole rows are kept (masked rows are counted and left out, never repaired); each row knows
 its session, the index of its bar in the item's calendar, so that a missing bar is seen as a gap

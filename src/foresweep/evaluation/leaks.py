@@ -1,4 +1,4 @@
-"""Does anything see the future? Change it, and look whether anything moves.
+"""Does anything see the future? Change it, look what moves, and hunt for what it depends on.
 
 No reading of code can show that a forecast knows only its context; replacing every later bar can.
 A scaler fitted on the whole series, a context one bar too long, windows of a batch that attend to

@@ -1,4 +1,4 @@
-"""What was forecast and what came: the arrays that every metric is a function of.
+"""What was forecast and what came, and every loss and score that is a function of the two.
 
 Shape letters: N windows, H leads, Q quantile levels. All errors are relative to the close at the
 origin, so no item weighs by its nominal price; every window weighs the same.

@@ -1,4 +1,4 @@
-"""Every metric in one table: its direction, unit, formula and source, and how it is computed.
+"""Every metric in one table: direction, unit, formula, source; and what an objective names.
 
 A metric with a loss per window is the mean of that loss, and tests can run on it; the others say
 something of all windows together. Those without `compute` need more than the two outcomes: the

@@ -1,4 +1,4 @@
-"""The door every model goes through: train, load, predict, and nothing more.
+"""The door every model goes through: train, load, predict; and a forecast's random numbers.
 
 Shape letters of the whole house: N windows, C context bars, F columns, H bars ahead, Q quantile
 levels.

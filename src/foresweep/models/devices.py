@@ -1,4 +1,4 @@
-"""Which device a run takes."""
+"""Which device a run takes, and what a process imports before it trains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of a sweep in Markdown: models side by side, best runs, hyperparameters, failures."""
+"""The report of a sweep in Markdown: models, best runs, hyperparameters, verdicts, failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan of a sweep: one question, in full."""
+"""The plan of a sweep: one question, in full, and as it stands on record."""
 
 from __future__ import annotations
 

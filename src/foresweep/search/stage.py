@@ -1,4 +1,4 @@
-"""What all trials of a sweep stand on: the panel, its cut, its hashes and where results go."""
+"""What all trials of a sweep stand on, what can be tried there, and a stage opened again."""
 
 from __future__ import annotations
 

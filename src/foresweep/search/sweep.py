@@ -1,4 +1,4 @@
-"""A sweep from its plan to its last run: data, gate, leak tests, baselines, trials.
+"""A sweep from its plan to its last run, and the calls that scripts and notebooks make.
 
 The head of the sweep is the only one that writes to the database; trials report to it. A trial
 that fails, dies or is refused is on record with its cause, and the sweep goes on.

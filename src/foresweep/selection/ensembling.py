@@ -1,4 +1,4 @@
-"""An ensemble of the runs of a sweep: chosen and weighed on tune, recorded like any other run.
+"""An ensemble of a sweep's runs: which to mix, how much of each, recorded like any run.
 
 Nothing is trained: members' stored forecasts are mixed. What is saved is a checkpoint that names
 its members; before it is scored, each member is loaded and must still make its stored forecasts.

@@ -1,4 +1,4 @@
-"""The leaderboard: runs scored on the same windows, ranked on val, beside the naive forecast."""
+"""The leaderboard: runs on the same windows, ranked on val, beside the naive forecast."""
 
 from __future__ import annotations
 

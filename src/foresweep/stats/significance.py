@@ -1,4 +1,4 @@
-"""Is one forecast better than another, or only luckier? Diebold-Mariano, and Holm over several."""
+"""Is one forecast better than another, or luckier? Diebold-Mariano, Holm, block bootstrap."""
 
 from __future__ import annotations
 

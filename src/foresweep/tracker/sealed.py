@@ -1,4 +1,4 @@
-"""Looks at the sealed test part and judgings of val: put on record, and counted over a lineage.
+"""Looks at the sealed test and judgings of val, counted over a lineage; what a lineage is.
 
 Every look at the test of a lineage makes the next one harder to pass, and so does every new
 fingerprint that is judged on val: chances that are taken again and again must be paid for.

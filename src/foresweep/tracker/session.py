@@ -1,4 +1,4 @@
-"""A run that somebody's own script trains: opened, logged, closed whatever happens."""
+"""A run of somebody's own script: opened, watched, logged, closed whatever happens."""
 
 from __future__ import annotations
 

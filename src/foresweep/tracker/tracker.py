@@ -1,4 +1,4 @@
-"""Tracker: the whole of it: what Recorder writes about runs, and here sweeps and trials.
+"""Tracker: a database's runs, sweeps, trials and verdicts, read and written.
 
 Safe for threads and for many processes on one database. Finished runs are immutable but for
 notes, tags and scores added later; a lost run is only presumed dead and may still finish.

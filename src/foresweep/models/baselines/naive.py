@@ -1,4 +1,4 @@
-"""Naive forecasts through the same door as every model: no weights, no torch, no chance.
+"""Naive forecasts through the door of all models, and the volatility that bars tell.
 
     model            median of the close h bars ahead         quantiles around it
     last-value       last close                               one-bar moves of the context

@@ -1,4 +1,4 @@
-"""What can be chosen about Chronos-2, and how a choice is settled before it is hashed."""
+"""What can be chosen about Chronos-2, and where its pretrained weights are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Chronos-2 network: built, read, adapted, asked.
+"""The Chronos-2 network: built, read, adapted, asked; its encoder with less to compute.
 
 With `chronos2_encoder` the one place that touches `chronos`.
 

@@ -1,4 +1,4 @@
-"""Toto 1.0's network: built, described, asked. The architecture and its weights are the authors'.
+"""Toto 1.0's network, where its weights are, its mixture and its losses.
 
 Cohen et al. 2025, "This Time is Different: An Observability Perspective on Time Series Foundation
 Models" (arXiv 2505.14766); code from the package timecopilot-toto (import name `toto`).

@@ -1,4 +1,4 @@
-"""The one training loop of all families."""
+"""The one training loop of all families, and the states it can go on from."""
 
 from __future__ import annotations
 

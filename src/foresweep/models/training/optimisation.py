@@ -1,4 +1,4 @@
-"""What a step of the training loop is made of: rate, optimiser, averaged weights, precision."""
+"""What a step is made of: rate, optimiser, averages, precision, the weights it trains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The door of the engines: what starts tasks somewhere and hears what becomes of them.
+"""The door of the engines, and how a trial talks to the head of its sweep.
 
 A sweep has one head, and the head is one thread: it starts tasks, polls for their messages and
 answers. Local processes (local.py) and a Ray cluster (ray.py) stand behind the same door and

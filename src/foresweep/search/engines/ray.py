@@ -1,4 +1,4 @@
-"""The Ray engine: tasks on the nodes of a cluster, behind the same door as the local one.
+"""The Ray engine: tasks on the nodes of a cluster, and the host that runs them on each.
 
 Ray finds a place with enough CPUs and GPUs, says when a node is lost and carries the messages.
 Each place is a host (`Host`): an actor that holds its share of the node and runs tasks in fresh

@@ -1,4 +1,4 @@
-"""A space narrowed around the best runs: what matters keeps their range, the rest is fixed.
+"""A space narrowed around the best runs, by how much each hyperparameter mattered.
 
 A hyperparameter matters as far as the best runs differ in it from all (PED-ANOVA, Watanabe et al.
 2023, by Optuna). The narrowed space is written as a sweep file, to be looked at and edited.

@@ -1,4 +1,4 @@
-"""TPE: Optuna proposes the next config from what is known so far.
+"""TPE: Optuna proposes the next config from what is known; and the door of all samplers.
 
 The study lives in memory and holds nothing but what this sampler was told: finished configs with
 their costs. Each proposal is drawn by a sampler of its own, seeded by the trial number, so that it

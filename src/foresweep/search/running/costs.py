@@ -1,4 +1,4 @@
-"""What a sweep will cost on this machine: real steps of some of its configs, scaled to all."""
+"""What a config and a whole sweep will cost on this machine, from a few real steps."""
 
 from __future__ import annotations
 

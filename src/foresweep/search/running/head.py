@@ -1,4 +1,4 @@
-"""The head of a sweep: one thread that starts trials, hears them, and puts them on record.
+"""The head of a sweep: one thread that starts trials, hears them, keeps each run on record.
 
 Workers report, the head that holds a trial's lease writes. Several heads may share a sweep; what
 is to be run next is a source's business (trials.py, finalists.py).

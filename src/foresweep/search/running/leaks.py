@@ -1,4 +1,4 @@
-"""Every model of a sweep is tested for leaks before it is trained."""
+"""Every model is tested for leaks before it is trained; and the hunt on a run on record."""
 
 from __future__ import annotations
 

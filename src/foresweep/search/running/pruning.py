@@ -1,4 +1,4 @@
-"""Who ends a trial early, on tune alone: Hyperband at rungs of steps, and a race origin by origin.
+"""Who ends a trial early, on tune alone: Hyperband, a race by origins, the head's side.
 
 Optuna's trial holds one series of numbers, so each pruner is asked through a study of its own that
 nothing else sees.

@@ -1,4 +1,4 @@
-"""The trials of a sweep, one after the other: what was broken off, the list, then the search."""
+"""The trials of a sweep, then its finalists, as long as the budget lasts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loss table: all that a verdict reads. It knows no database, no file and no model.
+"""The loss table: all that a verdict reads, and which of equal trials to take.
 
 K trials, O origins, I items. Val and test are handed over as calls, so that what is fixed before
 val is read and what keeps test sealed is a matter of order, not of trust.

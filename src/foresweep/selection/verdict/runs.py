@@ -1,4 +1,4 @@
-"""The verdict on runs of a tracked sweep: its lineage, its looks at test, what else to know."""
+"""The verdict on runs of a sweep, its trading rule's Sharpe ratio, and the Python call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an expression or a key to sort by to the SQL that the database answers.
+"""`--where` and `--sort`: the language, what its names mean, and the SQL it becomes.
 
 A run without a value passes no comparison, and no negated one, as in SQL.
 """

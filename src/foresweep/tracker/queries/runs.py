@@ -1,4 +1,4 @@
-"""All reads: each takes a connection and gives back records. Test: from `sealed_scores` alone."""
+"""All reads of runs, sweeps and trials; test scores come from `sealed_scores` alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables, as SQLAlchemy Core; `migrations/` builds them, a test holds the two together.
+"""The tables, as SQLAlchemy Core, and what stands between their rows and records.
 
 Score rows repeat what a ranking asks of their run (model, state, checkpoint, fingerprint), so
 that the best of a rare model among many runs is one probe of an index. Rows of part `test` are

@@ -1,4 +1,4 @@
-"""What the tracker's calls write, each inside the caller's transaction."""
+"""New runs, their ends and all else the tracker writes, in the caller's transaction."""
 
 from __future__ import annotations
 

@@ -92,6 +92,6 @@ def _found(folder: Path, name: str, points: str, *, needs: str = "") -> Iterator
     (info / "entry_points.txt").write_text(f"[foresweep.models]\n{points}")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
-        registry._points.cache_clear()
+        registry.look_anew()
         yield
-    registry._points.cache_clear()
+    registry.look_anew()

@@ -51,6 +51,14 @@ LONGEST_FILE = 700
 TOO_LONG_YET = {"tracker/tracker.py": 1_100, "tracker/queries/filters.py": 770}
 """Merged as they stood; these bounds may only fall."""
 
+YET = {
+    "foresweep.integrations.mirror": {
+        "foresweep.integrations.mlflow",
+        "foresweep.integrations.wandb",
+    }
+}
+"""Edges of circles that are still to be broken."""
+
 
 def room(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
@@ -100,8 +108,8 @@ def test_every_module_says_what_it_is_for(path: Path) -> None:
     assert doc.splitlines()[0].endswith((".", ":")), f"{path}: one sentence first"
 
 
-def test_no_two_modules_import_each_other_at_the_top() -> None:
-    edges = {module(p): top_level_imports(p) for p in FILES}
+def test_no_two_modules_import_each_other_functions_included() -> None:
+    edges = {module(p): own_imports(p) for p in FILES}
     for start in edges:
         seen, stack = set(), list(edges[start])
         while stack:
@@ -117,15 +125,24 @@ def module(path: Path) -> str:
     return ".".join(p for p in parts if p != "__init__")
 
 
-def top_level_imports(path: Path) -> set[str]:
-    """foresweep modules imported when this one is, as names of files."""
+def own_imports(path: Path) -> set[str]:
+    """foresweep modules that this one loads, now or later, as names of files; what it names for
+    type checkers alone is never loaded."""
     known = {module(p) for p in FILES}
-    found = set()
-    for node in ast.parse(path.read_text()).body:
+    found: set[str] = set()
+    stack: list[ast.AST] = [ast.parse(path.read_text())]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            stack += node.orelse
+            continue
+        stack += ast.iter_child_nodes(node)
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("foresweep"):
             names = {f"{node.module}.{a.name}" for a in node.names}
             found |= {n if n in known else node.module for n in names}
-    return {n for n in found if n in known}
+        elif isinstance(node, ast.Import):
+            found |= {a.name for a in node.names}
+    return (found & known) - {module(path), *YET.get(module(path), ())}
 
 
 def loaded_after(code: str) -> set[str]:

@@ -15,7 +15,7 @@ from foresweep.errors import CheckpointError, ConfigError
 from foresweep.models.base import DEFAULT_LEVELS, Checkpoint, Resources
 from foresweep.models.baselines.naive import Drift, LastValue
 from foresweep.models.checkpoint import add_json, json_hash, read_checkpoint, write_checkpoint
-from foresweep.models.ensemble import MEMBERS, Ensemble, Member, combine, members_of, write_ensemble
+from foresweep.models.ensemble import MEMBERS, Member, combine, members_of, write_ensemble
 from foresweep.models.registry import get_model, model_names
 from panels import make_panel
 
@@ -44,7 +44,7 @@ def members(folder: Path) -> list[Member]:
 
 def ask(checkpoint: Checkpoint):
     windows = Windows(PANEL, SPLIT, SPLIT.part("val"))
-    predictor = Ensemble().load(checkpoint, Resources())
+    predictor = get_model("ensemble").load(checkpoint, Resources())
     context = windows.context(predictor.context_length, slice(0, 5))
     return context, predictor.predict(context, horizon=3, levels=DEFAULT_LEVELS, seed=0).values
 
@@ -99,7 +99,7 @@ def test_a_member_that_is_gone_is_named_with_its_run_and_place(tmp_path):
     shutil.rmtree(tmp_path / "drift")
     says = r"needs the checkpoint of run drift \(drift, weight 0.75\), which is not at .*drift"
     with pytest.raises(CheckpointError, match=says):
-        Ensemble().load(saved, Resources())
+        get_model("ensemble").load(saved, Resources())
 
 
 def test_a_member_that_was_trained_again_is_not_taken_for_the_one_meant(tmp_path):
@@ -107,7 +107,7 @@ def test_a_member_that_was_trained_again_is_not_taken_for_the_one_meant(tmp_path
     shutil.rmtree(tmp_path / "drift")
     with_file(tmp_path, "drift", 2.0)
     with pytest.raises(CheckpointError, match=r"is not the member .* was trained again"):
-        Ensemble().load(saved, Resources())
+        get_model("ensemble").load(saved, Resources())
 
 
 def test_members_are_found_when_the_folder_of_all_runs_was_moved(tmp_path):

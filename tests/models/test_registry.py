@@ -44,7 +44,7 @@ def test_a_name_that_two_packages_claim_belongs_to_neither(tmp_path: Path) -> No
         info = tmp_path / "second-0.1.dist-info"
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: second\nVersion: 0.1\n")
         (info / "entry_points.txt").write_text("[foresweep.models]\nguest = second:Guest\n")
-        registry._points.cache_clear()
+        registry.look_anew()
         with pytest.raises(ModelError, match=r"claimed by guest-plugin.*and second"):
             registry.get_model("guest")
 

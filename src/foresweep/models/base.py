@@ -1,4 +1,4 @@
-"""The door every model goes through: train, load, predict; and a forecast's random numbers.
+"""The door every model goes through: who brings it, train, load, predict, random numbers.
 
 Shape letters of the whole house: N windows, C context bars, F columns, H bars ahead, Q quantile
 levels.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeAlias
 
@@ -167,6 +169,28 @@ class ForecastModel(Protocol):
     def load(self, checkpoint: Checkpoint, resources: Resources) -> Predictor:
         """The predictor of a checkpoint that `checkpoint.read_checkpoint` has verified."""
         ...
+
+
+# Who brings a family: the entry points of this group, built-ins' and plug-ins' alike.
+
+
+GROUP = "foresweep.models"
+OURS = "foresweep"
+
+
+@cache
+def installed() -> dict[str, tuple[EntryPoint, ...]]:
+    """Entry points by the name of the model: more than one is a clash."""
+    points: dict[str, tuple[EntryPoint, ...]] = {}
+    for point in entry_points(group=GROUP):
+        key = point.name.strip().lower()
+        points[key] = (*points.get(key, ()), point)
+    return points
+
+
+def brought_by(point: EntryPoint) -> str:
+    """The package that an entry point comes from."""
+    return point.dist.name if point.dist else "an unnamed package"
 
 
 # Random numbers of a forecast: a function of seed, item and origin alone.

@@ -14,6 +14,7 @@ import json
 import math
 import os
 import platform
+import re
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -25,8 +26,7 @@ from numpy.typing import NDArray
 
 from foresweep.data.files import sync_folder, write_bytes_atomic, write_synced
 from foresweep.errors import CheckpointError, WeightsNotFound
-from foresweep.models.base import Checkpoint
-from foresweep.models.registry import plugin_versions
+from foresweep.models.base import OURS, Checkpoint, brought_by, installed
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.json"
 PACKAGES = (
@@ -62,7 +62,7 @@ def write_checkpoint(
         files = _fill(temporary, model, config, weights)
         full = {
             **(card or {}),
-            "versions": {**versions(), **plugin_versions(model)},
+            "versions": versions(model),
             "files": files,
         }
         write_synced(temporary / CARD, _json(full))
@@ -222,15 +222,21 @@ def _from_hub(repo: str, files: tuple[str, ...]) -> Path:
     )
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a forecast depends on."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
+def versions(model: str) -> dict[str, str]:
+    """Versions of Python and of the packages that a model's forecasts depend on: for a plug-in,
+    those of the package that brings it and of what that names as its own needs, too."""
+    packages = [*PACKAGES]
+    point = installed().get(model.strip().lower(), (None,))[0]
+    if point is not None and point.dist is not None and brought_by(point) != OURS:
+        needs = [re.split(r"[^\w.-]", need, maxsplit=1)[0] for need in point.dist.requires or ()]
+        packages += [point.dist.name, *needs]
+    there = {"python": platform.python_version()}
+    for package in packages:
         try:
-            found[package] = version(package)
-        except PackageNotFoundError:
+            there[package] = version(package)
+        except PackageNotFoundError:  # an extra that nobody asked for
             continue
-    return found
+    return there
 
 
 def sha256_of(file: Path) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn
@@ -27,6 +27,7 @@ from foresweep.models.base import (
     Checkpoint,
     Facts,
     Forecast,
+    ForecastModel,
     Levels,
     Predictor,
     Reporter,
@@ -42,7 +43,6 @@ from foresweep.models.checkpoint import (
     write_checkpoint,
 )
 from foresweep.models.config import config_class
-from foresweep.models.registry import ENSEMBLE, get_model
 
 MEMBERS = "members.json"
 WHERE = "members"
@@ -96,10 +96,12 @@ class EnsembleConfig:
     """Nothing to set: an ensemble is made of runs."""
 
 
+@dataclass(frozen=True, slots=True)
 class Ensemble:
     """The family of ensembles: loaded like any other, trained by no sweep."""
 
-    name: ClassVar[str] = ENSEMBLE
+    family: Callable[[str], ForecastModel]  # of a member, by its name
+    name: ClassVar[str] = "ensemble"
     Config: ClassVar[type[Any]] = EnsembleConfig
 
     def resolve(self, config: Any, facts: Facts) -> Any:
@@ -139,7 +141,7 @@ class Ensemble:
             )
         found = [_find(checkpoint, member) for member in stored["members"]]
         return Combined(
-            tuple(load_predictor(get_model(c.model), c, resources) for c in found),
+            tuple(load_predictor(self.family(c.model), c, resources) for c in found),
             tuple(float(member["weight"]) for member in stored["members"]),
             stored["method"],
         )
@@ -171,7 +173,7 @@ def write_ensemble(
          "path": str(m.checkpoint.path.resolve()), **_by_hash(m)}
         for m in _in_order(members)
     ]  # fmt: skip
-    written = write_checkpoint(path, model=ENSEMBLE, config={}, card={**card, WHERE: where})
+    written = write_checkpoint(path, model=Ensemble.name, config={}, card={**card, WHERE: where})
     return add_json(written, MEMBERS, members_of(members, method))
 
 

@@ -6,35 +6,21 @@ module as `spaces/NAME.toml`, and the package that brings it is named by its ent
 
 from __future__ import annotations
 
-import re
-from functools import cache
 from importlib import resources
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from importlib.metadata import EntryPoint
 
 from foresweep.errors import MissingExtra, ModelError, UnknownName
-from foresweep.models.base import ForecastModel
+from foresweep.models.base import OURS, ForecastModel, brought_by, installed
 
-GROUP = "foresweep.models"
-OURS = "foresweep"
 BASELINES = ("last-value", "drift", "seasonal-naive", "random-walk", "har")
 FAMILIES = ("toto", "kronos", "chronos2")
 ENSEMBLE = "ensemble"
 """No entry point offers it to a sweep: it is made of runs, and loaded like any other model."""
 
 
-@cache
-def _points() -> dict[str, tuple[EntryPoint, ...]]:
-    """Entry points by the name of the model: more than one is a clash."""
-    found: dict[str, tuple[EntryPoint, ...]] = {}
-    for point in entry_points(group=GROUP):
-        key = _key(point.name)
-        found[key] = (*found.get(key, ()), point)
-    return found
-
-
 def look_anew() -> None:
     """Forget which models are installed, and look again when next asked."""
-    _points.cache_clear()
+    installed.cache_clear()
 
 
 def _key(name: str) -> str:
@@ -43,7 +29,7 @@ def _key(name: str) -> str:
 
 def model_names() -> tuple[str, ...]:
     """Every installed model, trained families and baselines, by name."""
-    return tuple(sorted(_points()))
+    return tuple(sorted(installed()))
 
 
 def get_model(name: str) -> ForecastModel:
@@ -55,15 +41,15 @@ def get_model(name: str) -> ForecastModel:
     if _key(name) == ENSEMBLE:
         from foresweep.models.ensemble import Ensemble
 
-        return Ensemble()
+        return Ensemble(get_model)
     point = _point(name)
     try:
         family = point.load()
     except (ImportError, AttributeError) as error:
-        if isinstance(error, ModuleNotFoundError) and _brought_by(point) == OURS:
+        if isinstance(error, ModuleNotFoundError) and brought_by(point) == OURS:
             raise MissingExtra(error.name or point.module, "models") from error
         raise ModelError(
-            f"model {point.name!r} of the package {_brought_by(point)} cannot be imported from "
+            f"model {point.name!r} of the package {brought_by(point)} cannot be imported from "
             f"{point.value}: {error}; reinstall that package with what it depends on"
         ) from error
     model: ForecastModel = family()
@@ -92,32 +78,11 @@ def demo_space_text() -> str:
     return (resources.files("foresweep.models") / "spaces" / "demo.toml").read_text("utf-8")
 
 
-def plugin_versions(name: str) -> dict[str, str]:
-    """Versions of the package that brings a plug-in and of those it names as its own needs; {} for
-    what foresweep brings itself, and for a model that is not installed."""
-    point = _points().get(_key(name), (None,))[0]
-    if point is None or point.dist is None or _brought_by(point) == OURS:
-        return {}
-    wanted = [re.split(r"[^\w.-]", need, maxsplit=1)[0] for need in point.dist.requires or ()]
-    found = {point.dist.name: point.dist.version}
-    for package in wanted:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # an extra that nobody asked for
-            continue
-    return found
-
-
 def _point(name: str) -> EntryPoint:
-    points = _points().get(_key(name))
+    points = installed().get(_key(name))
     if points is None:
         raise UnknownName("model", name, model_names())
     if len(points) > 1:
-        claimed = " and ".join(sorted(f"{_brought_by(p)} ({p.value})" for p in points))
+        claimed = " and ".join(sorted(f"{brought_by(p)} ({p.value})" for p in points))
         raise ModelError(f"model {name!r} is claimed by {claimed}; uninstall one of them")
     return points[0]
-
-
-def _brought_by(point: EntryPoint) -> str:
-    """The package that an entry point comes from."""
-    return point.dist.name if point.dist else "an unnamed package"

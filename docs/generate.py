@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
+import house
 from typer.main import get_command
 
 from foresweep import errors
@@ -144,6 +145,7 @@ PAGES = {
     "errors.md": errors_page,
     "data-gate.md": rules_page,
     "commands.md": commands_page,
+    "house.svg": house.draw,
 }
 
 if __name__ == "__main__":

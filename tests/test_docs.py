@@ -67,6 +67,15 @@ def test_every_link_between_pages_leads_somewhere(path: Path) -> None:
         assert (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
+@pytest.mark.parametrize("path", TEXTS, ids=lambda p: p.name)
+def test_every_file_a_page_names_exists(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    places = (ROOT, ROOT / "src" / "foresweep", ROOT / "docs")
+    for name in re.findall(r"`([a-z_0-9]+(?:/[a-z_0-9]+)*\.(?:py|toml))`", text):
+        there = any((place / name).exists() for place in places)
+        assert there or "/" not in name, f"{path.name} names {name}"
+
+
 def test_the_changelog_knows_this_version() -> None:
     import foresweep
 

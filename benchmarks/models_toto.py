@@ -2,7 +2,7 @@
 
 Forecasting: `TotoForecaster` with its KV cache, all samples in one batch (its fastest setting),
 against ours; the same network, the same contexts, the same number of samples. That both speak of
-the same distribution is held by the tests, patch by patch (tests/models/test_toto_decoding.py).
+the same distribution is held by the tests, patch by patch (tests/models/toto/test_decoding.py).
 
 Training: a step of the authors' fine-tuning (`FinetuneDataModule`, `TotoForFinetuning` and
 Lightning's Trainer, as in `toto.scripts.finetune_toto`, but without its progress bar and logger,

@@ -3,7 +3,7 @@
 The authors' forecaster encodes a context once a sample, scales the whole chain anew for every patch
 and keeps a copy of the context's keys and values for every sample. Here the samples share them, a
 chain is a few numbers (its running mean and variance), and only the newest patch is looked at. The
-same distributions come out, patch by patch; tests/models/test_toto_decoding.py holds that.
+same distributions come out, patch by patch; tests/models/toto/test_decoding.py holds that.
 """
 
 from __future__ import annotations

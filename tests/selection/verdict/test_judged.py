@@ -349,7 +349,7 @@ def test_the_common_door_to_losses_does_not_open_test(tracker: Tracker, tmp_path
 
 def test_only_one_module_reads_test_losses() -> None:
     """Whoever calls `load_losses` or names the file could look past the door."""
-    root = Path(__file__).parents[2] / "src" / "foresweep"
+    root = Path(__file__).parents[3] / "src" / "foresweep"
     found = {
         str(p.relative_to(root))
         for p in root.rglob("*.py")

@@ -41,7 +41,7 @@ def loaded_in_worker(tmp_path: Path, models: tuple[str, ...], names: tuple[str, 
     """Which of these modules a fresh worker finds imported; its server is one of its own."""
     script = f"""
         import sys
-        sys.path[:0] = [{str(Path(__file__).parents[1])!r}, {str(tmp_path)!r}]
+        sys.path[:0] = [{str(Path(__file__).parents[2])!r}, {str(tmp_path)!r}]
         from pathlib import Path
         from trial_tasks import Loaded
         from foresweep.search.engines.base import run_task

@@ -73,7 +73,7 @@ class Place:
         """Another process that is a head: `code` is run with place, plan, sweep and resume."""
         script = f"""
             import sys
-            sys.path[:0] = {[str(Path(__file__).parents[1]), str(folder)]!r}
+            sys.path[:0] = {[str(Path(__file__).parents[2]), str(folder)]!r}
             from pathlib import Path
             from foresweep.search.plan import SweepPlan
             from foresweep.search.sweep import resume, sweep

@@ -25,7 +25,7 @@ from foresweep.models.registry import BASELINES, get_model
 from panels import close_panel, make_panel
 
 FACTS = Facts(horizon=5, max_context=200, train_bars=1000)
-UNFITTED = tuple(name for name in BASELINES if name != "har")  # har: tests/models/test_har.py
+UNFITTED = tuple(name for name in BASELINES if name != "har")  # har: test_har.py
 
 
 class TestLastValue(ModelContract):

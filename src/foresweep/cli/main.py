@@ -16,6 +16,7 @@ from foresweep.cli import (
     ensemble,
     manage,
     predict,
+    report,
     runs,
     spaces,
     sweep,
@@ -44,7 +45,7 @@ app.command()(best.logs)
 app.command()(ensemble.reproduce)
 app.command()(runs.compare)
 app.command()(runs.impact)
-app.command()(predict.report)
+app.command()(report.report)
 app.command()(manage.note)
 app.command()(manage.tag)
 app.command()(manage.rm)

@@ -1,4 +1,4 @@
-"""`predict` and `report`, and where the files of a run stand."""
+"""`predict`, and where the files of a run stand."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foresweep.cli.options import Data, Db, Metric, SweepId, asked_sweep, metric_of, open_existing
-from foresweep.errors import UsageError
+from foresweep.cli.options import Data
 
 if TYPE_CHECKING:
     from foresweep.records import Run
@@ -85,38 +84,6 @@ def _draw(found: object) -> None:
             "This checkpoint does not beat the last close on val: read the medians as no better "
             "than today's price."
         )
-
-
-# `report`: what a sweep came to, in one page.
-
-
-def report(
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A .md file. Default: the screen.")
-    ] = None,
-    metric: Metric = None,
-    sweep: SweepId = None,
-    db: Db = None,
-) -> None:
-    """Write the report: last verdict, models side by side, best runs, hyperparameters, failures."""
-    from foresweep.data.files import write_bytes_atomic
-    from foresweep.reporting.report import latest_verdict, markdown_report
-
-    if output is not None and output.suffix not in (".md", ".markdown"):
-        raise UsageError(f"--output {output}: the report is Markdown; give a name ending in .md")
-    with open_existing(db) as tracker:
-        asked = asked_sweep(tracker, sweep)
-        cells = "" if asked is None else asked.fingerprints["val"]
-        found = tracker.get_runs(fingerprint=cells)
-        verdict = latest_verdict(tracker.get_verdicts(), cells)
-        text = markdown_report(
-            found, metric=metric or metric_of(asked), sweep=asked, verdict=verdict
-        )
-    if output is None:
-        typer.echo(text, nl=False)
-    else:
-        write_bytes_atomic(output, text.encode())
-        typer.echo(f"Wrote {output}.")
 
 
 # Where a run's files stand, whatever folder the command is called in.

@@ -68,8 +68,8 @@ def ours(folder: Path, sampler: Sampler, trials: int) -> tuple[list[float], list
 def _on_record(tracker: Tracker, sweep_id: str, proposal: Proposal) -> Run:
     name = f"{hash(str(proposal.config)):x}"
     common = {"model": "chronos2", "config_hash": name, "train_hash": name}
-    tracker.pulse(sweep_id)
-    trial = tracker.claim_trial(sweep_id, config=proposal.config, source="smart", **common)
+    tracker.heads.pulse(sweep_id)
+    trial = tracker.heads.claim_trial(sweep_id, config=proposal.config, source="smart", **common)
     assert trial is not None
     run = tracker.start_run(
         hyperparams=proposal.config, sweep_id=sweep_id, trial_number=trial.number, seed=0,

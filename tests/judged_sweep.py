@@ -95,7 +95,7 @@ def _plant(
     made = Planted(tracker, sweep, {}, folder)
     for k, (name, skill) in enumerate(every.items()):
         said = dict((hyperparams or {}).get(name, {}))
-        trial = tracker.add_trial(
+        trial = tracker.heads.add_trial(
             sweep.sweep_id, model="toto", config=said, config_hash=name, train_hash=name, source="s"
         )
         run = tracker.start_run(
@@ -176,6 +176,6 @@ def spoil_test(made: Planted) -> None:
 
 def stored(made: Planted) -> list[dict[str, Any]]:
     """What the tracker keeps of verdicts, as plain JSON."""
-    rows = made.tracker.get_verdicts()
+    rows = made.tracker.judgings.verdicts()
     found: list[dict[str, Any]] = json.loads(json.dumps([dict(r) for r in rows], default=str))
     return found

@@ -48,7 +48,7 @@ HOMES = {
     "rich": {"cli"},
 }
 LONGEST_FILE = 700
-TOO_LONG_YET = {"tracker/tracker.py": 1_100, "tracker/queries/filters.py": 770}
+TOO_LONG_YET = {"tracker/tracker.py": 780, "tracker/queries/filters.py": 770}
 """Merged as they stood; these bounds may only fall."""
 
 YET = {

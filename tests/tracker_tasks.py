@@ -53,7 +53,7 @@ def add_trials(place: str, together: Barrier, sweep_id: str, num_trials: int) ->
     together.wait(60)
     with Tracker(place) as tracker:
         for _ in range(num_trials):
-            trial = tracker.add_trial(
+            trial = tracker.heads.add_trial(
                 sweep_id, model="toto", config={}, config_hash="c", train_hash="t", source="s"
             )
             run = tracker.start_run(

@@ -30,7 +30,7 @@ class HyperparamTracker(jsonfile.JsonTracker):
         hand); also written to `output_path`. Raises NotFound, UnknownName, UsageError."""
         sweep = self.get_sweep(sweep_id or "latest") if sweep_id or self.list_sweeps() else None
         cells = sweep.fingerprints["val"] if sweep else ""
-        verdict = latest_verdict(self.get_verdicts(), cells)
+        verdict = latest_verdict(self.judgings.verdicts(), cells)
         runs = self.get_runs(fingerprint=cells)
         text = markdown_report(runs, metric=metric, sweep=sweep, verdict=verdict)
         if output_path is not None:

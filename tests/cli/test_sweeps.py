@@ -56,7 +56,7 @@ def test_a_running_trial_is_told_with_its_step_and_a_sweep_can_be_asked_to_stop(
 ) -> None:
     with Tracker(DB) as tracker:
         begun = tracker.get_sweep()
-        tracker.reopen_sweep(begun.sweep_id, begun.plan)
+        tracker.heads.reopen(begun.sweep_id, begun.plan)
         run = tracker.start_run(
             model="toto", hyperparams={"max_steps": 90}, sweep_id=begun.sweep_id, trial_number=9
         )
@@ -67,15 +67,15 @@ def test_a_running_trial_is_told_with_its_step_and_a_sweep_can_be_asked_to_stop(
         assert run.run_id in swept("status")
         assert f"--resume {begun.sweep_id}" in swept("stop", "latest")
         assert json.loads(swept("sweeps", "--json"))[0]["state"] == "stopping"
-        assert tracker.pulse(begun.sweep_id).stop_asked
+        assert tracker.heads.pulse(begun.sweep_id).stop_asked
 
 
 def test_a_sweep_that_does_not_run_cannot_be_stopped(swept: Shell) -> None:
     assert "does not run: it is complete" in swept.error("stop", "latest", code=2)
     with Tracker(DB) as tracker:  # nor once it has been stopped
         begun = tracker.get_sweep()
-        tracker.reopen_sweep(begun.sweep_id, begun.plan)
-        tracker.stop_sweep(begun.sweep_id)
+        tracker.heads.reopen(begun.sweep_id, begun.plan)
+        tracker.heads.ask_to_stop(begun.sweep_id)
         tracker.cancel_sweep(begun.sweep_id)
     assert "does not run: it is cancelled" in swept.error("stop", "latest", code=2)
 

@@ -192,7 +192,7 @@ def test_the_best_of_each_horizon_of_a_family_are_judged_together(shell: Shell) 
     assert isinstance(json.loads(shell("verdict", "--json", code=3)), dict)
     with Tracker(Path("hyperparams/sweeps.db")) as tracker:
         for sweep in tracker.list_sweeps():
-            tracker.reopen_sweep(sweep.sweep_id, {**sweep.plan, "asked": {"family": "f"}})
+            tracker.heads.reopen(sweep.sweep_id, {**sweep.plan, "asked": {"family": "f"}})
             tracker.finish_sweep(sweep.sweep_id, "complete")
     both = json.loads(shell("verdict", "--json", code=3))
     assert [v["horizon"] for v in both] == [1, 5]

@@ -64,7 +64,7 @@ def test_a_run_that_is_brought_back_stands_where_it_stood(
 
 def test_a_hidden_run_is_still_found_by_its_id_and_its_trial_counts(tracker: Tracker) -> None:
     sweep = make_sweep(tracker)
-    trial = tracker.add_trial(
+    trial = tracker.heads.add_trial(
         sweep.sweep_id, model="toto", config={}, config_hash="c", train_hash="t", source="s"
     )
     run = tracker.start_run(

@@ -122,27 +122,27 @@ def test_a_beat_does_not_wake_what_has_ended(tracker: Tracker) -> None:
 def test_a_lease_has_one_living_owner(tracker: Tracker) -> None:
     sweep = make_sweep(tracker)
     facts: dict[str, Any] = {"config": {}, "config_hash": "", "train_hash": "", "source": ""}
-    number = tracker.add_trial(sweep.sweep_id, model="toto", **facts).number
-    assert tracker.take_lease(sweep.sweep_id, number)  # ours already
+    number = tracker.heads.add_trial(sweep.sweep_id, model="toto", **facts).number
+    assert tracker.heads.take_lease(sweep.sweep_id, number)  # ours already
     change(tracker, schema.leases, machine="elsewhere")
-    assert not tracker.take_lease(sweep.sweep_id, number)
+    assert not tracker.heads.take_lease(sweep.sweep_id, number)
     change(tracker, schema.leases, heartbeat_at=datetime.now(UTC) - HOUR)
-    assert tracker.take_lease(sweep.sweep_id, number)
+    assert tracker.heads.take_lease(sweep.sweep_id, number)
 
 
 def test_a_beat_keeps_the_lease_and_the_end_gives_it_back(tracker: Tracker) -> None:
     sweep = make_sweep(tracker)
     facts: dict[str, Any] = {"config": {}, "config_hash": "", "train_hash": "", "source": ""}
-    number = tracker.add_trial(sweep.sweep_id, model="toto", **facts).number
+    number = tracker.heads.add_trial(sweep.sweep_id, model="toto", **facts).number
     run = tracker.start_run(
         model="toto", hyperparams={}, sweep_id=sweep.sweep_id, trial_number=number
     )
     change(tracker, schema.leases, machine="elsewhere", heartbeat_at=datetime.now(UTC) - HOUR)
     change(tracker, schema.runs, machine="elsewhere")  # its head is there, too
     tracker.beat([run.run_id])
-    assert not tracker.take_lease(sweep.sweep_id, number)
+    assert not tracker.heads.take_lease(sweep.sweep_id, number)
     tracker.finish_run(run.run_id, "complete")
-    assert tracker.take_lease(sweep.sweep_id, number)
+    assert tracker.heads.take_lease(sweep.sweep_id, number)
 
 
 class _Recorder:
@@ -209,7 +209,7 @@ def test_the_end_of_a_run_leaves_the_lease_of_the_head_that_took_over(tracker: T
         models=["toto"], mode="quick", objective="pct_mae", horizon=5, seed=0,
         panel_hash="p", task_hash="t", fingerprints={}, plan={},
     )  # fmt: skip
-    trial = tracker.add_trial(
+    trial = tracker.heads.add_trial(
         sweep.sweep_id, model="toto", config={}, config_hash="c", train_hash="t", source="quick"
     )
     run = tracker.start_run(
@@ -217,4 +217,4 @@ def test_the_end_of_a_run_leaves_the_lease_of_the_head_that_took_over(tracker: T
     )
     change(tracker, schema.leases, machine="elsewhere")
     tracker.finish_run(run.run_id, "complete")
-    assert tracker.held_elsewhere(sweep.sweep_id) == [trial.number]
+    assert tracker.heads.held_elsewhere(sweep.sweep_id) == [trial.number]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ import pytest
 from foresweep.errors import UsageError
 from foresweep.records import Run, RunState, SweepState
 from foresweep.tracker.jsonfile import JsonTracker
+from foresweep.tracker.sealed import Judgings
+from foresweep.tracker.storage.store import Store
 from foresweep.tracker.tracker import NewRun, Tracker
+from foresweep.tracker.writing.heads import Heads
 from tracker_data import CELLS, make_sweep
 
 SECRET = 7.654321
@@ -27,7 +31,7 @@ TALKS = {"get_best_model", "get_top_k_models"}  # show no score even when they c
 def known(tracker: Tracker) -> dict[str, Any]:
     """A database where every kind of write was given test scores; ids to ask for."""
     sweep = make_sweep(tracker)
-    trial = tracker.add_trial(
+    trial = tracker.heads.add_trial(
         sweep.sweep_id, model="toto", config={}, config_hash="c", train_hash="t", source="s"
     )
     run = tracker.start_run(
@@ -75,8 +79,8 @@ def known(tracker: Tracker) -> dict[str, Any]:
         "fingerprints": {},
         "plan": {},
         "sweep_ids": [sweep.sweep_id],
-        "judging": tracker.begin_judging([run.run_id]),
-        "verdicts": {run.run_id: {"outcome": "hold"}},
+        "judging": tracker.judgings.begin([run.run_id]),
+        "told": {run.run_id: {"outcome": "hold"}},
         "why": "verdict",
         "num_items": 1,
         "num_rows": 1,
@@ -86,14 +90,26 @@ def known(tracker: Tracker) -> dict[str, Any]:
     }
 
 
+PARTS = {"": Tracker, "heads.": Heads, "judgings.": Judgings}
+
+
 def public_methods() -> list[str]:
-    found = inspect.getmembers(Tracker, inspect.isfunction)
-    return [name for name, _ in found if not name.startswith("_") and name != "close"]
+    return [
+        f"{part}{name}"
+        for part, its_class in PARTS.items()
+        for name, _ in inspect.getmembers(its_class, inspect.isfunction)
+        if not name.startswith("_") and name != "close"
+    ]
+
+
+def test_every_part_of_the_tracker_is_asked(tracker: Tracker) -> None:
+    parts = {f"{name}.": type(value) for name, value in vars(tracker).items() if name[0] != "_"}
+    assert parts == {n: c for n, c in PARTS.items() if n} | {"store.": Store}
 
 
 def call(tracker: Tracker, name: str, known: dict[str, Any]) -> Any:
     """Call a method with what it must be told, on a run of its own where it ends one."""
-    method = getattr(tracker, name)
+    method = attrgetter(name)(tracker)
     needed = {
         p.name: known[p.name]
         for p in inspect.signature(method).parameters.values()

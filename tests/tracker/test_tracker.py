@@ -50,7 +50,9 @@ def test_a_sweep_is_closed_with_its_state(tracker: Tracker) -> None:
 def test_trials_are_numbered_from_one_in_each_sweep(tracker: Tracker) -> None:
     sweeps = [make_sweep(tracker), make_sweep(tracker)]
     facts = {"model": "toto", "config": {"lr": 0.1}, "config_hash": "c", "train_hash": "t"}
-    numbers = [tracker.add_trial(s.sweep_id, source="grid", **facts).number for s in sweeps * 2]
+    numbers = [
+        tracker.heads.add_trial(s.sweep_id, source="grid", **facts).number for s in sweeps * 2
+    ]
     assert numbers == [1, 1, 2, 2]
     assert [t.number for t in tracker.get_trials(sweeps[0].sweep_id)] == [1, 2]
     assert tracker.get_trials(sweeps[0].sweep_id)[0].config == {"lr": 0.1}
@@ -58,7 +60,9 @@ def test_trials_are_numbered_from_one_in_each_sweep(tracker: Tracker) -> None:
 
 def test_a_trial_of_no_sweep_is_refused(tracker: Tracker) -> None:
     with pytest.raises(NotFound, match="no sweep 'none'"):
-        tracker.add_trial("none", model="toto", config={}, config_hash="", train_hash="", source="")
+        tracker.heads.add_trial(
+            "none", model="toto", config={}, config_hash="", train_hash="", source=""
+        )
 
 
 def test_a_run_keeps_what_it_was_started_with(tracker: Tracker) -> None:

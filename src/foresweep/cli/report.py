@@ -29,7 +29,7 @@ def report(
         asked = asked_sweep(tracker, sweep)
         cells = "" if asked is None else asked.fingerprints["val"]
         found = tracker.get_runs(fingerprint=cells)
-        verdict = latest_verdict(tracker.get_verdicts(), cells)
+        verdict = latest_verdict(tracker.judgings.verdicts(), cells)
         text = markdown_report(
             found, metric=metric or metric_of(asked), sweep=asked, verdict=verdict
         )

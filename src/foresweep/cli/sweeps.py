@@ -64,7 +64,7 @@ def status(sweep: SweepArgument = "latest", as_json: Json = False, db: Db = None
 def stop(sweep: SweepArgument, db: Db = None) -> None:
     """Ask a running sweep to stop. What runs is on record as cancelled; --resume goes on."""
     with open_existing(db) as tracker:
-        found = tracker.stop_sweep(sweep)
+        found = tracker.heads.ask_to_stop(sweep)
     if found.state != "running":  # it may have been asked before
         raise UsageError(f"sweep {found.sweep_id} does not run: it is {found.state.value}")
     typer.echo(

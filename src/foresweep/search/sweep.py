@@ -144,10 +144,10 @@ def resume_sweep(
         known = sweep.started_at  # what the other model has learnt since is not of this sweep
         first = transfer_proposals(plan, tracker, stage.fingerprints, before=known)
         prepared = prepare_all(stage, (*first, *proposals))
-        sweep = tracker.reopen_sweep(sweep.sweep_id, {**sweep.plan, **plan_record(stage)})
+        sweep = tracker.heads.reopen(sweep.sweep_id, {**sweep.plan, **plan_record(stage)})
         dead = dead_runs(stage, sweep.sweep_id)
         left = len(open_trials(stage, sweep.sweep_id, dead=dead))
-        elsewhere = len(tracker.held_elsewhere(sweep.sweep_id))  # neither done nor broken off
+        elsewhere = len(tracker.heads.held_elsewhere(sweep.sweep_id))  # neither done nor broken off
         listen(Resumed(sweep, sweep.num_trials - left - elsewhere, left, note))
         listen(_planned(sweep, prepared))
         return _run(stage, sweep, prepared, crew, dead)
@@ -208,7 +208,7 @@ def _run(
         head.cancel(f"the sweep broke off: {error}")
         raise
     finally:
-        if not tracker.held_elsewhere(sweep_id):  # else other heads go on with it
+        if not tracker.heads.held_elsewhere(sweep_id):  # else other heads go on with it
             sweep = tracker.finish_sweep(sweep_id, state)
     stage.listen(SweepFinished(sweep))
     return sweep

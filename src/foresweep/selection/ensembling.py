@@ -365,7 +365,7 @@ def _record(
         **_pretrained(pool, members),
     }
     sweep, source = pool.sweep, f"ensemble: {recipe.method} of {len(members)}"
-    trial = tracker.add_trial(
+    trial = tracker.heads.add_trial(
         sweep.sweep_id,
         model=ENSEMBLE,
         config=said,

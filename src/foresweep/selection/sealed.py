@@ -58,7 +58,9 @@ def open_test(
     for run in every:
         _file(run, SEALED)  # a look that would see nothing is not recorded
     ids = [run.run_id for run in candidates]
-    number = tracker.record_test_look(judging, ids, why=f"verdict {judging.judging_id}", who=who)
+    number = tracker.judgings.record_look(
+        judging, ids, why=f"verdict {judging.judging_id}", who=who
+    )
     return number, {run.run_id: _load(run, SEALED) for run in every}
 
 

@@ -27,6 +27,7 @@ from foresweep.data.files import write_bytes_atomic
 from foresweep.errors import ConfigError, TrackerError
 from foresweep.records import Run, RunState
 from foresweep.tracker.queries import runs as queries
+from foresweep.tracker.queries.runs import RunQuery
 from foresweep.tracker.sealed import record_look
 from foresweep.tracker.storage import schema
 from foresweep.tracker.storage.schema import numbers_of, open_metrics
@@ -150,7 +151,7 @@ def dump_json(tracker: Tracker, *, reveal_test: bool = False) -> str:
 
 
 def _export(connection: Connection, place: str, reveal_test: bool) -> tuple[bytes, Exported]:
-    every = queries.get_runs(connection)
+    every = queries.get_runs(connection, RunQuery())
     runs = [run for run in every if run.state == RunState.COMPLETE]
     sealed: dict[str, dict[str, float]] = {}
     if reveal_test:

@@ -40,6 +40,10 @@ class Owner:
     def as_columns(self) -> dict[str, Any]:
         return asdict(self)
 
+    def holds(self, row: Mapping[Any, Any]) -> bool:
+        """Is it this process that the row names as its writer?"""
+        return all(row[name] == value for name, value in self.as_columns().items())
+
 
 def this_process() -> Owner:
     """The process that calls; a forked child is another one."""

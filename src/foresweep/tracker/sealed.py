@@ -11,14 +11,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, func, insert, select, update
 
+from foresweep.errors import TrackerError
 from foresweep.records import Run, Sweep
 from foresweep.tracker.provenance import this_user
 from foresweep.tracker.queries import runs as queries
 from foresweep.tracker.storage import schema
+from foresweep.tracker.storage.schema import jsonable, new_id
+from foresweep.tracker.storage.store import Store
 
 test_looks, verdicts, runs = schema.test_looks, schema.verdicts, schema.runs
+SELECTED_ON_TEST = "selected-on-test"
 
 
 def record_look(
@@ -42,6 +46,14 @@ def record_look(
         "number": number,
     }
     connection.execute(insert(test_looks), look)
+
+
+def mark_chosen(connection: Connection, run: Run, metric: str) -> Run:
+    """The run, its tag and the look on record: it was chosen by what should only confirm."""
+    record_look(connection, run, who="", why=f"selection by {metric}")
+    tags = list(dict.fromkeys((*run.tags, SELECTED_ON_TEST)))
+    connection.execute(update(runs).where(runs.c.run_id == run.run_id).values(tags=tags))
+    return queries.get_run(connection, run.run_id)
 
 
 def look_number(connection: Connection, run_ids: Collection[str], sweep_ids: Iterable[str]) -> int:
@@ -82,20 +94,6 @@ def judged_number(
     if all(f in first for f in fingerprints):
         return max(order.index(first[f]) + 1 for f in fingerprints)
     return len(order) + 1
-
-
-def begin_verdict(connection: Connection, run: Run, *, judging_id: str, who: str) -> None:
-    """Put on record that a run's val is about to be judged, before anything of it is read."""
-    row = {
-        "judging_id": judging_id,
-        "run_id": run.run_id,
-        "fingerprint": run.fingerprint,
-        "outcome": "",
-        "content": {},
-        "who": who or this_user(),
-        "judged_at": datetime.now(UTC),
-    }
-    connection.execute(insert(verdicts), row)
 
 
 def _looks(connection: Connection, sweep_ids: Iterable[str]) -> list[Mapping[Any, Any]]:
@@ -188,3 +186,115 @@ def _count_trials(connection: Connection, sweep_ids: Collection[str]) -> tuple[i
         for q in (distinct, complete)
     )
     return int(tried), int(done)
+
+
+# Judgings: begun on record before val is read, a look recorded before test is.
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """One command's judging of a run, or of several of different horizons."""
+
+    judging_id: str
+    run_ids: tuple[str, ...]
+    lineage: Lineage
+    number: int  # j: which judging of the lineage on val this is
+    next_look: int  # k: which look at the lineage's test it would be to open it now
+
+
+class Judgings:
+    """What a verdict asks of the record and leaves on it: a part of the tracker."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def lineage(self, sweep_ids: Collection[str]) -> Lineage:
+        """The sweeps whose val or test cells meet those of these sweeps. Raises NotFound."""
+        with self.store.read() as connection:
+            return lineage_of(connection, sweep_ids)
+
+    def begin(self, run_ids: Iterable[str], *, who: str = "") -> Judging:
+        """Put on record that these runs are judged on val, before anything of it is read.
+
+        Raises NotFound, TrackerError for a run of no sweep.
+        """
+        now, wanted = datetime.now(UTC), tuple(run_ids)
+        judging_id = new_id("judging", now)
+        begun = select(verdicts.c.verdict_id).where(verdicts.c.judging_id == judging_id).limit(1)
+
+        def begin(connection: Connection) -> Judging:
+            judged = [queries.get_run(connection, run_id) for run_id in wanted]
+            lineage = lineage_of(connection, [_sweep_of(run) for run in judged])
+            cells = {run.fingerprint for run in judged}
+            number = judged_number(connection, cells, lineage.sweep_ids)
+            ids = tuple(run.run_id for run in judged)
+            next_look = look_number(connection, ids, lineage.sweep_ids)
+            if connection.execute(begun).first() is None:  # a repeated transaction writes once
+                rows = [
+                    {
+                        "judging_id": judging_id,
+                        "run_id": run.run_id,
+                        "fingerprint": run.fingerprint,
+                        "outcome": "",
+                        "content": {},
+                        "who": who or this_user(),
+                        "judged_at": now,
+                    }
+                    for run in judged
+                ]
+                connection.execute(insert(verdicts), rows)
+            return Judging(judging_id, ids, lineage, number, next_look)
+
+        return self.store.work(begin)
+
+    def record_look(
+        self, judging: Judging, run_ids: Collection[str], *, why: str, who: str = ""
+    ) -> int:
+        """k, once it is on record that the test of these runs is opened for a verdict.
+
+        The caller reads the test's loss panels after this returns, never before.
+        """
+        mine = select(test_looks.c.number).where(
+            test_looks.c.judging_id == judging.judging_id, test_looks.c.run_id.in_(list(run_ids))
+        )
+
+        def look(connection: Connection) -> int:
+            again = connection.execute(mine).scalars().first()
+            if again is not None:
+                return int(again)
+            number = look_number(connection, run_ids, judging.lineage.sweep_ids)
+            own = {"judging_id": judging.judging_id, "number": number}
+            for run_id in run_ids:
+                run = queries.get_run(connection, run_id)
+                record_look(connection, run, who=who, why=why, **own)  # type: ignore[arg-type]
+            return number
+
+        return self.store.work(look)
+
+    def end(self, judging: Judging, told: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep the verdicts {run_id: as JSON} of a judging; `outcome` stands by itself, too."""
+        of_judging = update(verdicts).where(verdicts.c.judging_id == judging.judging_id)
+        with self.store.write() as connection:
+            for run_id, verdict in told.items():
+                content = jsonable(verdict, "verdict")
+                mine = of_judging.where(verdicts.c.run_id == run_id)
+                connection.execute(mine.values(outcome=str(verdict["outcome"]), content=content))
+
+    def verdicts(self, run_id: str | None = None) -> list[Mapping[str, Any]]:
+        """Every verdict (of one run), oldest first: judging_id, run_id, fingerprint, outcome ("":
+        begun and not ended), content, who, judged_at. Test scores are left out of `content`."""
+        query = select(verdicts).order_by(verdicts.c.verdict_id)
+        if run_id is not None:
+            query = query.where(verdicts.c.run_id == run_id)
+        with self.store.read() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def _sweep_of(run: Run) -> str:
+    """The sweep that a run came from. Raises TrackerError."""
+    if run.sweep_id is None:
+        raise TrackerError(
+            f"run {run.run_id} was logged by hand: it has no losses on record to judge; write them "
+            f"to a file and ask: foresweep verdict --losses FILE --benchmark NAME"
+        )
+    return run.sweep_id

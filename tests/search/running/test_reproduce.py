@@ -118,14 +118,14 @@ def test_a_better_second_training_takes_the_place_of_the_original_nowhere(place:
     """Everything that ranks, counts, learns or skips holds on to the original."""
     run = place.train(tilt=1.2)
     with Tracker(place.db) as tracker:
-        before = tracker.get_lineage([str(run.sweep_id)])
+        before = tracker.judgings.lineage([str(run.sweep_id)])
         trials = len(tracker.get_trials(str(run.sweep_id)))
         rows = leaderboard(tracker.get_runs(), metric="val_pinball").rows
         tested = ask(tracker, run.run_id).trials
     found = place.again(run, mood="-0.5")
     assert found.again.metrics["tune_pinball"] < run.metrics["tune_pinball"]
     with Tracker(place.db) as tracker:
-        assert tracker.get_lineage([str(run.sweep_id)]) == before
+        assert tracker.judgings.lineage([str(run.sweep_id)]) == before
         assert len(tracker.get_trials(str(run.sweep_id))) == trials
         assert leaderboard(tracker.get_runs(), metric="val_pinball").rows == rows
         assert ask(tracker, run.run_id).trials == tested
@@ -199,7 +199,7 @@ def test_a_training_that_fails_is_on_record_and_the_original_stands(place: Place
         (again,) = (r for r in tracker.get_runs("guest") if r.reproduces == run.run_id)
         assert again.state == RunState.FAILED
         assert "could not convert" in str(again.error)
-        assert tracker.take_lease(str(run.sweep_id), int(run.trial_number or 0))
+        assert tracker.heads.take_lease(str(run.sweep_id), int(run.trial_number or 0))
     assert not any(isinstance(event, TrialFinished) for event in place.heard)
 
 

@@ -230,7 +230,7 @@ def test_a_sweep_that_is_asked_to_stop_stops_and_can_go_on(place: Place) -> None
     def listen(event: Event) -> None:
         if isinstance(event, TrialFinished) and event.run.model_name == "guest":
             with Tracker(place.db) as other:
-                other.stop_sweep("latest")
+                other.heads.ask_to_stop("latest")
 
     stopped = sweep(PLAN, db=place.db, runs=place.runs_dir, listen=listen)
     assert stopped.state == "cancelled"

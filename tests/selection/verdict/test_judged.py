@@ -58,7 +58,7 @@ def test_a_promoted_run_has_its_look_on_record_with_who_when_and_why(
     (look,) = tracker.get_test_looks()
     assert (look["run_id"], look["who"], look["number"]) == (made.id("good"), "ann", 1)
     assert str(look["why"]).startswith("verdict judging_")
-    (row,) = tracker.get_verdicts()
+    (row,) = tracker.judgings.verdicts()
     assert (row["outcome"], row["who"]) == ("promote", "ann")
 
 
@@ -147,7 +147,7 @@ def test_a_spent_test_says_how_to_get_a_fresh_one(tracker: Tracker, tmp_path: Pa
 def test_failed_and_pruned_trials_of_the_lineage_count(tracker: Tracker, tmp_path: Path) -> None:
     made = plant(tracker, tmp_path / "runs", GOOD)
     for state in ("failed", "pruned"):
-        trial = tracker.add_trial(
+        trial = tracker.heads.add_trial(
             made.sweep.sweep_id, model="toto", config={}, config_hash="x", train_hash="x", source=""
         )
         run = tracker.start_run(
@@ -228,7 +228,7 @@ def test_a_trial_in_the_disguise_of_last_value_is_counted_and_not_tested(
     tracker: Tracker, tmp_path: Path
 ) -> None:
     made = plant(tracker, tmp_path / "runs", GOOD)
-    trial = tracker.add_trial(
+    trial = tracker.heads.add_trial(
         made.sweep.sweep_id, model="toto", config={}, config_hash="n", train_hash="n", source=""
     )
     run = tracker.start_run(
@@ -317,7 +317,7 @@ def test_unjudgeable_runs_are_refused_with_the_way_out(tracker: Tracker, tmp_pat
     shutil.rmtree(tmp_path / "runs" / made.id("t0"))
     with pytest.raises(CheckpointError, match="gone"):
         verdict_on_runs(tracker, [made.id("t0")])
-    assert tracker.get_verdicts() == []
+    assert tracker.judgings.verdicts() == []
 
 
 def test_trials_whose_losses_are_gone_are_counted_and_named(

@@ -41,7 +41,7 @@ def add(
 
 
 def add_trial(tracker: Tracker, sweep: Sweep, state: str = "complete", **started: Any) -> Run:
-    trial = tracker.add_trial(
+    trial = tracker.heads.add_trial(
         sweep.sweep_id, model="toto", config={}, config_hash="c", train_hash="t", source="s"
     )
     run = tracker.start_run(
@@ -69,10 +69,10 @@ def test_another_cut_of_the_same_prices_resets_no_count(
     tracker: Tracker, record: dict[str, Any]
 ) -> None:
     first, run = add(tracker, "first")
-    judging = tracker.begin_judging([run.run_id])
-    tracker.record_test_look(judging, [run.run_id], why="verdict")
+    judging = tracker.judgings.begin([run.run_id])
+    tracker.judgings.record_look(judging, [run.run_id], why="verdict")
     second, other = add(tracker, "second", record, horizon=4)
-    again = tracker.begin_judging([other.run_id])
+    again = tracker.judgings.begin([other.run_id])
     assert set(again.lineage.sweep_ids) == {first.sweep_id, second.sweep_id}
     assert (again.number, again.next_look, again.lineage.num_trials) == (2, 2, 2)
 
@@ -93,10 +93,10 @@ STRANGERS = {
 @pytest.mark.parametrize("record", STRANGERS.values(), ids=STRANGERS)
 def test_other_items_or_a_fresh_period_begin_anew(tracker: Tracker, record: dict[str, Any]) -> None:
     _, run = add(tracker, "first")
-    judging = tracker.begin_judging([run.run_id])
-    tracker.record_test_look(judging, [run.run_id], why="verdict")
+    judging = tracker.judgings.begin([run.run_id])
+    tracker.judgings.record_look(judging, [run.run_id], why="verdict")
     second, other = add(tracker, "second", record)
-    again = tracker.begin_judging([other.run_id])
+    again = tracker.judgings.begin([other.run_id])
     assert again.lineage.sweep_ids == (second.sweep_id,)
     assert (again.number, again.next_look) == (1, 1)
 
@@ -109,7 +109,7 @@ def test_failed_pruned_hidden_and_earlier_trials_count_and_baselines_do_not(
         hide_run(tracker, add_trial(tracker, sweep, state).run_id)
     add_trial(tracker, sweep, model="last-value", is_baseline=True)
     add(tracker, "two")
-    found = tracker.get_lineage([sweep.sweep_id])
+    found = tracker.judgings.lineage([sweep.sweep_id])
     assert (found.num_trials, found.num_complete) == (5, 3)
 
 
@@ -117,9 +117,9 @@ def test_lineage_counts_direct_meetings_only(tracker: Tracker) -> None:
     left, _ = add(tracker, "left", plan(["A", "B"]))
     middle, _ = add(tracker, "middle", plan(["B", "C"]))
     right, _ = add(tracker, "right", plan(["C", "D"]))
-    found = tracker.get_lineage([left.sweep_id]).sweep_ids
+    found = tracker.judgings.lineage([left.sweep_id]).sweep_ids
     assert found == (left.sweep_id, middle.sweep_id)
-    assert tracker.get_lineage([middle.sweep_id]).sweep_ids[-1] == right.sweep_id
+    assert tracker.judgings.lineage([middle.sweep_id]).sweep_ids[-1] == right.sweep_id
 
 
 def test_to_read_ones_own_result_again_is_no_look(tracker: Tracker) -> None:
@@ -127,8 +127,8 @@ def test_to_read_ones_own_result_again_is_no_look(tracker: Tracker) -> None:
     second = add_trial(tracker, sweep)
 
     def look(run: Run) -> int:
-        return tracker.record_test_look(
-            tracker.begin_judging([run.run_id]), [run.run_id], why="verdict"
+        return tracker.judgings.record_look(
+            tracker.judgings.begin([run.run_id]), [run.run_id], why="verdict"
         )
 
     assert [look(first), look(second), look(first), look(second)] == [1, 2, 1, 2]
@@ -142,22 +142,22 @@ def test_tests_looked_at_by_hand_count_before_a_verdict_chooses_among_them(
     runs = [first, *(add_trial(tracker, sweep) for _ in range(4))]
     for run in runs:
         tracker.reveal_test(run.run_id, why="curious")
-    judging = tracker.begin_judging([first.run_id])
+    judging = tracker.judgings.begin([first.run_id])
     assert judging.next_look == 5
-    assert tracker.record_test_look(judging, [first.run_id], why="verdict") == 5
+    assert tracker.judgings.record_look(judging, [first.run_id], why="verdict") == 5
 
 
 def test_horizons_of_one_command_share_their_numbers(tracker: Tracker) -> None:
     _, earlier = add(tracker, "earlier")
-    tracker.record_test_look(
-        tracker.begin_judging([earlier.run_id]), [earlier.run_id], why="verdict"
+    tracker.judgings.record_look(
+        tracker.judgings.begin([earlier.run_id]), [earlier.run_id], why="verdict"
     )
     runs = [add(tracker, f"h{h}", horizon=h)[1].run_id for h in (1, 5, 20)]
-    together = tracker.begin_judging(runs)
+    together = tracker.judgings.begin(runs)
     assert (together.number, together.next_look) == (2, 2)
-    assert tracker.record_test_look(together, runs, why="verdict") == 2
+    assert tracker.judgings.record_look(together, runs, why="verdict") == 2
     _, later = add(tracker, "later")
-    after = tracker.begin_judging([later.run_id])
+    after = tracker.judgings.begin([later.run_id])
     assert (after.number, after.next_look) == (3, 3)
 
 
@@ -165,7 +165,7 @@ def test_a_fingerprint_judged_before_keeps_its_number(tracker: Tracker) -> None:
     sweep, first = add(tracker, "one")
     _, other = add(tracker, "two")
     numbers = [
-        tracker.begin_judging([run.run_id]).number
+        tracker.judgings.begin([run.run_id]).number
         for run in (first, other, first, add_trial(tracker, sweep))
     ]
     assert numbers == [1, 2, 1, 1]
@@ -173,17 +173,17 @@ def test_a_fingerprint_judged_before_keeps_its_number(tracker: Tracker) -> None:
 
 def test_a_judging_counts_though_it_was_never_ended(tracker: Tracker) -> None:
     _, run = add(tracker, "one")
-    tracker.begin_judging([run.run_id], who="ann")
-    (row,) = tracker.get_verdicts()
+    tracker.judgings.begin([run.run_id], who="ann")
+    (row,) = tracker.judgings.verdicts()
     assert (row["outcome"], row["who"]) == ("", "ann")
-    assert tracker.begin_judging([add(tracker, "two")[1].run_id]).number == 2
+    assert tracker.judgings.begin([add(tracker, "two")[1].run_id]).number == 2
 
 
 def test_a_verdict_is_kept(tracker: Tracker) -> None:
     _, run = add(tracker, "one")
-    judging = tracker.begin_judging([run.run_id])
-    tracker.end_judging(judging, {run.run_id: {"outcome": "hold", "numbers": {"p": 0.2}}})
-    (row,) = tracker.get_verdicts(run.run_id)
+    judging = tracker.judgings.begin([run.run_id])
+    tracker.judgings.end(judging, {run.run_id: {"outcome": "hold", "numbers": {"p": 0.2}}})
+    (row,) = tracker.judgings.verdicts(run.run_id)
     assert (row["outcome"], row["content"]["numbers"]) == ("hold", {"p": 0.2})
 
 
@@ -192,8 +192,8 @@ def test_a_run_logged_by_hand_is_sent_to_the_file_door(
 ) -> None:
     run = finished("toto", {"val_pct_mae": 1.0})
     with pytest.raises(TrackerError, match="--losses FILE"):
-        tracker.begin_judging([run.run_id])
-    assert tracker.get_verdicts() == []
+        tracker.judgings.begin([run.run_id])
+    assert tracker.judgings.verdicts() == []
 
 
 def test_a_plan_without_parts_has_no_footprint() -> None:

@@ -12,7 +12,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from foresweep.errors import NotFound, UnknownName, UsageError
 from foresweep.records import Run
-from foresweep.tracker.queries import runs as queries
+from foresweep.tracker.queries import ranking
+from foresweep.tracker.queries.ranking import Ranking
 from foresweep.tracker.storage import schema
 from foresweep.tracker.tracker import Tracker
 from tracker_data import make_sweep
@@ -228,15 +229,7 @@ def test_the_best_of_a_rare_model_is_a_probe_of_an_index(
 
 
 def best_query(model_name: str | None, minimize: bool) -> Select[Any]:
-    return queries.best_query(
-        metric="val_pct_mae",
-        fingerprint="cells",
-        minimize=minimize,
-        k=1,
-        model_name=model_name,
-        require_checkpoint=True,
-        include_baselines=model_name is not None,
-    )
+    return ranking.best_query(Ranking("val_pct_mae", model_name, minimize), "cells", k=1)
 
 
 def sqlite_plan(tracker: Tracker, query: Select[Any]) -> list[str]:

@@ -103,7 +103,7 @@ def test_what_was_stored_though_its_answer_was_lost_is_not_stored_twice(
     twice(tracker.store, monkeypatch)
     sweep = make_sweep(tracker)
     facts: dict[str, Any] = {"config": {}, "config_hash": "c", "train_hash": "t", "source": "s"}
-    trial = tracker.add_trial(sweep.sweep_id, model="toto", **facts)
+    trial = tracker.heads.add_trial(sweep.sweep_id, model="toto", **facts)
     run = tracker.start_run(
         model="toto", hyperparams={}, sweep_id=sweep.sweep_id, trial_number=trial.number
     )
@@ -117,7 +117,7 @@ def test_what_was_stored_though_its_answer_was_lost_is_not_stored_twice(
     assert tracker.get_run(run.run_id) == done
     (curve,) = tracker.get_curves(run.run_id)
     assert (curve.num_points, curve.lowest, curve.lowest_step) == (2, 1.0, 2)
-    assert tracker.add_trial(sweep.sweep_id, model="toto", **facts).number == 2
+    assert tracker.heads.add_trial(sweep.sweep_id, model="toto", **facts).number == 2
 
 
 @pytest.mark.parametrize("harm", ["removed", "replaced"])

@@ -21,7 +21,7 @@ def fill(tracker: Tracker) -> list[Run]:
     """Something in every corner: sweeps, trials, curves, failed scores, notes, looks."""
     sweep = make_sweep(tracker)
     facts = {"config": {"lr": 0.1}, "config_hash": "c", "train_hash": "t", "source": "s"}
-    number = tracker.add_trial(sweep.sweep_id, model="toto", **facts).number  # type: ignore[arg-type]
+    number = tracker.heads.add_trial(sweep.sweep_id, model="toto", **facts).number  # type: ignore[arg-type]
     run = tracker.start_run(
         model="toto",
         hyperparams={"é": 1e-300, "n": None},

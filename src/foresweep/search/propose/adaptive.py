@@ -111,13 +111,13 @@ class Search:
     def _look_around(self) -> int:
         """How many trials the sweep has; what other heads have begun and ended is noted."""
         tracker = self.stage.tracker
-        num_trials = tracker.pulse(self.sweep_id).num_trials
+        num_trials = tracker.heads.pulse(self.sweep_id).num_trials
         if num_trials == len(self._met):
             return num_trials
         runs = tracker.get_runs(sweep_id=self.sweep_id, include_hidden=True)
         trials = tracker.get_trials(self.sweep_id)
         others = [t for t in trials if t.number not in self._met]
-        held = set(tracker.held_elsewhere(self.sweep_id)) if others else set()
+        held = set(tracker.heads.held_elsewhere(self.sweep_id)) if others else set()
         for trial in others:
             self._note(trial, runs, is_held=trial.number in held)
         self.proposed = sum(t.source == self.stage.plan.mode for t in trials)

@@ -433,7 +433,7 @@ class Head:
             if halved is None:
                 return None
             resources, how = halved, f"with micro-batches of {halved.micro_batch} windows"
-        if not self.stage.tracker.take_lease(*work.trial):
+        if not self.stage.tracker.heads.take_lease(*work.trial):
             return None
         return replace(
             work,
@@ -461,7 +461,7 @@ class Head:
         if now - self._asked_at < PULSE_S:
             return
         self._asked_at = now
-        if self.stage.tracker.pulse(self.sweep_id).stop_asked:
+        if self.stage.tracker.heads.pulse(self.sweep_id).stop_asked:
             raise SweepStopped(f"sweep {self.sweep_id} was asked to stop")
 
 

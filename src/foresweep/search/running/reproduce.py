@@ -230,7 +230,7 @@ def _sweep_of(run: Run, tracker: Tracker) -> Sweep:
 def _open(run: Run, tracker: Tracker) -> Run:
     """A running run of the same trial, whose lease this process holds. Raises SearchError."""
     trial = str(run.sweep_id), int(run.trial_number or 0)
-    if not tracker.take_lease(*trial):
+    if not tracker.heads.take_lease(*trial):
         raise SearchError(
             f"another process trains trial {trial[1]} of sweep {trial[0]} now; wait for its end"
         )

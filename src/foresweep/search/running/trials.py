@@ -75,7 +75,7 @@ class Budget:
         tracker = self.stage.tracker
         configs = {t.number: t.config for t in tracker.get_trials(self.sweep_id)}
         taken = 0
-        for (number, _), (last, running) in tracker.steps_of(self.sweep_id).items():
+        for (number, _), (last, running) in tracker.heads.steps_of(self.sweep_id).items():
             taken += planned_steps(configs[number]) if running else last
         return taken
 
@@ -173,7 +173,7 @@ class Seeds:
     def _may_train(self, finalist: Finalist) -> bool:
         """Does the budget allow another training, and is the trial's lease held here now?"""
         config = finalist.contender.prepared.config
-        return self.budget.allows(config) and self.stage.tracker.take_lease(*finalist.trial)
+        return self.budget.allows(config) and self.stage.tracker.heads.take_lease(*finalist.trial)
 
     def _leased(self, finalist: Finalist) -> Assignment | None:
         """The next seed, its trial's lease held; None where another head has just ended it."""
@@ -182,7 +182,7 @@ class Seeds:
         runs = stage.tracker.get_runs(sweep_id=sweep_id, include_hidden=True)
         attempts = attempts_at(runs, number, seed)
         if attempts and not is_open(attempts) and sweep_id == self.sweep_id:
-            stage.tracker.release_lease(sweep_id, number)
+            stage.tracker.heads.release_lease(sweep_id, number)
             self._trained(finalist)
             return None
         return next_attempt(
@@ -248,7 +248,7 @@ class Trials:
             self.search.tell(run)
 
     def others_work(self) -> bool:
-        return bool(self.stage.tracker.held_elsewhere(self.sweep_id))
+        return bool(self.stage.tracker.heads.held_elsewhere(self.sweep_id))
 
     def _listed(self) -> Assignment | None:
         """The next of the list that no head has tried."""
@@ -262,7 +262,7 @@ class Trials:
             if not p.proposal.is_free and not self.budget.allows(p.config):
                 self.waiting.clear()
                 return None
-            trial = self.stage.tracker.claim_trial(self.sweep_id, **columns_of(p))
+            trial = self.stage.tracker.heads.claim_trial(self.sweep_id, **columns_of(p))
             if trial is not None:
                 return self._assignment(p, trial, ())
         return None
@@ -272,7 +272,7 @@ class Trials:
         while not self.budget.said and (p := search.next()) is not None:
             if not self.budget.allows(p.config):
                 return None
-            trial = self.stage.tracker.claim_trial(
+            trial = self.stage.tracker.heads.claim_trial(
                 self.sweep_id, **columns_of(p), number=search.number
             )
             if trial is not None:
@@ -294,17 +294,17 @@ class Trials:
 
     def _is_shared(self) -> bool:
         """Are there trials that this head has not met? Of its own it knows what became."""
-        return self.stage.tracker.pulse(self.sweep_id).num_trials > len(self._own)
+        return self.stage.tracker.heads.pulse(self.sweep_id).num_trials > len(self._own)
 
     def _adopt(self, trial: Trial) -> Assignment | None:
         tracker = self.stage.tracker
-        if not tracker.take_lease(self.sweep_id, trial.number):
+        if not tracker.heads.take_lease(self.sweep_id, trial.number):
             return None
         runs = tracker.get_runs(sweep_id=self.sweep_id, include_hidden=True)
         (prepared,) = self.prepared_of([trial])
         attempts = attempts_at(runs, trial.number, seed_for(self.stage, prepared.proposal.model))
         if not is_open(attempts, self.dead):  # its head ended it while this one looked
-            tracker.release_lease(self.sweep_id, trial.number)
+            tracker.heads.release_lease(self.sweep_id, trial.number)
             return None
         return self._assignment(prepared, trial, attempts)
 
@@ -359,7 +359,7 @@ def open_trials(
 ) -> list[Trial]:
     """Trials of a sweep that are to be tried (again), those aside that living heads hold."""
     tracker = stage.tracker
-    passed = {*besides, *tracker.held_elsewhere(sweep_id)}
+    passed = {*besides, *tracker.heads.held_elsewhere(sweep_id)}
     trials = [t for t in tracker.get_trials(sweep_id) if t.number not in passed]
     if not trials:
         return []

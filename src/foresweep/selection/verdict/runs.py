@@ -102,7 +102,7 @@ def verdict_on_runs(
     """
     questions = _questions(tracker, run_ids, sweep_id)
     _require_different(questions)
-    judging = tracker.begin_judging([q.candidate.run_id for q in questions], who=who)
+    judging = tracker.judgings.begin([q.candidate.run_id for q in questions], who=who)
     record = Record(judging.number, judging.lineage.num_trials)
 
     def opened(places: Sequence[int]) -> Opened:
@@ -118,7 +118,7 @@ def verdict_on_runs(
         )
         for q, v in zip(questions, found, strict=True)
     )
-    tracker.end_judging(judging, {v.candidate: v.without_test() for v in told})
+    tracker.judgings.end(judging, {v.candidate: v.without_test() for v in told})
     return told
 
 

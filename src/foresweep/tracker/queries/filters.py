@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
@@ -596,33 +596,6 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq,
     "!=": operator.ne,
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filters:
-    """What else a run must be to be listed; an empty field asks for nothing."""
-
-    where: str | None = None  # in the language of `where.py`
-    tags: Sequence[str] = ()  # all of them
-    hyperparams: Mapping[str, Any] = field(default_factory=dict)
-    """A value, or (least, most) with None for an open end."""
-    git_commit: str | None = None  # the beginning of one
-    created_after: datetime | None = None
-    created_before: datetime | None = None
-
-    def conditions(self, connection: Connection) -> list[Any]:
-        """The SQL. Raises UsageError, UnknownName."""
-        asked = Conditions(connection, "")
-        found: list[Any] = [asked.tagged(tag) for tag in self.tags]
-        for name, wanted in self.hyperparams.items():
-            found += asked.hyperparam_is(name, wanted)
-        if self.git_commit is not None:
-            found.append(schema.runs.c.git_commit.startswith(self.git_commit, autoescape=True))
-        if self.created_after is not None:
-            found.append(schema.runs.c.created_at >= self.created_after)
-        if self.created_before is not None:
-            found.append(schema.runs.c.created_at < self.created_before)
-        return found + ([condition(connection, self.where)] if self.where is not None else [])
 
 
 def condition(connection: Connection, text: str) -> Condition:

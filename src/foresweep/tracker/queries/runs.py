@@ -5,24 +5,23 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import product
+from dataclasses import KW_ONLY, dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Select, and_, exists, select, union_all
+from sqlalchemy import Column, ColumnElement, Connection, Select, and_, exists, select
 
 from foresweep.errors import NotFound, UsageError
 from foresweep.records import (
     REPRODUCES,
-    Curve,
     Run,
     RunState,
-    Score,
     Sweep,
     Trial,
     is_sealed,
     split_name,
 )
-from foresweep.tracker.queries.filters import Filters, order_by
+from foresweep.tracker.queries.filters import Conditions, condition, order_by
 from foresweep.tracker.storage import schema
 from foresweep.tracker.storage.schema import cells_of, run_of, runs, sweep_of, trial_of
 
@@ -71,51 +70,65 @@ def get_trials(connection: Connection, sweep_id: str) -> list[Trial]:
     return [trial_of(row) for row in connection.execute(query).mappings()]
 
 
-def get_runs(
-    connection: Connection,
-    *,
-    model_name: str | None = None,
-    min_metric_value: Mapping[str, float] | None = None,
-    max_metric_value: Mapping[str, float] | None = None,
-    state: str | None = None,
-    sweep_id: str | None = None,
-    fingerprint: str | None = None,
-    include_baselines: bool = True,
-    include_hidden: bool = False,
-    filters: Filters | None = None,
-    sort: str | None = None,
-    limit: int | None = None,
-) -> list[Run]:
-    """Runs, oldest first (with `limit`, the newest), or by `sort`. A run without the metric
-    passes no filter.
+@dataclass(frozen=True, slots=True)
+class RunQuery:
+    """Which runs, and in what order: all that `Tracker.get_runs` can be asked. An empty field asks
+    for nothing; a run without the value that one asks about does not pass."""
 
-    Raises UsageError for a filter on a test score or an expression that cannot be read,
-    UnknownName.
-    """
-    same = {
-        "model_name": model_name,
-        "state": state,
-        "sweep_id": sweep_id,
-        "fingerprint": fingerprint,
-    }
-    query = select(runs)
-    for column, value in same.items():
-        if value is not None:
-            query = query.where(runs.c[column] == str(value))
-    if not include_hidden:
-        query = query.where(runs.c.hidden_at.is_(None))
-    if not include_baselines:
-        query = query.where(runs.c.is_baseline.is_(False))
-    for name, least in (min_metric_value or {}).items():
-        query = query.where(_score(name).where(scores.c.value >= least).exists())
-    for name, most in (max_metric_value or {}).items():
-        query = query.where(_score(name).where(scores.c.value <= most).exists())
-    if filters is not None:
-        query = query.where(*filters.conditions(connection))
-    order = order_by(connection, sort) if sort else []
-    newest = query.order_by(*order, runs.c.created_at.desc(), runs.c.run_id.desc()).limit(limit)
-    found = [run_of(row) for row in connection.execute(newest).mappings()]
-    return found if sort else found[::-1]
+    model_name: str | None = None
+    min_metric_value: Mapping[str, float] | None = None
+    max_metric_value: Mapping[str, float] | None = None
+    _: KW_ONLY
+    state: str | None = None
+    sweep_id: str | None = None
+    fingerprint: str | None = None  # of val; "": of no sweep
+    tags: Sequence[str] = ()  # all of them
+    hyperparams: Mapping[str, Any] | None = None
+    """A value, or (least, most) with None for an open end."""
+    git_commit: str | None = None  # the beginning of one
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    where: str | None = None  # in the language of `filters`: "lr < 1e-4 and val_skill > 0"
+    include_baselines: bool = True
+    include_hidden: bool = False
+    sort: str | None = None  # a name or `name:desc`; else by age, oldest first
+    limit: int | None = None  # the first ones of `sort`; else the newest ones
+
+    def conditions(self, connection: Connection) -> list[ColumnElement[bool]]:
+        """The SQL over `runs`. Raises UsageError, UnknownName."""
+        asked: list[ColumnElement[bool]] = []
+        for name in ("model_name", "state", "sweep_id", "fingerprint"):
+            if (value := getattr(self, name)) is not None:
+                asked.append(runs.c[name] == str(value))
+        if not self.include_hidden:
+            asked.append(runs.c.hidden_at.is_(None))
+        if not self.include_baselines:
+            asked.append(runs.c.is_baseline.is_(False))
+        for name, least in (self.min_metric_value or {}).items():
+            asked.append(_score(name).where(scores.c.value >= least).exists())
+        for name, most in (self.max_metric_value or {}).items():
+            asked.append(_score(name).where(scores.c.value <= most).exists())
+        terms = Conditions(connection, "")
+        asked += [terms.tagged(tag) for tag in self.tags]
+        for name, wanted in (self.hyperparams or {}).items():
+            asked += terms.hyperparam_is(name, wanted)
+        if self.git_commit is not None:
+            asked.append(runs.c.git_commit.startswith(self.git_commit, autoescape=True))
+        if self.created_after is not None:
+            asked.append(runs.c.created_at >= self.created_after)
+        if self.created_before is not None:
+            asked.append(runs.c.created_at < self.created_before)
+        return asked + ([condition(connection, self.where)] if self.where is not None else [])
+
+
+def get_runs(connection: Connection, asked: RunQuery) -> list[Run]:
+    """The runs of a query. Raises UsageError for a filter on a test score or an expression that
+    cannot be read, UnknownName."""
+    order = order_by(connection, asked.sort) if asked.sort else []
+    newest = (*order, runs.c.created_at.desc(), runs.c.run_id.desc())
+    query = select(runs).where(*asked.conditions(connection)).order_by(*newest).limit(asked.limit)
+    ordered = [run_of(row) for row in connection.execute(query).mappings()]
+    return ordered if asked.sort else ordered[::-1]
 
 
 def hyperparams_and_score(
@@ -163,77 +176,6 @@ def refuse_test(name: str) -> None:
         )
 
 
-def best_runs(
-    connection: Connection,
-    *,
-    metric: str,
-    fingerprint: str,
-    minimize: bool,
-    k: int,
-    model_name: str | None = None,
-    require_checkpoint: bool = True,
-    include_baselines: bool = False,
-) -> list[Run]:
-    """The k best complete runs by a full metric name among those of one fingerprint, best
-    first; ties go to the smaller run id. A failed score never ranks. A model that is named may
-    be a baseline; a baseline needs no checkpoint."""
-    best = best_query(
-        metric=metric,
-        fingerprint=fingerprint,
-        minimize=minimize,
-        k=k,
-        model_name=model_name,
-        require_checkpoint=require_checkpoint,
-        include_baselines=include_baselines or model_name is not None,
-    ).subquery()
-    query = select(runs).join(best, runs.c.run_id == best.c.run_id)
-    ranked = _ranked(query, best.c, minimize, k)
-    return [run_of(row) for row in connection.execute(ranked).mappings()]
-
-
-def best_query(
-    *,
-    metric: str,
-    fingerprint: str,
-    minimize: bool,
-    k: int,
-    model_name: str | None,
-    require_checkpoint: bool,
-    include_baselines: bool,
-) -> Select[Any]:
-    """(run_id, value) of the best: k index entries of each kind of run, then the best of those."""
-    part, name = split_name(metric)
-    wanted = [
-        scores.c.metric == name,
-        scores.c.part == part,
-        scores.c.fingerprint == fingerprint,
-        scores.c.state == RunState.COMPLETE.value,
-        scores.c.value.is_not(None),
-    ]
-    if model_name is not None:
-        wanted.append(scores.c.model_name == model_name)
-    kinds = product((False,), (True,) if require_checkpoint else (True, False))
-    kinds_of_baseline = product((True,), (True, False)) if include_baselines else ()
-    arms = [
-        _ranked(
-            select(scores.c.run_id, scores.c.value)
-            .where(*wanted, scores.c.is_baseline.is_(baseline))
-            .where(scores.c.has_checkpoint.is_(checkpoint)),
-            scores.c,
-            minimize,
-            k,
-        )
-        for baseline, checkpoint in (*kinds, *kinds_of_baseline)
-    ]
-    together = union_all(*(select(arm.subquery()) for arm in arms)).subquery()
-    return _ranked(select(together.c.run_id, together.c.value), together.c, minimize, k)
-
-
-def _ranked(query: Select[Any], columns: Any, minimize: bool, k: int) -> Select[Any]:
-    value = columns.value.asc() if minimize else columns.value.desc()
-    return query.order_by(value, columns.run_id).limit(k)
-
-
 def fingerprint_in_use(
     connection: Connection, *, part: str, model_name: str | None, sweep_id: str | None
 ) -> str:
@@ -249,40 +191,6 @@ def fingerprint_in_use(
         query = query.where(ran)
     found = connection.execute(query.limit(1)).scalar()
     return "" if found is None else cells_of(found, part)
-
-
-def find_trained(
-    connection: Connection,
-    *,
-    train_hash: str,
-    panel_hash: str,
-    task_hash: str,
-    seed: int,
-    config_hash: str | None = None,
-) -> Run | None:
-    """The newest complete run that makes a new training needless, its checkpoint still there. It
-    is none that reproduces another."""
-    query = select(runs).where(
-        runs.c.train_hash == train_hash,
-        runs.c.panel_hash == panel_hash,
-        runs.c.task_hash == task_hash,
-        runs.c.seed == seed,
-        runs.c.state == RunState.COMPLETE.value,
-        runs.c.hidden_at.is_(None),
-    )
-    if config_hash is not None:
-        query = query.where(runs.c.config_hash == config_hash)
-    newest = query.order_by(runs.c.created_at.desc())
-    found = (run_of(row) for row in connection.execute(newest).mappings())
-    originals = (r for r in found if r.reproduces is None)
-    return next((r for r in originals if r.is_baseline or r.has_checkpoint_files), None)
-
-
-def get_scores(connection: Connection, run_id: str) -> list[Score]:
-    """Every open score of a run: nothing of test."""
-    query = select(scores).where(scores.c.run_id == run_id, scores.c.part != "test")
-    rows = connection.execute(query.order_by(scores.c.part, scores.c.metric)).mappings()
-    return [Score(**{n: row[n] for n in Score.__dataclass_fields__}) for row in rows]
 
 
 def sealed_scores(connection: Connection, run_id: str) -> dict[str, float]:
@@ -306,28 +214,6 @@ def are_sealed_scores_equal(connection: Connection, one: str, other: str) -> boo
         for run_id in (one, other)
     )
     return first == second if first and second else None
-
-
-def get_curves(connection: Connection, run_id: str) -> list[Curve]:
-    """One line per metric logged over steps, the best of both directions kept."""
-    table = schema.curves
-    query = select(table).where(table.c.run_id == run_id).order_by(table.c.name)
-    return [_curve(row) for row in connection.execute(query).mappings()]
-
-
-def _curve(row: Mapping[Any, Any]) -> Curve:
-    values = {n: math.nan if row[n] is None else row[n] for n in ("last", "lowest", "highest")}
-    return Curve(**{n: row[n] for n in Curve.__dataclass_fields__} | values)
-
-
-def get_curve(connection: Connection, run_id: str, name: str) -> list[tuple[int, float]]:
-    """(step, value) of one metric in order of steps; nan where a point was no number."""
-    table = schema.curve_points
-    query = select(table.c.step, table.c.value).where(
-        table.c.run_id == run_id, table.c.name == name
-    )
-    rows: Sequence[Any] = connection.execute(query.order_by(table.c.step)).all()
-    return [(row.step, math.nan if row.value is None else row.value) for row in rows]
 
 
 # Runs of one config that differ in seed: which of them stands for it.

@@ -17,7 +17,7 @@ from foresweep.tracker.storage import sqlite
 from foresweep.tracker.storage.postgres import reset_counters
 from foresweep.tracker.storage.schema import metadata
 from foresweep.tracker.storage.store import Store, line_of
-from foresweep.tracker.tracker import Recorder
+from foresweep.tracker.tracker import Tracker
 
 CHUNK = 2_000
 COUNTERS = {"test_looks": "look_id", "notes": "note_id", "verdicts": "verdict_id"}
@@ -89,7 +89,7 @@ def backup(database: str | Path, target: Path) -> None:
         raise DatabaseUnusable(f"{target} cannot be written: {error}") from error
 
 
-def check(tracker: Recorder) -> Health:
+def check(tracker: Tracker) -> Health:
     """Repair stale runs, then look whether the database is sound and agrees with itself."""
     repaired = tracker.repair()
     with tracker.store.read() as connection:

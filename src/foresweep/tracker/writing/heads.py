@@ -1,4 +1,4 @@
-"""What the heads of one sweep know of each other, and how a sweep is stopped and opened again.
+"""What the heads of one sweep share: trials and their numbers, leases, the word to stop.
 
 A head is a process that runs a sweep's trials. Several may share a sweep: each trial has one
 lease, a lease one owner, and the database gives out the numbers.
@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, select, update
 
-from foresweep.records import RunState, Sweep, SweepState
-from foresweep.tracker.liveness import Owner, is_gone
-from foresweep.tracker.queries import runs as queries
+from foresweep.errors import NotFound
+from foresweep.records import RunState, Sweep, SweepState, Trial
+from foresweep.tracker.liveness import Owner, is_gone, this_process
+from foresweep.tracker.queries.runs import get_sweep
 from foresweep.tracker.storage import schema
+from foresweep.tracker.storage.schema import jsonable, trial_of
+from foresweep.tracker.storage.store import Store
 
-runs, sweeps, leases = schema.runs, schema.sweeps, schema.leases
+runs, sweeps, trials, leases = schema.runs, schema.sweeps, schema.trials, schema.leases
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,80 +32,218 @@ class Pulse:
     stop_asked: bool
 
 
-def pulse(connection: Connection, sweep_id: str) -> Pulse:
-    """One row, by its key."""
-    query = select(sweeps.c.num_trials, sweeps.c.stop_asked_at)
-    row = connection.execute(query.where(sweeps.c.sweep_id == sweep_id)).one()
-    return Pulse(row.num_trials, row.stop_asked_at is not None)
+class Heads:
+    """This process among the heads of a database's sweeps: a part of the tracker."""
 
+    def __init__(self, store: Store, grace: timedelta) -> None:
+        self.store, self._grace = store, grace
 
-def held_elsewhere(
-    connection: Connection, sweep_id: str, owner: Owner, now: datetime, grace: timedelta
-) -> list[int]:
-    """Numbers of the trials whose leases living other heads hold."""
-    query = select(leases).where(leases.c.sweep_id == sweep_id).order_by(leases.c.number)
-    return [
-        row["number"]
-        for row in connection.execute(query).mappings()
-        if not _is_of(row, owner) and not is_gone(row, now, machine=owner.machine, grace=grace)
-    ]
+    def pulse(self, sweep_id: str) -> Pulse:
+        """How many trials a sweep has, and whether it was asked to stop: one row, by its key."""
+        query = select(sweeps.c.num_trials, sweeps.c.stop_asked_at)
+        with self.store.read() as connection:
+            row = connection.execute(query.where(sweeps.c.sweep_id == sweep_id)).one()
+        return Pulse(row.num_trials, row.stop_asked_at is not None)
 
+    def add_trial(
+        self,
+        sweep_id: str,
+        *,
+        model: str,
+        config: Mapping[str, Any],
+        config_hash: str,
+        train_hash: str,
+        source: str,
+    ) -> Trial:
+        """Put a config into a sweep; the database gives its number, this process holds its
+        lease. Raises NotFound, ConfigError."""
+        row = _trial_row(sweep_id, model, config, config_hash, train_hash, source)
+        trial = self.store.work(lambda connection: _add_trial(connection, row))
+        assert trial is not None
+        return trial
 
-def release(connection: Connection, sweep_id: str, number: int, owner: Owner) -> None:
-    """Give a lease of one's own back."""
-    mine = (leases.c[name] == value for name, value in owner.as_columns().items())
-    held = and_(leases.c.sweep_id == sweep_id, leases.c.number == number)
-    connection.execute(delete(leases).where(held, *mine))
-
-
-def ask_to_stop(connection: Connection, sweep_id: str, now: datetime) -> Sweep:
-    """Leave word for the heads of a sweep. Raises NotFound."""
-    sweep = queries.get_sweep(connection, sweep_id)
-    running = and_(sweeps.c.sweep_id == sweep.sweep_id, sweeps.c.state == SweepState.RUNNING.value)
-    connection.execute(update(sweeps).where(running).values(stop_asked_at=now))
-    return queries.get_sweep(connection, sweep.sweep_id)
-
-
-def reopen(
-    connection: Connection, sweep_id: str, owner: Owner, now: datetime, plan: Mapping[str, Any]
-) -> Sweep:
-    """The sweep, running again with this process as a head of it. Raises NotFound."""
-    sweep = queries.get_sweep(connection, sweep_id)
-    back = {
-        "state": SweepState.RUNNING.value,
-        "finished_at": None,
-        "stop_asked_at": None,
-        "heartbeat_at": now,
-        "plan": plan,
-        **owner.as_columns(),
-    }
-    connection.execute(update(sweeps).where(sweeps.c.sweep_id == sweep.sweep_id).values(back))
-    return queries.get_sweep(connection, sweep.sweep_id)
-
-
-def steps_of(connection: Connection, sweep_id: str) -> dict[tuple[int, int], tuple[int, bool]]:
-    """{(trial, seed): (last step that was logged, does a run of it go on?)}, baselines aside."""
-    curves = schema.curves
-    query = (
-        select(
-            runs.c.trial_number,
-            runs.c.seed,
-            func.max(curves.c.last_step),
-            func.count().filter(runs.c.state == RunState.RUNNING.value),
+    def claim_trial(
+        self,
+        sweep_id: str,
+        *,
+        model: str,
+        config: Mapping[str, Any],
+        config_hash: str,
+        train_hash: str,
+        source: str,
+        number: int | None = None,
+    ) -> Trial | None:
+        """As `add_trial`, where several heads share a sweep: None where one of them has put the
+        config into it already, or has taken the `number` that it was proposed for."""
+        row = _trial_row(sweep_id, model, config, config_hash, train_hash, source)
+        return self.store.work(
+            lambda connection: _add_trial(connection, row, once=True, number=number)
         )
-        .select_from(
-            runs.outerjoin(
-                curves, and_(curves.c.run_id == runs.c.run_id, curves.c.name.not_like("system/%"))
+
+    def take_lease(self, sweep_id: str, number: int) -> bool:
+        """Become the one head that writes for a trial. False while another living head is."""
+        now, owner, lease = datetime.now(UTC), this_process(), _lease(sweep_id, number)
+
+        def take(connection: Connection) -> bool:
+            row = connection.execute(select(leases).where(lease)).mappings().first()
+            if row is not None:
+                if not owner.holds(row) and not self._is_gone(row, now, owner):
+                    return False
+                connection.execute(delete(leases).where(lease))
+            _hold(connection, sweep_id, number, owner, now)
+            return True
+
+        return self.store.work(take)
+
+    def release_lease(self, sweep_id: str, number: int) -> None:
+        """Give a lease back that this process holds."""
+        mine = (leases.c[name] == value for name, value in this_process().as_columns().items())
+        with self.store.write() as connection:
+            connection.execute(delete(leases).where(_lease(sweep_id, number), *mine))
+
+    def held_elsewhere(self, sweep_id: str) -> list[int]:
+        """Numbers of the trials that other living heads of a sweep train now."""
+        now, owner = datetime.now(UTC), this_process()
+        query = select(leases).where(leases.c.sweep_id == sweep_id).order_by(leases.c.number)
+        with self.store.read() as connection:
+            return [
+                row["number"]
+                for row in connection.execute(query).mappings()
+                if not owner.holds(row) and not self._is_gone(row, now, owner)
+            ]
+
+    def steps_of(self, sweep_id: str) -> dict[tuple[int, int], tuple[int, bool]]:
+        """{(trial, seed): (last step that was logged, does a run of it go on?)} of a sweep,
+        baselines aside."""
+        curves = schema.curves
+        trained = and_(curves.c.run_id == runs.c.run_id, curves.c.name.not_like("system/%"))
+        query = (
+            select(
+                runs.c.trial_number,
+                runs.c.seed,
+                func.max(curves.c.last_step),
+                func.count().filter(runs.c.state == RunState.RUNNING.value),
             )
+            .select_from(runs.outerjoin(curves, trained))
+            .where(runs.c.sweep_id == sweep_id, runs.c.is_baseline.is_(False))
+            .where(runs.c.trial_number.is_not(None))
+            .group_by(runs.c.trial_number, runs.c.seed)
         )
-        .where(runs.c.sweep_id == sweep_id, runs.c.is_baseline.is_(False))
-        .where(runs.c.trial_number.is_not(None))
-        .group_by(runs.c.trial_number, runs.c.seed)
-    )
+        with self.store.read() as connection:
+            rows = connection.execute(query).all()
+        return {(row[0], row[1] or 0): (int(row[2] or 0), row[3] > 0) for row in rows}
+
+    def ask_to_stop(self, sweep_id: str) -> Sweep:
+        """Ask the heads of a running sweep to stop; they do so within seconds. Raises NotFound."""
+        now = datetime.now(UTC)
+
+        def ask(connection: Connection) -> Sweep:
+            mine = sweeps.c.sweep_id == get_sweep(connection, sweep_id).sweep_id
+            running = and_(mine, sweeps.c.state == SweepState.RUNNING.value)
+            connection.execute(update(sweeps).where(running).values(stop_asked_at=now))
+            return get_sweep(connection, sweep_id)
+
+        return self.store.work(ask)
+
+    def reopen(self, sweep_id: str, plan: Mapping[str, Any]) -> Sweep:
+        """Become a head of a sweep, whatever became of it; `plan` replaces its record of what was
+        asked. Raises NotFound, ConfigError."""
+        back = {
+            "state": SweepState.RUNNING.value,
+            "finished_at": None,
+            "stop_asked_at": None,
+            "heartbeat_at": datetime.now(UTC),
+            "plan": jsonable(plan, "plan"),
+            **this_process().as_columns(),
+        }
+
+        def reopen(connection: Connection) -> Sweep:
+            mine = sweeps.c.sweep_id == get_sweep(connection, sweep_id).sweep_id
+            connection.execute(update(sweeps).where(mine).values(back))
+            return get_sweep(connection, sweep_id)
+
+        return self.store.work(reopen)
+
+    def _is_gone(self, row: Mapping[Any, Any], now: datetime, owner: Owner) -> bool:
+        return is_gone(row, now, machine=owner.machine, grace=self._grace)
+
+
+def _lease(sweep_id: str, number: int) -> ColumnElement[bool]:
+    return and_(leases.c.sweep_id == sweep_id, leases.c.number == number)
+
+
+def _hold(connection: Connection, sweep_id: str, number: int, owner: Owner, now: datetime) -> None:
+    times = {"taken_at": now, "heartbeat_at": now}
+    row = {"sweep_id": sweep_id, "number": number, **times, **owner.as_columns()}
+    connection.execute(insert(leases), row)
+
+
+def _trial_row(
+    sweep_id: str,
+    model: str,
+    config: Mapping[str, Any],
+    config_hash: str,
+    train_hash: str,
+    source: str,
+) -> dict[str, Any]:
     return {
-        (row[0], row[1] or 0): (int(row[2] or 0), row[3] > 0) for row in connection.execute(query)
+        "sweep_id": sweep_id,
+        "model_name": model,
+        "config": jsonable(config, "config"),
+        "config_hash": config_hash,
+        "train_hash": train_hash,
+        "source": source,
+        "created_at": datetime.now(UTC),
     }
 
 
-def _is_of(row: Mapping[Any, Any], owner: Owner) -> bool:
-    return all(row[name] == value for name, value in owner.as_columns().items())
+def _add_trial(
+    connection: Connection, row: dict[str, Any], *, once: bool = False, number: int | None = None
+) -> Trial | None:
+    """The trial under the sweep's next number; a sweep presumed lost is running again.
+
+    None: the config is in the sweep already and asked for `once`, or another `number` is next.
+    """
+    if "number" in row and (known := _same_trial(connection, row)) is not None:
+        return known  # stored before, its answer was lost
+    if once and _is_in_sweep(connection, row["sweep_id"], row["config_hash"]):
+        return None
+    if number is not None and _next_number(connection, row["sweep_id"]) != number:
+        return None
+    count = (
+        update(sweeps)
+        .where(sweeps.c.sweep_id == row["sweep_id"])
+        .values(num_trials=sweeps.c.num_trials + 1, heartbeat_at=row["created_at"])
+        .returning(sweeps.c.num_trials)
+    )
+    given = connection.execute(count).scalar()
+    if given is None:
+        raise NotFound(f"no sweep {row['sweep_id']!r} in this database")
+    row["number"] = given
+    connection.execute(insert(trials), row)
+    _hold(connection, row["sweep_id"], given, this_process(), row["created_at"])
+    revive(connection, row["sweep_id"])
+    return trial_of(row)
+
+
+def _is_in_sweep(connection: Connection, sweep_id: str, config_hash: str) -> bool:
+    same = and_(trials.c.sweep_id == sweep_id, trials.c.config_hash == config_hash)
+    return connection.execute(select(trials.c.number).where(same)).first() is not None
+
+
+def _next_number(connection: Connection, sweep_id: str) -> int:
+    query = select(sweeps.c.num_trials).where(sweeps.c.sweep_id == sweep_id)
+    return int(connection.execute(query).scalar() or 0) + 1
+
+
+def _same_trial(connection: Connection, row: Mapping[str, Any]) -> Trial | None:
+    same = (trials.c[name] == row[name] for name in ("sweep_id", "number", "created_at"))
+    found = connection.execute(select(trials).where(*same)).mappings().first()
+    return None if found is None else trial_of(found)
+
+
+def revive(connection: Connection, sweep_id: str) -> None:
+    """A sweep presumed lost that is written to was not."""
+    lost = and_(sweeps.c.sweep_id == sweep_id, sweeps.c.state == SweepState.LOST.value)
+    back = {"state": SweepState.RUNNING.value, "finished_at": None}
+    connection.execute(update(sweeps).where(lost).values(back))

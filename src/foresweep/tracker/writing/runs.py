@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Column, Connection, RowMapping, and_, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, and_, delete, insert, select, update
 
 from foresweep.errors import ConfigError, NotFound, TrackerError
-from foresweep.records import Run, RunState, SweepState, Trial, split_name
-from foresweep.tracker.liveness import Owner, is_gone
+from foresweep.records import Run, RunState, SweepState, split_name
+from foresweep.tracker.liveness import is_gone
 from foresweep.tracker.provenance import Environment, storable, this_user
 from foresweep.tracker.queries import runs as queries
 from foresweep.tracker.storage import schema
@@ -30,9 +28,9 @@ from foresweep.tracker.storage.schema import (
     run_of,
     score_rows,
     sound_name,
-    trial_of,
 )
 from foresweep.tracker.storage.store import Store, line_of
+from foresweep.tracker.writing.heads import revive
 from foresweep.tracker.writing.steps import refuse_ended
 
 # New runs with their scores, below SQLAlchemy: one by one, and many at once.
@@ -165,93 +163,11 @@ def _is_there(line: Line, row: Mapping[str, Any]) -> bool:
 runs, sweeps, trials, leases = schema.runs, schema.sweeps, schema.trials, schema.leases
 
 
-def add_dataset(connection: Connection, content: Mapping[str, Any]) -> str:
-    """The id of this content, put on record where it is new."""
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    table = schema.datasets
-    known = select(table.c.dataset_id).where(table.c.dataset_id == digest)
-    if connection.execute(known).scalar() is None:
-        row = {**content, "dataset_id": digest, "created_at": datetime.now(UTC)}
-        connection.execute(insert(table), row)
-    return digest
-
-
 def put_environment(line: Line, environment_id: str, found: Environment) -> None:
     """An environment on record, once."""
     sql = "INSERT INTO environments (environment_id, content) VALUES (?, ?)"
     values = environment_id, schema.json_text(found.as_dict())
     line.execute(f"{sql} ON CONFLICT (environment_id) DO NOTHING", values)
-
-
-def add_trial(
-    connection: Connection, row: dict[str, Any], owner: Owner, *, once: bool, number: int | None
-) -> Trial | None:
-    """The trial under the sweep's next number; a sweep presumed lost is running again.
-
-    None: the config is in the sweep already and asked for `once`, or another `number` is next.
-    """
-    if "number" in row and (known := _same_trial(connection, row)) is not None:
-        return known  # stored before, its answer was lost
-    if once and _is_in_sweep(connection, row["sweep_id"], row["config_hash"]):
-        return None
-    if number is not None and _next_number(connection, row["sweep_id"]) != number:
-        return None
-    count = (
-        update(sweeps)
-        .where(sweeps.c.sweep_id == row["sweep_id"])
-        .values(num_trials=sweeps.c.num_trials + 1, heartbeat_at=row["created_at"])
-        .returning(sweeps.c.num_trials)
-    )
-    given = connection.execute(count).scalar()
-    if given is None:
-        raise NotFound(f"no sweep {row['sweep_id']!r} in this database")
-    row["number"] = given
-    connection.execute(insert(trials), row)
-    _hold(connection, row["sweep_id"], given, owner, row["created_at"])
-    revive(connection, [row["sweep_id"]])
-    return trial_of(row)
-
-
-def _is_in_sweep(connection: Connection, sweep_id: str, config_hash: str) -> bool:
-    same = and_(trials.c.sweep_id == sweep_id, trials.c.config_hash == config_hash)
-    return connection.execute(select(trials.c.number).where(same)).first() is not None
-
-
-def _next_number(connection: Connection, sweep_id: str) -> int:
-    query = select(sweeps.c.num_trials).where(sweeps.c.sweep_id == sweep_id)
-    return int(connection.execute(query).scalar() or 0) + 1
-
-
-def _same_trial(connection: Connection, row: Mapping[str, Any]) -> Trial | None:
-    same = (trials.c[name] == row[name] for name in ("sweep_id", "number", "created_at"))
-    found = connection.execute(select(trials).where(*same)).mappings().first()
-    return None if found is None else trial_of(found)
-
-
-def take_lease(
-    connection: Connection,
-    sweep_id: str,
-    number: int,
-    owner: Owner,
-    now: datetime,
-    grace: timedelta,
-) -> bool:
-    """Hold a trial's lease, if it is free, ours, or held by a process that is gone."""
-    held_by = and_(leases.c.sweep_id == sweep_id, leases.c.number == number)
-    row = connection.execute(select(leases).where(held_by)).mappings().first()
-    if row is not None:
-        ours = all(row[name] == value for name, value in owner.as_columns().items())
-        if not ours and not is_gone(row, now, machine=owner.machine, grace=grace):
-            return False
-        connection.execute(delete(leases).where(held_by))
-    _hold(connection, sweep_id, number, owner, now)
-    return True
-
-
-def _hold(connection: Connection, sweep_id: str, number: int, owner: Owner, now: datetime) -> None:
-    times = {"taken_at": now, "heartbeat_at": now}
-    row = {"sweep_id": sweep_id, "number": number, **times, **owner.as_columns()}
-    connection.execute(insert(leases), row)
 
 
 def new_run(
@@ -329,14 +245,7 @@ def beat(connection: Connection, run_ids: Sequence[str], now: datetime) -> None:
         connection.execute(update(leases).where(held).values(heartbeat_at=now))
         mine = sweeps.c.sweep_id == sweep_id
         connection.execute(update(sweeps).where(mine).values(heartbeat_at=now))
-        revive(connection, [sweep_id])
-
-
-def revive(connection: Connection, sweep_ids: Sequence[str]) -> None:
-    """A sweep presumed lost that is written to was not."""
-    lost = and_(sweeps.c.sweep_id.in_(sweep_ids), sweeps.c.state == SweepState.LOST.value)
-    back = {"state": SweepState.RUNNING.value, "finished_at": None}
-    connection.execute(update(sweeps).where(lost).values(back))
+        revive(connection, sweep_id)
 
 
 def finish_run(
@@ -414,17 +323,6 @@ def add_tag(connection: Connection, run_id: str, tag: str) -> Run:
     tags = list(dict.fromkeys((*_row(connection, run_id)["tags"], tag)))
     connection.execute(update(runs).where(runs.c.run_id == run_id).values(tags=tags))
     return queries.get_run(connection, run_id)
-
-
-def is_there(connection: Connection, column: Column[Any], key: str) -> bool:
-    """Is there a row of this key?"""
-    return connection.execute(select(column).where(column == key)).first() is not None
-
-
-def is_owned(connection: Connection, run_id: str, owner: Owner) -> bool:
-    """Does this process write for the run?"""
-    row = _row(connection, run_id)
-    return all(row[name] == value for name, value in owner.as_columns().items())
 
 
 def repair(store: Store, now: datetime, machine: str, grace: timedelta) -> list[str]:

@@ -61,7 +61,7 @@ YET = {
 """Edges of circles that are still to be broken."""
 
 MOST_FILES = 15
-TOO_FULL_YET = {"cli": 19}
+TOO_FULL_YET = {"cli": 20}
 DEEPEST = 3  # folders below the package: tracker/migrations/versions
 
 

@@ -27,12 +27,12 @@ import numpy as np
 from foresweep.errors import ModelError
 from foresweep.evaluation.backtest import LOSSES, compare
 from foresweep.evaluation.losses import LossPanel, load_losses
+from foresweep.evaluation.yardstick import baseline_name
 from foresweep.records import Run
 from foresweep.search.plan import SweepPlan
 from foresweep.search.propose.modes import Proposal
 from foresweep.search.sweep import sweep
 from foresweep.selection.ensembling import Recipe, make_ensemble
-from foresweep.selection.leaderboard import baseline_name
 from foresweep.tracker.tracker import Tracker
 
 STRIDES = {1: 2, 5: 5}

@@ -34,10 +34,11 @@ from foresweep.data.reading.sources import load_panel
 from foresweep.data.splits import Part, make_split
 from foresweep.data.windows import Windows
 from foresweep.evaluation.losses import volatility_scale
+from foresweep.evaluation.yardstick import effective_origins
 from foresweep.records import Outcome, Verdict
 from foresweep.selection.verdict.cases import Case, Opened
 from foresweep.selection.verdict.gates import judge
-from foresweep.selection.verdict.losses import LossTable, PartLosses, effective_origins
+from foresweep.selection.verdict.losses import LossTable, PartLosses
 from foresweep.stats.power import Design, chance, signal_curve
 
 Array = NDArray[np.float64]
@@ -139,7 +140,7 @@ def sweep(
     val, test = (
         PartLosses(names, raw[:, at], scale[at]) for at in (slice(half), slice(half, None))
     )
-    effective = effective_origins(half, HORIZON, STRIDE)
+    effective = effective_origins({"origins": half, "stride": STRIDE}, HORIZON)
     return LossTable(
         metric="pct_mae",
         unit="%",
@@ -262,7 +263,7 @@ def curve(market: Market, items: int, repetitions: int) -> dict[str, Any]:
         signal_curve(market.moves[every, :, None], market.sigma[every], shared=s)
         for s in (False, True)
     )
-    effective = effective_origins(ONE.origins, HORIZON, STRIDE)
+    effective = effective_origins({"origins": ONE.origins, "stride": STRIDE}, HORIZON)
     design = Design(items, effective, effective, TRIALS)
     return {
         "items": items,

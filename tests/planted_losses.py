@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from foresweep.evaluation.yardstick import effective_origins
 from foresweep.selection.verdict.cases import Case, Open, Opened
-from foresweep.selection.verdict.losses import Array, LossTable, PartLosses, effective_origins
+from foresweep.selection.verdict.losses import Array, LossTable, PartLosses
 
 BENCHMARK, LAST = "random-walk", "last-value"
 
@@ -59,7 +60,9 @@ def make_table(
         tune={BENCHMARK: 1.0, LAST: 1.1} | {n: 1.0 - s for n, s in named.items()},
         last_value=LAST,
         num_origins={"val": origins, "test": origins},
-        effective_origins=dict.fromkeys(("val", "test"), effective_origins(origins, 5, 5)),
+        effective_origins=dict.fromkeys(
+            ("val", "test"), effective_origins({"origins": origins, "stride": 5}, 5)
+        ),
     )
     return replace(table, **changed), every
 

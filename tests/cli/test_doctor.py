@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from foresweep.evaluation.yardstick import alarm, implausible
 from foresweep.search.plan import SweepPlan, by_hand
 from foresweep.search.sweep import sweep
-from foresweep.selection.leaderboard import alarm, implausible
 from foresweep.tracker.tracker import Tracker
 from planted_model import installed
 from shells import Shell

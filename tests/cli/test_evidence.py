@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from foresweep.cli.live import evidence_lines, origins_line, survivorship_lines
 from foresweep.data.gate.report import QualityReport, found
-from foresweep.data.splits import ENOUGH_ORIGINS, WANTED_ORIGINS, make_split
+from foresweep.data.splits import WANTED_ORIGINS, make_split
+from foresweep.evaluation.yardstick import ENOUGH_ORIGINS
 from panels import make_panel
 
 PANEL = make_panel(1, 2000)

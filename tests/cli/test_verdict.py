@@ -104,7 +104,7 @@ def test_best_marks_what_is_better_and_says_where(shell: Shell) -> None:
     assert (first["superior"], first["in_mcs"]) == (True, True)
     items = json.loads(shell("best", "--by", "item", "--json", "--sweep", sweep))
     assert len(items) == 31
-    assert "of 5 leads; one line alone is luck" in shell("best", "--by", "lead", "--sweep", sweep)
+    assert "on 5 of 5; one line alone is luck" in shell("best", "--by", "lead", "--sweep", sweep)
     assert "one run" in shell.error("best", "--by", "item", "--export-path", code=2)
 
 

@@ -1,4 +1,4 @@
-"""What losses say of a leaderboard: marks, breakdowns, and which runs stand elsewhere."""
+"""What losses say of a leaderboard: marks, and which runs stand elsewhere."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from foresweep.errors import UnknownName
-from foresweep.evaluation.breakdown import BREAKDOWNS
-from foresweep.evaluation.breakdown import breakdown as groups_of
 from foresweep.records import Sweep
 from foresweep.selection.leaderboard import Leaderboard, leaderboard
-from foresweep.selection.sealed import open_losses
-from foresweep.selection.standing import breakdown, elsewhere, with_standing
+from foresweep.selection.standing import elsewhere, with_standing
 from foresweep.tracker.tracker import Tracker
 from judged_sweep import Planted, plant, spoil_test
 
@@ -40,7 +35,7 @@ def board_of(made: Planted) -> Leaderboard:
 
 
 def test_members_of_stepm_and_mcs_are_marked(made: Planted) -> None:
-    rows = {r.run.run_id: r for r in with_standing(board_of(made)).rows}
+    rows = {r.run.run_id: r for r in with_standing(board_of(made), made.sweep).rows}
     name = {made.id(n): n for n in SKILLS}
     assert {name[i] for i, r in rows.items() if r.superior} == {"good", "near"}
     assert {name[i] for i, r in rows.items() if r.in_mcs} == {"good", "near"}
@@ -49,49 +44,18 @@ def test_members_of_stepm_and_mcs_are_marked(made: Planted) -> None:
 
 
 def test_the_cheapest_within_one_standard_error_is_named(made: Planted) -> None:
-    board = with_standing(board_of(made))
+    board = with_standing(board_of(made), made.sweep)
     assert board.one_se_choice == made.id("good")  # planted to train faster than `near`
 
 
 def test_a_board_whose_losses_are_gone_is_left_as_it_is(made: Planted) -> None:
     shutil.rmtree(made.folder)
-    assert with_standing(board_of(made)) == board_of(made)
+    assert with_standing(board_of(made), made.sweep) == board_of(made)
 
 
 def test_a_metric_without_losses_per_window_has_no_marks(made: Planted) -> None:
     board = leaderboard(made.tracker.get_runs(), metric="val_skill")
-    assert with_standing(board) is board
-
-
-@pytest.mark.parametrize("by", BREAKDOWNS)
-def test_a_breakdown_adds_up_to_the_score(made: Planted, by: str) -> None:
-    board = board_of(made)
-    run = made.tracker.get_run(made.id("good"))
-    found = breakdown(board, run, by)
-    windows = np.array([s.num_windows for s in found])
-    losses = np.array([s.loss for s in found])
-    assert (losses * windows).sum() / windows.sum() == pytest.approx(run.score("val_pct_mae"))
-    panel = open_losses(run, "val")
-    counts = {"item": len(panel.items), "origin": 60, "lead": 5, "year": 2, "regime": 3}
-    assert len(found) == counts[by]
-    first = found[0]
-    theirs = open_losses(made.tracker.get_run(made.id("random-walk")), "val").losses["pct_mae"]
-    if by == "item":
-        ours = panel.losses["pct_mae"][:, 0]
-        assert first.key == "X00"
-        assert first.benchmark_skill == pytest.approx(1 - ours.mean() / theirs[:, 0].mean())
-    if by == "origin":
-        assert first.key == "2016-06-06"
-    naive = open_losses(made.tracker.get_run(made.id("last-value")), "val")
-    same = groups_of(panel, "pct_mae", by, benchmark=naive)
-    assert [(g.key, g.score, g.skill, g.num_windows) for g in same] == [
-        (s.key, s.loss, s.skill, s.num_windows) for s in found
-    ]
-
-
-def test_an_unknown_breakdown_is_named_with_the_nearest(made: Planted) -> None:
-    with pytest.raises(UnknownName, match="did you mean 'item'"):
-        breakdown(board_of(made), made.runs["good"], "items")
+    assert with_standing(board, made.sweep) is board
 
 
 def test_runs_of_other_windows_stand_apart_with_the_reason(

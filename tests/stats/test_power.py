@@ -152,10 +152,7 @@ def test_the_test_has_to_confirm(curves):
     assert 0.1 < alone < 0.9
 
 
-def test_too_few_origins_prove_nothing(curves):
-    few = replace(DESIGN, val_origins=19.9)
-    assert chance(curves[0], 0.2, few) == 0.0
-    assert smallest_skill(curves[0], few) == np.inf
+def test_a_skill_beyond_the_curve_cannot_be_proved(curves):
     assert (
         smallest_skill(curves[0], replace(DESIGN, items=1, trials=10**9, val_origins=20)) == np.inf
     )

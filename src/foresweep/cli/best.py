@@ -96,7 +96,7 @@ def best(
     is better than the benchmark (S) and what cannot be told from the best (M). After a sweep with
     several objectives the configs that give up nothing, and the knee among them, are shown, too.
     """
-    from foresweep.cli.board import say_apart, show_breakdown
+    from foresweep.cli.board import say_apart, show_groups
     from foresweep.cli.tables import pareto_places, show_pareto
 
     if maximize and minimize:
@@ -121,7 +121,8 @@ def best(
             rows = _choose_model(rows)
         row = _choose_row(rows, metric) if interactive else rows[0]
         if by is not None and row is not None:
-            show_breakdown(board, row, by, as_json=as_json)
+            runs_dir = settings(db, None).runs_dir
+            show_groups(tracker, row.run, by, metric, runs_dir=runs_dir, as_json=as_json)
             return
         every = [r.run for r in board.rows]
         if top_k > 1 and not interactive:
@@ -349,7 +350,7 @@ def _in_a_line(provenance: Any) -> dict[str, Any]:
 
 def _draw_run(run: Run, curves: Any, provenance: Any) -> None:
     from foresweep.cli.tables import console, number, plain_table
-    from foresweep.selection.leaderboard import alarm
+    from foresweep.evaluation.yardstick import alarm
 
     out = console()
     out.print(f"{run.model_name}  {run.run_id}  {run.state.value}  {run.source}")

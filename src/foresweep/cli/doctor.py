@@ -82,9 +82,9 @@ def _hunt(
 ) -> None:
     """Print what the hunt looked at and found; exit 1 where it found something."""
     from foresweep.data.reading.sources import default_source
+    from foresweep.evaluation.yardstick import alarm
     from foresweep.models.registry import model_names
     from foresweep.search.running.leaks import hunt_model, hunt_run
-    from foresweep.selection.leaderboard import alarm
 
     warning = None
     if name.strip().lower() in model_names():

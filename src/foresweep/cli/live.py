@@ -31,7 +31,8 @@ from foresweep.cli.tables import (
     show_pareto,
     verdict_line,
 )
-from foresweep.data.splits import ENOUGH_ORIGINS, PartName
+from foresweep.data.splits import PartName
+from foresweep.evaluation.yardstick import ENOUGH_ORIGINS
 from foresweep.integrations.mirror import Mirrored, open_mirror
 from foresweep.metrics import METRICS, ranked_by
 from foresweep.models.registry import BASELINES

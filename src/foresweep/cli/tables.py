@@ -12,8 +12,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from foresweep.evaluation.yardstick import LAST_VALUE
 from foresweep.metrics import split_name
-from foresweep.selection.leaderboard import LAST_VALUE, SIGNIFICANT, TOO_GOOD
+from foresweep.selection.leaderboard import SIGNIFICANT, TOO_GOOD
 
 if TYPE_CHECKING:
     from foresweep.data.gate.report import QualityReport

@@ -238,11 +238,13 @@ def _draw(plan: PowerPlan) -> None:
 
 
 def _answer(plan: PowerPlan, now: Outlook) -> str:
+    from foresweep.evaluation.yardstick import ENOUGH_ORIGINS
+
     if not now.enough:
         return (
-            f"Nothing can be proved here: a verdict needs 20 effective origins in val and in test, "
-            f"these are {now.val_origins:.0f} and {now.test_origins:.0f}. Use more years or a "
-            f"shorter horizon."
+            f"Nothing can be proved here: a verdict needs {ENOUGH_ORIGINS} effective origins in "
+            f"val and in test, these are {now.val_origins:.0f} and {now.test_origins:.0f}. Use "
+            f"more years or a shorter horizon."
         )
     low, high = (_skill(now, s) for s in (now.smallest_skill, now.smallest_skill_shared))
     said = f"This panel can prove a skill of {low} (errors shared by all items: {high})."

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from foresweep.data.panel import IntArray, Panel
 from foresweep.errors import ConfigError, NotEnoughData
+
+if TYPE_CHECKING:
+    from foresweep.data.panel import IntArray, Panel
 
 PartName = Literal["train", "tune", "val", "test"]
 PARTS: tuple[PartName, ...] = ("train", "tune", "val", "test")
@@ -23,8 +25,6 @@ SHARES = (0.65, 0.10, 0.125, 0.125)
 WANTED_ORIGINS = 40
 FEWEST_ORIGINS = 60
 """The stride grows down to this many origins before items are left out (`max_windows`)."""
-ENOUGH_ORIGINS = 20
-"""Effective origins: with fewer, no lead on a part is evidence."""
 MIN_CONTEXT = 32
 DEFAULT_MAX_CONTEXT = 1024
 
@@ -41,8 +41,13 @@ class Part:
     origins: IntArray  # [O] timeline positions
 
     def effective_origins(self, horizon: int) -> float:
-        """Origins that do not share labels: min(count, (bars - H) / H + 1)."""
-        return min(float(len(self.origins)), (self.num_bars - horizon) / horizon + 1)
+        """Origins that share no label."""
+        return origins_apart(len(self.origins), self.num_bars, horizon)
+
+
+def origins_apart(count: int, bars: int, horizon: int) -> float:
+    """Of `count` origins in a part those that share no label: min(count, (bars - H) / H + 1)."""
+    return min(float(count), (bars - horizon) / horizon + 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

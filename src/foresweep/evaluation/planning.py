@@ -12,13 +12,13 @@ from foresweep.data.windows import Windows
 from foresweep.errors import NotEnoughData
 from foresweep.evaluation.backtest import forecast_part
 from foresweep.evaluation.losses import volatility_scale
+from foresweep.evaluation.yardstick import ENOUGH_ORIGINS, choose_benchmark
 from foresweep.models.base import Array, Facts
 from foresweep.models.registry import get_model
 from foresweep.stats.power import Curve, Design, chance, scaled_design, signal_curve, smallest_skill
 
 POINT_BASELINES = ("last-value", "drift", "seasonal-naive")
 """Baselines with medians of their own; random-walk has that of last-value."""
-FEWEST_ORIGINS = 20
 MORE = ((1, 1), (2, 1), (4, 1), (1, 2), (1, 4), (2, 2))
 """(times the items, times the years) that the table tells of."""
 
@@ -69,7 +69,8 @@ def plan_power(
     Raises NotEnoughData where the history before test holds fewer than 20 origins.
     """
     scores = {name: _tune_score(panel, split, name) for name in POINT_BASELINES}
-    benchmark = min(scores, key=lambda name: scores[name])  # the first of equals: last-value
+    benchmark = choose_benchmark(scores)
+    assert benchmark is not None
     curves = plan_curves(panel, split, benchmark, seed=seed)
     parts = (split.part("val"), split.part("test"))
     val, test = (part.effective_origins(split.horizon) for part in parts)
@@ -110,10 +111,10 @@ def history(panel: Panel, split: Split) -> Windows:
     name: PartName = "train"
     part = Part(name, int(bars[0]), stop, len(origins) * horizon, horizon, origins)
     windows = Windows(panel, split, part)
-    if len(np.unique(windows.origin)) < FEWEST_ORIGINS:
+    if len(np.unique(windows.origin)) < ENOUGH_ORIGINS:
         raise NotEnoughData(
             f"horizon {horizon} leaves {len(np.unique(windows.origin))} origins before test that "
-            f"do not share labels; power needs {FEWEST_ORIGINS}: use a shorter horizon or more "
+            f"do not share labels; power needs {ENOUGH_ORIGINS}: use a shorter horizon or more "
             f"history"
         )
     return windows
@@ -144,14 +145,18 @@ def _medians(windows: Windows, name: str) -> Array:
 def _outlook(
     curves: tuple[Curve, ...], design: Design, years: float, skill: float | None, power: float
 ) -> Outlook:
-    smallest = [_finite(smallest_skill(curve, design, power)) for curve in curves]
-    chances = [None if skill is None else chance(curve, skill, design) for curve in curves]
+    enough = min(design.val_origins, design.test_origins) >= ENOUGH_ORIGINS
+    smallest: list[float | None] = [None, None]
+    chances = [None if skill is None else 0.0 for _ in curves]
+    if enough:
+        smallest = [_finite(smallest_skill(curve, design, power)) for curve in curves]
+        chances = [None if skill is None else chance(curve, skill, design) for curve in curves]
     return Outlook(
         items=round(design.items),
         years=years,
         val_origins=design.val_origins,
         test_origins=design.test_origins,
-        enough=design.enough,
+        enough=enough,
         smallest_skill=smallest[0],
         smallest_skill_shared=smallest[1],
         chance=chances[0],

@@ -21,6 +21,7 @@ from foresweep.data.windows import TrainWindows
 from foresweep.errors import CheckpointError, ForesweepError
 from foresweep.evaluation.backtest import calibrate, evaluate, make_scorer
 from foresweep.evaluation.leaks import check_no_leak, falling_scorer, thinned
+from foresweep.evaluation.yardstick import no_skill
 from foresweep.metrics import QUANTILE_METRICS
 from foresweep.models.base import (
     Checkpoint,
@@ -52,7 +53,6 @@ IMPLIED = (("pretrained", None), ("size", None), ("size", "tiny"))
 """Laid under every config without being asked for."""
 CHECKPOINT = "checkpoint"
 """The folder of a run's checkpoint in its own; its training states stand beside it."""
-SAME = 1e-12
 LEAK_STEPS = 2
 """A model that looks ahead does so from its first step: the leak test trains no longer, and scores
 nothing on the way."""
@@ -203,7 +203,7 @@ class TrialResult:
     @property
     def equals_last_value(self) -> bool:
         """Is every point forecast the last close, as if nothing had been learnt?"""
-        return all(abs(self.scores[name]) < SAME for name in ("tune_skill", "val_skill"))
+        return all(no_skill(self.scores[name]) for name in ("tune_skill", "val_skill"))
 
 
 @dataclass(frozen=True, slots=True)

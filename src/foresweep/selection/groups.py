@@ -26,10 +26,10 @@ from foresweep.evaluation.breakdown import (
 )
 from foresweep.evaluation.losses import load_forecast
 from foresweep.evaluation.trading import COST_BPS, Trading, trade
+from foresweep.evaluation.yardstick import LAST_VALUE, last_value
 from foresweep.metrics import METRICS, PANEL_LOSSES, Outcome, split_name
 from foresweep.records import Run
 from foresweep.search.stage import reopen
-from foresweep.selection.leaderboard import LAST_VALUE
 from foresweep.selection.sealed import has_losses, open_losses
 from foresweep.tracker.tracker import Tracker
 
@@ -139,5 +139,4 @@ def _last_value(tracker: Tracker, run: Run, part: str) -> Run | None:
     """A run of last-value on the same windows, whose losses are at hand."""
     mine = run.fingerprints.get(part)
     found = tracker.get_runs(LAST_VALUE, fingerprint=run.fingerprint)
-    same = (r for r in found if r.fingerprints.get(part) == mine and has_losses(r, part))
-    return next(same, None)
+    return last_value(r for r in found if r.fingerprints.get(part) == mine and has_losses(r, part))

@@ -5,6 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from foresweep.evaluation.yardstick import (
+    EQUALS_LAST_VALUE,
+    LAST_VALUE,
+    benchmark,
+    equals_last_value,
+    implausible,
+    last_value,
+)
 from foresweep.metrics import METRICS, split_name
 from foresweep.records import Run, RunState
 from foresweep.tracker.queries.runs import by_config, median_seed
@@ -36,26 +44,10 @@ def spread(scores: Sequence[float]) -> Spread | None:
 # The leaderboard: runs scored on the same windows, ranked on val, beside the naive forecast.
 
 
-LAST_VALUE = "last-value"
-SAME = 1e-12
 SIGNIFICANT = 0.05
 """Level of a test, shared by all trials of a table (Bonferroni)."""
-PLAUSIBLE_SKILL = 0.15
-"""Nothing honest on daily prices comes near this skill in pct_mae: look for a leak first."""
-EQUALS_NAIVE = "equals last-value"
 TOO_GOOD = "too good: look for a leak"
 ANOTHER_SEED = "another seed of"
-POINT_METRICS = {
-    "pct_mae",
-    "skill",
-    "price_mae",
-    "rmse_pct",
-    "smape",
-    "r2",
-    "r2_vs_naive",
-    "directional_accuracy",
-}
-"""Metrics of the median alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +128,10 @@ def leaderboard(runs: Iterable[Run], *, metric: str, maximize: bool | None = Non
     )
     fingerprints = {r.fingerprint for r in found}
     assert len(fingerprints) <= 1, "scores of different windows must not share a table"
-    naive = next((_score(r, metric) for r in found if _is_plain_last_value(r)), None)
-    benchmark = _benchmark(found, bare)
-    theirs = None if benchmark is None else _score(benchmark, metric)
-    rows = _one_row_a_config([_row(r, part, bare, naive, theirs) for r in found], part, bare)
+    naive = last_value(found)
+    name, best = benchmark(found, bare) or (None, None)
+    beside = [None if r is None else r.score(metric) for r in (naive, best)]
+    rows = _one_row_a_config([_row(r, part, bare, beside) for r in found], part, bare)
     ranked = [r for r in rows if r.score is not None and not _is_unranked(r)]
     ranked.sort(key=lambda r: _badness(r, bare, maximize))
     placed = [replace(row, place=k) for k, row in enumerate(ranked, start=1)]
@@ -148,26 +140,12 @@ def leaderboard(runs: Iterable[Run], *, metric: str, maximize: bool | None = Non
         metric,
         next(iter(fingerprints), ""),
         (*placed, *others),
-        benchmark=None if benchmark is None else baseline_name(benchmark),
+        benchmark=name,
     )
 
 
-def baseline_name(run: Run) -> str:
-    """A baseline's model and variant, by which it is named as a benchmark: `random-walk`,
-    `random-walk (garman-klass, scaled)`."""
-    variant = run.source.partition(": ")[2]
-    return f"{run.model_name} ({variant})" if variant else run.model_name
-
-
-def _benchmark(runs: Iterable[Run], bare: str) -> Run | None:
-    """The baseline with the best score on tune; ties go to last-value, which comes first."""
-    part_metric = f"tune_{bare}"
-    known = [r for r in runs if r.is_baseline and _score(r, part_metric) is not None]
-    return min(known, key=lambda r: METRICS[bare].badness(r.metrics[part_metric]), default=None)
-
-
 def _is_unranked(row: Row) -> bool:
-    return row.note == EQUALS_NAIVE or row.note.startswith(ANOTHER_SEED)
+    return row.note == EQUALS_LAST_VALUE or row.note.startswith(ANOTHER_SEED)
 
 
 def _one_row_a_config(rows: list[Row], part: str, bare: str) -> list[Row]:
@@ -197,14 +175,14 @@ def _score(run: Run, metric: str) -> float | None:
     return run.score(metric) if run.state == RunState.COMPLETE else None
 
 
-def _row(run: Run, part: str, bare: str, naive: float | None, benchmark: float | None) -> Row:
+def _row(run: Run, part: str, bare: str, beside: Sequence[float | None]) -> Row:
     score = _score(run, f"{part}_{bare}")
     note = ""
     if equals_last_value(run, part, bare):
-        note = EQUALS_NAIVE
-    elif (run.score(f"{part}_skill") or 0.0) > PLAUSIBLE_SKILL and not run.is_baseline:
+        note = EQUALS_LAST_VALUE
+    elif implausible(run.score(f"{part}_skill")) and not run.is_baseline:
         note = TOO_GOOD
-    skills = [_skill(score, other, bare) for other in (naive, benchmark)]
+    skills = [_skill(score, other, bare) for other in beside]
     return Row(None, run, score, skills[0], note, skills[1])
 
 
@@ -213,37 +191,3 @@ def _skill(score: float | None, other: float | None, bare: str) -> float | None:
     if score is None or not other or METRICS[bare].loss is None:
         return None
     return 1 - score / other
-
-
-def _is_plain_last_value(run: Run) -> bool:
-    """Last-value as it is, not calibrated: what skill is measured against."""
-    return run.model_name == LAST_VALUE and not any(
-        run.hyperparams.get(name) for name in ("fit_scale", "isotonic")
-    )
-
-
-def equals_last_value(run: Run, part: str, bare: str) -> bool:
-    """Is this a trained run whose point forecast is the last close everywhere?"""
-    skill = run.score(f"{part}_skill")
-    return bool(
-        not run.is_baseline and bare in POINT_METRICS and skill is not None and abs(skill) < SAME
-    )
-
-
-# The plausibility alarm: scores too good to be honest are flagged, not celebrated.
-
-
-def implausible(skill: float | None) -> bool:
-    """Is a pct_mae skill against last-value, on the same windows, beyond what anything honest
-    shows on daily prices? None and NaN are not."""
-    return skill is not None and skill > PLAUSIBLE_SKILL
-
-
-def alarm(run_id: str, skill: float | None) -> str | None:
-    """What to say of such a skill; None where it is plausible."""
-    if not implausible(skill):
-        return None
-    return (
-        f"Too good to be true: a skill above {PLAUSIBLE_SKILL} against last-value is not seen on "
-        f"daily prices. Look for a leak before anything else: foresweep doctor --leaks {run_id}"
-    )

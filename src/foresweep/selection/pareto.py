@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from foresweep.evaluation.yardstick import EQUALS_LAST_VALUE, equals_last_value, last_value
 from foresweep.metrics import METRICS, objectives_of, ranked_by
 from foresweep.records import Run, RunState
-from foresweep.selection.leaderboard import LAST_VALUE, equals_last_value
 from foresweep.tracker.queries.runs import by_config, median_seed
 
 Array = NDArray[np.float64]
@@ -83,7 +83,7 @@ def pareto(runs: Iterable[Run], objective: str) -> Pareto | None:
     if len(names) < SEVERAL or any(n not in METRICS for n in names):
         return None
     found = [r for r in runs if r.state == RunState.COMPLETE]
-    naive = next((r for r in found if r.model_name == LAST_VALUE and r.reproduces is None), None)
+    naive = last_value(found)
     groups = by_config(r for r in found if not r.is_baseline)
     points = [_point(median_seed(group, ranked_by(objective)), names) for group in groups]
     placed = [p for p in points if p.dominated_by is not None]
@@ -143,7 +143,7 @@ def _point(run: Run, names: Sequence[str]) -> Point:
     if missing := [n for n, s in zip(names, scores, strict=True) if s is None]:
         note = f"{', '.join(missing)} undefined"
     elif any(equals_last_value(run, "val", n) for n in names):
-        note = "equals last-value"
+        note = EQUALS_LAST_VALUE
     return Point(run, scores, None if note else 0, note=note)
 
 

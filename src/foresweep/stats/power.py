@@ -23,8 +23,6 @@ from foresweep.stats.significance import Array
 
 POWER = 0.8
 """Chance at which a skill counts as provable."""
-FEWEST_ORIGINS = 20.0
-"""Effective origins below which a verdict is `hold`, whatever the losses say."""
 RHOS = np.concatenate([[0.0], np.geomspace(0.02, 0.85, 18)])
 MOST_CELLS = 300_000
 """Windows times leads drawn per signal: what items share is small, and needs many to be seen."""
@@ -51,11 +49,6 @@ class Design:
     test_origins: float  # effective
     trials: int
     level: float = 0.05
-
-    @property
-    def enough(self) -> bool:
-        """Enough effective origins for any verdict but `hold`?"""
-        return min(self.val_origins, self.test_origins) >= FEWEST_ORIGINS
 
 
 def critical_t(trials: int, level: float, effective_origins: float) -> float:
@@ -107,9 +100,7 @@ def passes(mean: float, error: float, *, critical: float, effective_origins: flo
 
 def chance(curve: Curve, skill: float, design: Design) -> float:
     """Chance that a trial of this raw skill is promoted: found by StepM on val, then confirmed on
-    the sealed test at 5 %. 0 where there are too few origins for any verdict."""
-    if not design.enough:
-        return 0.0
+    the sealed test at 5 %."""
     mean, spread = _at(curve, skill, design.items)
     sides = (
         (design.val_origins, design.trials, design.level),

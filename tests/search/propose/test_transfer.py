@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 import learning_model
 from foresweep.errors import UnknownName, UsageError
+from foresweep.evaluation.yardstick import EQUALS_LAST_VALUE
 from foresweep.records import Run, RunState
 from foresweep.search.plan import SweepPlan
 from foresweep.search.propose.modes import Proposal, load_space
 from foresweep.search.propose.transfer import map_config, moved, transfer_proposals
-from foresweep.search.running.head import EQUALS_LAST_VALUE
 from foresweep.search.sweep import sweep
 from foresweep.space import Choice, Float, Int, SearchSpace, Spaces
 from foresweep.tracker.tracker import Tracker

@@ -16,12 +16,12 @@ from foresweep.errors import ConfigError
 from foresweep.evaluation.backtest import calibrate, score_part
 from foresweep.evaluation.losses import load_forecast
 from foresweep.evaluation.predict import predict_panel
+from foresweep.evaluation.yardstick import EQUALS_LAST_VALUE
 from foresweep.models.base import DEFAULT_LEVELS
 from foresweep.models.baselines.naive import Drift
 from foresweep.models.calibration import FILE, Calibrated
 from foresweep.records import Run
 from foresweep.search.plan import SweepPlan, by_hand
-from foresweep.search.running.head import EQUALS_LAST_VALUE
 from foresweep.search.sweep import sweep
 from foresweep.selection.leaderboard import leaderboard
 from foresweep.tracker.tracker import Tracker

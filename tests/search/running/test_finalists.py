@@ -13,12 +13,13 @@ import pytest
 
 from foresweep.data.splits import make_split
 from foresweep.errors import UsageError
+from foresweep.evaluation.yardstick import EQUALS_LAST_VALUE
 from foresweep.models.pretraining import Cutoff
 from foresweep.records import Run, RunState
 from foresweep.search.events import Event, FinalistsChosen, SeedsCompared, TrialSkipped
 from foresweep.search.plan import SweepPlan, by_hand
 from foresweep.search.propose.modes import Proposal
-from foresweep.search.running.trials import EQUALS_LAST_VALUE, Contender, choose_finalists
+from foresweep.search.running.trials import Contender, choose_finalists
 from foresweep.search.stage import CONTAMINATED, cutoffs, is_contaminated
 from foresweep.search.sweep import sweep, train
 from foresweep.search.trial import Prepared

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from foresweep.errors import SpaceError, UnknownName
+from foresweep.evaluation.yardstick import BASELINE_SOURCE
 from foresweep.metrics import QUANTILE_METRICS, objectives_of
 from foresweep.models import registry
 from foresweep.models.config import FREEZE_BACKBONE, hyperparameters
@@ -20,7 +21,6 @@ MODES = ("priority", "quick", "full", "random", "smart", "focused", "demo", "zer
 SMART, FOCUSED = "smart", "focused"
 ADAPTIVE = (SMART, FOCUSED)
 """Modes that propose from results, once what they begin with has been tried."""
-BASELINE_SOURCE = "baseline"
 ZERO_SHOT = "zero-shot"
 COMPANION = "beside"
 WIDER = (("random-walk", {"volatility": "garman-klass"}, "garman-klass"),)

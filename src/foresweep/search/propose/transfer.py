@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Any
 
 from foresweep.errors import ForesweepError, UsageError
+from foresweep.evaluation.yardstick import EQUALS_LAST_VALUE
 from foresweep.metrics import METRICS, QUANTILE_METRICS, ranked_by
 from foresweep.models import registry
 from foresweep.models.base import Facts
@@ -24,7 +25,6 @@ from foresweep.models.config import hyperparameters, make_config
 from foresweep.records import Run, RunState
 from foresweep.search.plan import SweepPlan
 from foresweep.search.propose.modes import Proposal, load_space, within
-from foresweep.search.running.head import EQUALS_LAST_VALUE
 from foresweep.search.trial import fitting
 from foresweep.space import Choice, Dimension, Int, SearchSpace
 from foresweep.tracker.queries.runs import by_config, median_seed

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from foresweep.errors import SearchError, TrackerError, WorkerDied
+from foresweep.evaluation.yardstick import EQUALS_LAST_VALUE
 from foresweep.models.base import Resources, TrialPruned
 from foresweep.models.registry import BASELINES
 from foresweep.models.training.loop import clear_states
@@ -51,8 +52,6 @@ from foresweep.tracker.tracker import Heartbeat
 
 logger = logging.getLogger(__name__)
 
-EQUALS_LAST_VALUE = "equals last-value"
-"""Tag of a trained run whose medians are all the last close: point metrics do not rank it."""
 SYSTEM_EVERY_S = 30.0
 HEAD_MEMORY = "system/process_memory_mb"  # of this process, not of the one that trains
 DIED = "process died"

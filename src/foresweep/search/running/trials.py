@@ -8,13 +8,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from foresweep.evaluation.yardstick import EQUALS_LAST_VALUE
 from foresweep.metrics import METRICS, QUANTILE_METRICS, ranked_by
 from foresweep.records import Run, RunState, Trial
 from foresweep.search.events import BudgetSpent, FinalistsChosen, SeedsCompared, TrialSkipped
 from foresweep.search.propose.adaptive import Search
 from foresweep.search.running.head import (
     DIED,
-    EQUALS_LAST_VALUE,
     Assignment,
     attempts_at,
     earlier_run,

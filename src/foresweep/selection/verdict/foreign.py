@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from foresweep.data.reading.losses import LongTable, read_long_table
 from foresweep.errors import DataError, UnknownName, UsageError
+from foresweep.evaluation.yardstick import LAST_VALUE, effective_origins
 from foresweep.records import Verdict
 from foresweep.selection.verdict.cases import UNSAID, Case, Opened, Record, Weights
 from foresweep.selection.verdict.gates import judge
@@ -20,11 +21,9 @@ from foresweep.selection.verdict.losses import (
     LossTable,
     PartLosses,
     choose_benchmark,
-    effective_origins,
 )
 from foresweep.stats.significance import block_length
 
-LAST_VALUE = "last-value"
 DECAY = 0.9
 """Of the EWMA that stands in for a scale; measured on real prices beside the volatility itself."""
 FLOOR_SHARE = 0.25
@@ -132,7 +131,7 @@ def _loss_table(
         last_value=LAST_VALUE if LAST_VALUE in present else None,
         num_origins=counts,
         effective_origins={
-            part: effective_origins(count, asked.horizon, asked.stride)
+            part: effective_origins({"origins": count, "stride": asked.stride}, asked.horizon)
             for part, count in counts.items()
         },
     )

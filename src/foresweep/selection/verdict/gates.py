@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from foresweep.errors import DataError, UnknownName
+from foresweep.evaluation.yardstick import ENOUGH_ORIGINS
 from foresweep.records import Against, Check, Verdict
 from foresweep.selection.verdict.cases import LEVEL, Case, Open, Opened, check, known, scaled_skill
 from foresweep.selection.verdict.losses import (
@@ -47,8 +48,6 @@ from foresweep.stats.stepm import Bounds, StepM, simultaneous_bounds, stepm, upp
 # Gates 0 to 3: what val says of a candidate, every trial counted, before test is thought of.
 
 
-FEWEST_ORIGINS = 20.0
-"""Effective origins in val and in test: with fewer, nothing is promoted and nothing ruled out."""
 MOST_LOSS = 0.2
 
 
@@ -77,7 +76,7 @@ class Seen:
         table, weights = self.case.table, self.case.weights
         found = [
             check(0, f"effective origins in {part}", table.effective_origins.get(part, 0.0), ">=",
-                   FEWEST_ORIGINS)
+                   float(ENOUGH_ORIGINS))
             for part in ("val", "test")
         ]  # fmt: skip
         found.append(check(0, "blocks for CSCV", float(self.num_blocks), ">=", FEWEST_BLOCKS))
@@ -312,7 +311,9 @@ def _verdict(
         expected_best_skill=known(expected_best(seen.step.standard_error, num_effective) / mean),
         debiased_skill=_debiased(seen.differences, table, seen.step, mean),
         best=best,
-        one_se_choice=one_se_choice(table, seen.val, best),
+        one_se_choice=one_se_choice(
+            seen.val, table.trials, table.cost, horizon=table.horizon, stride=table.stride
+        ),
         overtuning=overtuned(table, seen.val),
         zero_shot=_zero_shot(seen),
         members=ruling.members,

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foresweep.errors import DataError, UnknownName
+from foresweep.evaluation import yardstick
 from foresweep.stats.overfitting import overtuning
 from foresweep.stats.significance import origin_means, overlap_lags, standard_errors
+
+if TYPE_CHECKING:
+    from foresweep.evaluation.losses import LossPanel
 
 Array = NDArray[np.float64]
 
@@ -86,7 +91,7 @@ class LossTable:
     last_value: str | None = None  # which baseline that is
     num_origins: Mapping[str, int] = field(default_factory=dict)  # val and test, before reading
     effective_origins: Mapping[str, float] = field(default_factory=dict)
-    cost: Mapping[str, float] = field(default_factory=dict)  # name -> seconds of training
+    cost: Mapping[str, float | None] = field(default_factory=dict)  # name -> seconds of training
     labels: Mapping[str, str] = field(default_factory=dict)  # name -> what people call it
     zero_shot: str | None = None  # the trial that is the candidate's weights, not fine-tuned
 
@@ -107,13 +112,16 @@ def choose_benchmark(table: LossTable) -> tuple[str, str]:
             f"none of the baselines {', '.join(table.baselines)} has losses on tune: which of them "
             f"is the benchmark must not be chosen by looking at val; name one"
         )
-    best = min(known, key=lambda n: (known[n], n != table.last_value))
+    best = yardstick.choose_benchmark(known)
+    assert best is not None
     return best, f"the best of {len(known)} baselines on tune"
 
 
-def effective_origins(num: int, horizon: int, stride: int) -> float:
-    """Origins that share no label: min(count, bars between first and last / H + 1)."""
-    return min(float(num), (num - 1) * stride / horizon + 1) if num else 0.0
+def part_losses(panels: Mapping[str, LossPanel], metric: str) -> PartLosses:
+    """Loss panels of one part by name, side by side. Raises DataError where shapes differ."""
+    first = next(iter(panels.values()))
+    raw = np.stack([panel.losses[metric] for panel in panels.values()])
+    return PartLosses(tuple(panels), raw, first.scale, stride=first.stride)
 
 
 def _skill(loss: float, opponent: float) -> float:
@@ -125,23 +133,31 @@ def _skill(loss: float, opponent: float) -> float:
 # Which of the trials to take when several are as good, and what tuning itself has cost.
 
 
-def one_se_choice(table: LossTable, val: PartLosses, best: str) -> str:
+def one_se_choice(
+    val: PartLosses,
+    trials: Sequence[str],
+    cost: Mapping[str, float | None],
+    *,
+    horizon: int,
+    stride: int,
+) -> str:
     """The cheapest trial whose raw loss on val is within one standard error of the best's.
 
     The error is that of the difference of the two, origin by origin (with the horizon's overlap):
     what both suffer alike does not count. Trials of unknown cost are passed over; ties and no
     known cost: the best.
     """
+    best = min(trials, key=val.raw_mean)
     ours = val.raw_by_origin(best)
-    lags = overlap_lags(table.horizon, table.stride)
+    lags = overlap_lags(horizon, stride)
     near = {best}
-    for name in table.trials:
+    for name in trials:
         gap = val.raw_by_origin(name) - ours
         gap = gap[~np.isnan(gap)]
         error = standard_errors(gap[:, None], lags=lags)[0]
         if np.isfinite(error) and gap.mean() <= error:
             near.add(name)
-    priced = {n: table.cost[n] for n in near if np.isfinite(table.cost.get(n, np.nan))}
+    priced = {n: price for n in near if (price := cost.get(n)) is not None}
     return min(priced, key=lambda n: (priced[n], n != best)) if best in priced else best
 
 

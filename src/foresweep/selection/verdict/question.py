@@ -8,21 +8,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from foresweep.errors import CheckpointError, NotFound, UsageError
-from foresweep.evaluation.losses import LossPanel
+from foresweep.evaluation.yardstick import (
+    LAST_VALUE,
+    baselines,
+    effective_origins,
+    equals_last_value,
+)
 from foresweep.metrics import METRICS, judged_by
 from foresweep.models.checkpoint import read_checkpoint
 from foresweep.records import Run, RunState, Sweep
-from foresweep.selection.leaderboard import LAST_VALUE, baseline_name, equals_last_value
 from foresweep.selection.sealed import has_losses, open_losses
 from foresweep.selection.verdict.cases import Case, Record, Weights
-from foresweep.selection.verdict.losses import LossTable, PartLosses, effective_origins
+from foresweep.selection.verdict.losses import LossTable, PartLosses, part_losses
 from foresweep.tracker.queries.runs import by_config, median_seed
 from foresweep.tracker.tracker import Tracker
 
-BASELINE_SOURCE = "baseline"
 UNTRAINED = "none"
 """Value of `finetune` for weights as they are."""
 
@@ -59,8 +60,8 @@ class Question:
             tune={n: v for n, v in tune.items() if v is not None},
             last_value=LAST_VALUE if LAST_VALUE in self.baselines else None,
             num_origins={p: int(plan[p]["origins"]) for p in ("val", "test")},
-            effective_origins={p: _effective(plan[p], horizon) for p in ("val", "test")},
-            cost={r.run_id: _seconds(r) for r in self.trials},
+            effective_origins={p: effective_origins(plan[p], horizon) for p in ("val", "test")},
+            cost={r.run_id: r.training_time_seconds for r in self.trials},
             labels={r.run_id: label_of(r) for r in self.trials},
             zero_shot=None if zero is None else zero.run_id,
         )
@@ -77,7 +78,7 @@ def ask(tracker: Tracker, run_id: str | None = None, *, sweep_id: str | None = N
     cells = sweep.fingerprints if run is None else run.fingerprints
     every = tracker.get_runs(fingerprint=cells.get("val", ""), include_hidden=True)
     complete = [r for r in every if r.state == RunState.COMPLETE and r.reproduces is None]
-    baselines = _baselines(complete, cells)
+    beside = baselines(r for r in complete if _on_cells(r, cells))
     trials, notes = _trials(complete, metric)
     if not trials:
         raise NotFound(
@@ -86,9 +87,9 @@ def ask(tracker: Tracker, run_id: str | None = None, *, sweep_id: str | None = N
         )
     if run is None:
         chosen = min(trials, key=lambda r: METRICS[metric].badness(r.score(f"val_{metric}") or 0.0))
-        return Question(chosen, sweep, trials, baselines, metric, notes)
+        return Question(chosen, sweep, trials, beside, metric, notes)
     chosen, more = _standing_for(run, trials, metric)
-    return Question(chosen, sweep, trials, baselines, metric, notes + more)
+    return Question(chosen, sweep, trials, beside, metric, notes + more)
 
 
 def label_of(run: Run) -> str:
@@ -124,13 +125,6 @@ def weights_of(question: Question) -> Weights:
     )
 
 
-def part_losses(panels: Mapping[str, LossPanel], metric: str) -> PartLosses:
-    """Loss panels of one part by name, side by side. Raises DataError where shapes differ."""
-    first = next(iter(panels.values()))
-    raw = np.stack([panel.losses[metric] for panel in panels.values()])
-    return PartLosses(tuple(panels), raw, first.scale, stride=first.stride)
-
-
 def _cutoff(run: Run) -> Mapping[str, Any]:
     """`pretrain_cutoff` of the card; empty where there is none, or no card any more."""
     if run.checkpoint_path is None:
@@ -159,18 +153,10 @@ def _sweep(tracker: Tracker, run: Run | None, sweep_id: str | None) -> Sweep:
     return tracker.get_sweep(sweep_id or run.sweep_id)
 
 
-def _baselines(runs: Sequence[Run], cells: Mapping[str, str]) -> dict[str, Run]:
-    """Baselines forecast on the same cells in every part, raw and calibrated, by name."""
-    found: dict[str, Run] = {}
-    for run in sorted(runs, key=lambda r: r.source != BASELINE_SOURCE):  # plain ones first
-        same = all(run.fingerprints.get(p) == cells.get(p) for p in ("tune", "val", "test"))
-        if run.is_baseline and same and has_losses(run):
-            configs = {r.config_hash for r in found.values()}
-            name = baseline_name(run)
-            if name in found and run.config_hash not in configs:
-                name = f"{name}, {run.run_id}"  # one tried by hand beside the sweep's
-            found.setdefault(name, run)
-    return found
+def _on_cells(run: Run, cells: Mapping[str, str]) -> bool:
+    """Was it forecast on the same cells in every part, and are its losses on this disk?"""
+    same = all(run.fingerprints.get(p) == cells.get(p) for p in ("tune", "val", "test"))
+    return same and has_losses(run)
 
 
 def _trials(runs: Sequence[Run], metric: str) -> tuple[tuple[Run, ...], tuple[str, ...]]:
@@ -203,15 +189,3 @@ def _standing_for(run: Run, trials: tuple[Run, ...], metric: str) -> tuple[Run, 
         return run, ()
     note = f"of the seeds of this config the median one by tune is judged: {found[0].run_id}"
     return found[0], (note,)
-
-
-def _effective(part: Mapping[str, Any], horizon: int) -> float:
-    """Of the plan's record of a part: min(count, (bars - H) / H + 1)."""
-    if "bars" not in part:
-        return effective_origins(int(part["origins"]), horizon, int(part["stride"]))
-    return min(float(part["origins"]), (float(part["bars"]) - horizon) / horizon + 1)
-
-
-def _seconds(run: Run) -> float:
-    seconds = run.training_time_seconds
-    return float("nan") if seconds is None else seconds

@@ -10,14 +10,14 @@ import numpy as np
 
 from foresweep.errors import UsageError
 from foresweep.evaluation.losses import LossPanel
+from foresweep.evaluation.yardstick import PLAUSIBLE_SKILL, implausible
 from foresweep.records import DeflatedSharpe, Run, Verdict
 from foresweep.search.plan import family_of
-from foresweep.selection.leaderboard import PLAUSIBLE_SKILL
 from foresweep.selection.sealed import open_returns, open_test
 from foresweep.selection.verdict.cases import LEVEL, Opened, Record
 from foresweep.selection.verdict.gates import judge_all
-from foresweep.selection.verdict.losses import PartLosses
-from foresweep.selection.verdict.question import Question, ask, part_losses, weights_of
+from foresweep.selection.verdict.losses import PartLosses, part_losses
+from foresweep.selection.verdict.question import Question, ask, weights_of
 from foresweep.selection.verdict.targets import targets_of
 from foresweep.settings import load_settings
 from foresweep.stats.overfitting import deflated_sharpe, probabilistic_sharpe
@@ -168,7 +168,7 @@ def _notes(
         f"without a result; all count."
     ]
     notes += [f"{said[0].upper()}{said[1:]}." for said in question.left_out]
-    if (question.candidate.score("val_skill") or 0.0) > PLAUSIBLE_SKILL:
+    if implausible(question.candidate.score("val_skill")):
         notes.append(
             f"Its val_skill is above {PLAUSIBLE_SKILL}: nothing honest on daily prices comes near. "
             f"Look for a leak before anything else."

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from foresweep.evaluation.yardstick import implausible
 from foresweep.records import Target, Verdict
-from foresweep.selection.leaderboard import PLAUSIBLE_SKILL
 from foresweep.selection.verdict.question import Question
 
 PCT_MAE, R2, PVALUE, GAP = 0.5, 0.3, 0.05, 0.05
@@ -30,7 +30,7 @@ def _pct_mae(question: Question) -> Target:
     if naive:
         needed = 1 - PCT_MAE / naive
         comment = f"last-value itself has {naive:.3g} %"
-        if needed > PLAUSIBLE_SKILL:
+        if implausible(needed):
             comment += f"; {PCT_MAE} % would take a skill of {100 * needed:.0f} %: implausible"
         elif needed <= 0:
             comment += ": to stay below it proves nothing"

@@ -32,7 +32,7 @@ from foresweep.data.reading.sources import load_panel
 from foresweep.data.splits import PartName, Split, make_split
 from foresweep.data.windows import TrainWindows, Windows
 from foresweep.evaluation.backtest import calibrate, forecast_part, make_scorer, score_part
-from foresweep.models.base import Array, Facts, Forecast, Predictor, Resources
+from foresweep.models.base import Array, Facts, Forecast, Predictor, Resources, TrainingJob
 from foresweep.models.calibration import Calibrated
 from foresweep.models.checkpoint import read_checkpoint
 from foresweep.models.config import hyperparameters, make_config
@@ -140,14 +140,15 @@ def run(cell: Cell, panel: Panel, folder: Path) -> dict[str, Any]:
     shutil.rmtree(out, ignore_errors=True)
     try:
         checkpoint = model.train(
-            train,
-            config,
-            Resources(inference_batch=128),
-            seed=cell.seed,
-            horizon=cell.horizon,
-            score=make_scorer(panel, make_split(panel, cell.horizon, stride=STEER_STRIDE)),
-            report=lambda *_: None,
-            out=out / "checkpoint",
+            TrainingJob(
+                train,
+                config,
+                Resources(inference_batch=128),
+                seed=cell.seed,
+                horizon=cell.horizon,
+                score=make_scorer(panel, make_split(panel, cell.horizon, stride=STEER_STRIDE)),
+                out=out / "checkpoint",
+            )
         )
         predictor = model.load(read_checkpoint(checkpoint.path), Resources(inference_batch=128))
         trained = time.process_time() - started

@@ -34,7 +34,7 @@ from transformers.utils import logging
 from foresweep.data.demo import demo_panel
 from foresweep.data.splits import make_split
 from foresweep.data.windows import TrainWindows, Windows
-from foresweep.models.base import DEFAULT_LEVELS, Facts, Resources, TrialPruned
+from foresweep.models.base import DEFAULT_LEVELS, Facts, Resources, TrainingJob, TrialPruned
 from foresweep.models.chronos2 import network as net
 from foresweep.models.chronos2.config import Chronos2Config
 from foresweep.models.chronos2.model import (
@@ -192,11 +192,7 @@ def our_step(train: TrainWindows, config: Chronos2Config, network: Any, steps: i
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(TrialPruned):
         fit(
             learner,
-            config,
-            Resources(),
-            seed=0,
-            report=lambda *_: None,
-            out=Path(folder) / "c",
+            TrainingJob(train, config, horizon=HORIZON, out=Path(folder) / "c"),
             decays=no_norm_or_bias,
         )
     return (clock[-1] - clock[1]) / (len(clock) - 2)

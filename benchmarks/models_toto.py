@@ -34,7 +34,7 @@ from foresweep.data.demo import demo_panel
 from foresweep.data.panel import CLOSE, Panel
 from foresweep.data.splits import make_split
 from foresweep.data.windows import TrainWindows
-from foresweep.models.base import Facts, Resources
+from foresweep.models.base import Facts, Resources, TrainingJob
 from foresweep.models.toto import network as nets
 from foresweep.models.toto.decoding import sample_paths
 from foresweep.models.toto.model import Toto, TotoConfig, TotoLearner
@@ -215,7 +215,10 @@ def our_training(size: str, context: int, steps: int, turn: Turn, folder: Path) 
     with seeded(0, Resources()):
         network = nets.build(options(size))
     learner = Waiting(network, train, config, 1, Resources())
-    fit(learner, config, Resources(), seed=0, report=lambda *_: None, out=folder / size)
+    fit(
+        learner,
+        TrainingJob(train, config, horizon=1, out=folder / size),
+    )
 
 
 def settled(**values: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from pairs import Ratios, paired
 
 from foresweep.evaluation.contract import HORIZON, Bench
 from foresweep.evaluation.leaks import falling_scorer
-from foresweep.models.base import Resources
+from foresweep.models.base import TrainingJob
 from foresweep.models.devices import bf16_is_fast
 from foresweep.models.registry import get_model
 
@@ -45,14 +45,13 @@ def ratio(name: str, width: int, folder: Path) -> Ratios:
 
         def train() -> object:
             return bench.model.train(
-                windows,
-                config,
-                Resources(),
-                seed=0,
-                horizon=HORIZON,
-                score=falling_scorer(),
-                report=lambda step, scores, losses=None: None,
-                out=folder / f"{name}-{width}-{next(numbers)}",
+                TrainingJob(
+                    windows,
+                    config,
+                    horizon=HORIZON,
+                    score=falling_scorer(),
+                    out=folder / f"{name}-{width}-{next(numbers)}",
+                )
             )
 
         return train

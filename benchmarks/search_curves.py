@@ -34,7 +34,7 @@ from foresweep.evaluation.backtest import (
     naive_part,
     score_part,
 )
-from foresweep.models.base import Facts, Predictor, Resources, Scored
+from foresweep.models.base import Facts, Predictor, Resources, Scored, TrainingJob
 from foresweep.models.config import make_config
 from foresweep.models.registry import get_model
 from foresweep.models.training.loop import EVALUATIONS
@@ -148,10 +148,10 @@ class _Trainer:
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             try:
-                model.train(
+                model.train(TrainingJob(
                     self.train, made, Resources(threads=1), seed=SEED, horizon=HORIZON,
                     score=watch, report=_say_nothing, out=Path(folder) / "checkpoint",
-                )  # fmt: skip
+                ))  # fmt: skip
             except TrainingDiverged as error:
                 print(error, file=sys.stderr)
         seconds = time.perf_counter() - started - watch.aside_s

@@ -20,6 +20,7 @@ from foresweep.models.base import (
     Predictor,
     Resources,
     Scored,
+    TrainingJob,
 )
 from foresweep.models.checkpoint import read_checkpoint
 from foresweep.models.config import make_config
@@ -74,10 +75,10 @@ def train(
     """Train on the panel's train part; the checkpoint, read back."""
     split = make_split(panel, horizon, max_context=None)
     windows, notes = TrainWindows(panel, split, split.part("train")), Notes()
-    done = Kronos().train(
+    done = Kronos().train(TrainingJob(
         windows, made, Resources(), seed=seed, horizon=horizon,
         score=notes.score, report=notes.report, out=out,
-    )  # fmt: skip
+    ))  # fmt: skip
     return read_checkpoint(done.path)
 
 

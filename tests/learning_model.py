@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from foresweep.data.windows import Context, TrainWindows
+from foresweep.data.windows import Context
 from foresweep.models.base import (
     Checkpoint,
     Facts,
     Forecast,
     Levels,
     Predictor,
-    Reporter,
-    Resources,
-    Scorer,
+    TrainingJob,
 )
 from foresweep.models.baselines.naive import BaselineConfig, Drift, Walk
 from foresweep.models.checkpoint import write_checkpoint
@@ -93,23 +90,11 @@ class Learner(Drift):
         steps = min(config.max_steps, facts.step_cap or config.max_steps)
         return replace(super().resolve(config, facts), max_steps=steps)
 
-    def train(
-        self,
-        train: TrainWindows,
-        config: Any,
-        resources: Resources,
-        *,
-        seed: int,
-        horizon: int,
-        score: Scorer,
-        report: Reporter,
-        out: Path,
-        resume: Path | None = None,
-    ) -> Checkpoint:
-        for step in range(2, config.max_steps + 1, 2):
-            scored = score(self.after(config, step))
-            report(step, scored.scores, scored.losses)
-        return write_checkpoint(out, model=self.name, config=as_dict(config), card={})
+    def train(self, job: TrainingJob) -> Checkpoint:
+        for step in range(2, job.config.max_steps + 1, 2):
+            scored = job.score(self.after(job.config, step))
+            job.report(step, scored.scores, scored.losses)
+        return write_checkpoint(job.out, model=self.name, config=as_dict(job.config), card={})
 
     def predictor(self, config: Any) -> Predictor:
         return self.after(config, config.max_steps)

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ import pytest
 from foresweep.data.panel import CLOSE
 from foresweep.data.windows import Context
 from foresweep.models import registry
-from foresweep.models.base import Checkpoint, Forecast, Levels, Predictor, Resources
+from foresweep.models.base import Checkpoint, Forecast, Levels, Predictor, Resources, TrainingJob
 from foresweep.models.baselines.naive import Drift
 
 GUEST = """from foresweep.models.baselines.naive import Drift
@@ -55,7 +54,7 @@ class Killed(Drift):
 
     name = "killed"
 
-    def train(self, *args: Any, **kwargs: Any) -> Checkpoint:
+    def train(self, job: TrainingJob) -> Checkpoint:
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError("not reached")
 

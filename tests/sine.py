@@ -25,6 +25,7 @@ from foresweep.models.base import (
     Resources,
     Scored,
     Scorer,
+    TrainingJob,
 )
 
 HORIZON, NUM_BARS = 8, 2000
@@ -79,15 +80,17 @@ def train_case(
 ) -> Checkpoint:
     """Resolve and train a config on a case, steered by tune as in a sweep."""
     checkpoint: Checkpoint = model.train(
-        case.train,
-        model.resolve(config, case.facts),
-        more.pop("resources", Resources()),
-        seed=seed,
-        horizon=case.split.horizon,
-        score=more.pop("score", pinball_scorer(case.windows("tune"), every=every)),
-        report=more.pop("report", silent),
-        out=out,
-        **more,
+        TrainingJob(
+            case.train,
+            model.resolve(config, case.facts),
+            more.pop("resources", Resources()),
+            seed=seed,
+            horizon=case.split.horizon,
+            score=more.pop("score", pinball_scorer(case.windows("tune"), every=every)),
+            report=more.pop("report", silent),
+            out=out,
+            **more,
+        )
     )
     return checkpoint
 

@@ -49,12 +49,12 @@ class Honest(LastValue):
         moves = [np.diff(np.log(train.values(i)[:, CLOSE])).mean() for i in range(3)]
         return float(np.exp(np.mean(moves) + 1e-6 * np.random.default_rng(seed).standard_normal()))
 
-    def train(self, train, config, resources, *, seed, horizon, score, report, out, resume=None):
-        hair = self.fitted(train, config, seed)
-        scored = score(self.made(config, hair))
-        report(1, scored.scores, scored.losses)
+    def train(self, job):
+        hair = self.fitted(job.windows, job.config, job.seed)
+        scored = job.score(self.made(job.config, hair))
+        job.report(1, scored.scores, scored.losses)
         return write_checkpoint(
-            out, model=self.name, config=as_dict(config), weights={"hair": np.array([hair])}
+            job.out, model=self.name, config=as_dict(job.config), weights={"hair": np.array([hair])}
         )
 
     def made(self, config, hair):
@@ -106,14 +106,14 @@ class Forgetful(Honest):
     """What was trained is not what is loaded."""
 
     def load(self, checkpoint, resources):
-        return self.made(self.Config(**checkpoint.config), 1.0 + 1e-5 * np.random.random())
+        return self.made(self.Config(**checkpoint.config), 1.0 + 1e-2 * np.random.random())
 
 
 class GoesAstray(Honest):
     """A resumed training ends elsewhere."""
 
-    def train(self, train, config, resources, *, resume=None, seed, **rest):
-        return super().train(train, config, resources, seed=seed + bool(resume), **rest)
+    def train(self, job):
+        return super().train(dataclasses.replace(job, seed=job.seed + bool(job.resume)))
 
 
 @dataclasses.dataclass(frozen=True)

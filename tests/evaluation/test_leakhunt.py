@@ -182,10 +182,10 @@ class Fitting(Drift):
 
     upto: ClassVar[str] = "train"
 
-    def train(self, train, config, resources, **kwargs):
-        made = super().train(train, config, resources, **kwargs)
-        stop = train.split.part(self.upto).stop
-        means = [float(b.values[:stop, CLOSE].mean()) for b in train.panel.bars]
+    def train(self, job):
+        made = super().train(job)
+        stop = job.windows.split.part(self.upto).stop
+        means = [float(b.values[:stop, CLOSE].mean()) for b in job.windows.panel.bars]
         return add_json(made, "fit.json", {"means": means})
 
 
@@ -212,9 +212,9 @@ def test_a_training_that_is_not_repeatable_is_not_taken_for_a_leak(tmp_path):
     class Restless(Fitting):
         count = 0
 
-        def train(self, train, config, resources, **kwargs):
+        def train(self, job):
             Restless.count += 1
-            made = Drift.train(self, train, config, resources, **kwargs)
+            made = Drift.train(self, job)
             return add_json(made, "fit.json", {"call": Restless.count})
 
     (said,) = trained(Restless(), tmp_path)

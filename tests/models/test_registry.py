@@ -54,3 +54,22 @@ def test_a_plugin_s_checkpoint_says_which_packages_made_it(tmp_path: Path) -> No
         made = write_checkpoint(tmp_path / "checkpoint", model="guest", config={})
     assert made.card["versions"]["guest-plugin"] == "0.1"
     assert set(made.card["versions"]) >= {"numpy", "foresweep"}
+
+
+OLD = """from foresweep.models.baselines.naive import Drift
+
+
+class Guest(Drift):
+    name = "guest"
+
+    def train(self, train, config, resources, *, seed, horizon, score, report, out, resume=None):
+        raise AssertionError("not reached")
+"""
+
+
+def test_a_plugin_whose_train_takes_the_old_arguments_is_refused_by_name(tmp_path: Path) -> None:
+    with (
+        plugin(tmp_path, module=OLD),
+        pytest.raises(ModelError, match=r"'guest' of the package guest-plugin.*train\(job\)"),
+    ):
+        registry.get_model("guest")

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from transformers.trainer_callback import TrainerCallback
 from transformers.utils import logging
 
-from foresweep.models.base import Facts, Predictor, Resources
+from foresweep.models.base import Facts, Predictor, Resources, TrainingJob
 from foresweep.models.chronos2 import network as net
 from foresweep.models.chronos2.config import Chronos2Config
 from foresweep.models.chronos2.model import Chronos2, start
 from foresweep.models.training.loop import _Run, fit, seeded
 from foresweep.models.training.optimisation import no_norm_or_bias, tune
 from panels import make_panel
-from sine import Case, make_case, silent, train_case
+from sine import Case, make_case, train_case
 
 pytestmark = pytest.mark.slow
 
@@ -122,11 +122,7 @@ def test_on_the_authors_batches_every_loss_is_that_of_their_fit(
     losses.clear()
     fit(
         learner,
-        config,
-        Resources(),
-        seed=0,
-        report=silent,
-        out=tmp_path / "ours",
+        TrainingJob(None, config, horizon=1, out=tmp_path / "ours"),
         decays=no_norm_or_bias,
     )
     assert len(theirs) == STEPS
@@ -162,7 +158,7 @@ def test_a_published_size_takes_a_real_training_step(size: Any, millions: int, c
     )  # fmt: skip
     config = Chronos2().resolve(wanted, Facts(5, 512, 1000))
     with seeded(0, Resources()):
-        learner = start(case.train, config, Resources(), horizon=5)
+        learner = start(TrainingJob(case.train, config, horizon=5, out=Path()))
         before = learner.module.get_parameter("input_patch_embedding.hidden_layer.weight").clone()
         run = _Run(learner, config, Resources(), 0, no_norm_or_bias)
         run.advance(0)

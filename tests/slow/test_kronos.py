@@ -76,7 +76,7 @@ def test_its_own_loss_on_real_tune_windows_falls_by_15_percent(seed: int, tmp_pa
     checkpoint = read_checkpoint(done.path)
     nets = Kronos().load(checkpoint, Resources()).nets
     torch.manual_seed(seed)
-    untrained = build(checkpoint.card["architecture"]).predictor
+    untrained = build(checkpoint.card["network"]).predictor
     first = own.of(Nets(nets.tokenizer, untrained))
     assert min(own.found) == own.of(nets), "the kept step is the best one"
     assert 1 - min(own.found) / first >= 0.15, (first, own.found)

@@ -14,7 +14,7 @@ from fracast import FracastModel
 
 from foresweep.errors import ConfigError, WeightsNotFound
 from foresweep.evaluation.contract import Bench, ModelContract, ask
-from foresweep.models.base import Facts, Resources
+from foresweep.models.base import Facts, TrainingJob
 from foresweep.models.config import make_config
 from foresweep.models.pretraining import weights_cutoff
 from foresweep.models.registry import get_model, space_text
@@ -63,7 +63,8 @@ def test_the_model_is_found_by_its_name_with_its_space() -> None:
 def test_the_published_weights_say_what_the_authors_code_says() -> None:
     """Their forecast normalises, pads and predicts by itself; ours goes through the network."""
     config = settled(pretrained="published", size=None, context_length=200)
-    network = _start(config, options_of(config, 3), Resources()).network.eval()
+    job = TrainingJob(None, config, horizon=3, out=Path())  # type: ignore[arg-type]
+    network = _start(job, options_of(config, 3)).network.eval()
     theirs = FracastModel.from_pretrained(weights="fp32")
     walk = np.cumsum(np.random.default_rng(0).standard_normal((3, 200)), axis=1) + 50
     series, low, span = normalise(torch.from_numpy(walk).float())

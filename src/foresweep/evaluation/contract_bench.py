@@ -35,6 +35,7 @@ from foresweep.models.base import (
     Resources,
     Scored,
     Scorer,
+    TrainingJob,
 )
 from foresweep.models.calibration import load_predictor, store_calibration, wants_calibration
 from foresweep.models.checkpoint import read_checkpoint, read_weights
@@ -169,10 +170,9 @@ class Bench:
             if losses is not None:
                 told.append({k: v for k, v in scores.items() if k.startswith("tune_")})
 
-        checkpoint = self.model.train(
+        job = TrainingJob(
             self.train_windows(panel),
             self.resolve(values),
-            Resources(),
             seed=seed,
             horizon=HORIZON,
             score=scorer,
@@ -180,6 +180,7 @@ class Bench:
             out=out or self.new_folder(),
             resume=resume,
         )
+        checkpoint = self.model.train(job)
         return self.calibrated(checkpoint, panel, values), told
 
     def new_folder(self) -> Path:

@@ -29,6 +29,7 @@ from foresweep.models.base import (
     Resources,
     Scored,
     Scorer,
+    TrainingJob,
 )
 from foresweep.models.checkpoint import CARD, CONFIG, WEIGHTS, read_checkpoint, read_weights
 
@@ -491,17 +492,16 @@ def hunt_training(
     """
 
     def fitted(of: Panel, name: str) -> Fitted:
-        made = model.train(
+        job = TrainingJob(
             TrainWindows(of, split, split.part("train")),
             config,
             resources or Resources(),
             seed=seed,
             horizon=split.horizon,
             score=falling_scorer(),
-            report=lambda *_: None,
             out=out / name,
         )
-        return everything_in(made.path)
+        return everything_in(model.train(job).path)
 
     first = fitted(panel, "first")
     if moved := _moved_name(first, fitted(panel, "again")):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -115,6 +115,33 @@ class Reporter(Protocol):
     ) -> None: ...
 
 
+def unscored(predictor: Predictor) -> Scored:
+    """The scorer of a training that nobody steers: its last step is kept."""
+    return Scored({}, {})
+
+
+def silent(
+    step: int, scores: Mapping[str, float], losses: Mapping[str, Array] | None = None
+) -> None:
+    """The reporter of a training that nobody listens to."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingJob:
+    """One training, as a family is handed it."""
+
+    windows: TrainWindows  # all it may see
+    config: Any  # resolved
+    resources: Resources = Resources()
+    _: KW_ONLY
+    seed: int = 0
+    horizon: int  # bars ahead that are scored
+    score: Scorer = unscored
+    report: Reporter = silent
+    out: Path  # of the checkpoint: a new folder
+    resume: Path | None = None  # `out` of a training that was broken off, to go on from
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What a sweep fixes before any config is drawn, for `resolve` to check configs against."""
@@ -147,20 +174,9 @@ class ForecastModel(Protocol):
         Raises WeightsNotFound, naming both ways out."""
         ...
 
-    def train(
-        self,
-        train: TrainWindows,
-        config: Any,
-        resources: Resources,
-        *,
-        seed: int,
-        horizon: int,
-        score: Scorer,
-        report: Reporter,
-        out: Path,
-        resume: Path | None = None,
-    ) -> Checkpoint:
-        """Fit on `train`, keep the best step by tune pinball, write a checkpoint folder to `out`.
+    def train(self, job: TrainingJob) -> Checkpoint:
+        """Fit on `job.windows`, keep the best step by tune pinball, write a checkpoint folder to
+        `job.out`.
 
         Raises TrainingDiverged, NotEnoughData, WeightsNotFound; lets TrialPruned pass.
         """

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal, NoReturn
 
 import numpy as np
 
-from foresweep.data.windows import Context, TrainWindows
+from foresweep.data.windows import Context
 from foresweep.errors import CheckpointError, ConfigError
 from foresweep.models.base import (
     Array,
@@ -30,9 +30,8 @@ from foresweep.models.base import (
     ForecastModel,
     Levels,
     Predictor,
-    Reporter,
     Resources,
-    Scorer,
+    TrainingJob,
 )
 from foresweep.models.calibration import load_predictor
 from foresweep.models.checkpoint import (
@@ -112,19 +111,7 @@ class Ensemble:
         """ "": it has no weights of its own."""
         return ""
 
-    def train(
-        self,
-        train: TrainWindows,
-        config: Any,
-        resources: Resources,
-        *,
-        seed: int,
-        horizon: int,
-        score: Scorer,
-        report: Reporter,
-        out: Path,
-        resume: Path | None = None,
-    ) -> Checkpoint:
+    def train(self, job: TrainingJob) -> Checkpoint:
         """Raises ConfigError: there is nothing to train."""
         _refuse()
 

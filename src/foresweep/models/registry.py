@@ -6,6 +6,7 @@ module as `spaces/NAME.toml`, and the package that brings it is named by its ent
 
 from __future__ import annotations
 
+import inspect
 from importlib import resources
 from importlib.metadata import EntryPoint
 
@@ -36,7 +37,8 @@ def get_model(name: str) -> ForecastModel:
     """The model of this name.
 
     Raises UnknownName (with the nearest), MissingExtra for a built-in whose packages are absent,
-    ModelError for a plug-in that cannot be imported, and for a name that two packages claim.
+    ModelError for a plug-in that cannot be imported or takes other arguments to train, and for a
+    name that two packages claim.
     """
     if _key(name) == ENSEMBLE:
         from foresweep.models.ensemble import Ensemble
@@ -53,6 +55,14 @@ def get_model(name: str) -> ForecastModel:
             f"{point.value}: {error}; reinstall that package with what it depends on"
         ) from error
     model: ForecastModel = family()
+    try:
+        inspect.signature(model.train).bind(None)
+    except TypeError as error:
+        raise ModelError(
+            f"model {point.name!r} of the package {brought_by(point)} has "
+            f"train{inspect.signature(model.train)}, which must be train(job) with a TrainingJob "
+            f"(docs/adding-a-model.md); install a version of it for this foresweep"
+        ) from error
     return model
 
 

@@ -31,6 +31,7 @@ from foresweep.models.base import (
     Predictor,
     Resources,
     Scorer,
+    TrainingJob,
 )
 from foresweep.models.calibration import FILE as CALIBRATION
 from foresweep.models.calibration import (
@@ -317,15 +318,17 @@ def _train(
     what is scored is what can be loaded again."""
     out = task.out / CHECKPOINT
     checkpoint = model.train(
-        TrainWindows(panel, split, split.part("train")),
-        config,
-        on_device(task.resources),
-        seed=task.seed,
-        horizon=split.horizon,
-        score=score,
-        report=channel,
-        out=out,
-        resume=out if resume else None,
+        TrainingJob(
+            TrainWindows(panel, split, split.part("train")),
+            config,
+            on_device(task.resources),
+            seed=task.seed,
+            horizon=split.horizon,
+            score=score,
+            report=channel,
+            out=out,
+            resume=out if resume else None,
+        )
     )
     return read_checkpoint(checkpoint.path)
 

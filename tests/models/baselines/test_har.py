@@ -13,7 +13,7 @@ from foresweep.data.windows import Context, TrainWindows, Windows, make_context
 from foresweep.errors import CheckpointError, ConfigError, ForecastError, NotEnoughData
 from foresweep.evaluation.backtest import evaluate, make_scorer
 from foresweep.evaluation.contract import ModelContract
-from foresweep.models.base import DEFAULT_LEVELS, Facts, Resources
+from foresweep.models.base import DEFAULT_LEVELS, Facts, Resources, TrainingJob
 from foresweep.models.baselines.har import FILE, MOST_BARS, Har, HarConfig, HarPredictor, fit_har
 from foresweep.models.baselines.naive import RandomWalk
 from foresweep.models.checkpoint import read_checkpoint
@@ -208,14 +208,13 @@ def test_a_checkpoint_without_its_fit_is_refused(tmp_path) -> None:
     split = make_split(panel, 3)
     family = Har()
     checkpoint = family.train(
-        TrainWindows(panel, split, split.part("train")),
-        family.resolve(HarConfig(), FACTS),
-        Resources(),
-        seed=0,
-        horizon=3,
-        score=make_scorer(panel, split),
-        report=lambda *a: None,
-        out=tmp_path / "har",
+        TrainingJob(
+            TrainWindows(panel, split, split.part("train")),
+            family.resolve(HarConfig(), FACTS),
+            horizon=3,
+            score=make_scorer(panel, split),
+            out=tmp_path / "har",
+        )
     )
     read = read_checkpoint(checkpoint.path)
     windows = Windows(panel, split, split.part("val"))

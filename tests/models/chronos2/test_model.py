@@ -16,7 +16,7 @@ from foresweep.data.panel import CLOSE, panel_from_frame
 from foresweep.data.splits import make_split
 from foresweep.data.windows import TrainWindows, Windows
 from foresweep.errors import ConfigError, ForecastError, ModelError, WeightsNotFound
-from foresweep.models.base import DEFAULT_LEVELS, Facts, Resources
+from foresweep.models.base import DEFAULT_LEVELS, Facts, Resources, TrainingJob
 from foresweep.models.chronos2.config import Chronos2Config
 from foresweep.models.chronos2.model import Chronos2, Chronos2Predictor, at_levels, encode, start
 from foresweep.models.config import make_config
@@ -260,7 +260,7 @@ def test_the_loss_is_the_authors_own_on_an_equal_batch(train: TrainWindows) -> N
 
     config = resolved(**SMALL, target="return", covariates="ohlcv", prediction_length=13)
     with seeded(0, Resources()):
-        learner = start(train, config, Resources(), horizon=5)
+        learner = start(TrainingJob(train, config, horizon=5, out=Path()))
     learner.module.eval()
     item = np.arange(3)
     row = np.array([len(train.values(i)) for i in item]) - 48 - 13
@@ -299,7 +299,7 @@ def test_labels_change_nothing_of_the_context_they_follow() -> None:
         split = make_split(panel, FACTS.horizon)
         with seeded(0, Resources()):
             own = TrainWindows(panel, split, split.part("train"))
-            learner = start(own, config, Resources(), horizon=5)
+            learner = start(TrainingJob(own, config, horizon=5, out=Path()))
         bars, _ = own.cut(np.array([0]), np.array([100]), 48 + 5)
         found.append(learner.windows(bars))
     np.testing.assert_array_equal(found[0][0].numpy(), found[1][0].numpy())
@@ -314,7 +314,7 @@ def test_covariates_have_no_loss_of_their_own_but_are_seen(train: TrainWindows) 
     network = make_network(spread=10.0)
     config = resolved(**SMALL, covariates="ohlcv")
     with seeded(0, Resources()):
-        learner = start(train, config, Resources(), horizon=5)
+        learner = start(TrainingJob(train, config, horizon=5, out=Path()))
     context, labels = learner.draw(np.random.default_rng(0), 4)
     assert labels.shape == (4, 8, 5)
     first = net.loss(network, context, labels)
@@ -392,7 +392,7 @@ def test_a_network_filled_with_another_s_weights_forecasts_the_same() -> None:
     from foresweep.models.chronos2 import network as net
 
     first, second = make_network(0, spread=10.0), make_network(1)
-    weights = net.weights_of(first)
+    weights = {k: v.numpy() for k, v in first.state_dict().items()}
     assert not any("inv_freq" in name or name == "quantiles" for name in weights)
     context = torch.randn(3, 2, 48, generator=torch.Generator().manual_seed(0))
     assert not torch.equal(net.quantiles(first, context, 5), net.quantiles(second, context, 5))
@@ -404,7 +404,7 @@ def test_weights_that_do_not_fit_are_refused() -> None:
     from foresweep.models.chronos2 import network as net
 
     network = make_network()
-    weights = net.weights_of(network)
+    weights = {k: v.numpy() for k, v in network.state_dict().items()}
     del weights["shared.weight"]
     with pytest.raises(ModelError, match=r"here: weights do not fit .*shared\.weight"):
         net.fill(network, weights, where="here")
@@ -536,7 +536,7 @@ def test_weights_of_the_authors_forecast_as_in_the_authors_pipeline(
     logging.disable_progress_bar()
     config = resolved(pretrained=str(folder), target="overlapping", context_length=48)
     with seeded(0, Resources()):
-        predictor = start(train, config, Resources(), horizon=5).predictor()
+        predictor = start(TrainingJob(train, config, horizon=5, out=Path())).predictor()
     windows = Windows(train.panel, train.split, train.split.part("tune"))
     context = windows.context(48, slice(0, 6))
     levels = (0.01, *(k / 100 for k in range(5, 100, 5)), 0.99)
@@ -553,7 +553,7 @@ def test_weights_of_the_authors_forecast_as_in_the_authors_pipeline(
 def test_a_network_left_in_training_mode_forecasts_without_dropout(train: TrainWindows) -> None:
     config = resolved(**SMALL, dropout=0.9)
     with seeded(0, Resources()):
-        learner = start(train, config, Resources(), horizon=5)
+        learner = start(TrainingJob(train, config, horizon=5, out=Path()))
     predictor: Chronos2Predictor = learner.predictor()
     windows = Windows(train.panel, train.split, train.split.part("tune"))
     context = windows.context(48, slice(0, 4))
@@ -570,7 +570,7 @@ def test_a_horizon_beyond_the_trained_one_is_refused_and_a_shorter_one_is_its_be
     train: TrainWindows,
 ) -> None:
     with seeded(0, Resources()):
-        predictor = start(train, resolved(**SMALL), Resources(), horizon=5).predictor()
+        predictor = start(TrainingJob(train, resolved(**SMALL), horizon=5, out=Path())).predictor()
     windows = Windows(train.panel, train.split, train.split.part("tune"))
     context = windows.context(48, slice(0, 4))
     full = predictor.predict(context, horizon=5, levels=DEFAULT_LEVELS, seed=0).values
@@ -587,7 +587,7 @@ def test_the_network_is_asked_for_as_many_bars_as_it_was_trained_on(train: Train
 
     config = resolved(**SMALL, target="return", prediction_length=20)
     with seeded(0, Resources()):
-        predictor = start(train, config, Resources(), horizon=5).predictor()
+        predictor = start(TrainingJob(train, config, horizon=5, out=Path())).predictor()
     windows = Windows(train.panel, train.split, train.split.part("tune"))
     context = windows.context(48, slice(0, 4))
     found = predictor.predict(context, horizon=1, levels=(0.5,), seed=0).values[:, 0, 0]

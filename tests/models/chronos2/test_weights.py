@@ -13,7 +13,15 @@ import pytest
 from foresweep.data.splits import make_split
 from foresweep.data.windows import TrainWindows, Windows
 from foresweep.errors import CheckpointError, ConfigError
-from foresweep.models.base import DEFAULT_LEVELS, Checkpoint, Facts, Predictor, Resources, Scored
+from foresweep.models.base import (
+    DEFAULT_LEVELS,
+    Checkpoint,
+    Facts,
+    Predictor,
+    Resources,
+    Scored,
+    TrainingJob,
+)
 from foresweep.models.checkpoint import read_checkpoint, read_weights, write_checkpoint
 from foresweep.models.chronos2.config import Chronos2Config
 from foresweep.models.chronos2.model import Chronos2, at_levels, start
@@ -73,7 +81,9 @@ def enter(
             told.append(step)
 
     return Chronos2().train(
-        train, config, Resources(), seed=0, horizon=5, score=score, report=report, out=out
+        TrainingJob(
+            train, config, Resources(), seed=0, horizon=5, score=score, report=report, out=out
+        )
     )
 
 
@@ -117,7 +127,7 @@ def test_forecasts_are_those_of_the_authors_pipeline(
     from foresweep.models.chronos2 import network as net
 
     with seeded(0, Resources()):
-        learner = start(train, zero_shot(pretrained), Resources(), horizon=5)
+        learner = start(TrainingJob(train, zero_shot(pretrained), horizon=5, out=Path()))
     bars = train.cut(np.arange(3), np.array([20, 0, 30]), 64)[0]
     series = np.moveaxis(bars[..., [3, 4, 1, 2][: 1 + covariates]], 2, 1).astype(np.float32)
     with torch.no_grad():
@@ -200,7 +210,7 @@ def test_short_contexts_are_forecast_too(
 ) -> None:
     with seeded(0, Resources()):
         config = zero_shot(str(folder), **values)
-        predictor = start(train, config, Resources(), horizon=5).predictor()
+        predictor = start(TrainingJob(train, config, horizon=5, out=Path())).predictor()
     context = Windows(train.panel, train.split, train.split.part("tune")).context(rows)
     found = predictor.predict(context, horizon=5, levels=DEFAULT_LEVELS, seed=0)
     found.checked(len(context), 5)

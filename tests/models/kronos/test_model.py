@@ -15,7 +15,7 @@ from foresweep.data.panel import Panel, panel_from_frame
 from foresweep.data.splits import make_split
 from foresweep.data.windows import TrainWindows
 from foresweep.errors import CheckpointError, ForecastError
-from foresweep.models.base import DEFAULT_LEVELS, Checkpoint, Facts, Resources
+from foresweep.models.base import DEFAULT_LEVELS, Checkpoint, Facts, Resources, TrainingJob
 from foresweep.models.checkpoint import read_weights
 from foresweep.models.kronos.model import ATTENTION_CELLS, Kronos, KronosPredictor, _stratified
 from foresweep.models.kronos.networks import Nets
@@ -191,15 +191,15 @@ def test_both_stages_report_one_row_of_steps_and_only_the_second_is_scored(
 ) -> None:
     split, notes = make_split(PANEL, HORIZON), Notes()
     windows = TrainWindows(PANEL, split, split.part("train"))
-    done = Kronos().train(
+    done = Kronos().train(TrainingJob(
         windows, config(max_steps=16, tokenizer_fraction=0.5), Resources(), seed=0,
         horizon=HORIZON, score=notes.score, report=notes.report, out=tmp_path / "one",
-    )  # fmt: skip
+    ))  # fmt: skip
     assert notes.steps == sorted(set(notes.steps))
     assert notes.steps[-1] == 16
     assert notes.scored == 8
     assert done.card["tokenizer_steps"] == 8
-    assert done.card["kept_step"] == 16
+    assert done.card["fitted"]["step"] == 16
     assert not state_file(tmp_path / "one", 0).parent.exists()
 
 
@@ -217,10 +217,10 @@ def test_a_training_cut_short_in_its_second_stage_goes_on_to_the_same_weights(
             raise Cut
 
     def run(report: Callable[..., None], resume: Path | None) -> None:
-        Kronos().train(
+        Kronos().train(TrainingJob(
             windows, config(), Resources(), seed=0, horizon=HORIZON, score=notes.score,
             report=report, out=out, resume=resume,
-        )  # fmt: skip
+        ))  # fmt: skip
 
     with pytest.raises(Cut):
         run(stop, None)

@@ -16,7 +16,7 @@ from kronos_finance._vendor.kronos_model.kronos import KronosTokenizer
 from foresweep.data.splits import make_split
 from foresweep.data.windows import Context, TrainWindows
 from foresweep.errors import ConfigError
-from foresweep.models.base import Checkpoint, Resources
+from foresweep.models.base import Checkpoint, Resources, TrainingJob
 from foresweep.models.checkpoint import read_checkpoint, read_weights
 from foresweep.models.kronos.config import architecture_of
 from foresweep.models.kronos.model import Kronos, KronosPredictor
@@ -89,12 +89,12 @@ def their_closes(predictor: TheirPredictor, context: Context, num_samples: int) 
 def test_zero_shot_keeps_every_bit_and_is_scored_once(folder: Path, tmp_path: Path) -> None:
     split, notes = make_split(PANEL, HORIZON), Notes()
     windows = TrainWindows(PANEL, split, split.part("train"))
-    done = Kronos().train(
+    done = Kronos().train(TrainingJob(
         windows, config(pretrained=str(folder), finetune="none"), Resources(), seed=0,
         horizon=HORIZON, score=notes.score, report=notes.report, out=tmp_path / "zero",
-    )  # fmt: skip
+    ))  # fmt: skip
     assert learnt(folder, read_checkpoint(done.path)) == set()
-    assert (notes.steps, notes.scored, done.card["kept_step"]) == ([0], 1, 0)
+    assert (notes.steps, notes.scored, done.card["fitted"]["step"]) == ([0], 1, 0)
 
 
 @pytest.mark.slow  # peft alone takes seconds to import
@@ -123,10 +123,10 @@ def test_what_is_scored_while_adapters_hang_in_is_what_is_written(
             return super().score(predictor)
 
     notes = Forecasts()
-    done = Kronos().train(
+    done = Kronos().train(TrainingJob(
         TrainWindows(PANEL, split, split.part("train")), made, Resources(), seed=0,
         horizon=HORIZON, score=notes.score, report=notes.report, out=tmp_path / "lora",
-    )  # fmt: skip
+    ))  # fmt: skip
     written = forecast(load(read_checkpoint(done.path)), windows, first=6)
     np.testing.assert_allclose(scored[-1], written, rtol=1e-6)
     assert not np.allclose(scored[0], written, rtol=1e-6)
@@ -165,10 +165,10 @@ def test_gradient_checkpointing_changes_no_weight(tmp_path: Path) -> None:
     windows = TrainWindows(PANEL, split, split.part("train"))
 
     def weights(resources: Resources, name: str, **values: Any) -> dict[str, Any]:
-        done = Kronos().train(
+        done = Kronos().train(TrainingJob(
             windows, config(**values), resources, seed=0, horizon=HORIZON,
             score=Notes().score, report=Notes().report, out=tmp_path / name,
-        )  # fmt: skip
+        ))  # fmt: skip
         return read_weights(done)
 
     plain = weights(Resources(), "plain", dropout=0.3)

@@ -14,7 +14,7 @@ from scipy import stats
 from foresweep.data.splits import make_split
 from foresweep.data.windows import TrainWindows, make_context
 from foresweep.errors import ConfigError, ModelError, WeightsNotFound
-from foresweep.models.base import DEFAULT_LEVELS, Resources
+from foresweep.models.base import DEFAULT_LEVELS, Resources, TrainingJob
 from foresweep.models.config import as_dict
 from foresweep.models.toto import network as nets
 from foresweep.models.toto.model import Toto, TotoConfig, TotoLearner, usable_rows, whole_patches
@@ -173,14 +173,12 @@ class TestPretrained:
         split = make_split(panel, 3)
         config = Toto().resolve(self.config(tmp_path, max_steps=1, lr=1e-9), FACTS)
         checkpoint = Toto().train(
-            TrainWindows(panel, split, split.part("train")),
-            config,
-            Resources(),
-            seed=0,
-            horizon=3,
-            score=None,  # type: ignore[arg-type]
-            report=lambda *_: None,
-            out=tmp_path / "out",
+            TrainingJob(
+                TrainWindows(panel, split, split.part("train")),
+                config,
+                horizon=3,
+                out=tmp_path / "out",
+            )
         )
         loaded = Toto().load(checkpoint, Resources())
         for name, value in loaded.network.state_dict().items():

@@ -16,7 +16,14 @@ import torch
 from foresweep.data.splits import make_split
 from foresweep.data.windows import TrainWindows
 from foresweep.errors import ConfigError, ModelError
-from foresweep.models.base import DEFAULT_LEVELS, Checkpoint, Resources, Scored
+from foresweep.models.base import (
+    DEFAULT_LEVELS,
+    Checkpoint,
+    Resources,
+    Scored,
+    TrainingJob,
+    unscored,
+)
 from foresweep.models.toto import network as nets
 from foresweep.models.toto.decoding import Chains
 from foresweep.models.toto.model import (
@@ -37,18 +44,17 @@ from toto_tiny import FACTS, NARROW, authors_folder, context_of, network_of, res
 ZERO_SHOT = {"finetune": "none", "size": None, "context_length": 64, "num_samples": 16}
 
 
-def trained(config: TotoConfig, out: Path, score: Any = None) -> Checkpoint:
+def trained(config: TotoConfig, out: Path, score: Any = unscored) -> Checkpoint:
     panel = make_panel(3, 400)
     split = make_split(panel, 3)
     return Toto().train(
-        TrainWindows(panel, split, split.part("train")),
-        config,
-        Resources(),
-        seed=0,
-        horizon=3,
-        score=score,
-        report=lambda *_: None,
-        out=out,
+        TrainingJob(
+            TrainWindows(panel, split, split.part("train")),
+            config,
+            horizon=3,
+            score=score,
+            out=out,
+        )
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from foresweep.errors import CheckpointError, TrainingDiverged
-from foresweep.models.base import Resources, Scored, TrialPruned
+from foresweep.models.base import Resources, Scored, TrainingJob, TrialPruned, unscored
 from foresweep.models.training.loop import (
     EVALUATIONS,
     TrainingConfig,
@@ -90,17 +90,10 @@ def run(
     **more: Any,
 ) -> tuple[Any, torch.Tensor, Notes]:
     line, notes = line or make_line(seed), notes or Notes()
-    scorer = more.pop("score", notes.score)
-    fitted = fit(
-        line,
-        config,
-        resources or Resources(),
-        seed=seed,
-        report=notes.report,
-        score=scorer,
-        out=more.pop("out", tmp_path / "out"),
-        **more,
-    )
+    of_fit = {k: more.pop(k) for k in ("first_step", "decays") if k in more}
+    more = {"score": notes.score, "report": notes.report, "out": tmp_path / "out", **more}
+    job = TrainingJob(None, config, resources or Resources(), seed=seed, horizon=1, **more)
+    fitted = fit(line, job, **of_fit)
     return fitted, line.module[1].weight.detach().clone(), notes
 
 
@@ -138,7 +131,7 @@ def test_the_callers_random_state_and_settings_are_as_before(tmp_path: Path) -> 
 
 def test_a_forecast_during_training_changes_no_weight(tmp_path: Path) -> None:
     _, scored, _ = run(tmp_path / "a", notes=Notes(tuple(range(EVALUATIONS, 0, -1))))
-    _, blind, _ = run(tmp_path / "b", score=None)
+    _, blind, _ = run(tmp_path / "b", score=unscored)
     assert torch.equal(scored, blind)
 
 
@@ -220,13 +213,16 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(
     again = make_line(seed=5)  # its own initialisation must not matter
     fitted = fit(
         again,
-        config,
-        resources,
-        seed=0,
-        report=rest.report,
-        score=rest.score,
-        out=tmp_path / "c" / "out",
-        resume=tmp_path / "b" / "out",
+        TrainingJob(
+            None,
+            config,
+            resources,
+            horizon=1,
+            report=rest.report,
+            score=rest.score,
+            out=tmp_path / "c" / "out",
+            resume=tmp_path / "b" / "out",
+        ),
     )
     assert fitted == unbroken
     assert torch.equal(again.module[1].weight, weight)
@@ -296,7 +292,7 @@ def test_without_a_scorer_the_last_average_is_kept(tmp_path: Path) -> None:
     config = replace(CONFIG, ema_decay=0.9)
     notes = Notes((math.nan,) * EVALUATIONS)
     run(tmp_path / "a", notes=notes, config=config)
-    _, weight, _ = run(tmp_path / "b", score=None, config=config)
+    _, weight, _ = run(tmp_path / "b", score=unscored, config=config)
     assert float(weight) == notes.weights[-1]
 
 
@@ -337,10 +333,10 @@ def test_in_bf16_products_are_rounded_and_weights_are_not(tmp_path: Path) -> Non
     seen: list[torch.dtype] = []
     line.module.register_forward_hook(lambda *call: seen.append(call[-1].dtype))
     config = replace(CONFIG, precision="bf16")
-    rounded = run(tmp_path / "a", line=line, config=config, score=None)[1]
+    rounded = run(tmp_path / "a", line=line, config=config, score=unscored)[1]
     assert set(seen) == {torch.bfloat16}
     assert rounded.dtype == torch.float32
-    exact = run(tmp_path / "b", line=make_line(dropout=0.0), score=None)[1]
+    exact = run(tmp_path / "b", line=make_line(dropout=0.0), score=unscored)[1]
     assert not torch.equal(rounded, exact)
     torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.05)
 

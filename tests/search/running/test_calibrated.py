@@ -132,11 +132,11 @@ from foresweep.models.baselines.naive import Drift
 class Guest(Drift):
     name = "guest"
 
-    def train(self, *args, **kwargs):
-        if "leaktest" not in str(kwargs["out"]):
+    def train(self, job):
+        if "leaktest" not in str(job.out):
             with Path(__file__).with_name("trained.txt").open("a") as counted:
                 counted.write("once\\n")
-        return super().train(*args, **kwargs)
+        return super().train(job)
 """
 
 

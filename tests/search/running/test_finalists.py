@@ -55,11 +55,8 @@ class Moved:
 class Guest(Drift):
     name = "guest"
 
-    def train(self, train, config, resources, *, seed, score, report, out, **rest):
-        scored = score(self.predictor(config))
-        report(0, scored.scores, scored.losses)
-        card = {"step": 0, "off": OFF[seed]}
-        return write_checkpoint(out, model=self.name, config=as_dict(config), card=card)
+    def train(self, job):
+        return self.scored(job, self.predictor(job.config), off=OFF[job.seed])
 
     def load(self, checkpoint, resources):
         config = self.Config(**checkpoint.config)

@@ -29,13 +29,13 @@ GATED = learning_model.MODULE.replace(
     'name = "guest"',
     """name = "guest"
 
-    def train(self, train, config, *args, **rest):
+    def train(self, job):
         import time
         from pathlib import Path
-        closed = rest["out"].parent.name.startswith("guest_") and config.tilt != 1.0
+        closed = job.out.parent.name.startswith("guest_") and job.config.tilt != 1.0
         while closed and not Path({gate!r}).exists():
             time.sleep(0.01)
-        return super().train(train, config, *args, **rest)
+        return super().train(job)
 """,
 )
 """The first config, whose tilt is 1, is trained at once; the others wait until a file is there."""

@@ -97,10 +97,10 @@ ONCE = Path({once!r})
 class Guest(Learner):
     name = "guest"
 
-    def train(self, train, config, resources, **rest):
-        if rest["out"].parent.name.startswith("guest_"):  # no leak test
-            self.meet(config, resources, rest["out"])
-        return super().train(train, config, resources, **rest)
+    def train(self, job):
+        if job.out.parent.name.startswith("guest_"):  # no leak test
+            self.meet(job.config, job.resources, job.out)
+        return super().train(job)
 
     def meet(self, config, resources, out):
 {fate}

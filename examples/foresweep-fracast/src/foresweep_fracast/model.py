@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from statistics import NormalDist
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,24 +12,24 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from foresweep.data.windows import Context, TrainWindows
+from foresweep.data.windows import Context
 from foresweep.models.base import (
     Array,
     Checkpoint,
     Facts,
     Forecast,
     Levels,
-    Reporter,
     Resources,
-    Scorer,
+    TrainingJob,
 )
-from foresweep.models.checkpoint import WEIGHTS, read_weights, sha256_of, write_checkpoint
-from foresweep.models.config import as_dict, make_config
+from foresweep.models.calibration import at_levels
+from foresweep.models.checkpoint import WEIGHTS, read_weights, sha256_of
+from foresweep.models.config import make_config
 from foresweep.models.pretraining import Cutoff
 from foresweep.models.representation import Representation, by_length
 from foresweep.models.training.augmentation import Sampler
-from foresweep.models.training.loop import clear_states, fit, inference, seeded
-from foresweep.models.training.optimisation import Adapted, recompute, tune
+from foresweep.models.training.loop import finish, fit, inference, seeded
+from foresweep.models.training.optimisation import Adapted, prepare
 from foresweep_fracast.config import FracastConfig, options_of, settle, weights_folder
 from foresweep_fracast.network import LAYERS, Network, fill, normalise, pinball
 
@@ -59,37 +57,14 @@ class Fracast:
             return Cutoff("2026-09-26", "date of the files in fracast 0.1.0; its data end unstated")
         return None
 
-    def train(
-        self,
-        train: TrainWindows,
-        config: FracastConfig,
-        resources: Resources,
-        *,
-        seed: int,
-        horizon: int,
-        score: Scorer,
-        report: Reporter,
-        out: Path,
-        resume: Path | None = None,
-    ) -> Checkpoint:
+    def train(self, job: TrainingJob) -> Checkpoint:
         """Fit a resolved config and write its checkpoint. See `ForecastModel.train`."""
-        options = options_of(config, horizon)
-        with seeded(seed, resources):
-            adapted = _start(config, options, resources)
-        learner = FracastLearner(adapted, train, config, horizon, resources)
-        fitted = fit(
-            learner, config, resources,
-            seed=seed, report=report, score=score, out=out, resume=resume,
-        )  # fmt: skip
-        checkpoint = write_checkpoint(
-            out,
-            model=self.name,
-            config=as_dict(config),
-            weights=_as_numpy(adapted.merged()),
-            card={"network": options, "horizon": horizon, "fitted": asdict(fitted)},
-        )
-        clear_states(out)
-        return checkpoint
+        options = options_of(job.config, job.horizon)
+        with seeded(job.seed, job.resources):
+            adapted = _start(job, options)
+        fitted = fit(FracastLearner(adapted, job), job)
+        weights = adapted.merged().state_dict()
+        return finish(job, self.name, fitted, weights=weights, network=options)
 
     def load(self, checkpoint: Checkpoint, resources: Resources) -> FracastPredictor:
         """The predictor of a checkpoint. Raises CheckpointError, ModelError."""
@@ -105,20 +80,14 @@ class Fracast:
 class FracastLearner:
     """Draws training windows and computes their loss."""
 
-    def __init__(
-        self,
-        adapted: Adapted,
-        train: TrainWindows,
-        config: FracastConfig,
-        horizon: int,
-        resources: Resources,
-    ) -> None:
+    def __init__(self, adapted: Adapted, job: TrainingJob) -> None:
+        config = job.config
         self.module = adapted.network
-        self._config, self._horizon, self._resources = config, horizon, resources
-        self._view = config.view(horizon)
+        self._config, self._horizon, self._resources = config, job.horizon, job.resources
+        self._view = config.view(job.horizon)
         self._sampler = None
         if config.finetune != "none":
-            self._sampler = Sampler(train, config.context_length, horizon, config)
+            self._sampler = Sampler(job.windows, config.context_length, job.horizon, config)
 
     def draw(self, rng: np.random.Generator, size: int) -> tuple[Tensor]:
         """`size` windows of channels [B, V, R + H]: context and what came."""
@@ -179,28 +148,10 @@ class FracastPredictor:
         return at_levels(moves, known, levels)
 
 
-def at_levels(values: Array, known: Levels, levels: Levels) -> Array:
-    """[..., Q] from values [..., K] at the levels `known`: linear in the normal score, within as
-    between the two nearest, beyond as between the two outermost."""
-    grid, asked = (np.array([NormalDist().inv_cdf(q) for q in x]) for x in (known, levels))
-    right = np.clip(np.searchsorted(grid, asked), 1, len(grid) - 1)
-    share = (asked - grid[right - 1]) / (grid[right] - grid[right - 1])
-    below, above = values[..., right - 1], values[..., right]
-    mixed: Array = below + share * (above - below)
-    return mixed
-
-
-def _start(config: FracastConfig, options: Mapping[str, Any], resources: Resources) -> Adapted:
+def _start(job: TrainingJob, options: Mapping[str, Any]) -> Adapted:
     """The network before its first step. What is random is drawn from torch's random state."""
     network = Network(options)
-    if config.pretrained is not None:
-        folder = weights_folder(config.pretrained)
+    if job.config.pretrained is not None:
+        folder = weights_folder(job.config.pretrained)
         fill(network, load_file(folder / WEIGHTS), where=folder)
-    adapted = tune(network, config, LAYERS)
-    if resources.gradient_checkpointing:
-        recompute([network.core.block])
-    return adapted
-
-
-def _as_numpy(network: Network) -> dict[str, Any]:
-    return {k: v.detach().cpu().numpy() for k, v in network.state_dict().items()}
+    return prepare(network, job, LAYERS, [network.core.block])

@@ -13,7 +13,6 @@ in common (a market's volatility) is left out: a forecast may depend on its own 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,11 +20,11 @@ import numpy as np
 from foresweep.data.panel import CLOSE, VOLUME
 from foresweep.data.windows import Context, TrainWindows
 from foresweep.errors import CheckpointError, ForecastError, NotEnoughData
-from foresweep.models.base import Array, Checkpoint, Forecast, Levels, Reporter, Resources, Scorer
+from foresweep.models.base import Array, Checkpoint, Forecast, Levels, Resources, TrainingJob
 from foresweep.models.baselines.naive import FEWEST_BARS, Baseline, BaselineConfig, bar_variances
 from foresweep.models.calibration import at_levels
-from foresweep.models.checkpoint import add_json, read_json, write_checkpoint
-from foresweep.models.config import as_dict, config_class, hyper
+from foresweep.models.checkpoint import add_json, read_json
+from foresweep.models.config import config_class, hyper
 
 FILE = "har.json"
 WINDOWS = (1, 5, 20, 60)
@@ -76,27 +75,13 @@ class Har(Baseline):
     centred: ClassVar[bool] = True
     default_context: ClassVar[int] = MOST_BARS
 
-    def train(
-        self,
-        train: TrainWindows,
-        config: Any,
-        resources: Resources,
-        *,
-        seed: int,
-        horizon: int,
-        score: Scorer,
-        report: Reporter,
-        out: Path,
-        resume: Path | None = None,
-    ) -> Checkpoint:
+    def train(self, job: TrainingJob) -> Checkpoint:
         """Fit, score once, report it as step 0, write the checkpoint.
 
         Raises NotEnoughData, CheckpointError."""
-        fit = fit_har(train, context_length=config.context_length, horizon=horizon)
-        scored = score(HarPredictor(config.context_length, fit))
-        report(0, scored.scores, scored.losses)
-        card = {"step": 0, "scores": dict(scored.scores), "horizon": horizon}
-        written = write_checkpoint(out, model=self.name, config=as_dict(config), card=card)
+        length = job.config.context_length
+        fit = fit_har(job.windows, context_length=length, horizon=job.horizon)
+        written = self.scored(job, HarPredictor(length, fit), horizon=job.horizon)
         return add_json(written, FILE, fit.as_json())
 
     def load(self, checkpoint: Checkpoint, resources: Resources) -> HarPredictor:

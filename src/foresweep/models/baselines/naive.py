@@ -16,7 +16,6 @@ show. So a median is exactly the point forecast, and every forecast is rescaled 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import NormalDist
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -24,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foresweep.data.panel import CLOSE, HIGH, LOW, OPEN, VOLUME
-from foresweep.data.windows import Context, TrainWindows
+from foresweep.data.windows import Context
 from foresweep.errors import ConfigError
 from foresweep.models.base import (
     Checkpoint,
@@ -32,9 +31,8 @@ from foresweep.models.base import (
     Forecast,
     Levels,
     Predictor,
-    Reporter,
     Resources,
-    Scorer,
+    TrainingJob,
 )
 from foresweep.models.calibration import CalibrationConfig
 from foresweep.models.config import as_dict, config_class, hyper
@@ -191,26 +189,18 @@ class Baseline:
         """ "": there are no weights."""
         return ""
 
-    def train(
-        self,
-        train: TrainWindows,
-        config: Any,
-        resources: Resources,
-        *,
-        seed: int,
-        horizon: int,
-        score: Scorer,
-        report: Reporter,
-        out: Path,
-        resume: Path | None = None,
-    ) -> Checkpoint:
+    def train(self, job: TrainingJob) -> Checkpoint:
         """Score once, report it as step 0, write the checkpoint. Raises CheckpointError."""
+        return self.scored(job, self.predictor(job.config))
+
+    def scored(self, job: TrainingJob, predictor: Predictor, **more: Any) -> Checkpoint:
+        """The checkpoint of a config, scored once; `more` goes into its card."""
         from foresweep.models.checkpoint import write_checkpoint
 
-        scored = score(self.predictor(config))
-        report(0, scored.scores, scored.losses)
-        card = {"step": 0, "scores": dict(scored.scores)}
-        return write_checkpoint(out, model=self.name, config=as_dict(config), card=card)
+        scored = job.score(predictor)
+        job.report(0, scored.scores, scored.losses)
+        card = {"step": 0, "scores": dict(scored.scores), **more}
+        return write_checkpoint(job.out, model=self.name, config=as_dict(job.config), card=card)
 
     def load(self, checkpoint: Checkpoint, resources: Resources) -> Predictor:
         """The predictor of a checkpoint."""

@@ -8,14 +8,13 @@ group attention; windows never see each other. `chronos` and torch are loaded wh
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from foresweep.data.windows import Context, TrainWindows
+from foresweep.data.windows import Context
 from foresweep.errors import CheckpointError, ForecastError, MissingExtra
 from foresweep.models.base import (
     Array,
@@ -24,11 +23,10 @@ from foresweep.models.base import (
     Forecast,
     Levels,
     Predictor,
-    Reporter,
     Resources,
-    Scorer,
+    TrainingJob,
 )
-from foresweep.models.checkpoint import WEIGHTS, read_weights, write_checkpoint
+from foresweep.models.checkpoint import WEIGHTS, read_weights
 from foresweep.models.chronos2.config import (
     Chronos2Config,
     hash_of_weights,
@@ -36,11 +34,11 @@ from foresweep.models.chronos2.config import (
     resolve,
     weights_folder,
 )
-from foresweep.models.config import as_dict, make_config
+from foresweep.models.config import make_config
 from foresweep.models.representation import Representation, by_length
 from foresweep.models.training.augmentation import Sampler
-from foresweep.models.training.loop import clear_states, fit, inference, seeded
-from foresweep.models.training.optimisation import Adapted, no_norm_or_bias, recompute, tune
+from foresweep.models.training.loop import finish, fit, inference, seeded
+from foresweep.models.training.optimisation import Adapted, no_norm_or_bias, prepare
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -69,44 +67,13 @@ class Chronos2:
             return ""
         return hash_of_weights(weights_folder(config.pretrained))
 
-    def train(
-        self,
-        train: TrainWindows,
-        config: Chronos2Config,
-        resources: Resources,
-        *,
-        seed: int,
-        horizon: int,
-        score: Scorer,
-        report: Reporter,
-        out: Path,
-        resume: Path | None = None,
-    ) -> Checkpoint:
+    def train(self, job: TrainingJob) -> Checkpoint:
         """Raises TrainingDiverged, NotEnoughData, WeightsNotFound; lets TrialPruned pass."""
-        from foresweep.models.chronos2 import network as net
-
-        with seeded(seed, resources):
-            learner = start(train, config, resources, horizon=horizon)
-        fitted = fit(
-            learner,
-            config,
-            resources,
-            seed=seed,
-            report=report,
-            score=score,
-            out=out,
-            resume=resume,
-            decays=no_norm_or_bias,
-        )
-        checkpoint = write_checkpoint(
-            out,
-            model=self.name,
-            config=as_dict(config),
-            weights=net.weights_of(learner.adapted.merged()),
-            card={"network": learner.core, "horizon": horizon, "fitted": asdict(fitted)},
-        )
-        clear_states(out)
-        return checkpoint
+        with seeded(job.seed, job.resources):
+            learner = start(job)
+        fitted = fit(learner, job, decays=no_norm_or_bias)
+        weights = learner.adapted.merged().state_dict()
+        return finish(job, self.name, fitted, weights=weights, network=learner.core)
 
     def load(self, checkpoint: Checkpoint, resources: Resources) -> Predictor:
         """Raises CheckpointError where the card does not describe the network, ModelError where
@@ -203,14 +170,13 @@ class Chronos2Learner:
         return Chronos2Predictor(self.adapted.network, self.config, self.view, self.resources)
 
 
-def start(
-    train: TrainWindows, config: Chronos2Config, resources: Resources, *, horizon: int
-) -> Chronos2Learner:
-    """A learner before its first step, for a resolved config; weights from scratch are drawn from
-    torch's random state. Raises NotEnoughData, WeightsNotFound."""
+def start(job: TrainingJob) -> Chronos2Learner:
+    """A learner before its first step; weights from scratch are drawn from torch's random state.
+    Raises NotEnoughData, WeightsNotFound."""
     from foresweep.models.chronos2 import network as net
 
-    length = config.prediction_length or horizon
+    config: Chronos2Config = job.config
+    length = config.prediction_length or job.horizon
     core = _core(config, length)
     network = net.build(core)
     if config.pretrained is not None:
@@ -218,12 +184,10 @@ def start(
         net.fill(network, net.read_weights(file), where=str(file))
     sampler = None
     if config.finetune != "none":
-        sampler = Sampler(train, config.context_length, length, config)
-    adapted = tune(network, config, net.layers(core["num_layers"]))
-    if resources.gradient_checkpointing:
-        recompute(network.encoder.block)
-    view = view_of(config, horizon)
-    return Chronos2Learner(network, adapted, core, sampler, config, view, resources)
+        sampler = Sampler(job.windows, config.context_length, length, config)
+    adapted = prepare(network, job, net.layers(core["num_layers"]), network.encoder.block)
+    view = view_of(config, job.horizon)
+    return Chronos2Learner(network, adapted, core, sampler, config, view, job.resources)
 
 
 def view_of(config: Chronos2Config, horizon: int) -> Representation:

@@ -335,11 +335,6 @@ def fill(network: Chronos2Model, weights: Mapping[str, NDArray[Any]], *, where: 
         raise ModelError(f"{where}: weights do not fit the network: {what}") from error
 
 
-def weights_of(network: Chronos2Model) -> dict[str, NDArray[Any]]:
-    """Every weight, as plain float32 arrays."""
-    return {k: v.detach().float().cpu().numpy() for k, v in network.state_dict().items()}
-
-
 def loss(network: nn.Module, context: Tensor, labels: Tensor) -> Tensor:
     """The authors' loss: pinball over the network's levels in each row's arcsinh-normalised
     space; twice the mean over the emitted bars, summed over levels, averaged over rows.

@@ -7,30 +7,28 @@ where `freeze_tokenizer` is off), then the predictor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foresweep.data.panel import CLOSE
-from foresweep.data.windows import Context, TrainWindows
+from foresweep.data.windows import Context
 from foresweep.models.base import (
     Array,
     Checkpoint,
     Facts,
     Forecast,
     Levels,
-    Reporter,
     Resources,
-    Scorer,
+    TrainingJob,
     uniforms,
+    unscored,
 )
-from foresweep.models.checkpoint import write_checkpoint
-from foresweep.models.config import as_dict, make_config
+from foresweep.models.config import make_config
 from foresweep.models.kronos.config import (
     TOKENIZER_HEADS,
     KronosConfig,
@@ -80,50 +78,32 @@ class Kronos:
         """See ForecastModel."""
         return "" if config.pretrained is None else find_pretrained(config.pretrained).hash
 
-    def train(
-        self,
-        train: TrainWindows,
-        config: KronosConfig,
-        resources: Resources,
-        *,
-        seed: int,
-        horizon: int,
-        score: Scorer,
-        report: Reporter,
-        out: Path,
-        resume: Path | None = None,
-    ) -> Checkpoint:
-        """See ForecastModel. `config` is resolved."""
-        from foresweep.models.kronos.learners import PredictorLearner
-        from foresweep.models.training.loop import clear_states, fit, seeded
-        from foresweep.models.training.optimisation import tune
+    def train(self, job: TrainingJob) -> Checkpoint:
+        """See ForecastModel. The tokenizer, where it is trained, learns in float32 whatever
+        `precision`: a bar's tokens are the signs of what its encoder gives."""
+        from foresweep.models.kronos.learners import PredictorLearner, TokenizerLearner
+        from foresweep.models.training.loop import finish, fit, seeded
+        from foresweep.models.training.optimisation import prepare
 
-        bars = TrainingBars(train, config, config.prediction_length or horizon)
-        with seeded(seed, resources):
+        config: KronosConfig = job.config
+        bars = TrainingBars(job.windows, config, config.prediction_length or job.horizon)
+        with seeded(job.seed, job.resources):
             architecture, nets = _start(config)
-            adapted = tune(nets.predictor, config, layers_of(nets.predictor))
-        live = KronosPredictor(_prepared(nets, resources), config, resources)
-        fit_stage = partial(
-            fit, resources=resources, seed=seed, report=report, out=out, resume=resume
-        )
-        first = _fit_tokenizer(fit_stage, config, nets, bars, live)
+            adapted = prepare(nets.predictor, job, layers_of(nets.predictor), nets.blocks())
+        live = KronosPredictor(nets.to(job.resources.device), config, job.resources)
+        first = 0 if config.finetune == "none" else tokenizer_steps(config)
+        if first:
+            lr = config.tokenizer_lr or config.lr
+            stage = changed(config, max_steps=first, lr=lr, precision="fp32")
+            fit(TokenizerLearner(nets, bars, live), replace(job, config=stage, score=unscored))
         stage = changed(config, max_steps=(config.max_steps or 1) - first)
         learner = PredictorLearner(nets, bars, live)
-        fitted = fit_stage(learner, stage, score=score, first_step=first)
+        fitted = fit(learner, replace(job, config=stage), first_step=first)
         adapted.merged()
-        card = {
-            "architecture": architecture,
-            "tokenizer_steps": first,
-            "kept_step": fitted.step,
-            "tune_pinball": fitted.best,
-            "train_loss": fitted.final_loss,
-        }
-        weights = {k: v.numpy() for k, v in nets.state().items()}
-        done = write_checkpoint(
-            out, model=self.name, config=as_dict(config), weights=weights, card=card
-        )
-        clear_states(out)
-        return done
+        return finish(
+            job, self.name, fitted,
+            weights=nets.state(), network=architecture, tokenizer_steps=first,
+        )  # fmt: skip
 
     def load(self, checkpoint: Checkpoint, resources: Resources) -> KronosPredictor:
         """See ForecastModel. Raises CheckpointError where the weights do not fit."""
@@ -144,36 +124,6 @@ def _start(config: KronosConfig) -> tuple[Architecture, Nets]:
     nets = found.load()
     set_dropout(nets.predictor, config.dropout or 0.0)
     return found.architecture, nets
-
-
-def _prepared(nets: Nets, resources: Resources) -> Nets:
-    """The nets on their device, their blocks recomputed where memory is short."""
-    from foresweep.models.training.optimisation import recompute
-
-    if resources.gradient_checkpointing:
-        recompute([*nets.predictor.transformer, *nets.tokenizer.encoder, *nets.tokenizer.decoder])
-    return nets.to(resources.device)
-
-
-def _fit_tokenizer(
-    fit_stage: Callable[..., Any],
-    config: KronosConfig,
-    nets: Nets,
-    bars: TrainingBars,
-    live: KronosPredictor,
-) -> int:
-    """Stage one, where the config has one; how many steps it took.
-
-    In float32 whatever `precision`: a bar's tokens are the signs of what the encoder gives.
-    """
-    from foresweep.models.kronos.learners import TokenizerLearner
-
-    steps = 0 if config.finetune == "none" else tokenizer_steps(config)
-    if steps:
-        lr = config.tokenizer_lr or config.lr
-        stage = changed(config, max_steps=steps, lr=lr, precision="fp32")
-        fit_stage(TokenizerLearner(nets, bars, live), stage)
-    return steps
 
 
 class KronosPredictor:

@@ -82,10 +82,15 @@ class Nets:
     def parts(self) -> dict[str, Any]:
         return {"tokenizer": self.tokenizer, "predictor": self.predictor}
 
+    def blocks(self) -> list[Any]:
+        """What is repeated in both, and can be recomputed to save memory."""
+        tokenizer = self.tokenizer
+        return [*self.predictor.transformer, *tokenizer.encoder, *tokenizer.decoder]
+
     def state(self) -> dict[str, Tensor]:
-        """Every tensor of both, on the CPU, as tokenizer.* and predictor.*"""
+        """Every tensor of both, as tokenizer.* and predictor.*"""
         return {
-            f"{part}.{name}": tensor.detach().cpu()
+            f"{part}.{name}": tensor
             for part, net in self.parts().items()
             for name, tensor in net.state_dict().items()
         }
@@ -169,7 +174,10 @@ def find_pretrained(name: str) -> Pretrained:
 
 def card_architecture(checkpoint: Checkpoint) -> Architecture:
     """The architecture in a checkpoint's card. Raises CheckpointError."""
-    found = checkpoint.card.get("architecture")
+    card = checkpoint.card
+    found = card.get(
+        "network", card.get("architecture")
+    )  # the latter in checkpoints of 0.1.0's first months
     if checkpoint.model != "kronos" or not isinstance(found, dict):
         raise CheckpointError(
             f"{checkpoint.path} is a checkpoint of {checkpoint.model!r}, not of kronos"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,13 +18,11 @@ from foresweep.models.base import (
     Facts,
     Forecast,
     Levels,
-    Reporter,
     Resources,
-    Scorer,
+    TrainingJob,
     uniforms,
 )
-from foresweep.models.checkpoint import write_checkpoint
-from foresweep.models.config import as_dict, make_config
+from foresweep.models.config import make_config
 from foresweep.models.representation import Representation, by_length, sample_quantiles
 from foresweep.models.toto import network as nets
 from foresweep.models.toto.config import TotoConfig, resolve, view_of
@@ -42,8 +38,8 @@ from foresweep.models.toto.network import (
     weights_folder,
 )
 from foresweep.models.training.augmentation import Sampler
-from foresweep.models.training.loop import clear_states, fit, inference, seeded
-from foresweep.models.training.optimisation import float32, recompute, tune
+from foresweep.models.training.loop import finish, fit, inference, seeded
+from foresweep.models.training.optimisation import float32, prepare
 
 CHAINS = 4096
 """Sampled channels grown at a time: more do not fit a processor's cache."""
@@ -70,50 +66,16 @@ class Toto:
             return ""
         return hash_of_weights(weights_folder(config.pretrained))
 
-    def train(
-        self,
-        train: TrainWindows,
-        config: TotoConfig,
-        resources: Resources,
-        *,
-        seed: int,
-        horizon: int,
-        score: Scorer,
-        report: Reporter,
-        out: Path,
-        resume: Path | None = None,
-    ) -> Checkpoint:
+    def train(self, job: TrainingJob) -> Checkpoint:
         """Fit a resolved config and write its checkpoint. See `ForecastModel.train`."""
-        with seeded(seed, resources):
-            network, options = start(config)
-            adapted = tune(network, config, nets.layers_of(network))
-            if resources.gradient_checkpointing:
-                recompute(network.transformer.layers)
-        learner = TotoLearner(network, train, config, horizon, resources)
-        fitted = fit(
-            learner,
-            config,
-            resources,
-            seed=seed,
-            report=report,
-            score=score,
-            out=out,
-            resume=resume,
-        )
-        checkpoint = write_checkpoint(
-            out,
-            model=self.name,
-            config=as_dict(config),
-            weights={k: v.cpu().numpy() for k, v in adapted.merged().state_dict().items()},
-            card={
-                "horizon": horizon,
-                "seed": seed,
-                "network": options,
-                "fitted": dataclasses.asdict(fitted),
-            },
-        )
-        clear_states(out)
-        return checkpoint
+        with seeded(job.seed, job.resources):
+            network, options = start(job.config)
+            blocks = network.transformer.layers
+            adapted = prepare(network, job, nets.layers_of(network), blocks)
+        learner = TotoLearner(network, job.windows, job.config, job.horizon, job.resources)
+        fitted = fit(learner, job)
+        weights = adapted.merged().state_dict()
+        return finish(job, self.name, fitted, weights=weights, network=options)
 
     def load(self, checkpoint: Checkpoint, resources: Resources) -> TotoPredictor:
         """The predictor of a checkpoint. Raises CheckpointError, and ModelError where the weights

@@ -9,14 +9,16 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from foresweep.errors import CheckpointError, TrainingDiverged
-from foresweep.models.base import Predictor, Reporter, Resources, Scored, Scorer
+from foresweep.models.base import Checkpoint, Predictor, Resources, Scored, TrainingJob, unscored
+from foresweep.models.checkpoint import write_checkpoint
+from foresweep.models.config import as_dict
 from foresweep.models.training.config import (
     TINY_STEPS,
     TrainingConfig,
@@ -86,22 +88,12 @@ class Fitted:
 
 
 def fit(
-    learner: Learner,
-    config: TrainingConfig,
-    resources: Resources,
-    *,
-    seed: int,
-    report: Reporter,
-    score: Scorer | None = None,
-    out: Path,
-    resume: Path | None = None,
-    first_step: int = 0,
-    decays: Decays = every_parameter,
+    learner: Learner, job: TrainingJob, *, first_step: int = 0, decays: Decays = every_parameter
 ) -> Fitted:
-    """Train `learner.module` in place for `config.max_steps` and leave the kept step in it.
+    """Train `learner.module` in place for `job.config.max_steps` and leave the kept step in it.
 
     The kept step is the best by tune pinball over `EVALUATIONS` rolling-origin scorings, never
-    step 0; without `score`, the last. `first_step` shifts reported steps (a second stage);
+    step 0; of an unscored job, the last. `first_step` shifts reported steps (a second stage);
     `decays` says which parameters weight decay is for.
 
     With `finetune` none no step is taken: the module is scored and reported once, at step 0.
@@ -109,51 +101,69 @@ def fit(
     ends after so many scorings in a row that were no better than the best.
 
     At each evaluation, after it was reported, everything needed to go on exactly is written beside
-    `out` (`state_file`); `resume` is the `out` of the attempt to go on from, and
-    without a state of this stage there training starts at the beginning. Once the checkpoint is
-    written, `clear_states(out)` removes them.
+    `job.out` (`state_file`); `job.resume` is the `out` of the attempt to go on from, and without a
+    state of this stage there training starts at the beginning. `finish` removes them.
 
     Raises TrainingDiverged with step and learning rate; lets TrialPruned pass.
     """
-
-    if config.finetune == "none":
-        return _only_score(learner, resources, seed, report, score, first_step)
-    with seeded(seed, resources):
-        run = _Run(learner, config, resources, seed, decays)
-        if resume is not None:
-            run.restore(state_file(resume, first_step))
+    if job.config.finetune == "none":
+        return _only_score(learner, job, first_step)
+    with seeded(job.seed, job.resources):
+        run = _Run(learner, job, decays)
+        if job.resume is not None:
+            run.restore(state_file(job.resume, first_step))
         evaluate_at = _evaluation_steps(run.total)
         while not run.done:
             run.advance(first_step)
             if run.step in evaluate_at:
-                scored = run.evaluate(score)
+                scored = run.evaluate()
                 scores = {**run.shown(), **(scored.scores if scored else {})}
-                report(first_step + run.step, scores, scored.losses if scored else None)
-                run.save(state_file(out, first_step))
+                job.report(first_step + run.step, scores, scored.losses if scored else None)
+                run.save(state_file(job.out, first_step))
             elif run.due():
-                report(first_step + run.step, run.shown())
+                job.report(first_step + run.step, run.shown())
         run.keep_best()
     tail = run.losses[-max(1, run.total // 10) :]
     step = run.best_step or run.step
     return Fitted(first_step + step, run.best, float(np.mean(tail)))
 
 
-def _only_score(
-    learner: Learner,
-    resources: Resources,
-    seed: int,
-    report: Reporter,
-    score: Scorer | None,
-    first_step: int,
-) -> Fitted:
+def _only_score(learner: Learner, job: TrainingJob, first_step: int) -> Fitted:
     """Zero-shot: the module as it is, scored once."""
-    module = learner.module.to(resources.device).eval()
-    if score is None:
+    module = learner.module.to(job.resources.device).eval()
+    if job.score is unscored:
         return Fitted(0, math.nan, math.nan)
-    with seeded(seed, resources), inference(module, resources):
-        scored = score(learner.predictor())
-    report(first_step, scored.scores, scored.losses)
+    with seeded(job.seed, job.resources), inference(module, job.resources):
+        scored = job.score(learner.predictor())
+    job.report(first_step, scored.scores, scored.losses)
     return Fitted(0, float(scored.scores["tune_pinball"]), math.nan)
+
+
+def finish(
+    job: TrainingJob,
+    model: str,
+    fitted: Fitted,
+    *,
+    weights: Mapping[str, Tensor],
+    network: Mapping[str, Any],
+    **more: Any,
+) -> Checkpoint:
+    """Write the checkpoint of a training that has ended, and remove the states it could have been
+    resumed from.
+
+    Its card says `horizon`, `seed`, `fitted`, the `network` as whoever loads it must build it, and
+    whatever `more` a family tells. Raises CheckpointError.
+    """
+    card = {"horizon": job.horizon, "seed": job.seed, "network": network, "fitted": asdict(fitted)}
+    checkpoint = write_checkpoint(
+        job.out,
+        model=model,
+        config=as_dict(job.config),
+        weights={k: v.detach().cpu().numpy() for k, v in weights.items()},
+        card={**card, **more},
+    )
+    clear_states(job.out)
+    return checkpoint
 
 
 @contextmanager
@@ -186,22 +196,17 @@ def seeded(seed: int, resources: Resources) -> Iterator[None]:
 class _Run:
     """The moving parts of one training."""
 
-    def __init__(
-        self,
-        learner: Learner,
-        config: TrainingConfig,
-        resources: Resources,
-        seed: int,
-        decays: Decays,
-    ) -> None:
-        self.learner, self.config, self.resources = learner, config, resources
-        self.total = config.max_steps or TINY_STEPS
+    def __init__(self, learner: Learner, job: TrainingJob, decays: Decays) -> None:
+        self.learner, self.score = learner, job.score
+        self.config: TrainingConfig = job.config
+        self.resources = resources = job.resources
+        self.total = self.config.max_steps or TINY_STEPS
         self.module = learner.module.to(resources.device).train()
         self.parameters = [p for p in self.module.parameters() if p.requires_grad]
-        self.optimizer = adamw(self.module, config, resources, decays)
-        decay = config.ema_decay
+        self.optimizer = adamw(self.module, self.config, resources, decays)
+        decay = self.config.ema_decay
         self.average = None if decay is None else Average(self.module, decay)
-        self.rng = np.random.default_rng([seed, 1])
+        self.rng = np.random.default_rng([job.seed, 1])
         self.step, self.lr = 0, 0.0
         self.losses: list[float] = []
         self.best, self.best_step = math.nan, 0
@@ -249,12 +254,12 @@ class _Run:
             total += float(loss.detach())
         return total
 
-    def evaluate(self, score: Scorer | None) -> Scored | None:
+    def evaluate(self) -> Scored | None:
         """Score the live module on tune, and remember it where it is the best so far."""
-        if score is None:
+        if self.score is unscored:
             return None
         with self._averaged(), inference(self.module, self.resources):
-            scored = score(self.learner.predictor())
+            scored = self.score(self.learner.predictor())
             pinball = float(scored.scores["tune_pinball"])
             self.waited += 1
             if math.isfinite(pinball) and not pinball >= self.best:

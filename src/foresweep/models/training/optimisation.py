@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from foresweep.errors import ModelError
-from foresweep.models.base import Resources
+from foresweep.models.base import Resources, TrainingJob
 from foresweep.models.training.config import LORA_R, Freeze, TrainingConfig
 
 if TYPE_CHECKING:
@@ -142,11 +142,11 @@ def float32(device: str | torch.device) -> AbstractContextManager[Any]:
 
 # What of pretrained weights is trained: LoRA adapters, layer groups, and blocks recomputed.
 #
-# A family says once how its network is made up (`Layers`) and hands it to `tune` with the config:
+# A family says once how its network is made up (`Layers`) and hands it to `prepare` with the job:
 #
-#     adapted = tune(network, config, LAYERS)     # before the learner is made
-#     ...                                         # fit
-#     network = adapted.merged()                  # before its weights are written
+#     adapted = prepare(network, job, LAYERS, blocks)     # before the learner is made
+#     ...                                                 # fit
+#     network = adapted.merged()                          # before its weights are written
 
 
 Group = Literal["embedding", "lower_half", "upper_half", "head"]
@@ -194,6 +194,16 @@ def tune(network: nn.Module, config: TrainingConfig, layers: Layers) -> Adapted:
         return Adapted(network, adapt(network, config, layers.adapted))
     freeze(network, layers, config.freeze)
     return Adapted(network)
+
+
+def prepare(
+    network: nn.Module, job: TrainingJob, layers: Layers, blocks: Iterable[nn.Module]
+) -> Adapted:
+    """`tune` for a job, and `recompute` of the network's blocks where its resources ask for it."""
+    adapted = tune(network, job.config, layers)
+    if job.resources.gradient_checkpointing:
+        recompute(blocks)
+    return adapted
 
 
 def adapt(network: nn.Module, config: TrainingConfig, targets: Iterable[str]) -> LoraModel:

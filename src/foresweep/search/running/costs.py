@@ -27,6 +27,7 @@ from foresweep.models.base import (
     Predictor,
     Resources,
     Scored,
+    TrainingJob,
     TrialPruned,
 )
 from foresweep.models.config import make_config
@@ -139,10 +140,11 @@ def measured(
     before = peak_memory_mb()
     with watched_steps() as stages, contextlib.suppress(TrialPruned):
         # pruned at the first scoring: everything is known, and no state was written
-        model.train(
+        job = TrainingJob(
             train, short, resources, seed=seed, horizon=split.horizon,
             score=look, report=stop_when_scored, out=folder / "checkpoint",
         )  # fmt: skip
+        model.train(job)
     return Estimate(
         model=model.name,
         config=asdict(config),

@@ -18,7 +18,7 @@ from foresweep.data.windows import TrainWindows
 from foresweep.errors import LeakFound, NotFound, UsageError, WorkerDied
 from foresweep.evaluation.backtest import make_scorer
 from foresweep.evaluation.leaks import Hunt, hunt, hunt_training
-from foresweep.models.base import Checkpoint, Facts, ForecastModel, Resources
+from foresweep.models.base import Checkpoint, Facts, ForecastModel, Resources, TrainingJob
 from foresweep.models.calibration import load_predictor
 from foresweep.models.checkpoint import read_checkpoint
 from foresweep.models.config import make_config
@@ -138,16 +138,14 @@ def hunt_model(name: str, *, data: str, horizon: int = 5, size: str = "tiny") ->
 def _trained(
     model: ForecastModel, config: Any, panel: Panel, split: Split, folder: Path
 ) -> Checkpoint:
-    made = model.train(
+    job = TrainingJob(
         TrainWindows(panel, split, split.part("train")),
         config,
-        Resources(),
-        seed=0,
         horizon=split.horizon,
         score=make_scorer(panel, split),
-        report=lambda *_: None,
         out=folder / "checkpoint",
     )
+    made = model.train(job)
     return read_checkpoint(made.path)
 
 

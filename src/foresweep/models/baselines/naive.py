@@ -35,6 +35,7 @@ from foresweep.models.base import (
     TrainingJob,
 )
 from foresweep.models.calibration import CalibrationConfig
+from foresweep.models.checkpoint import Weights, write_checkpoint
 from foresweep.models.config import as_dict, config_class, hyper
 
 # What one bar says of the volatility of its item, and what several say together.
@@ -193,14 +194,16 @@ class Baseline:
         """Score once, report it as step 0, write the checkpoint. Raises CheckpointError."""
         return self.scored(job, self.predictor(job.config))
 
-    def scored(self, job: TrainingJob, predictor: Predictor, **more: Any) -> Checkpoint:
-        """The checkpoint of a config, scored once; `more` goes into its card."""
-        from foresweep.models.checkpoint import write_checkpoint
-
+    def scored(
+        self, job: TrainingJob, predictor: Predictor, *, weights: Weights | None = None, **more: Any
+    ) -> Checkpoint:
+        """The checkpoint of a config and of what was fitted, if anything; scored once. `more` goes
+        into its card."""
         scored = job.score(predictor)
         job.report(0, scored.scores, scored.losses)
         card = {"step": 0, "scores": dict(scored.scores), **more}
-        return write_checkpoint(job.out, model=self.name, config=as_dict(job.config), card=card)
+        config = as_dict(job.config)
+        return write_checkpoint(job.out, model=self.name, config=config, weights=weights, card=card)
 
     def load(self, checkpoint: Checkpoint, resources: Resources) -> Predictor:
         """The predictor of a checkpoint."""

@@ -38,6 +38,8 @@ HOMES = {
     "ray": {"search"},
     "fsspec": {"search"},
     "polars": {"data"},
+    "charset_normalizer": {"data"},
+    "fastexcel": {"data"},
     "bokeh": {"data"},
     "bokeh_sampledata": {"data"},
     "exchange_calendars": {"data"},

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foresweep.cli.options import Horizon, Json
+from foresweep.cli.options import Horizon, HowRead, Json, sharing
 
 if TYPE_CHECKING:
     from foresweep.data.reading.sources import Loaded
@@ -27,12 +27,16 @@ Actions = Annotated[
 
 
 @app.command()
-def check(source: Source = None, actions: Actions = None, as_json: Json = False) -> None:
+@sharing(HowRead)
+def check(
+    how: HowRead, source: Source = None, actions: Actions = None, as_json: Json = False
+) -> None:
     """Run the data gate: every finding names file, row and rule; exit 1 if an item was dropped."""
     from foresweep.data.reading.sources import default_source, load_panel
     from foresweep.settings import load_settings
 
-    loaded = load_panel(source or default_source(load_settings().data), actions=actions)
+    place = source or default_source(load_settings().data)
+    loaded = load_panel(place, actions=actions, **how.said)
     report = loaded.report
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=2))
@@ -58,7 +62,9 @@ def _draw_findings(loaded: Loaded) -> None:
 
 
 @app.command()
+@sharing(HowRead)
 def show(
+    how: HowRead,
     source: Source = None,
     horizon: Horizon = 5,
     actions: Actions = None,
@@ -71,7 +77,8 @@ def show(
     from foresweep.data.summary import summarise
     from foresweep.settings import load_settings
 
-    panel = load_panel(source or default_source(load_settings().data), actions=actions).panel
+    place = source or default_source(load_settings().data)
+    panel = load_panel(place, actions=actions, **how.said).panel
     found = summarise(panel, horizon=horizon)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(found), indent=2))

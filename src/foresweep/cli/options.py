@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
@@ -29,7 +30,7 @@ Data = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="A folder of CSV or Parquet files, one long file, or 'demo'. "
+        help="A folder of files of prices, one long file, or 'demo'. "
         "Default: what the settings name, else trainingdata/train, else the demo panel.",
     ),
 ]
@@ -76,6 +77,41 @@ def refuse_size_beside_weights(size: Size | None, pretrained: str | None) -> Non
             f"--size {size.value} and --pretrained {pretrained}: the weights fix the size; give "
             f"one of the two"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class HowRead:
+    """How files of prices are read, where it is said and not guessed."""
+
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Which column is what: date=D,close=Last (names, or numbers from 1).",
+            metavar="OURS=THEIRS[,...]",
+        ),
+    ] = None
+    day_first: Annotated[
+        bool | None,
+        typer.Option("--day-first/--no-day-first", help="03/04/2020 is 3 April, or 4 March."),
+    ] = None
+    tz: Annotated[
+        str | None,
+        typer.Option(help="The clock of stamps that name none: America/New_York, UTC."),
+    ] = None
+    sep: Annotated[
+        str | None, typer.Option(help="What stands between fields: a character, or tab.")
+    ] = None
+    decimal: Annotated[str | None, typer.Option(help="The decimal sign: . or ,")] = None
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """For `load_panel`: what was said, and nothing else. Raises ConfigError."""
+        from foresweep.data.reading.overrules import columns_said
+
+        columns = columns_said(self.columns) if self.columns else None
+        found = {"columns": columns, "day_first": self.day_first, "tz": self.tz, "sep": self.sep}
+        found["decimal"] = self.decimal
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def sharing(*shared: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:

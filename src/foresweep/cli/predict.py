@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foresweep.cli.options import Data
+from foresweep.cli.options import Data, HowRead, sharing
 
 if TYPE_CHECKING:
     from foresweep.records import Run
     from foresweep.tracker.tracker import Tracker
 
 
+@sharing(HowRead)
 def predict(
+    how: HowRead,
     checkpoint: Annotated[
         Path | None,
         typer.Option(help="Checkpoint folder. Default: the one named in .best_model_path."),
@@ -40,7 +42,8 @@ def predict(
     from foresweep.settings import load_settings
 
     chosen = checkpoint or read_exported_path(Path.cwd())
-    loaded = load_panel(data or default_source(load_settings().data), actions=actions)
+    place = data or default_source(load_settings().data)
+    loaded = load_panel(place, actions=actions, **how.said)
     for line in report_lines(loaded.report):
         typer.echo(line, err=True)
     panel = loaded.panel

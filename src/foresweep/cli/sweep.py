@@ -17,6 +17,7 @@ from foresweep.cli.options import (
     Device,
     GradientCheckpointing,
     Horizon,
+    HowRead,
     MicroBatch,
     Runs,
     Size,
@@ -308,10 +309,11 @@ class Asked:
     runs: Runs = None
 
 
-@sharing(Asked, Hands)
+@sharing(Asked, Hands, HowRead)
 def sweep(
     asked: Asked,
     hands: Hands,
+    how: HowRead,
     context: typer.Context,
     files: Annotated[
         list[Path] | None,
@@ -379,7 +381,7 @@ def sweep(
         return
     models, spaces = _models_and_spaces(files or [], model or [], values or [])
     plan = _plan(
-        asked, crew.slots, models=models, mode=mode.value, spaces=spaces, finalists=finalists,
+        asked, how, crew.slots, models=models, mode=mode.value, spaces=spaces, finalists=finalists,
         pruning=pruning.value, transfer_from=transfer_from, **budget,
     )  # fmt: skip
     plans = at_horizons(plan.checked(), as_horizons(horizon))
@@ -405,9 +407,10 @@ def _models_and_spaces(
     return named, replace(read, changes={k: as_dimension(k, v) for k, v in values.items()})
 
 
-@sharing(Asked)
+@sharing(Asked, HowRead)
 def train(
     asked: Asked,
+    how: HowRead,
     model: Annotated[str, typer.Option("--model", "-m", help="One model, by name.")],
     values: Annotated[
         list[str] | None,
@@ -419,11 +422,11 @@ def train(
     from foresweep.search.engines.crew import Crew
     from foresweep.search.plan import by_hand
 
-    plan = _plan(asked, 1, models=(model,), mode="by hand", max_runs=1, horizon=horizon)
+    plan = _plan(asked, how, 1, models=(model,), mode="by hand", max_runs=1, horizon=horizon)
     raise typer.Exit(run(by_hand(plan, parse_values(values or [])).checked(), asked, Crew()))
 
 
-def _plan(asked: Asked, workers: int, **rest: Any) -> SweepPlan:
+def _plan(asked: Asked, how: HowRead, workers: int, **rest: Any) -> SweepPlan:
     from foresweep.data.reading.sources import default_source
     from foresweep.models.base import Resources
     from foresweep.search.plan import SweepPlan
@@ -443,6 +446,7 @@ def _plan(asked: Asked, workers: int, **rest: Any) -> SweepPlan:
         max_context=asked.max_context,
         again=asked.again,
         actions=asked.actions,
+        reading=how.said,
         resources=Resources(
             device=asked.device,
             threads=threads_each(asked.threads, workers),

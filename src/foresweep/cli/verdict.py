@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foresweep.cli.options import Data, Db, Horizon, Json, SweepId, open_existing
+from foresweep.cli.options import Data, Db, Horizon, HowRead, Json, SweepId, open_existing, sharing
 from foresweep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -170,7 +170,9 @@ def _date(text: str) -> str:
 # `power`: what a panel could prove, before any training is paid for.
 
 
+@sharing(HowRead)
 def power(
+    how: HowRead,
     data: Data = None,
     horizon: Horizon = 5,
     trials: Annotated[
@@ -197,7 +199,7 @@ def power(
 
     if skill is not None and not 0 < skill < 1:
         raise UsageError(f"--skill {skill:g} must be a share between 0 and 1, e.g. 0.02 for 2 %")
-    panel = load_panel(data or default_source(load_settings().data)).panel
+    panel = load_panel(data or default_source(load_settings().data), **how.said).panel
     plan = plan_power(panel, make_split(panel, horizon), trials=trials, skill=skill)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(plan), indent=2))

@@ -13,7 +13,8 @@ from pathlib import Path
 import polars as pl
 
 from foresweep.data.panel import Panel, panel_from_frame
-from foresweep.data.reading.columns import RawItem, canonical, raw_items
+from foresweep.data.reading.aliases import canonical
+from foresweep.data.reading.columns import RawItem, raw_items
 from foresweep.data.tables import parse_table, table_bytes
 from foresweep.errors import DataError, MissingExtra
 

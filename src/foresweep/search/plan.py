@@ -58,6 +58,7 @@ class SweepPlan:
     max_context: int | None = None
     max_windows: int = 100_000
     actions: str | None = None  # a file of splits and dividends for the data gate
+    reading: Mapping[str, Any] = field(default_factory=dict)  # for `load_panel`: how files are read
     again: bool = False  # train equal configs once more
     resources: Resources = field(default_factory=Resources)
     pruning: str = "none"  # one of PRUNING
@@ -269,6 +270,8 @@ def as_record(plan: SweepPlan) -> dict[str, Any]:
     """The whole plan as JSON values."""
     found = {f.name: getattr(plan, f.name) for f in fields(plan)}
     spaces = plan.spaces
+    if not plan.reading:
+        del found["reading"]
     return found | {
         "models": list(plan.models),
         "resources": asdict(plan.resources),

@@ -239,7 +239,7 @@ def reopen(sweep: Sweep, runs_dir: Path) -> tuple[Panel, Split]:
     if "parts" not in plan:
         raise UsageError(f"sweep {sweep.sweep_id} does not say how its parts were cut; sweep again")
     ground = ground_of(sweep, runs_dir)
-    for panel in _panels(runs_dir, str(plan.get("data", "")), plan.get("actions")):
+    for panel in _panels(runs_dir, str(plan.get("data", "")), _how_read(plan)):
         try:
             split = ground.cut(panel)
         except (DataError, ConfigError):  # another panel, too short for this cut
@@ -274,7 +274,7 @@ def reopen_for_more(sweep: Sweep, runs_dir: Path) -> tuple[Panel, str]:
     panel, _ = reopen(sweep, runs_dir)
     source = str(sweep.plan.get("data", ""))
     try:
-        today = load_panel(source, actions=sweep.plan.get("actions")).panel
+        today = load_panel(source, **_how_read(sweep.plan)).panel
     except DataError as error:
         return panel, f"the data were not looked at again: {error}"
     changed = changed_bars(panel, today)
@@ -287,7 +287,12 @@ def reopen_for_more(sweep: Sweep, runs_dir: Path) -> tuple[Panel, str]:
     return panel, f"{newer} newer bars are left out: the sweep's windows are fixed" if newer else ""
 
 
-def _panels(runs_dir: Path, source: str, actions: str | None) -> Iterator[Panel]:
+def _how_read(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What a sweep's record says about reading its source, for `load_panel`."""
+    return {"actions": plan.get("actions"), **plan.get(ASKED, {}).get("reading", {})}
+
+
+def _panels(runs_dir: Path, source: str, how: Mapping[str, Any]) -> Iterator[Panel]:
     """Those kept beside the runs, then the source as it is today; what cannot be read is none."""
     for path in sorted((runs_dir / "panels").glob("*.npz")):
         try:
@@ -295,7 +300,7 @@ def _panels(runs_dir: Path, source: str, actions: str | None) -> Iterator[Panel]
         except DataError:
             continue
     try:
-        yield load_panel(source, actions=actions).panel
+        yield load_panel(source, **how).panel
     except DataError:
         return
 

@@ -78,7 +78,7 @@ def run_sweep(
     plan = plan.checked()
     proposals = proposals_of(plan)
     with _engine(crew, plan, runs_dir) as engine:
-        loaded = load_panel(plan.data, actions=plan.actions)
+        loaded = load_panel(plan.data, actions=plan.actions, **plan.reading)
         stage = set_stage(plan, tracker, engine, runs_dir, loaded.panel, listen)
         search_spaces(plan, tracker, stage.fingerprints)  # refused before anything is trained
         listen(DataReady(loaded.panel, stage.split, loaded.report))
@@ -99,7 +99,7 @@ def dry_run(
     plan = plan.checked()
     proposals = proposals_of(plan)
     with TemporaryDirectory() as folder, _engine(crew, plan, Path(folder)) as engine:
-        loaded = load_panel(plan.data, actions=plan.actions)
+        loaded = load_panel(plan.data, actions=plan.actions, **plan.reading)
         stage = set_stage(plan, tracker, engine, Path(folder), loaded.panel, listen)
         search_spaces(plan, tracker, stage.fingerprints)
         listen(DataReady(loaded.panel, stage.split, loaded.report))

@@ -10,13 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foresweep.data.reading.columns import (
-    RawItem,
-    canonical,
-    missing_columns,
-    parse_dates,
-    raw_items,
-)
+from foresweep.data.reading.aliases import canonical, missing_columns
+from foresweep.data.reading.columns import RawItem, raw_items
+from foresweep.data.reading.dates import parse_dates
 from foresweep.data.tables import parse_table
 from foresweep.errors import DataError
 from panels import make_frame, weekdays

@@ -12,7 +12,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from foresweep.data.panel import VOLUME, Array
-from foresweep.data.reading.columns import canonical, parse_dates
+from foresweep.data.reading.aliases import canonical
+from foresweep.data.reading.dates import parse_dates
 from foresweep.data.tables import read_table
 from foresweep.errors import DataError
 
@@ -47,7 +48,11 @@ def read_actions(path: Path | str) -> dict[str, list[Action]]:
     item, date = known.get("item_id"), known.get("timestamp")
     if item is None or date is None or "ratio" not in names:
         raise DataError(f"{path}: an actions file has the columns item, date, ratio[, kind]")
-    dates = parse_dates(table[date])
+    try:
+        dates = parse_dates(table[date])
+    except DataError as error:
+        open_to_both = str(error).partition(": say")[0]
+        raise DataError(f"{path}: {open_to_both}: write dates as 2014-06-09") from error
     found: dict[str, list[Action]] = {}
     for k, row in enumerate(table.iter_rows(named=True)):
         ratio = _ratio(row[names["ratio"]])

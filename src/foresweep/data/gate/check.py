@@ -21,7 +21,8 @@ from foresweep.data.panel import (
     calendar_groups,
     keeps_weekends,
 )
-from foresweep.data.reading.columns import Fault, RawItem, Times
+from foresweep.data.reading.columns import Fault, RawItem
+from foresweep.data.reading.dates import Times
 from foresweep.errors import DataError
 
 SHOWN = 10

@@ -17,10 +17,15 @@ Severity = Literal["error", "warning", "note"]
 
 _ERRORS = {
     "unreadable": "The file is no table that can be read (or cannot be opened).",
-    "encoding": "The text is not UTF-8, for example UTF-16: save the file as UTF-8.",
+    "encoding": "The text is of no encoding that is known, or breaks off: save it as UTF-8.",
     "empty_file": "The file holds no rows.",
     "missing_column": "A required column (a timestamp, open, high, low, close) is not there.",
-    "ambiguous_column": "Two columns have one name, for example Close and close.",
+    "no_header": "No line names the columns, and the rows are of no vendor's own form.",
+    "ambiguous_column": "Two columns have one name, for example Close and close, or could be one "
+    "thing, for example Last and Settle.",
+    "ambiguous_dates": "The dates can be read in two ways and no row tells which is right.",
+    "ambiguous_numbers": "The decimal sign can be read in two ways and no number tells.",
+    "unreadable_dates": "No date of the years 1900 to next year is found.",
     "ambiguous_item": "Two files of one folder give the same item.",
     "unsorted": "Timestamps go forward and backward.",
     "contradictory_timestamps": "Two different rows have the same timestamp.",
@@ -54,6 +59,12 @@ _WARNINGS = {
     "unused_action": "The actions file names an item or a date that is not used.",
 }
 _NOTES = {
+    "read_as": "How the file was read where that had to be guessed; --columns, --day-first, --tz, "
+    "--sep and --decimal overrule it.",
+    "unused_column": "Columns of the file that are not used.",
+    "not_prices": "A file beside the others holds no prices: it is passed over.",
+    "event_line": "Lines tell of a dividend or a split: they are no bars and left out.",
+    "footer": "Lines above or under the table are no bars: they are left out.",
     "newest_first": "The file runs from newest to oldest: it is read backwards.",
     "joined": "Files of a train folder and its test folder were joined item by item; the parts "
     "are cut by time.",

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foresweep.data.panel import CLOSE, COLUMNS, HIGH, LOW, OPEN, VOLUME, Array, IntArray
-from foresweep.data.reading.columns import Fault, RawItem, Times
+from foresweep.data.reading.columns import Fault, RawItem
+from foresweep.data.reading.dates import Times
 
 TOLERANCE = 1e-3
 """An open or close may lie outside [low, high] by this share of the price (rounding)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -15,8 +15,10 @@ from foresweep.data.gate.actions import Actions, read_actions
 from foresweep.data.gate.check import check
 from foresweep.data.gate.report import Finding, QualityReport, first_lines, found
 from foresweep.data.panel import VOLUME, Panel, panel_from_frame
-from foresweep.data.reading.columns import Fault, RawItem, canonical, missing_columns, raw_items
-from foresweep.data.tables import PARQUET_ENDINGS, is_table, parse_table, stem, table_bytes
+from foresweep.data.reading.columns import Fault, RawItem, items_of
+from foresweep.data.reading.dialect import Refused, read_typed
+from foresweep.data.reading.formats import DOUBTFUL, is_prices, stem_of, tables_of
+from foresweep.data.reading.overrules import Overrules
 from foresweep.errors import DataError
 
 if TYPE_CHECKING:
@@ -24,9 +26,9 @@ if TYPE_CHECKING:
 
 DEMO = "demo"
 SEED_FOLDER = Path("trainingdata/train")
-UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
-Source: TypeAlias = "str | Path | pl.DataFrame | pd.DataFrame"
+Frame: TypeAlias = "pl.DataFrame | pd.DataFrame"
+Source: TypeAlias = "str | Path | Frame | Mapping[str, Frame]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,25 +45,36 @@ def default_source(configured: Path | str | None = None, *, folder: Path | str =
     if configured is not None:
         return str(configured)
     seed = Path(folder) / SEED_FOLDER
-    return str(seed) if seed.is_dir() and any(map(is_table, seed.iterdir())) else DEMO
+    return str(seed) if seed.is_dir() and any(is_prices(p.name) for p in seed.iterdir()) else DEMO
 
 
-def load_panel(source: Source, *, actions: Path | str | None = None) -> Loaded:
+def load_panel(
+    source: Source,
+    *,
+    actions: Path | str | None = None,
+    columns: Mapping[str, str] | None = None,
+    day_first: bool | None = None,
+    tz: str | None = None,
+    sep: str | None = None,
+    decimal: str | None = None,
+) -> Loaded:
     """The panel of a source, through the data gate.
 
-    `source`: "demo"; a folder of CSV or Parquet files, one an item (a `test` folder beside a
+    `source`: "demo"; a folder of files of prices, one an item (a `test` folder beside a
     folder named `train` is joined item by item); one long file with an item column (or one item's
-    file); a pandas or polars DataFrame with an item column. `actions`: a file of splits and
-    dividends (item, date, ratio). Raises DataError when nothing usable is left, MissingExtra when
-    the demo is not installed.
+    file); a pandas or polars DataFrame with an item column or with columns for each ticker; a dict
+    of DataFrames by item. `actions`: a file of splits and dividends (item, date, ratio). The rest
+    says how files are to be read, and beats every guess (see `Overrules`). Raises DataError when
+    nothing usable is left, ConfigError, MissingExtra when the demo is not installed.
     """
+    overrules = Overrules(columns or {}, day_first, tz, sep, decimal)
     listed = read_actions(actions) if actions is not None else None
     if isinstance(source, str) and source == DEMO:
         return _checked(demo_items(), (), DEMO, listed)
     if not isinstance(source, (str, Path)):
-        return _checked(_frame_items(source), (), "frame", listed)
+        return _checked(*_frame_items(source, overrules), "frame", listed)
     path = Path(source)
-    raws, findings = _read_all(path, _files(path))
+    raws, findings = _read_all(path, _files(path), overrules)
     return _checked(raws, findings, str(source), listed)
 
 
@@ -91,53 +104,90 @@ def _files(path: Path) -> list[Path]:
 
 def _tables_in(folder: Path) -> list[Path]:
     try:
-        return sorted(p for p in folder.iterdir() if is_table(p) and not p.name.startswith("."))
+        return sorted(
+            p for p in folder.iterdir() if is_prices(p.name) and not p.name.startswith(".")
+        )
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed: {error.strerror}") from error
+    return sorted(found)
 
 
-Content: TypeAlias = "bytes | Fault"
-
-
-def _content(path: Path) -> Content:
-    """A file's bytes, or what keeps it from being read as text."""
-    try:
-        content = table_bytes(path)
-    except DataError as error:
-        return Fault("unreadable", str(error).removeprefix(f"{path}: "))
-    if path.name.lower().endswith(PARQUET_ENDINGS):
-        return content
-    if content.startswith(UTF16_MARKS) or b"\0" in content[:1000]:
-        return Fault("encoding", "looks like UTF-16; save it as UTF-8")
-    if not content.removeprefix(b"\xef\xbb\xbf").strip():
-        return Fault("empty_file", "the file is empty")
-    try:
-        content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return Fault("encoding", f"byte {error.start} is not UTF-8; save it as UTF-8")
-    return content
-
-
-def _read_all(path: Path, files: Sequence[Path]) -> tuple[list[RawItem], list[Finding]]:
+def _read_all(
+    path: Path, files: Sequence[Path], overrules: Overrules
+) -> tuple[list[RawItem], list[Finding]]:
     """(items, findings about files) of a folder or of one file."""
     train: dict[str, RawItem] = {}
     test: dict[str, RawItem] = {}
     findings: list[Finding] = []
+    twice: set[str] = set()
+    folder = path.is_dir()
     for file in files:
-        name = stem(file)
-        items, fault = _items_of(file, _content(file), one_item=name if path.is_dir() else None)
-        if fault is not None:
-            findings.append(found(fault.rule, fault.message, file=str(file), item=name))
-        into = test if path.is_dir() and file.parent != path else train
+        items, told = _items_in(file, overrules, folder=folder)
+        findings += told
+        into = test if folder and file.parent != path else train
         for raw in items:
-            if raw.item in into:
-                message = f"{into[raw.item].files[0]} is {raw.item!r}, too"
+            if raw.item in into or raw.item in twice:
+                first = into.pop(raw.item).files[0] if raw.item in into else "another file"
+                message = f"{first} is {raw.item!r}, too"
                 findings.append(found("ambiguous_item", message, file=str(file), item=raw.item))
-                del into[raw.item]
+                twice.add(raw.item)
             else:
                 into[raw.item] = raw
     unread = {f.item for f in findings}
-    return _joined(train, test, findings, unread)
+    return _joined(train, test, _together(findings), unread)
+
+
+def _items_in(
+    file: Path, overrules: Overrules, *, folder: bool
+) -> tuple[list[RawItem], list[Finding]]:
+    """(items of one file, findings about it)."""
+    try:
+        tables = tables_of(file, overrules)
+    except Refused as problem:
+        doubtful = folder and file.name.lower().endswith(DOUBTFUL)
+        rules = ("unreadable", "empty_file") if doubtful else ()
+        rule = "not_prices" if problem.rule in rules else problem.rule
+        return [], [_about(file, Fault(rule, str(problem)))]
+    raws: list[RawItem] = []
+    told: list[Finding] = []
+    for name, table in tables:
+        one_item = name if folder or len(tables) > 1 or "item_id" not in table.header.at else None
+        try:
+            items, faults = items_of(table, file=str(file), item=one_item, overrules=overrules)
+        except Refused as problem:
+            told.append(_about(file, Fault(problem.rule, str(problem)), name))
+            continue
+        told += [_about(file, f, name) for f in faults]
+        lost = sum(len(raw.line) for raw in items if not raw.item)
+        if lost:
+            told.append(_about(file, Fault("nameless_item", f"{lost} rows have no item"), name))
+        raws += [raw for raw in items if raw.item]
+    return raws, told
+
+
+def _about(file: Path, fault: Fault, item: str | None = None) -> Finding:
+    return found(fault.rule, fault.message, file=str(file), item=item or stem_of(file.name))
+
+
+TOGETHER = ("read_as", "unused_column")
+
+
+def _together(findings: Sequence[Finding]) -> list[Finding]:
+    """One finding for what is said alike of many files."""
+    alike: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        if finding.rule in TOGETHER:
+            alike.setdefault((finding.rule, finding.message), []).append(finding)
+    out = []
+    for finding in findings:
+        same = alike.get((finding.rule, finding.message), [finding])
+        if len(same) == 1:
+            out.append(finding)
+        elif same[0] is finding:
+            message = f"{finding.message} ({len(same)} files)"
+            where = str(Path(finding.file).parent)
+            out.append(found(finding.rule, message, file=where, item=None))
+    return out
 
 
 def _joined(
@@ -184,51 +234,30 @@ def _join(first: RawItem, second: RawItem) -> RawItem:
     )
 
 
-def _items_of(
-    file: Path, content: Content, *, one_item: str | None
-) -> tuple[list[RawItem], Fault | None]:
-    """(items of one file, what is wrong with the file as a whole)."""
-    if isinstance(content, Fault):
-        return [], content
-    try:
-        table = parse_table(content, str(file))
-    except DataError as error:
-        return [], Fault("unreadable", str(error).removeprefix(f"{file}: "))
-    first = 1 if file.name.lower().endswith(PARQUET_ENDINGS) else 2
-    return _items_of_table(table, str(file), one_item, default=stem(file), first_line=first)
-
-
-def _items_of_table(
-    table: pl.DataFrame, file: str, one_item: str | None, *, default: str | None, first_line: int
-) -> tuple[list[RawItem], Fault | None]:
-    try:
-        columns = canonical(table.columns)
-    except DataError as error:
-        return [], Fault("ambiguous_column", str(error))
-    missing = missing_columns(columns)
-    if missing:
-        has = ", ".join(table.columns[:8])
-        return [], Fault("missing_column", f"no column {', '.join(missing)}; it has {has}")
-    if table.is_empty():
-        return [], Fault("empty_file", "the file has a header and no rows")
-    if one_item is None and "item_id" not in columns:
-        one_item = default
-        if one_item is None:
-            return [], Fault("missing_column", "no column item_id (or symbol, ticker, name)")
-    items = raw_items(table, columns, file=file, item=one_item, first_line=first_line)
-    named = [raw for raw in items if raw.item]
-    lost = sum(len(raw.line) for raw in items if not raw.item)
-    fault = Fault("nameless_item", f"{lost} rows have no item") if lost else None
-    return named, fault
-
-
-def _frame_items(source: Any) -> list[RawItem]:
-    """Items of a DataFrame. Raises DataError where columns are missing."""
-    frame = source if isinstance(source, pl.DataFrame) else _from_pandas(source)
-    items, fault = _items_of_table(frame, "frame", None, default=None, first_line=1)
-    if fault is not None:
-        raise DataError(first_lines([found(fault.rule, fault.message, file="frame", item=None)]))
-    return items
+def _frame_items(source: Any, overrules: Overrules) -> tuple[list[RawItem], list[Finding]]:
+    """(items of a DataFrame or of a dict of them, findings). Raises DataError where nothing in
+    it can be read."""
+    parts = dict(source) if isinstance(source, Mapping) else {None: source}
+    raws: list[RawItem] = []
+    told: list[Finding] = []
+    for name, part in parts.items():
+        frame = part if isinstance(part, pl.DataFrame) else _from_pandas(part)
+        where = "frame" if name is None else f"frame[{name!r}]"
+        try:
+            table = read_typed(frame, overrules)
+            if name is None and "item_id" not in table.header.at and not table.labels:
+                raise Refused("missing_column", "no column item_id (or symbol, ticker, name)")
+            item = None if name is None else str(name)
+            items, faults = items_of(table, file=where, item=item, overrules=overrules)
+        except Refused as problem:
+            finding = found(problem.rule, str(problem), file=where, item=name)
+            if name is None:
+                raise DataError(first_lines([finding])) from problem
+            told.append(finding)
+            continue
+        told += [found(f.rule, f.message, file=where, item=name) for f in faults]
+        raws += [raw for raw in items if raw.item]
+    return raws, _together(told)
 
 
 def _from_pandas(frame: Any) -> pl.DataFrame:
@@ -238,7 +267,11 @@ def _from_pandas(frame: Any) -> pl.DataFrame:
     named = frame.reset_index() if any(n is not None for n in frame.index.names) else frame
     if str(frame.index.dtype).startswith("datetime64") and frame.index.name is None:
         named = frame.rename_axis("timestamp").reset_index()
-    return pl.DataFrame([_column(str(name), named[name]) for name in named.columns])
+    names = ["_".join(map(str, n)).strip("_") if isinstance(n, tuple) else str(n) for n in named]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise DataError(f"two columns of the frame are {twice[0]!r}")
+    return pl.DataFrame([_column(n, named.iloc[:, k]) for k, n in enumerate(names)])
 
 
 def _column(name: str, column: Any) -> pl.Series:

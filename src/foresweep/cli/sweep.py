@@ -381,7 +381,7 @@ def sweep(
         return
     models, spaces = _models_and_spaces(files or [], model or [], values or [])
     plan = _plan(
-        asked, how, crew.slots, models=models, mode=mode.value, spaces=spaces, finalists=finalists,
+        asked, crew.slots, how, models=models, mode=mode.value, spaces=spaces, finalists=finalists,
         pruning=pruning.value, transfer_from=transfer_from, **budget,
     )  # fmt: skip
     plans = at_horizons(plan.checked(), as_horizons(horizon))
@@ -422,11 +422,11 @@ def train(
     from foresweep.search.engines.crew import Crew
     from foresweep.search.plan import by_hand
 
-    plan = _plan(asked, how, 1, models=(model,), mode="by hand", max_runs=1, horizon=horizon)
+    plan = _plan(asked, 1, how, models=(model,), mode="by hand", max_runs=1, horizon=horizon)
     raise typer.Exit(run(by_hand(plan, parse_values(values or [])).checked(), asked, Crew()))
 
 
-def _plan(asked: Asked, how: HowRead, workers: int, **rest: Any) -> SweepPlan:
+def _plan(asked: Asked, workers: int, how: HowRead = HowRead(), **rest: Any) -> SweepPlan:
     from foresweep.data.reading.sources import default_source
     from foresweep.models.base import Resources
     from foresweep.search.plan import SweepPlan

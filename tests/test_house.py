@@ -51,7 +51,7 @@ HOMES = {
     "rich": {"cli"},
 }
 LONGEST_FILE = 700
-TOO_LONG_YET = {"tracker/tracker.py": 780, "tracker/queries/filters.py": 770}
+TOO_LONG_YET = {"tracker/queries/filters.py": 770}
 """Merged as they stood; these bounds may only fall."""
 
 MOST_FILES = 15

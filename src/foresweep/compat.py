@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from foresweep.data.files import write_bytes_atomic
-from foresweep.reporting.report import latest_verdict, markdown_report
+from foresweep.reporting.report import sweep_report
 from foresweep.tracker import jsonfile
 
 
@@ -29,10 +29,7 @@ class HyperparamTracker(jsonfile.JsonTracker):
         """The Markdown report of a sweep (default: the latest; without one, of the runs logged by
         hand); also written to `output_path`. Raises NotFound, UnknownName, UsageError."""
         sweep = self.get_sweep(sweep_id or "latest") if sweep_id or self.list_sweeps() else None
-        cells = sweep.fingerprints["val"] if sweep else ""
-        verdict = latest_verdict(self.judgings.verdicts(), cells)
-        runs = self.get_runs(fingerprint=cells)
-        text = markdown_report(runs, metric=metric, sweep=sweep, verdict=verdict)
+        text = sweep_report(self, sweep, metric)
         if output_path is not None:
             write_bytes_atomic(output_path, text.encode())
         return text

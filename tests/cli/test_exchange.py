@@ -49,7 +49,7 @@ def test_test_scores_leave_only_with_reveal_test_and_the_look_is_on_record(shell
     assert str(SECRET) not in shell("export", "json")
     assert str(SECRET) in shell("export", "json", "--reveal-test")
     with Tracker("hyperparams/sweeps.db") as tracker:
-        assert [look["why"] for look in tracker.get_test_looks()] == ["export to the screen"]
+        assert [look["why"] for look in tracker.judgings.test_looks()] == ["export to the screen"]
 
 
 def test_an_import_says_what_it_left_out(shell: Shell, tmp_path: Path) -> None:

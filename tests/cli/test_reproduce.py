@@ -45,7 +45,7 @@ def test_every_score_is_shown_then_and_now_and_no_test_score_is(
     assert "they stay sealed, and this was no look" in said
     assert not any(f"test_{metric}" in said for metric in METRICS)
     with Tracker(work / "s.db") as tracker:
-        assert tracker.get_test_looks() == []
+        assert tracker.judgings.test_looks() == []
 
 
 def test_the_numbers_are_in_the_json_and_nothing_else_is_printed(

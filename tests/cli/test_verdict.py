@@ -137,7 +137,7 @@ def test_no_reading_command_opens_or_shows_test(shell: Shell, command: str) -> N
         value = scores["test_pct_mae"]
         assert not any(text in out for text in (repr(value), f"{value:.4f}", f"{value:.6g}"))
     with Tracker(Path("hyperparams/sweeps.db")) as tracker:
-        assert tracker.get_test_looks() == []
+        assert tracker.judgings.test_looks() == []
 
 
 def test_the_report_tells_the_latest_verdict_of_its_windows_and_no_number_of_test(
@@ -170,7 +170,7 @@ def test_a_run_s_test_is_revealed_on_request_and_the_look_counts(shell: Shell) -
     assert f"{said['test_scores']['test_pct_mae']:.4f}" in out
     assert "This is look 2 at this run's test" in out
     with Tracker(Path("hyperparams/sweeps.db")) as tracker:
-        assert len(tracker.get_test_looks(ids["t0"])) == 2
+        assert len(tracker.judgings.test_looks(ids["t0"])) == 2
     judged = json.loads(shell("verdict", ids["good"], "--json", code=0))
     assert judged["look_number"] == 2  # one run was looked at before, however often
     assert judged["test_level"] == pytest.approx(0.05 / 4)

@@ -257,10 +257,10 @@ def test_test_scores_come_out_only_on_demand_and_the_look_is_on_record(path: Pat
         assert "test_" not in dump_json(tracker)
         export_json(tracker, path)
         assert "test_" not in path.read_text()
-        assert tracker.get_test_looks() == []
+        assert tracker.judgings.test_looks() == []
         export_json(tracker, path, reveal_test=True)
         assert '"test_pct_mae": 0.48' in path.read_text()
-        (look,) = tracker.get_test_looks()
+        (look,) = tracker.judgings.test_looks()
     assert (look["run_id"], look["why"]) == (RUN["run_id"], f"export to {path}")
 
 

@@ -144,7 +144,7 @@ def test_the_one_door_shows_them_and_records_the_look(
     assert scores["test_pct_mae"] == SECRET
     assert set(scores.values()) == {SECRET}
     assert len(scores) == len(SEALED) + 1
-    (look,) = tracker.get_test_looks(known["run_id"])
+    (look,) = tracker.judgings.test_looks(known["run_id"])
     assert (look["who"], look["why"], look["fingerprint"]) == (
         "ann",
         "the paper is due",
@@ -155,7 +155,7 @@ def test_the_one_door_shows_them_and_records_the_look(
 def test_a_look_needs_a_reason(tracker: Tracker, known: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="say why"):
         tracker.reveal_test(known["run_id"], why=" ")
-    assert tracker.get_test_looks() == []
+    assert tracker.judgings.test_looks() == []
 
 
 @pytest.mark.parametrize(
@@ -172,8 +172,8 @@ def test_of_a_reproduction_only_whether_its_test_is_the_same_is_told(
     for source, told in ((f"reproduces: {first.run_id}", equal), ("priority: x", None)):
         again = tracker.start_run(model="toto", hyperparams={}, source=source)
         tracker.finish_run(again.run_id, "complete", scores=second)
-        assert tracker.has_equal_test(again.run_id) is told
-    assert tracker.get_test_looks() == []
+        assert tracker.judgings.has_equal_test(again.run_id) is told
+    assert tracker.judgings.test_looks() == []
 
 
 @pytest.mark.parametrize("metric", ["test_pct_mae", "Test-pct_mae", "test/pct_mae"])
@@ -199,7 +199,7 @@ def test_choosing_by_test_outright_is_marked_and_recorded(
     assert best.run_id == known["run_id"]
     assert "selected-on-test" in best.tags
     assert tracker.get_run(best.run_id).tags == best.tags
-    assert [look["why"] for look in tracker.get_test_looks()] == ["selection by test_pct_mae"]
+    assert [look["why"] for look in tracker.judgings.test_looks()] == ["selection by test_pct_mae"]
 
 
 def test_allowing_test_changes_nothing_for_other_metrics(
@@ -208,7 +208,7 @@ def test_allowing_test_changes_nothing_for_other_metrics(
     best = tracker.get_best_model(allow_test=True)
     assert best is not None
     assert best.tags == ()
-    assert tracker.get_test_looks() == []
+    assert tracker.judgings.test_looks() == []
 
 
 def test_the_json_file_carries_no_test_score(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def show_test(tracker: Tracker, run: Run, *, as_json: bool) -> None:
     from foresweep.cli.tables import console, number, plain_table
 
     scores = tracker.reveal_test(run.run_id, why=WHY)
-    looks = tracker.get_test_looks(run.run_id)
+    looks = tracker.judgings.test_looks(run.run_id)
     if as_json:
         plain = {k: v if math.isfinite(v) else None for k, v in sorted(scores.items())}
         said = {"run_id": run.run_id, "test_scores": plain, "looks": looks}

@@ -21,18 +21,13 @@ def report(
 ) -> None:
     """Write the report: last verdict, models side by side, best runs, hyperparameters, failures."""
     from foresweep.data.files import write_bytes_atomic
-    from foresweep.reporting.report import latest_verdict, markdown_report
+    from foresweep.reporting.report import sweep_report
 
     if output is not None and output.suffix not in (".md", ".markdown"):
         raise UsageError(f"--output {output}: the report is Markdown; give a name ending in .md")
     with open_existing(db) as tracker:
         asked = asked_sweep(tracker, sweep)
-        cells = "" if asked is None else asked.fingerprints["val"]
-        found = tracker.get_runs(fingerprint=cells)
-        verdict = latest_verdict(tracker.judgings.verdicts(), cells)
-        text = markdown_report(
-            found, metric=metric or metric_of(asked), sweep=asked, verdict=verdict
-        )
+        text = sweep_report(tracker, asked, metric or metric_of(asked))
     if output is None:
         typer.echo(text, nl=False)
     else:

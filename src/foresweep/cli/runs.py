@@ -184,10 +184,8 @@ def _importance(model: str, metric: str, sweep: str | None, as_json: bool, db: s
     if is_sealed(metric):
         raise UsageError(f"--metric {metric}: nothing is learnt from test; use val_... or tune_...")
     with open_existing(db) as tracker:
-        runs = tracker.get_runs(model, state="complete")
-        asked = None if sweep is None else tracker.get_sweep(sweep).fingerprints.get("val", "")
-    cells = asked if asked is not None else (runs[-1].fingerprint if runs else "")
-    found = importance([r for r in runs if r.fingerprint == cells], metric)
+        cells = tracker.fingerprint_in_use(model, sweep)
+        found = importance(tracker.get_runs(model, state="complete", fingerprint=cells), metric)
     if as_json:
         typer.echo(json.dumps({**dataclasses.asdict(found), "warning": found.warning}, indent=2))
         return

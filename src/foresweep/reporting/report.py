@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from foresweep.metrics import METRICS, split_name
 from foresweep.records import TEST_GATE, Run, RunState, Sweep
 from foresweep.selection.leaderboard import SIGNIFICANT, Leaderboard, Row, leaderboard
 from foresweep.selection.pareto import pareto
+from foresweep.tracker.queries.impact import HyperparamImpact, impacts
+
+if TYPE_CHECKING:
+    from foresweep.tracker.tracker import Tracker
 
 # Tables and numbers in Markdown.
 
@@ -89,82 +89,20 @@ def _value(value: float | str | None) -> str:
     return "-" if value is None else value if isinstance(value, str) else f"{value:.4g}"
 
 
-# What each hyperparameter did to the score: counts, means and a rank correlation.
-
-
-@dataclass(frozen=True, slots=True)
-class ValueImpact:
-    """The runs that had one value of a hyperparameter."""
-
-    value: Any
-    count: int
-    mean: float
-    best: float  # of the ranking metric, by the order of the leaderboard
-
-
-@dataclass(frozen=True, slots=True)
-class Impact:
-    """One hyperparameter that varied between runs of a model."""
-
-    name: str
-    values: tuple[ValueImpact, ...]  # numbers rising, others in order of appearance
-    rank_correlation: float | None  # Spearman's, between number and score; None for words
-
-
-def impacts(rows: Sequence[Row]) -> list[Impact]:
-    """Every hyperparameter that has two or more values among the scored runs of one model.
-
-    `rows` in the order of the leaderboard: the first with a value is its best.
-    """
-    scored = [r for r in rows if r.score is not None]
-    names = dict.fromkeys(name for r in scored for name in r.run.hyperparams)
-    found = (_impact(name, scored) for name in names)
-    return [i for i in found if len(i.values) > 1]
-
-
-def _impact(name: str, rows: Sequence[Row]) -> Impact:
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(json.dumps(row.run.hyperparams.get(name), default=str), []).append(row)
-    values = [_impact_value(name, group) for group in groups.values()]
-    numeric = all(isinstance(v.value, int | float) for v in values)
-    if numeric:
-        values.sort(key=lambda v: float(v.value))
-    return Impact(name, tuple(values), _spearman(name, rows) if numeric else None)
-
-
-def _impact_value(name: str, group: Sequence[Row]) -> ValueImpact:
-    scores = [row.score for row in group if row.score is not None]
-    return ValueImpact(
-        value=group[0].run.hyperparams.get(name),
-        count=len(scores),
-        mean=float(np.mean(scores)),
-        best=scores[0],
-    )
-
-
-def _spearman(name: str, rows: Sequence[Row]) -> float | None:
-    """Spearman's rank correlation of value and score; None below three runs or without spread."""
-    x = _ranks([float(r.run.hyperparams[name]) for r in rows])
-    y = _ranks([float(r.score) for r in rows if r.score is not None])
-    if len(x) < 3 or not x.std() or not y.std():
-        return None
-    return float(np.corrcoef(x, y)[0, 1])
-
-
-def _ranks(values: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Ranks, ties sharing their mean."""
-    array = np.asarray(values, dtype=float)
-    less = (array[:, None] > array).sum(axis=1)
-    equal = (array[:, None] == array).sum(axis=1)
-    return np.asarray(less + (equal + 1) / 2, dtype=np.float64)
-
-
 # The report of a sweep in Markdown: models side by side, best runs, hyperparameters, failures.
 
 
 TOP = 15
 FEW_RUNS = 8
+
+
+def sweep_report(tracker: Tracker, sweep: Sweep | None, metric: str) -> str:
+    """The report of a sweep, None: of the runs logged by hand, with its last verdict. Raises
+    UnknownName for the metric."""
+    cells = sweep.fingerprints["val"] if sweep else ""
+    verdict = latest_verdict(tracker.judgings.verdicts(), cells)
+    runs = tracker.get_runs(fingerprint=cells)
+    return markdown_report(runs, metric=metric, sweep=sweep, verdict=verdict)
 
 
 def markdown_report(
@@ -368,10 +306,11 @@ def _impact_section(board: Leaderboard) -> list[str]:
     """What each hyperparameter did to the score, model by model."""
     lines = ["## Impact of each hyperparameter", ""]
     for name in dict.fromkeys(r.run.model_name for r in board.rows if not r.run.is_baseline):
-        scored = [r for r in board.rows if r.run.model_name == name and r.score is not None]
-        found = impacts(scored)
+        mine = [(r.run.hyperparams, r.score) for r in board.rows if r.run.model_name == name]
+        scored = [(hyperparams, score) for hyperparams, score in mine if score is not None]
+        varied = impacts(name, board.metric, scored)
         lines += [f"### {name} ({len(scored)} scored runs)", ""]
-        if not found:
+        if not varied:
             lines += ["Nothing varied between the scored runs of this model.", ""]
             continue
         if len(scored) < FEW_RUNS:
@@ -380,27 +319,20 @@ def _impact_section(board: Leaderboard) -> list[str]:
                 f"moved together.",
                 "",
             ]
-        headings = (
-            "hyperparameter",
-            "value",
-            ">runs",
-            f">mean {board.metric}",
-            ">best",
-            ">rank corr.",
-        )
-        lines += md_table(headings, [r for i in found for r in _impact_rows(i)])
+        headings = ("hyperparameter", "value", ">runs", f">mean {board.metric}", ">sd", ">min")
+        rows = [row for impact in varied for row in _impact_rows(impact)]
+        lines += md_table((*headings, ">max", ">rank corr."), rows)
     return lines
 
 
-def _impact_rows(impact: Impact) -> list[tuple[str, ...]]:
+def _impact_rows(impact: HyperparamImpact) -> list[tuple[str, ...]]:
     return [
         (
-            impact.name if k == 0 else "",
-            str(value.value),
+            "" if k else impact.hyperparam,
+            value.label,
             str(value.count),
-            num(value.mean),
-            num(value.best),
-            num(impact.rank_correlation, 2) if k == 0 else "",
+            *(num(x) for x in (value.mean, value.spread, value.lowest, value.highest)),
+            "" if k else num(impact.rank_correlation, 2),
         )
         for k, value in enumerate(impact.values)
     ]

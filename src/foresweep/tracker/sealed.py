@@ -289,6 +289,28 @@ class Judgings:
         with self.store.read() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
+    def test_looks(self, run_id: str | None = None) -> list[dict[str, Any]]:
+        """Every recorded look at test scores (of one run), oldest first: run_id, fingerprint,
+        panel_hash, who, why, looked_at, judging_id, number. It carries no score."""
+        query = select(schema.test_looks).order_by(test_looks.c.look_id)
+        if run_id is not None:
+            query = query.where(test_looks.c.run_id == run_id)
+        with self.store.read() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def has_equal_test(self, run_id: str) -> bool | None:
+        """Are the sealed scores of a run that reproduces another equal to that one's, to the last
+        bit? None where one has none, or it reproduces nothing. No score is told, so that it is no
+        look. Raises NotFound."""
+        with self.store.read() as connection:
+            run = queries.get_run(connection, run_id)
+            if run.reproduces is None:
+                return None
+            mine, theirs = (
+                queries.sealed_scores(connection, one) for one in (run.run_id, run.reproduces)
+            )
+        return mine == theirs if mine and theirs else None  # a failed score is the same nan in both
+
 
 def _sweep_of(run: Run) -> str:
     """The sweep that a run came from. Raises TrackerError."""

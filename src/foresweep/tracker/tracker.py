@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, wraps
-from inspect import Parameter, Signature, signature
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import Column, Connection, Select, insert, select, update
 
@@ -26,7 +25,7 @@ from foresweep.tracker.liveness import GRACE, Heartbeat, this_process
 from foresweep.tracker.provenance import Environment, redact, storable, this_environment
 from foresweep.tracker.queries import runs as queries
 from foresweep.tracker.queries.ranking import Ranking, best_runs
-from foresweep.tracker.queries.runs import RunQuery
+from foresweep.tracker.queries.runs import RunQuery, asked_by
 from foresweep.tracker.sealed import (
     SELECTED_ON_TEST,
     Judging,
@@ -62,30 +61,6 @@ PATIENCE_S = 60.0
 LARGEST_STEP = 2**63 - 1
 CHUNK = 500
 """Runs a transaction of `log_runs`: others wait no longer for their turn."""
-
-Asked = TypeVar("Asked")
-Answer = TypeVar("Answer")
-P = ParamSpec("P")
-
-
-def _asked_by(
-    value: Callable[P, Asked],
-) -> Callable[[Callable[[Tracker, Asked], Answer]], Callable[Concatenate[Tracker, P], Answer]]:
-    """Let a method that takes a value be called with the fields of that value."""
-
-    def decorate(ask: Callable[[Tracker, Asked], Answer]) -> Callable[..., Answer]:
-        @wraps(ask)
-        def call(tracker: Tracker, *fields: P.args, **more: P.kwargs) -> Answer:
-            return ask(tracker, value(*fields, **more))
-
-        taken = [
-            Parameter("self", Parameter.POSITIONAL_ONLY),
-            *signature(value).parameters.values(),
-        ]
-        call.__signature__ = Signature(taken)  # type: ignore[attr-defined]
-        return call
-
-    return decorate
 
 
 class Tracker:
@@ -151,7 +126,7 @@ class Tracker:
         with self.store.read() as connection:
             return queries.get_run(connection, run_id)
 
-    @_asked_by(RunQuery)
+    @asked_by(RunQuery)
     def get_runs(self, asked: RunQuery) -> list[Run]:
         """Runs, oldest first; with `limit` the newest ones; or in the order of `sort`.
 
@@ -162,7 +137,7 @@ class Tracker:
         with self.store.read() as connection:
             return queries.get_runs(connection, asked)
 
-    @_asked_by(Ranking)
+    @asked_by(Ranking)
     def get_best_model(self, asked: Ranking) -> Run | None:
         """The best complete run, None where there is none, asked by the fields of `Ranking`:
         metric, model_name, minimize, require_checkpoint (True), and by keyword the rest.
@@ -218,12 +193,8 @@ class Tracker:
     ) -> pd.DataFrame:
         """One line a run of one fingerprint: run_id, model, timestamp (the day), state, the
         metrics, checkpoint (bool). Raises UsageError for `test_*`, NotFound."""
-        from foresweep.tracker.queries.tables import comparison
-
-        with self.store.read() as connection:
-            cells = self._cells(connection, None, sweep_id, fingerprint)
-            runs = queries.get_runs(connection, RunQuery(fingerprint=cells))
-        return comparison(runs, metrics, model_names)
+        cells = self.fingerprint_in_use(None, sweep_id) if fingerprint is None else fingerprint
+        return queries.comparison(self.get_runs(fingerprint=cells), metrics, model_names)
 
     def get_hyperparameter_impact(
         self,
@@ -236,15 +207,10 @@ class Tracker:
     ) -> pd.DataFrame:
         """run_id, the hyperparameter's value and the metric of every complete run of a model
         that has both, by value. Raises UnknownName, UsageError for `test_*`, NotFound."""
-        from foresweep.tracker.queries.tables import impact
+        import pandas as pd
 
-        queries.refuse_test(metric)
-        with self.store.read() as connection:
-            cells = self._cells(connection, model_name, sweep_id, fingerprint)
-            scored = queries.hyperparams_and_score(
-                connection, model_name=model_name, metric=metric, fingerprint=cells
-            )
-        return impact(scored, model_name, hyperparam, metric)
+        asked = (model_name, hyperparam, metric, sweep_id, fingerprint)
+        return pd.DataFrame(self._values_and_scores(*asked), columns=["run_id", hyperparam, metric])
 
     def summarise_hyperparam(
         self,
@@ -255,35 +221,36 @@ class Tracker:
         sweep_id: str | None = None,
         fingerprint: str | None = None,
     ) -> HyperparamImpact:
-        """What a hyperparameter did to a metric, counted by the database: runs, mean and spread
-        by value (numbers of many values in four bins), and a rank correlation. Raises
-        UnknownName, UsageError for `test_*`, NotFound."""
-        from foresweep.tracker.queries.impact import hyperparam_impact
+        """What a hyperparameter did to a metric: runs, mean and spread by value (numbers of many
+        values in four bins), and a rank correlation. Raises as `get_hyperparameter_impact`."""
+        from foresweep.tracker.queries.impact import impact_of
 
-        queries.refuse_test(metric)
-        with self.store.read() as connection:
-            cells = self._cells(connection, model_name, sweep_id, fingerprint)
-            return hyperparam_impact(
-                connection,
-                model_name=model_name,
-                hyperparam=hyperparam,
-                metric=metric,
-                fingerprint=cells,
-            )
+        rows = self._values_and_scores(model_name, hyperparam, metric, sweep_id, fingerprint)
+        return impact_of(model_name, hyperparam, metric, ((value, y) for _, value, y in rows))
 
-    def _cells(
+    def _values_and_scores(
         self,
-        connection: Connection,
-        model_name: str | None,
+        model_name: str,
+        hyperparam: str,
+        metric: str,
         sweep_id: str | None,
         fingerprint: str | None,
-    ) -> str:
-        """The fingerprint of val that a table of runs means."""
-        if fingerprint is not None:
-            return fingerprint
-        return queries.fingerprint_in_use(
-            connection, part="val", model_name=model_name, sweep_id=sweep_id
-        )
+    ) -> list[tuple[str, Any, float]]:
+        from foresweep.tracker.queries.impact import values_and_scores
+
+        cells = fingerprint
+        if cells is None:
+            cells = self.fingerprint_in_use(model_name, sweep_id)
+        with self.store.read() as connection:
+            return values_and_scores(connection, model_name, hyperparam, metric, cells)
+
+    def fingerprint_in_use(self, model_name: str | None = None, sweep_id: str | None = None) -> str:
+        """The fingerprint of val that a table of runs means: that of the sweep named, else of the
+        latest (in which the model ran), else "": the runs of no sweep. Raises NotFound."""
+        with self.store.read() as connection:
+            return queries.fingerprint_in_use(
+                connection, part="val", model_name=model_name, sweep_id=sweep_id
+            )
 
     def find_trained(
         self,
@@ -382,25 +349,6 @@ class Tracker:
             run = queries.get_run(connection, run_id)
             record_look(connection, run, who=who, why=why)
             return queries.sealed_scores(connection, run.run_id)
-
-    def has_equal_test(self, run_id: str) -> bool | None:
-        """Are the sealed scores of a run that reproduces another equal to that one's, to the last
-        bit? None where one has none, or it reproduces nothing. No score is told, so that it is no
-        look. Raises NotFound."""
-        with self.store.read() as connection:
-            run = queries.get_run(connection, run_id)
-            if run.reproduces is None:
-                return None
-            return queries.are_sealed_scores_equal(connection, run.run_id, run.reproduces)
-
-    def get_test_looks(self, run_id: str | None = None) -> list[dict[str, Any]]:
-        """Every recorded look at test scores (of one run), oldest first: run_id, fingerprint,
-        panel_hash, who, why, looked_at, judging_id, number. It carries no score."""
-        table = schema.test_looks
-        query = select(table).order_by(table.c.look_id)
-        if run_id is not None:
-            query = query.where(table.c.run_id == run_id)
-        return self._rows(query)
 
     # What is put on record of runs.
 
@@ -606,7 +554,7 @@ class Tracker:
         hand and beside no sweep's; `test_*` goes to sealed rows. Raises ConfigError."""
         path = None if checkpoint_path is None else str(checkpoint_path)
         new = NewRun(model_name, hyperparams, metrics, path, training_time_seconds, notes)
-        return self._add_run(_logged(new), numbers_of(metrics)).run_id
+        return self._add_run(writes.logged_run(new), numbers_of(metrics)).run_id
 
     def log_runs(self, runs: Iterable[NewRun]) -> list[str]:
         """Put many finished runs on record, far faster than one by one, and give their ids.
@@ -616,7 +564,7 @@ class Tracker:
         found: list[str] = []
         waiting = iter(runs)
         while chunk := list(islice(waiting, CHUNK)):
-            pairs = [(_logged(new), numbers_of(new.metrics)) for new in chunk]
+            pairs = [(writes.logged_run(new), numbers_of(new.metrics)) for new in chunk]
             for row, _ in pairs:
                 self._sign(row)
             found += self._put_runs(pairs)
@@ -715,23 +663,18 @@ class Tracker:
         done = {"state": SweepState(state).value, "finished_at": datetime.now(UTC)}
 
         def close(connection: Connection) -> Sweep:
-            sweep = queries.get_sweep(connection, sweep_id)
-            connection.execute(update(table).where(table.c.sweep_id == sweep.sweep_id).values(done))
-            return queries.get_sweep(connection, sweep.sweep_id)
+            mine = table.c.sweep_id == queries.get_sweep(connection, sweep_id).sweep_id
+            connection.execute(update(table).where(mine).values(done))
+            return queries.get_sweep(connection, sweep_id)
 
         return self.store.work(close)
 
     def cancel_sweep(self, sweep_id: str, reason: str = "stopped by Ctrl-C") -> Sweep:
         """Close every run of a sweep that this process writes for, and, where no other head goes
         on, the sweep."""
-        columns = [
-            schema.runs.c.run_id,
-            *(schema.runs.c[name] for name in this_process().as_columns()),
-        ]
-        running = select(*columns).where(
-            schema.runs.c.sweep_id == sweep_id, schema.runs.c.state == RunState.RUNNING.value
-        )
-        for row in self._rows(running):
+        runs, running = schema.runs, RunState.RUNNING.value
+        query = select(runs).where(runs.c.sweep_id == sweep_id, runs.c.state == running)
+        for row in self._rows(query):
             if this_process().holds(row):
                 self.cancel_run(row["run_id"], reason)
         if self.heads.held_elsewhere(sweep_id):
@@ -753,15 +696,3 @@ def _as_step(step: int) -> int:
     if not -LARGEST_STEP <= step <= LARGEST_STEP:
         raise ConfigError(f"step is {step}; it must be below 2**63")
     return int(step)
-
-
-def _logged(new: NewRun) -> dict[str, Any]:
-    """The row of a finished run. Raises ConfigError."""
-    now = datetime.now(UTC)
-    return writes.new_run(new.model_name, new.hyperparams, now, source="logged") | {
-        "state": RunState.COMPLETE.value,
-        "finished_at": now,
-        "checkpoint_path": new.checkpoint_path,
-        "training_time_seconds": new.training_time_seconds,
-        "notes": None if new.notes is None else storable(new.notes),
-    }

@@ -55,7 +55,7 @@ def test_a_promoted_run_has_its_look_on_record_with_who_when_and_why(
 ) -> None:
     made = plant(tracker, tmp_path / "runs", GOOD)
     verdict_on_runs(tracker, who="ann")
-    (look,) = tracker.get_test_looks()
+    (look,) = tracker.judgings.test_looks()
     assert (look["run_id"], look["who"], look["number"]) == (made.id("good"), "ann", 1)
     assert str(look["why"]).startswith("verdict judging_")
     (row,) = tracker.judgings.verdicts()
@@ -70,7 +70,7 @@ def test_a_candidate_that_fails_on_val_leaves_the_test_unread(
     spoil_test(made)
     found = judged(made, name)
     assert found.outcome is (Outcome.HOLD if name else Outcome.NAIVE_WINS)
-    assert tracker.get_test_looks() == []
+    assert tracker.judgings.test_looks() == []
     assert "sealed still" in found.notes[-1]
 
 
@@ -79,7 +79,7 @@ def test_the_look_is_on_record_before_the_file_is_opened(tracker: Tracker, tmp_p
     spoil_test(made)
     with pytest.raises(Exception, match="losses"):
         judged(made)
-    assert len(tracker.get_test_looks()) == 1
+    assert len(tracker.judgings.test_looks()) == 1
 
 
 def test_a_look_that_would_see_nothing_is_not_recorded(tracker: Tracker, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_look_that_would_see_nothing_is_not_recorded(tracker: Tracker, tmp_pat
     shutil.rmtree(tmp_path / "runs" / made.id("good") / "test")
     with pytest.raises(CheckpointError, match="gone"):
         judged(made)
-    assert tracker.get_test_looks() == []
+    assert tracker.judgings.test_looks() == []
 
 
 def test_the_same_verdict_again_is_no_new_judging_and_no_new_look(
@@ -182,7 +182,7 @@ def test_weights_that_may_know_test_are_held_by_their_card(
     found = judged(made)
     assert found.reason.startswith("contaminated: its pretrained weights may have seen data up to")
     assert any("the paper" in note for note in found.notes)
-    assert tracker.get_test_looks() == []
+    assert tracker.judgings.test_looks() == []
 
 
 def test_pretrained_weights_without_a_cutoff_are_held(tracker: Tracker, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a hyperparameter did, counted by the database, against pandas and scipy."""
+"""What a hyperparameter did, against pandas and scipy."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def test_to_read_ones_own_result_again_is_no_look(tracker: Tracker) -> None:
         )
 
     assert [look(first), look(second), look(first), look(second)] == [1, 2, 1, 2]
-    assert [row["number"] for row in tracker.get_test_looks()] == [1, 2, 1, 2]
+    assert [row["number"] for row in tracker.judgings.test_looks()] == [1, 2, 1, 2]
 
 
 def test_tests_looked_at_by_hand_count_before_a_verdict_chooses_among_them(

@@ -299,7 +299,7 @@ def _compared(run: Run, again: Run, tracker: Tracker) -> Reproduction:
         again=again,
         versions=differing(*places),
         scores=tuple(Compared(n, run.score(n), again.score(n)) for n in sorted(names)),
-        is_test_equal=tracker.has_equal_test(again.run_id),
+        is_test_equal=tracker.judgings.has_equal_test(again.run_id),
     )
     tracker.add_note(again.run_id, f"trains {run.run_id} once more: {found.in_words()}")
     tracker.add_note(run.run_id, f"trained once more as {again.run_id}: {found.in_words()}")

@@ -1,20 +1,22 @@
-"""What a hyperparameter did to a score, counted by the database: per value, and as one rank."""
+"""What a hyperparameter did to a score, per value and as one rank: for tracker, command, report."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby, pairwise
 from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy import CTE, Connection, func, select
+import numpy as np
+from sqlalchemy import Connection, select
 
 from foresweep.errors import UnknownName
 from foresweep.records import RunState, split_name
-from foresweep.tracker.queries import runs as queries
-from foresweep.tracker.queries.filters import Name, Terms, hyperparams_in_use
-from foresweep.tracker.storage import schema
+from foresweep.tracker.queries.filters import hyperparams_in_use
+from foresweep.tracker.queries.runs import is_original, refuse_test
+from foresweep.tracker.storage.schema import runs, scores
 
 MOST_VALUES = 8
 NUM_BINS = 4
@@ -55,43 +57,49 @@ class HyperparamImpact:
     three such runs or without spread."""
 
 
-def hyperparam_impact(
-    connection: Connection, *, model_name: str, hyperparam: str, metric: str, fingerprint: str
+def impact_of(
+    model_name: str, hyperparam: str, metric: str, pairs: Iterable[tuple[Any, float]]
 ) -> HyperparamImpact:
-    """Count it over the complete, shown runs. Raises UnknownName for a hyperparameter that no
-    run of the model has; the caller has refused test scores."""
-    cases = _cases(connection, model_name, hyperparam, metric, fingerprint)
-    total, distinct = connection.execute(
-        select(func.count(), func.count(sa.distinct(cases.c.x))).select_from(cases)
-    ).one()
-    if not total:
-        _require_known(connection, model_name, hyperparam)
-    rows = connection.execute(_groups(_keyed(cases, binned=distinct > MOST_VALUES))).mappings()
+    """Count (value, score) of the runs of one model on the same windows; a value None is none."""
+    given = [pair for pair in pairs if pair[0] is not None]
+    numbers = sorted(((v, y) for v, y in given if _is_number(v)), key=_value)
+    others = sorted(((_word(v), y) for v, y in given if not _is_number(v)), key=_order)
     return HyperparamImpact(
         model_name,
         hyperparam,
         metric,
-        total,
-        tuple(_value(row) for row in rows),
-        _spearman(connection, cases),
+        len(given),
+        (
+            *(_summary(group, least=group[0][0], most=group[-1][0]) for group in _bins(numbers)),
+            *(_summary(group, word=group[0][0]) for group in _groups(others, _order)),
+        ),
+        _spearman(numbers),
     )
 
 
-def _cases(
+def impacts(
+    model_name: str, metric: str, scored: Sequence[tuple[Mapping[str, Any], float]]
+) -> list[HyperparamImpact]:
+    """Of every hyperparameter that has two or more values among (hyperparams, score) of runs."""
+    names = dict.fromkeys(name for hyperparams, _ in scored for name in hyperparams)
+    counted = (
+        impact_of(model_name, name, metric, ((held.get(name), y) for held, y in scored))
+        for name in names
+    )
+    return [impact for impact in counted if len(impact.values) > 1]
+
+
+def values_and_scores(
     connection: Connection, model_name: str, hyperparam: str, metric: str, fingerprint: str
-) -> CTE:
-    """x (number), word, flag, y (score) of every run that has both."""
-    runs, scores = schema.runs, schema.scores
-    given = Terms(connection, hyperparam).meaning(Name(hyperparam, 0, call="hp"))
+) -> list[tuple[str, Any, float]]:
+    """(run_id, value, score) of every complete run of a model that has both, by value: numbers,
+    then the rest. Raises UsageError for `test_*`, UnknownName for a hyperparameter that no run of
+    the model has."""
+    refuse_test(metric)
     part, name = split_name(metric)
-    assert given.number is not None
-    assert given.text is not None
-    assert given.flag is not None
-    assert given.given is not None
-    columns = (given.number.label("x"), given.text.label("word"), given.flag.label("flag"))
-    return (
-        select(*columns, scores.c.value.label("y"))
-        .select_from(runs.join(scores, scores.c.run_id == runs.c.run_id))
+    query = (
+        select(runs.c.run_id, runs.c.hyperparams, scores.c.value)
+        .join(scores, scores.c.run_id == runs.c.run_id)
         .where(
             scores.c.part == part,
             scores.c.metric == name,
@@ -100,79 +108,82 @@ def _cases(
             runs.c.fingerprint == fingerprint,
             runs.c.state == RunState.COMPLETE.value,
             runs.c.hidden_at.is_(None),
-            queries.is_original(),
-            given.given,
+            is_original(),
         )
-        .cte("cases")
+        .order_by(runs.c.created_at, runs.c.run_id)
     )
+    rows = [
+        (run_id, held[hyperparam], score)
+        for run_id, held, score in connection.execute(query)
+        if held.get(hyperparam) is not None
+    ]
+    if not rows:
+        known = hyperparams_in_use(connection, model_name)
+        if known and hyperparam not in known:
+            raise UnknownName("hyperparameter", hyperparam, known, where=f"of {model_name}'s runs")
+    return sorted(rows, key=lambda row: _order((row[1], row[2])))
 
 
-def _keyed(cases: CTE, *, binned: bool) -> CTE:
-    """The cases with the group each belongs to, and the mean of that group."""
-    number = func.ntile(NUM_BINS).over(order_by=cases.c.x) if binned else cases.c.x
-    key = sa.case((cases.c.x.is_not(None), number))
-    inner = select(*cases.c, key.label("key")).where(cases.c.x.is_not(None))
-    words = select(*cases.c, sa.cast(sa.null(), sa.Double())).where(cases.c.x.is_(None))
-    both = sa.union_all(inner, words).cte("both")
-    group = (both.c.key, both.c.word, both.c.flag)
-    mean = func.avg(both.c.y).over(partition_by=group)
-    return select(*both.c, mean.label("mean")).cte("keyed")
+def _is_number(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max
 
 
-def _groups(keyed: CTE) -> sa.Select[Any]:
-    """One row a group; the spread is taken about the mean, so that nothing cancels."""
-    away = keyed.c.y - keyed.c.mean
-    group = (keyed.c.key, keyed.c.word, keyed.c.flag)
-    return (
-        select(
-            *group,
-            func.min(keyed.c.x).label("least"),
-            func.max(keyed.c.x).label("most"),
-            func.count().label("count"),
-            func.min(keyed.c.mean).label("mean"),
-            func.sum(away * away).label("squares"),
-            func.min(keyed.c.y).label("lowest"),
-            func.max(keyed.c.y).label("highest"),
-        )
-        .group_by(*group)
-        .order_by(keyed.c.key.is_(None), keyed.c.key, keyed.c.word, keyed.c.flag)
-    )
+def _word(value: Any) -> str | bool | None:
+    return value if isinstance(value, str | bool) else None
 
 
-def _value(row: Mapping[Any, Any]) -> ValueImpact:
-    count = int(row["count"])
-    return ValueImpact(
-        least=row["least"],
-        most=row["most"],
-        word=row["word"] if row["flag"] is None else row["flag"],
-        count=count,
-        mean=row["mean"],
-        spread=math.sqrt(row["squares"] / (count - 1)) if count > 1 else None,
-        lowest=row["lowest"],
-        highest=row["highest"],
-    )
+def _value(pair: tuple[float, float]) -> float:
+    return pair[0]
 
 
-def _spearman(connection: Connection, cases: CTE) -> float | None:
+def _order(pair: tuple[Any, float]) -> tuple[int, float, str]:
+    """Numbers by size, then what is no word, then words."""
+    value = pair[0]
+    if _is_number(value):
+        return 0, value, ""
+    return (2, 0.0, value) if isinstance(value, str) else (1, 0.0, str(value))
+
+
+def _bins(numbers: list[tuple[float, float]]) -> list[list[tuple[float, float]]]:
+    """One group a number, or where they are many NUM_BINS of equal count, the first ones larger."""
+    by_number = _groups(numbers, _value)
+    if len(by_number) <= MOST_VALUES:
+        return by_number
+    size, larger = divmod(len(numbers), NUM_BINS)
+    starts = [k * size + min(k, larger) for k in range(NUM_BINS + 1)]
+    return [numbers[start:end] for start, end in pairwise(starts)]
+
+
+def _groups(pairs: list[tuple[Any, float]], key: Callable[..., Any]) -> list[list[Any]]:
+    return [list(group) for _, group in groupby(pairs, key)]
+
+
+def _summary(
+    group: Sequence[tuple[Any, float]],
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    word: str | bool | None = None,
+) -> ValueImpact:
+    scored = [y for _, y in group]
+    mean, more = math.fsum(scored) / len(scored), len(scored) - 1
+    squares = math.fsum((y - mean) ** 2 for y in scored)
+    spread = math.sqrt(squares / more) if more else None
+    return ValueImpact(least, most, word, len(scored), mean, spread, min(scored), max(scored))
+
+
+def _spearman(numbers: Sequence[tuple[float, float]]) -> float | None:
     """Spearman's rank correlation, ties sharing their mean rank."""
-
-    def rank(column: Any) -> Any:
-        ties = func.count().over(partition_by=column)
-        return func.rank().over(order_by=column) + (ties - 1) / 2.0
-
-    numbers = cases.c.x.is_not(None)
-    ranks = select(rank(cases.c.x).label("a"), rank(cases.c.y).label("b")).where(numbers)
-    r = ranks.cte("ranks")
-    middle = select(func.avg(r.c.a).label("a"), func.avg(r.c.b).label("b")).cte("middle")
-    a, b = r.c.a - middle.c.a, r.c.b - middle.c.b
-    sums = select(func.count(), func.sum(a * b), func.sum(a * a), func.sum(b * b))
-    count, ab, aa, bb = connection.execute(sums.select_from(r.join(middle, sa.true()))).one()
-    if count < 3 or not aa or not bb:
+    if len(numbers) < 3:
         return None
-    return max(-1.0, min(1.0, float(ab) / math.sqrt(float(aa) * float(bb))))
+    a, b = (_ranks([pair[side] for pair in numbers]) for side in (0, 1))
+    spreads = float(a @ a) * float(b @ b)
+    return max(-1.0, min(1.0, float(a @ b) / math.sqrt(spreads))) if spreads else None
 
 
-def _require_known(connection: Connection, model_name: str, hyperparam: str) -> None:
-    known: Sequence[str] = hyperparams_in_use(connection, model_name)
-    if known and hyperparam not in known:
-        raise UnknownName("hyperparameter", hyperparam, known, where=f"of {model_name}'s runs")
+def _ranks(values: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Ranks about their mean."""
+    _, place, count = np.unique(np.array(values, float), return_inverse=True, return_counts=True)
+    ranks: np.ndarray[Any, np.dtype[np.float64]] = (np.cumsum(count) - (count - 1) / 2)[place]
+    return ranks - (len(values) + 1) / 2

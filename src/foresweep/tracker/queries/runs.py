@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import datetime
-from typing import Any
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Column, ColumnElement, Connection, Select, and_, exists, select
+from sqlalchemy import Column, ColumnElement, Connection, Select, exists, select
 
-from foresweep.errors import NotFound, UsageError
+from foresweep.errors import NotFound, UnknownName, UsageError
 from foresweep.records import (
     REPRODUCES,
     Run,
@@ -25,7 +27,14 @@ from foresweep.tracker.queries.filters import Conditions, condition, order_by
 from foresweep.tracker.storage import schema
 from foresweep.tracker.storage.schema import cells_of, run_of, runs, sweep_of, trial_of
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 scores, sweeps, trials = schema.scores, schema.sweeps, schema.trials
+USUAL_METRICS = (
+    *("val_pct_mae", "val_skill", "val_price_mae", "val_r2", "val_pinball", "val_coverage_80"),
+    "val_directional_accuracy",
+)
 
 
 def get_run(connection: Connection, run_id: str) -> Run:
@@ -121,6 +130,32 @@ class RunQuery:
         return asked + ([condition(connection, self.where)] if self.where is not None else [])
 
 
+Asked = TypeVar("Asked")
+Caller = TypeVar("Caller")
+Answer = TypeVar("Answer")
+P = ParamSpec("P")
+
+
+def asked_by(
+    value: Callable[P, Asked],
+) -> Callable[[Callable[[Caller, Asked], Answer]], Callable[Concatenate[Caller, P], Answer]]:
+    """Let a method that takes a value be called with the fields of that value."""
+
+    def decorate(ask: Callable[[Caller, Asked], Answer]) -> Callable[..., Answer]:
+        @wraps(ask)
+        def call(caller: Caller, *fields: P.args, **more: P.kwargs) -> Answer:
+            return ask(caller, value(*fields, **more))
+
+        taken = [
+            Parameter("self", Parameter.POSITIONAL_ONLY),
+            *signature(value).parameters.values(),
+        ]
+        call.__signature__ = Signature(taken)  # type: ignore[attr-defined]
+        return call
+
+    return decorate
+
+
 def get_runs(connection: Connection, asked: RunQuery) -> list[Run]:
     """The runs of a query. Raises UsageError for a filter on a test score or an expression that
     cannot be read, UnknownName."""
@@ -129,28 +164,6 @@ def get_runs(connection: Connection, asked: RunQuery) -> list[Run]:
     query = select(runs).where(*asked.conditions(connection)).order_by(*newest).limit(asked.limit)
     ordered = [run_of(row) for row in connection.execute(query).mappings()]
     return ordered if asked.sort else ordered[::-1]
-
-
-def hyperparams_and_score(
-    connection: Connection, *, model_name: str, metric: str, fingerprint: str
-) -> list[tuple[str, Mapping[str, Any], float | None]]:
-    """(run_id, hyperparams, score) of the complete runs of a model, oldest first; None where the
-    score failed or is not there."""
-    part, name = split_name(metric)
-    this = and_(scores.c.run_id == runs.c.run_id, scores.c.part == part, scores.c.metric == name)
-    query = (
-        select(runs.c.run_id, runs.c.hyperparams, scores.c.value)
-        .select_from(runs.outerjoin(scores, this))
-        .where(
-            runs.c.model_name == model_name,
-            runs.c.fingerprint == fingerprint,
-            runs.c.state == RunState.COMPLETE.value,
-            runs.c.hidden_at.is_(None),
-            is_original(),
-        )
-        .order_by(runs.c.created_at, runs.c.run_id)
-    )
-    return [(row[0], row[1], row[2]) for row in connection.execute(query)]
 
 
 def is_original() -> ColumnElement[bool]:
@@ -174,6 +187,40 @@ def refuse_test(name: str) -> None:
             f"{name!r}: test scores are sealed, nothing is chosen or listed by them; "
             f"use {'val_' + split_name(name)[1]!r}"
         )
+
+
+def comparison(
+    runs: Sequence[Run], metrics: Sequence[str] | None, model_names: Sequence[str] | None
+) -> pd.DataFrame:
+    """One line a run: run_id, model, timestamp (the day), state, metrics, checkpoint (bool).
+
+    Without `metrics` the usual ones that some run has. A missing score is NaN. Raises UsageError
+    for `test_*`, UnknownName for a model that has no run here.
+    """
+    import pandas as pd
+
+    for name in metrics or ():
+        refuse_test(name)
+    models = {run.model_name for run in runs}
+    for name in model_names or ():
+        if name not in models:
+            raise UnknownName("model", name, models, where="among these runs")
+    chosen = [run for run in runs if not model_names or run.model_name in model_names]
+    shown = metrics or [m for m in USUAL_METRICS if any(m in run.metrics for run in chosen)]
+    lines = [_line(run, shown) for run in chosen]
+    columns = ["run_id", "model", "timestamp", "state", *shown, "checkpoint"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def _line(run: Run, metrics: Sequence[str]) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "model": run.model_name,
+        "timestamp": run.timestamp[:10],
+        "state": str(run.state),
+        **{name: run.metrics.get(name, float("nan")) for name in metrics},
+        "checkpoint": run.checkpoint_path is not None,
+    }
 
 
 def fingerprint_in_use(
@@ -200,20 +247,6 @@ def sealed_scores(connection: Connection, run_id: str) -> dict[str, float]:
     return {
         f"test_{row['metric']}": math.nan if row["value"] is None else row["value"] for row in rows
     }
-
-
-def are_sealed_scores_equal(connection: Connection, one: str, other: str) -> bool | None:
-    """Are the test scores of two runs the same to the last bit? None where one has none. It tells
-    nothing of how good they are, so that asking is no look."""
-    query = select(scores.c.metric, scores.c.value).where(scores.c.part == "test")
-    first, second = (
-        {
-            row.metric: row.value
-            for row in connection.execute(query.where(scores.c.run_id == run_id))
-        }
-        for run_id in (one, other)
-    )
-    return first == second if first and second else None
 
 
 # Runs of one config that differ in seed: which of them stands for it.

@@ -196,6 +196,18 @@ def new_run(
     }
 
 
+def logged_run(new: NewRun) -> dict[str, Any]:
+    """The row of a finished run. Raises ConfigError."""
+    now = datetime.now(UTC)
+    return new_run(new.model_name, new.hyperparams, now, source="logged") | {
+        "state": RunState.COMPLETE.value,
+        "finished_at": now,
+        "checkpoint_path": new.checkpoint_path,
+        "training_time_seconds": new.training_time_seconds,
+        "notes": None if new.notes is None else storable(new.notes),
+    }
+
+
 def _is_baseline(model: str) -> bool:
     from foresweep.models.registry import BASELINES
 

@@ -49,6 +49,11 @@ HOMES = {
     "wandb": {"integrations"},
     "typer": {"cli"},
     "rich": {"cli"},
+    "fastapi": {"reporting", "web"},
+    "starlette": {"reporting", "web"},
+    "uvicorn": {"reporting"},
+    "jinja2": {"reporting"},
+    "plotly": {"reporting"},
 }
 LONGEST_FILE = 700
 TOO_LONG_YET = {"tracker/queries/filters.py": 770}

@@ -1,35 +1,75 @@
-"""`report`: what a sweep came to, in one page."""
+"""`report`: what a sweep came to, in one file."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foresweep.cli.options import Db, Metric, SweepId, asked_sweep, metric_of, open_existing
+from foresweep.cli.options import (
+    Db,
+    Metric,
+    Runs,
+    SweepId,
+    asked_sweep,
+    metric_of,
+    open_existing,
+    settings,
+)
 from foresweep.errors import UsageError
+
+if TYPE_CHECKING:
+    from foresweep.records import Sweep
+    from foresweep.tracker.tracker import Tracker
+
+MARKDOWN, HTML = (".md", ".markdown"), (".html", ".htm")
 
 
 def report(
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A .md file. Default: the screen.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="A .md or .html file. Default: Markdown on the screen."
+        ),
     ] = None,
     metric: Metric = None,
     sweep: SweepId = None,
     db: Db = None,
+    runs: Runs = None,
 ) -> None:
-    """Write the report: last verdict, models side by side, best runs, hyperparameters, failures."""
-    from foresweep.data.files import write_bytes_atomic
-    from foresweep.reporting.report import sweep_report
+    """Write the report: last verdict, models side by side, best runs, hyperparameters, failures.
 
-    if output is not None and output.suffix not in (".md", ".markdown"):
-        raise UsageError(f"--output {output}: the report is Markdown; give a name ending in .md")
+    As .html it is one file with every page and figure, which opens offline and asks for nothing.
+    """
+    from foresweep.data.files import write_bytes_atomic
+
+    if output is not None and output.suffix not in (*MARKDOWN, *HTML):
+        raise UsageError(f"--output {output}: give a name that ends in .md or .html")
     with open_existing(db) as tracker:
         asked = asked_sweep(tracker, sweep)
-        text = sweep_report(tracker, asked, metric or metric_of(asked))
+        if output is not None and output.suffix in HTML:
+            text = _html(tracker, asked, metric, settings(db, runs).runs_dir)
+        else:
+            text = _markdown(tracker, asked, metric)
     if output is None:
         typer.echo(text, nl=False)
     else:
         write_bytes_atomic(output, text.encode())
         typer.echo(f"Wrote {output}.")
+
+
+def _markdown(tracker: Tracker, asked: Sweep | None, metric: str | None) -> str:
+    from foresweep.reporting.report import sweep_report
+
+    return sweep_report(tracker, asked, metric or metric_of(asked))
+
+
+def _html(tracker: Tracker, asked: Sweep | None, metric: str | None, runs_dir: Path) -> str:
+    from foresweep.reporting.render import report_html
+    from foresweep.reporting.views import Links, Site, SweepView
+
+    if asked is None:
+        raise UsageError("there is no sweep to show as .html yet; runs by hand go into a .md file")
+    site = Site(tracker, runs_dir, Links(is_live=False))
+    return report_html(site, SweepView(site, asked, metric))

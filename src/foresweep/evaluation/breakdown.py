@@ -79,6 +79,20 @@ def breakdown(
     return tuple(found)
 
 
+def overall(
+    panel: LossPanel, metric: str, *, benchmark: LossPanel | None = None, level: float = 0.9
+) -> Group | None:
+    """All windows as one group, with bounds at `level`; None where no window has a loss. Raises as
+    `breakdown`."""
+    if metric not in panel.losses:
+        raise UnknownName("loss", metric, panel.losses, where="with losses on record")
+    if benchmark is not None and benchmark.fingerprint != panel.fingerprint:
+        raise DataError("the benchmark's losses are of other windows than the run's")
+    theirs = None if benchmark is None else benchmark.losses[metric][..., None]
+    block = block_length(panel.horizon, panel.stride)
+    return _group("all", panel.losses[metric][..., None], theirs, block, level, 2000, 0)
+
+
 def _cells(panel: LossPanel, metric: str, by: str) -> Array:
     """[O, I, H] losses by lead, else [O, I, 1]."""
     return panel.by_lead[metric] if by == "lead" else panel.losses[metric][..., None]

@@ -1,0 +1,547 @@
+"""The pages of one run and of several beside each other."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from foresweep.data.panel import CLOSE
+from foresweep.data.windows import Windows
+from foresweep.errors import ForesweepError
+from foresweep.evaluation.breakdown import Group
+from foresweep.evaluation.yardstick import alarm
+from foresweep.metrics import METRICS, PANEL_LOSSES, Outcome
+from foresweep.records import Run
+from foresweep.reporting import figures
+from foresweep.reporting.blocks import (
+    Block,
+    Cell,
+    Column,
+    Facts,
+    Field,
+    Figure,
+    Form,
+    Page,
+    Section,
+    Spec,
+    Table,
+    Words,
+    number,
+    shown,
+    took,
+    when,
+)
+from foresweep.reporting.figures import Bar, Fan
+from foresweep.reporting.sweeppage import cause, run_link, state_cell
+from foresweep.reporting.views import Asked, Site, SweepView, varied
+from foresweep.selection.groups import run_groups
+from foresweep.selection.sealed import has_losses, open_losses
+from foresweep.stats.significance import (
+    diebold_mariano,
+    origin_means,
+    overlap_lags,
+    standard_errors,
+)
+
+CANDLES = 40
+LOG_TAIL = 80
+MOST_COMPARED = 6
+BREAKDOWNS = (("lead", "lead"), ("item", "item"), ("regime", "regime"), ("year", "year"))
+
+
+def run_page(site: Site, run: Run, asked: Asked) -> Page:
+    """All that is on record of one run but its test scores."""
+    view = None if run.sweep_id is None else site.sweep(run.sweep_id)
+    crumbs = [("Overview", site.links.to("") or "#overview")]
+    if run.sweep_id:
+        crumbs.append((f"Sweep {run.sweep_id}", site.links.to("sweep", run.sweep_id) or "#sweep"))
+    trial = f"trial {run.trial_number}, " if run.trial_number else ""
+    return Page(
+        id=f"run-{run.run_id}",
+        title=f"Run {run.run_id}",
+        lead=f"{run.model_name} · {trial}{run.source or 'by hand'} · {run.state.value}",
+        sections=tuple(_sections(site, view, run, asked)),
+        crumbs=tuple(crumbs),
+    )
+
+
+def _sections(site: Site, view: SweepView | None, run: Run, asked: Asked) -> Iterator[Section]:
+    yield Section("summary", "In short", tuple(_summary(site, run)), is_live=True)
+    yield Section("curves", "Curves", tuple(_curves(site, run)))
+    yield Section("forecasts", "Forecasts", tuple(forecast_blocks(site, view, run, asked)))
+    if view is not None and run.state == "complete":
+        yield Section("errors", "Where it wins and loses", tuple(_errors(site, view, run)))
+    yield Section("config", "Config", tuple(_config(site, view, run)))
+    yield Section("scores", "Scores", (_scores(run),))
+    if site.links.is_live:
+        yield Section("notes", "Notes and tags", tuple(_notes(site, run)))
+        yield Section("provenance", "Where it comes from", tuple(_provenance(site, run)))
+        yield Section("log", "The log's end", tuple(_log(site, run)))
+
+
+def _summary(site: Site, run: Run) -> Iterator[Block]:
+    yield Facts(
+        (
+            ("state", state_cell(run.state.value)),
+            ("val skill", number(run.score("val_skill"), 4)),
+            ("val pct_mae", number(run.score("val_pct_mae"), 4)),
+            ("80 % band holds", number(run.score("val_coverage_80"), 2)),
+            ("training", took(run.training_time_seconds)),
+            ("peak memory", number(run.peak_memory_mb, 0)),
+        ),
+        kind="tiles",
+    )
+    if warning := alarm(run.run_id, run.score("val_skill")):
+        yield Words(warning, kind="bad")
+    if run.error:
+        yield Words(f"It is {run.state.value}: {cause(run)}", kind="bad")
+
+
+# Curves over steps.
+
+
+def _curves(site: Site, run: Run) -> Iterator[Block]:
+    curves = site.tracker.get_curves(run.run_id)
+    names = [c.name for c in curves]
+    training = [n for n in ("train_loss", "val_loss") if n in names]
+    wanted = [n for n in names if n in ("tune_pct_mae", "tune_pinball", "tune_skill")]
+    others = [n for n in names if n not in training and "/" not in n and n.startswith("tune_")]
+    tuned = wanted or others[:3]
+    if not names:
+        yield Words("It logged no curve: baselines and zero-shot runs train nothing.", "empty")
+        return
+    for chosen, title in ((training, "Loss on train"), (tuned[:1], "On tune")):
+        if chosen:
+            yield Figure(
+                name=f"curve-{chosen[0]}",
+                title=f"{title}: {', '.join(chosen)}",
+                alt=f"{', '.join(chosen)} over the steps of training.",
+                build=partial(_curve_spec, site, run, tuple(chosen)),
+                is_live=run.state == "running",
+                height=280,
+            )
+    yield Table(
+        name="curves",
+        columns=(
+            Column("curve"),
+            Column("points", is_number=True),
+            Column("last", is_number=True),
+            Column("lowest", is_number=True),
+            Column("at step", is_number=True),
+            Column("highest", is_number=True),
+        ),
+        rows=tuple(
+            (
+                Cell(c.name, mark="code"),
+                shown(c.num_points),
+                number(c.last),
+                number(c.lowest),
+                shown(c.lowest_step),
+                number(c.highest),
+            )
+            for c in curves
+        ),
+    )
+
+
+def _curve_spec(site: Site, run: Run, names: Sequence[str]) -> Spec:
+    found = []
+    for name in names:
+        points = site.tracker.get_curve(run.run_id, name)
+        step = -(-len(points) // 1000)
+        kept = points[::step] if step > 1 else points
+        found.append((name, [p[0] for p in kept], [p[1] for p in kept]))
+    return figures.lines(found, "step", "")
+
+
+# Forecasts over the real candles, and whether the quantiles are honest.
+
+
+def forecast_blocks(
+    site: Site, view: SweepView | None, run: Run, asked: Asked, *, others: Sequence[Run] = ()
+) -> Iterator[Block]:
+    """The fan of an item and an origin of val, reliability and PIT; what is missing is said."""
+    if view is None or run.state != "complete":
+        yield Words("Forecasts are kept of runs of a sweep that ended complete.", "empty")
+        return
+    try:
+        windows, outcome = site.outcome(run)
+    except ForesweepError as error:
+        yield Words(f"No forecast to draw: {error}", "empty")
+        return
+    items = tuple(windows.panel.items[i] for i in windows.split.items)
+    days = [_day(t) for t in windows.panel.timeline[windows.part.origins]]
+    item = asked.item if asked.item in items else items[0]
+    origin = asked.origin if asked.origin in days else days[len(days) // 2]
+    if site.links.is_live:
+        yield Form(
+            "window",
+            "",
+            "Show",
+            (
+                Field("item", "item", item, tuple((i, i) for i in items)),
+                Field("origin", "origin", origin, tuple((d, d) for d in days)),
+            ),
+        )
+    shown_items = (item,) if site.links.is_live else items[:3]
+    for k, name in enumerate(shown_items):
+        yield Figure(
+            name="fan" if not k else f"fan-{k + 1}",
+            title=f"{name}: the forecast made on {origin}, over what came",
+            alt=f"Candles of {name} around {origin} with the median forecast and its bands.",
+            build=partial(_fan, site, windows, outcome, name, origin, others),
+            height=380,
+        )
+    if others:
+        return
+    yield Figure(
+        name="reliability",
+        title="Reliability of the quantiles on val",
+        alt="Share of closes at or below each quantile against the quantile's level.",
+        build=lambda: figures.reliability(outcome.levels, outcome.shares_below.tolist()),
+        height=320,
+    )
+    yield Figure(
+        name="pit",
+        title="PIT: where the closes fell between the quantiles",
+        alt="Share of closes between neighbouring quantiles over what was promised.",
+        build=lambda: figures.pit(outcome.levels, outcome.shares_below.tolist()),
+        height=320,
+    )
+
+
+def _day(moment: np.datetime64) -> str:
+    return str(moment.astype("datetime64[m]")).removesuffix("T00:00")
+
+
+def _fan(
+    site: Site, windows: Windows, outcome: Outcome, item: str, origin: str, others: Sequence[Run]
+) -> Spec:
+    days = [_day(t) for t in windows.panel.timeline[windows.part.origins]]
+    index = windows.panel.index(item)
+    mine = np.flatnonzero(windows.item == index)
+    at = mine[np.abs(windows.origin[mine] - days.index(origin)).argmin()]
+    row, ahead = int(windows.row[at]), windows.horizon
+    start = max(0, row + 1 - CANDLES)
+    times = [_day(t) for t in windows.panel.timestamps_of(index)[start : row + 1 + ahead]]
+    bars = windows.panel.bars[index].values[start : row + 1 + ahead, : CLOSE + 1]
+    close = float(outcome.last_close[at])
+    paths = np.vstack([np.full(len(outcome.levels), close), outcome.quantiles[at]])
+    more = []
+    for other in others:
+        _, theirs = site.outcome(other)
+        median = theirs.quantiles[at][:, theirs.levels.index(0.5)]
+        more.append((other.run_id, np.concatenate([[close], median])))
+    fan = Fan(item, times, bars, times[row - start :], paths, outcome.levels)
+    return figures.fan(fan, more)
+
+
+# Errors by lead, item, regime, year and over time.
+
+
+def _errors(site: Site, view: SweepView, run: Run) -> Iterator[Block]:
+    metric = view.metric if view.bare in PANEL_LOSSES else "val_pct_mae"
+    if not has_losses(run, "val"):
+        yield Words("Its losses are not on this disk; give the folder with --runs FOLDER.", "empty")
+        return
+    for by, word in BREAKDOWNS:
+        yield Figure(
+            name=f"by-{by}",
+            title=f"{metric} by {word}",
+            alt=f"{metric} of this run and of last-value by {word}, with 95 % bounds.",
+            build=partial(_by, site, run, metric, by),
+            height=300,
+        )
+    yield Figure(
+        name="over-time",
+        title=f"{metric} by origin",
+        alt=f"{metric} at each origin of val.",
+        build=lambda: _over_time(site, view, run, metric),
+        height=300,
+    )
+
+
+def _by(site: Site, run: Run, metric: str, by: str) -> Spec:
+    groups = run_groups(site.tracker, run, metric, by, runs_dir=site.runs_dir)
+    if by == "item":
+        groups = tuple(sorted(groups, key=lambda g: -g.score))
+    naive = [b for g in groups if (b := _beside(g)) is not None]
+    bars = [Bar(g.key, g.score, g.lower, g.upper) for g in groups]
+    unit = METRICS[metric.partition("_")[2]].unit
+    return figures.grouped(bars, by, f"{metric} ({unit})", naive=naive)
+
+
+def _beside(group: Group) -> Bar | None:
+    """Last-value's loss on the group's windows, from the skill against it."""
+    if group.skill is None or group.skill >= 1:
+        return None
+    return Bar(group.key, group.score / (1 - group.skill))
+
+
+def _over_time(site: Site, view: SweepView, run: Run, metric: str) -> Spec:
+    bare = metric.partition("_")[2]
+    named = [("this run", run), ("last-value", view.last_value)]
+    series, times = [], []
+    for name, one in named:
+        if one is not None and has_losses(one, "val"):
+            panel = open_losses(one, "val")
+            times = [_day(t) for t in panel.origins]
+            series.append((name, origin_means(panel.losses[bare])))
+    return figures.over_time(times, series, metric)
+
+
+# Config, scores, notes, provenance, log.
+
+
+def _config(site: Site, view: SweepView | None, run: Run) -> Iterator[Block]:
+    beside = [] if view is None else [r for r in view.runs if r.model_name == run.model_name]
+    differ = varied(beside)
+    rows = []
+    for name, value in run.hyperparams.items():
+        values = sorted({str(v) for v in differ.get(name, [])})
+        others = ", ".join(values[:6]) + (" …" if len(values) > 6 else "")
+        rows.append((Cell(name, mark="code"), shown(value), Cell(others, mark="faint")))
+    yield Table(
+        name="config",
+        columns=(Column("hyperparameter"), Column("value"), Column("tried beside it")),
+        rows=tuple(rows),
+    )
+    near = sorted(
+        ((_distance(run, r), r) for r in beside if r.run_id != run.run_id),
+        key=lambda pair: (pair[0], pair[1].run_id),
+    )[:5]
+    if near:
+        yield Table(
+            name="similar",
+            columns=(
+                Column("similar run"),
+                Column("differs in"),
+                Column("val_skill", is_number=True),
+            ),
+            rows=tuple(
+                (
+                    run_link(site.sweep(r.sweep_id), r) if r.sweep_id else Cell(r.run_id),
+                    Cell(", ".join(_differing(run, r)[:6]) or "nothing but the seed"),
+                    number(r.score("val_skill")),
+                )
+                for _, r in near
+            ),
+            caption="Runs of this model on the same windows, the most similar first.",
+        )
+
+
+def _differing(one: Run, other: Run) -> list[str]:
+    names = dict.fromkeys([*one.hyperparams, *other.hyperparams])
+    return [n for n in names if one.hyperparams.get(n) != other.hyperparams.get(n)]
+
+
+def _distance(one: Run, other: Run) -> int:
+    return len(_differing(one, other))
+
+
+def _scores(run: Run) -> Table:
+    parts = ("tune", "val")
+    names = dict.fromkeys(n.partition("_")[2] for n in run.metrics if n.partition("_")[0] in parts)
+    return Table(
+        name="scores",
+        columns=(
+            Column("metric"),
+            *(Column(p, is_number=True) for p in parts),
+            Column("unit"),
+            Column("what it is"),
+        ),
+        rows=tuple(
+            (
+                Cell(n, mark="code"),
+                *(number(run.score(f"{p}_{n}")) for p in parts),
+                Cell(METRICS[n].unit if n in METRICS else ""),
+                Cell(METRICS[n].formula if n in METRICS else ""),
+            )
+            for n in names
+        ),
+        caption="Test is sealed: it is opened by a verdict alone.",
+    )
+
+
+def _notes(site: Site, run: Run) -> Iterator[Block]:
+    notes = site.tracker.get_notes(run.run_id)
+    if run.tags:
+        yield Facts((("tags", Cell(", ".join(run.tags))),))
+    if run.notes:
+        yield Words(run.notes)
+    for at, who, text in notes:
+        yield Words(f"{at:%Y-%m-%d %H:%M} UTC, {who or 'somebody'}: {text}")
+    if not notes and not run.notes:
+        yield Words("No note yet.", "empty")
+    if site.can_write:
+        base = f"{site.links.to('run', run.run_id)}"
+        note = Field("text", "A note", is_long=True)
+        yield Form("note", f"{base}/note", "Add the note", (note,), is_post=True)
+        yield Form("tag", f"{base}/tag", "Add the tag", (Field("tag", "A tag"),), is_post=True)
+
+
+def _provenance(site: Site, run: Run) -> Iterator[Block]:
+    facts = dict(site.tracker.get_environment(run.run_id))
+    diff = facts.pop("git_diff", None)
+    pairs = [("seed", shown(run.seed)), ("attempt", shown(run.attempt))]
+    pairs += [("started", when(run.started_at)), ("ended", when(run.finished_at))]
+    pairs += [("source", Cell(run.source)), ("train hash", Cell(run.train_hash[:16], mark="code"))]
+    pairs += [("config hash", Cell(run.config_hash[:16], mark="code"))]
+    members = run.hyperparams.get("members")
+    if isinstance(members, dict):
+        said = ", ".join(f"{name} × {weight:.2f}" for name, weight in members.items())
+        pairs.append(("members", Cell(said)))
+    if run.config_hash:
+        seeds = [r.run_id for r in site.tracker.get_seeds(run.run_id) if r.run_id != run.run_id]
+        pairs += [("other seeds", Cell(", ".join(seeds)))] if seeds else []
+    if run.reproduces:
+        href = site.links.to("run", run.reproduces)
+        pairs.append(("reproduces", Cell(run.reproduces, href=href)))
+    for name, value in facts.items():
+        if isinstance(value, str | int | float) and value != "":
+            pairs.append((name.replace("_", " "), Cell(str(value))))
+        elif isinstance(value, dict) and value:
+            pairs.append((name, Cell(", ".join(f"{k} {v}" for k, v in value.items()))))
+    pairs.append(("resources", Cell(json.dumps(dict(run.resources)))))
+    yield Facts(tuple(pairs))
+    if diff:
+        yield Words(str(diff)[:20_000], kind="log")
+
+
+def _log(site: Site, run: Run) -> Iterator[Block]:
+    """The end of training.log, where it lies in the folder of runs and nowhere else."""
+    base = site.runs_dir.resolve()
+    folders = [base / run.run_id]
+    if run.forecasts_path is not None:
+        folders.append(Path(run.forecasts_path).resolve())
+    for folder in folders:
+        file = (folder / "training.log").resolve()
+        if file.is_relative_to(base) and file.is_file():
+            with file.open("rb") as opened:
+                opened.seek(max(0, file.stat().st_size - 40_000))
+                text = opened.read().decode("utf-8", errors="replace")
+            yield Words("\n".join(text.splitlines()[-LOG_TAIL:]) or "(empty)", kind="log")
+            return
+    if run.error:
+        yield Words(run.error[-8000:], kind="log")
+        return
+    yield Words(f"It left no training.log in {site.runs_dir}.", "empty")
+
+
+# Several runs beside each other.
+
+
+def compare_page(site: Site, runs: Sequence[Run], asked: Asked) -> Page:
+    """2 to 6 runs: what differs, the paired losses over time, forecasts over one another."""
+    first = runs[0]
+    view = None if first.sweep_id is None else site.sweep(first.sweep_id)
+    return Page(
+        id="compare",
+        title=f"Compare {len(runs)} runs",
+        lead=", ".join(r.run_id for r in runs),
+        sections=tuple(_compared(site, view, runs, asked)),
+        crumbs=(("Overview", site.links.to("") or "#overview"),),
+    )
+
+
+def _compared(
+    site: Site, view: SweepView | None, runs: Sequence[Run], asked: Asked
+) -> Iterator[Section]:
+    same = len({r.fingerprint for r in runs}) == 1 and bool(runs[0].fingerprint)
+    blocks: list[Block] = []
+    if not same:
+        blocks.append(
+            Words("Their windows are not known to be the same: scores cannot be compared.", "warn")
+        )
+    heads = tuple(Column(r.run_id) for r in runs)
+    differ = varied(runs)
+    fields = ("model_name", "state", "source", "seed")
+    facts = [(name, [getattr(r, name) for r in runs]) for name in fields]
+    blocks.append(
+        Table(
+            name="differences",
+            columns=(Column("hyperparameter"), *heads),
+            rows=tuple(
+                (Cell(name, mark="code"), *(shown(v) for v in values))
+                for name, values in (*facts, *differ.items())
+            ),
+            caption="Only what differs.",
+        )
+    )
+    yield Section("config", "What differs", tuple(blocks))
+    names = [n for n in dict.fromkeys(m for r in runs for m in r.metrics) if n.startswith("val_")]
+    scores = Table(
+        name="scores",
+        columns=(Column("score"), *(Column(r.run_id, is_number=True) for r in runs)),
+        rows=tuple((Cell(n, mark="code"), *(number(r.score(n)) for r in runs)) for n in names),
+    )
+    if view is not None and same:
+        yield Section("paired", "Paired losses", tuple(_paired(view, runs)))
+        others = [r for r in runs[1:] if r.state == "complete"]
+        fans = tuple(forecast_blocks(site, view, runs[0], asked, others=others))
+        yield Section("forecasts", "Forecasts over one another", fans)
+    yield Section("scores", "Scores", (scores,))
+
+
+def _paired(view: SweepView, runs: Sequence[Run]) -> Iterator[Block]:
+    metric = view.bare if view.bare in PANEL_LOSSES else "pct_mae"
+    known = [r for r in runs if has_losses(r, "val")]
+    if len(known) < 2:
+        yield Words("Losses of fewer than two of these runs are on this disk.", "empty")
+        return
+    first, *others = known
+    rows = []
+    for other in others:
+        mine, theirs = (open_losses(r, "val") for r in (first, other))
+        lags = overlap_lags(mine.horizon, mine.stride)
+        ours, beside = (origin_means(p.scaled(metric)) for p in (mine, theirs))
+        found = diebold_mariano(ours, beside, lags=lags)
+        rows.append(
+            (
+                Cell(other.run_id, mark="code"),
+                number(found.mean_difference),
+                number(found.standard_error),
+                number(found.pvalue, 3),
+            )
+        )
+    yield Table(
+        name="paired",
+        columns=(
+            Column(f"{first.run_id} against"),
+            Column("mean difference", is_number=True),
+            Column("standard error", is_number=True),
+            Column("p (DM)", is_number=True),
+        ),
+        rows=tuple(rows),
+        caption=f"{metric} in units of volatility; positive: {first.run_id} is better. One-sided "
+        f"Diebold-Mariano on val, as if this were the only pair.",
+    )
+    for k, other in enumerate(others):
+        yield Figure(
+            name=f"paired-{k + 1}",
+            title=f"{first.run_id} against {other.run_id} over time",
+            alt="Mean loss difference up to each origin with its 90 % interval.",
+            build=partial(_paired_spec, first, other, metric),
+            height=300,
+        )
+
+
+def _paired_spec(first: Run, other: Run, metric: str) -> Spec:
+    mine, theirs = (open_losses(r, "val") for r in (first, other))
+    gap = origin_means(theirs.scaled(metric)) - origin_means(mine.scaled(metric))
+    lags = overlap_lags(mine.horizon, mine.stride)
+    means, errors, times = [], [], []
+    for k in range(max(10, lags + 3), len(gap) + 1):
+        some = gap[:k][~np.isnan(gap[:k])]
+        error = float(standard_errors(some[:, None], lags=lags)[0])
+        if len(some) and math.isfinite(error):
+            means.append(float(some.mean()))
+            errors.append(error)
+            times.append(_day(mine.origins[k - 1]))
+    words = "loss difference (above 0: the first is better)"
+    return figures.paired(times, np.array(means), np.array(errors), words)

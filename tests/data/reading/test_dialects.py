@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 
 from foresweep.data.reading.sources import load_panel
@@ -403,3 +408,106 @@ def test_footers_and_dividend_lines_are_no_bars(tmp_path: Path) -> None:
     loaded = _load(tmp_path, text)
     assert np.array_equal(loaded.panel.bars[0].values, DAYS.to_numpy())
     assert {"event_line", "footer"} <= set(loaded.report.counts)
+
+
+JSONS: dict[str, Callable[[], Any]] = {
+    "alpha vantage": lambda: {
+        "Meta Data": {"2. Symbol": "IBM"},
+        "Time Series (Daily)": {
+            f"{t:%Y-%m-%d}": {f"{k}. {c}": str(r[c]) for k, c in enumerate(OHLCV, 1)}
+            for t, r in DAYS[::-1].iterrows()
+        },
+    },
+    "yahoo": lambda: {
+        "chart": {
+            "result": [
+                {
+                    "meta": {"symbol": "X"},
+                    "timestamp": [millis(t) // 1000 for t in DAYS.index],
+                    "indicators": {"quote": [{c: DAYS[c].tolist() for c in OHLCV}]},
+                }
+            ]
+        }
+    },
+    "polygon": lambda: {
+        "results": [{"t": millis(t)} | {c[0]: v for c, v in r.items()} for t, r in DAYS.iterrows()]
+    },
+    "binance": lambda: [
+        [millis(t), *map(str, r), millis(t) + 9, "1", 2, "3", "4", "0"]
+        for t, r in zip(DAYS.index, DAYS.to_numpy(), strict=True)
+    ],
+    "pandas, split": lambda: json.loads(DAYS.to_json(orient="split")),
+    "pandas, columns": lambda: json.loads(DAYS.to_json()),
+    "pandas, index": lambda: json.loads(DAYS.to_json(orient="index")),
+    "records": lambda: json.loads(
+        DAYS.reset_index(names="date").to_json(orient="records", date_format="iso")
+    ),
+}
+
+
+@pytest.mark.parametrize("make", JSONS.values(), ids=JSONS.keys())
+def test_json_of_any_shape_is_read(tmp_path: Path, make: Callable[[], Any]) -> None:
+    path = tmp_path / "X.json"
+    path.write_text(json.dumps(make()))
+    panel = load_panel(path).panel
+    assert np.array_equal(panel.timeline, DAYS.index.to_numpy())
+    assert np.array_equal(panel.bars[0].values, DAYS.to_numpy())
+
+
+@pytest.mark.parametrize("kind", ["feather", "xlsx", "zip", "gz", "bz2", "parquet", "jsonl"])
+def test_every_kind_of_file_gives_the_same_panel(tmp_path: Path, kind: str) -> None:
+    frame = DAYS.rename(columns=TITLE).rename_axis("Date").reset_index()
+    path = tmp_path / f"X.{kind}"
+    text = frame.to_csv(index=False).encode()
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("inside.csv", text)
+            archive.writestr("__MACOSX/._inside.csv", b"\0\0")
+    elif kind == "xlsx":
+        pytest.importorskip("fastexcel")
+        pytest.importorskip("xlsxwriter")
+        pl.from_pandas(frame).write_excel(path)
+    elif kind == "jsonl":
+        frame.to_json(path, orient="records", lines=True, date_format="iso")
+    elif kind == "parquet":
+        frame.to_parquet(path)
+    elif kind == "feather":
+        pl.from_pandas(frame).write_ipc(path)
+    else:
+        pack = {"gz": gzip.compress, "bz2": bz2.compress}[kind]
+        path = tmp_path / f"X.csv.{kind}"
+        path.write_bytes(pack(text))
+    panel = load_panel(tmp_path).panel
+    assert panel.items == ("X",)
+    assert np.array_equal(panel.timeline, DAYS.index.to_numpy())
+    assert np.array_equal(panel.bars[0].values, DAYS.to_numpy())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "word"),
+    [
+        ("X.csv", b"\x80\x04\x95" + b"x" * 99, "pickle, not text .never opened"),
+        ("X.csv", b"PK\x03\x04" + b"x" * 99, "unpacked"),
+        ("X.csv", b"SQLite format 3\0" + b"x" * 99, "SQLite"),
+        ("X.csv", b"\xff\xfeD\x00a", "UTF-16"),
+        ("X.csv.gz", b"no gzip", "unpacked"),
+        ("X.json", b"{nothing", "no JSON"),
+        ("X.feather", b"ARROW1 and no more", "unreadable"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(
+    tmp_path: Path, name: str, content: bytes, word: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=word):
+        load_panel(path)
+
+
+def test_three_files_of_one_item_are_none(tmp_path: Path) -> None:
+    text = "Date,Open,High,Low,Close\n" + rows(lambda t, r: f"{t:%Y-%m-%d},{plain(r, *OHLCV[:4])}")
+    for name in ("X.csv", "X.tsv", "X.txt", "Y.csv"):
+        (tmp_path / name).write_text(text)
+    loaded = load_panel(tmp_path)
+    assert loaded.panel.items == ("Y",)
+    assert loaded.report.counts["ambiguous_item"] == 2

@@ -19,12 +19,14 @@ REQUIRED = ("timestamp", *PRICES)
 _WRITTEN: Mapping[str, tuple[str, ...]] = {
     "timestamp": (
         "timestamp timestamps datetime dateandtime date_time date/time gmt_time local_time "
-        "open_time opentime window_start candle_date_time_utc bar_time",
+        "open_time opentime window_start candle_date_time_utc bar_time ts mts open_timestamp "
+        "start_at start_time starttime datetime_utc date_utc trade_datetime candle_time kline_time "
+        "trade_time 日期时间 交易时间 时间戳 日時",
         "date trade_date trading_date business_date trade_day day dates price_date "
         "datum date fecha data дата tarih dato dátum tanggal ngày päivämäärä ημερομηνία วันที่ "
         "日期 交易日期 日付 日付け 日時 年月日 날짜 일자 일시 交易日",
         "time unix unixtime unix_timestamp epoch epoch_time unixtimestamp t begin start "
-        "start_time time_period_start zeit время 时间 時間",
+        "time_open timeopen time_period_start zeit время 时间 時間",
     ),
     "clock": (
         "time timestamp uhrzeit zeit heure hora ora время godzina czas tijd saat tid 时间 時間 "
@@ -66,7 +68,8 @@ _WRITTEN: Mapping[str, tuple[str, ...]] = {
         "kapanış stängning stängningskurs stäng slutkurs slutt lukkekurs luk zavření "
         "záró záróár penutupan đóng_cửa giá_đóng_cửa päätös κλείσιμο ปิด ราคาปิด "
         "收盘 收盘价 收盤 收盤價 終値 종가",
-        "last last_price px_last price latest settle settlement settlement_price zuletzt letzter "
+        "last last_price ltp last_traded_price px_last price latest settle settlement "
+        "settlement_price zuletzt letzter "
         "dernier ultimo último ostatnio цена последняя послед laatste şimdi senast siste "
         "terakhir lần_cuối τελευταία 最新价 最新",
         "c",
@@ -74,7 +77,8 @@ _WRITTEN: Mapping[str, tuple[str, ...]] = {
     "volume": (
         "volume vol",
         "total_volume trade_volume traded_volume share_volume base_volume volume_traded quantity "
-        "total_traded_quantity shares shares_traded px_volume real_volume volumen umsatz stück "
+        "total_traded_quantity tottrdqty no_of_shares number_of_shares shares "
+        "shares_traded px_volume real_volume volumen umsatz stück "
         "volumes volumi quantité quantité_échangée wolumen wol объём объем volym omsætning objem "
         "forgalom hacim hac omzet khối_lượng kl vaihto όγκος ปริมาณ 成交量 成交股數 交易量 总手 "
         "出来高 売買高 거래량",
@@ -251,8 +255,11 @@ def understand(names: Sequence[str], chosen: Mapping[str, str] | None = None) ->
         ranked["volume"] = other
         at |= {"volume": other[0]} if other else {}
     at |= forced
-    if "timestamp" not in at and names and (not keys[0] or keys[0] in ("unnamed0", "index")):
+    first_is_index = bool(names) and nameless(names[0]) and 0 in free
+    if "timestamp" not in at and first_is_index:
         at["timestamp"] = 0
+    if first_is_index:
+        ranked["timestamp"].append(0)
     times = [forced["timestamp"]] if "timestamp" in forced else _unique(at, ranked)
     used = {*at.values(), *times, *ranked["clock"]} - {at.get("amount", -1)}
     unused = tuple(n for k, n in enumerate(names) if k not in used and keys[k])
@@ -285,6 +292,11 @@ def _refuse_twice(
             first = names[seen[keys[k]]]
             raise DataError(f"two columns are {keys[k]!r}: {first!r} and {names[k]!r}")
         seen[keys[k]] = k
+
+
+def nameless(name: str) -> bool:
+    """Is it the name of a frame's index, or none?"""
+    return bare(name) in ("", "unnamed0", "index")
 
 
 def role(name: str) -> str:

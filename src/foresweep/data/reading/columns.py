@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from foresweep.data.panel import COLUMNS, Array, IntArray
-from foresweep.data.reading.aliases import bare, role, understand, volume_unit, zone_of
+from foresweep.data.reading.aliases import bare, nameless, role, understand, volume_unit, zone_of
 from foresweep.data.reading.dates import (
     ReadTimes,
     Times,
@@ -190,7 +190,11 @@ def _times(table: Table, overrules: Overrules) -> tuple[ReadTimes, list[str]]:
             times = read_times(column, wanted)
         except DataError as error:
             problem = problem or Refused("ambiguous_dates", str(error))
-            continue
+            whole = _joined_text(table, k, wanted)
+            if whole is None:
+                continue
+            best = (k, whole)
+            break
         num = int((~np.isnat(times.utc)).sum())
         if num < 0.5 * len(column.drop_nulls()):
             continue
@@ -201,7 +205,8 @@ def _times(table: Table, overrules: Overrules) -> tuple[ReadTimes, list[str]]:
         if with_clock is not None:
             best = (k, with_clock)
             break
-        if best is None or _distinct(times) > 1.5 * _distinct(best[1]):
+        named = not nameless(table.names[k])
+        if best is None or (named and _distinct(times) > 1.5 * _distinct(best[1])):
             best = (k, times)
     if best is None:
         if problem is not None:
@@ -210,7 +215,7 @@ def _times(table: Table, overrules: Overrules) -> tuple[ReadTimes, list[str]]:
     k, times = best
     if not times.has_clock:  # another column may say when on the day
         for other in header.times:
-            if other != k:
+            if other != k and not nameless(table.names[other]):
                 finer = _or_none(table.frame[f"c{other}"], wanted)
                 if finer is not None and _distinct(finer) > 1.5 * _distinct(times):
                     k, times = other, finer
@@ -243,6 +248,27 @@ def _with_clock(table: Table, days: ReadTimes, at: int, wanted: Wanted) -> ReadT
         utc = to_utc(wall, zone) if zone else wall
         said = (*days.forms, f"date and time from {table.names[at]} and {table.names[k]}")
         return ReadTimes(utc, wall, said, True, zone is not None)
+    return None
+
+
+def _joined_text(table: Table, at: int, wanted: Wanted) -> ReadTimes | None:
+    """Dates that are open to two readings, read once more together with their clocks; None where
+    that does not help."""
+    for k in table.header.clock:
+        seconds = None if k == at else clock_seconds(table.frame[f"c{k}"])
+        if seconds is None:
+            continue
+        known = np.where(np.isfinite(seconds), seconds, 0)
+        clocks = pl.Series(known * 1e9).cast(pl.Int64).cast(pl.Time).dt.strftime("%H:%M:%S")
+        zone = wanted.zone or zone_of(table.names[k])
+        try:
+            times = read_times(
+                table.frame[f"c{at}"].cast(pl.String) + " " + clocks, replace(wanted, zone=zone)
+            )
+        except DataError:
+            continue
+        said = f"date and time from {table.names[at]} and {table.names[k]}"
+        return replace(times, forms=(*times.forms, said))
     return None
 
 

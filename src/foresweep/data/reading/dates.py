@@ -63,6 +63,7 @@ ZONE = (
 _COMPACT = {
     r"^(\d{8})[ T_;]+(\d\d)(\d\d)(\d\d)(\d{3}\d*)?$": "${1} ${2}:${3}:${4}.${5}0",
     r"^(\d{8})[ T_;]+(\d\d)(\d\d)$": "${1} ${2}:${3}",
+    r"^(.*\D.*[^:\d])(\d\d)(\d\d)(\d\d)$": "${1}${2}:${3}:${4}",
 }
 DIGITS = r"^-?\d+(?:\.\d+)?(?:[eE]\+?\d+)?$"
 
@@ -447,6 +448,26 @@ def _day_options(text: pl.Series, wanted: Wanted) -> dict[str, Times]:
     compact = text.str.extract_groups(r"^(\d{4})(\d\d)(\d\d)$").struct.unnest()
     y, m, d = (compact[:, k].cast(pl.Int64, strict=False) for k in range(3))
     fixed = np.where(np.isnat(fixed), _calendar(y, m, d, wanted), fixed)
+    solid = text.str.contains(r"^\d{8}$").fill_null(False)
+    if solid.any() and np.isnat(fixed[_flag(solid)]).mean() > 0.02:
+        eight = text.str.extract_groups(r"^(\d\d)(\d\d)(\d{4})$").struct.unnest()
+        a, b, c = (eight[:, k].cast(pl.Int64, strict=False) for k in range(3))
+        rest = np.where(_flag(solid), NAT, fixed)
+        day_first, month_first = _calendar(c, b, a, wanted), _calendar(c, a, b, wanted)
+        return {
+            "day first": np.where(_flag(solid), day_first, rest),
+            "month first": np.where(_flag(solid), month_first, rest),
+        }
+    six_digits = _flag(text.str.contains(r"^\d{6}$"))
+    if six_digits.any() and np.isnat(fixed[six_digits]).all():
+        pairs = text.str.extract_groups(r"^(\d\d)(\d\d)(\d\d)$").struct.unnest()
+        a, b, c = (pairs[:, k].cast(pl.Int64, strict=False) for k in range(3))
+        ways = {
+            "year first": (_century(a, wanted), b, c),
+            "day first": (_century(c, wanted), b, a),
+            "month first": (_century(c, wanted), a, b),
+        }
+        return {n: np.where(six_digits, _calendar(*w, wanted), fixed) for n, w in ways.items()}
     named, says_more = _month_names(text, wanted)
     fixed = np.where(np.isnat(fixed), named, fixed)
     fixed = np.where(np.isnat(fixed), _months_alone(text, wanted), fixed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -97,19 +98,25 @@ def _legacy(content: bytes) -> tuple[str, str]:
     head = content[:8000].rpartition(b"\n")[0] or content[:8000]
     guessed = charset_normalizer.from_bytes(head).best()
     names = dict.fromkeys([*([guessed.encoding] if guessed else []), *_LEGACY])
-    readable: list[tuple[int, int, str]] = []
+    readable: list[tuple[int, int, int, str]] = []
     for name in names:
         try:
             text = head.decode(name)
         except (UnicodeDecodeError, LookupError):
             continue
-        readable.append((-_known_words(text), len(readable), name))
-    for _, _, name in sorted(readable):
+        readable.append((-_known_words(text), _strange(text), len(readable), name))
+    for *_, name in sorted(readable):
         try:
             return content.decode(name), name
         except UnicodeDecodeError:
             continue
     raise Refused("encoding", "is neither UTF-8 nor of any encoding that is known")
+
+
+def _strange(text: str) -> int:
+    """Letters and signs beyond ASCII that touch a digit and are no currency."""
+    touching = re.findall(r"(?<=\d)[^\x00-\x7f]|[^\x00-\x7f](?=\d)", text)
+    return sum(unicodedata.category(c) not in ("Sc", "Zs") for c in touching)
 
 
 def _known_words(text: str) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 import polars as pl
 
 from foresweep.data.files import first_line
+from foresweep.data.reading.aliases import PRICES, role
 from foresweep.data.reading.dialect import Refused, Table, read_text, read_typed, vendor_of
 from foresweep.data.reading.overrules import Overrules
 
@@ -210,14 +211,15 @@ def _rows_of_json(value: Any, depth: int = 0) -> list[tuple[str, Any]]:
     if len(lists) >= 5 and len({len(v) for v in lists.values()}) == 1:
         return [("", lists)]
     inner = {k: v for k, v in value.items() if isinstance(v, dict)}
-    if len(inner) > 1 and all(_is_bar(v) for v in inner.values()):
+    by_column = len({role(k) for k in inner} & {*PRICES}) == len(PRICES)
+    if len(inner) > 1 and not by_column and all(_is_bar(v) for v in inner.values()):
         return [("", [{"date": k, **v} for k, v in inner.items()])]
     columns_of = {k: v for k, v in inner.items() if v and not isinstance(next(iter(v.values())),
                   (dict, list))}  # fmt: skip
     if len(columns_of) >= 4 and len({tuple(v) for v in columns_of.values()}) == 1:
         index = list(next(iter(columns_of.values())))
         named = {k: list(v.values()) for k, v in columns_of.items()}
-        return [("", named if "date" in {k.lower() for k in named} else {"": index, **named})]
+        return [("", named if "date" in {k.lower() for k in named} else {"index": index, **named})]
     found = []
     for key, part in value.items():
         for name, rows in _rows_of_json(part, depth + 1):
@@ -235,7 +237,7 @@ def _split_orient(value: Mapping[str, Any]) -> dict[str, list[Any]]:
     named: dict[str, list[Any]] = {c: [r[k] for r in rows] for k, c in enumerate(columns)}
     index = value.get("index")
     if isinstance(index, list) and len(index) == len(rows):
-        return {"": index, **named}
+        return {"index": index, **named}
     return named
 
 

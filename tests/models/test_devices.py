@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from foresweep.models import devices
-from foresweep.models.devices import bf16_is_fast
+from foresweep.models.base import bf16_is_fast
 from foresweep.search.engines.local import PRELOAD
 
 

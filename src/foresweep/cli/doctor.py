@@ -171,7 +171,7 @@ def _version(name: str) -> str | None:
 
 
 def _device() -> str:
-    from foresweep.models.devices import pick_device
+    from foresweep.models.base import pick_device
 
     try:
         return pick_device("auto")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foresweep.data.windows import Context, TrainWindows
-from foresweep.errors import ForecastError
+from foresweep.errors import ConfigError, ForecastError, MissingExtra
 
 Array: TypeAlias = NDArray[np.float64]
 Levels: TypeAlias = tuple[float, ...]
@@ -63,6 +63,53 @@ class Resources:
     micro_batch: int | None = None  # windows per backward pass; None: the whole batch at once
     inference_batch: int = 64  # windows per forecast call
     gradient_checkpointing: bool = False
+
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def pick_device(asked: str) -> str:
+    """The torch device for `auto`, cpu, cuda, cuda:N or mps; auto is cuda where there is one.
+
+    Raises ConfigError for a device that this machine does not have, MissingExtra without torch.
+    """
+    if asked == "cpu":  # always there: a baseline's process need not load torch to hear it
+        return asked
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise MissingExtra("torch", "models") from error
+
+    kind = asked.partition(":")[0]
+    if kind not in DEVICES:
+        raise ConfigError(f"--device {asked}: give one of {', '.join(DEVICES)} or cuda:N")
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there.get(kind, False):
+        raise ConfigError(f"--device {asked}: this machine has no {kind}; use --device auto")
+    return asked
+
+
+def on_device(resources: Resources) -> Resources:
+    """The resources with `auto` spelt out."""
+    return replace(resources, device=pick_device(resources.device))
+
+
+def bf16_is_fast(device: str) -> bool:
+    """Has this torch device units for products in bfloat16? Without them they are slower than in
+    float32. CPUs with AVX512_BF16 or AMX, CUDA from compute capability 8.0; not tried on mps."""
+    import torch
+
+    kind = device.partition(":")[0]
+    if kind == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    if kind == "cuda":
+        return torch.cuda.get_device_capability(torch.device(device)) >= (8, 0)
+    return False
 
 
 @dataclass(frozen=True, slots=True)

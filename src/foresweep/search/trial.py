@@ -42,7 +42,7 @@ from foresweep.models.calibration import (
 )
 from foresweep.models.checkpoint import derive_checkpoint, read_checkpoint, update_card
 from foresweep.models.config import as_dict, config_hash, hyperparameters, make_config
-from foresweep.models.devices import bf16_is_fast, on_device
+from foresweep.models.base import bf16_is_fast, on_device
 from foresweep.models.pretraining import Cutoff, weights_cutoff
 from foresweep.models.registry import BASELINES, get_model
 from foresweep.models.training.loop import adopt_states

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from foresweep.models.base import Predictor
@@ -31,12 +29,16 @@ class TokenizerLearner:
 
     def draw(self, rng: np.random.Generator, size: int) -> tuple[Tensor]:
         """x [B, T, 6] float32"""
+        import torch
+
         return (torch.from_numpy(self._bars.seen(self._bars.draw(rng, size).bars)),)
 
     def loss(self, batch: tuple[Tensor]) -> Tensor:
         """(MSE(coarse, x) + MSE(both, x) + quantizer loss) / 2: the authors' finetune scripts."""
+        from torch.nn.functional import mse_loss
+
         (coarse, both), quantizer_loss, _, _ = self.module(batch[0])
-        error = F.mse_loss(coarse, batch[0]) + F.mse_loss(both, batch[0])
+        error = mse_loss(coarse, batch[0]) + mse_loss(both, batch[0])
         loss: Tensor = (error + quantizer_loss) / 2
         return loss
 
@@ -54,6 +56,8 @@ class PredictorLearner:
 
     def draw(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
         """Tokens [B, T, 2] int64, coarse and fine, and time stamps [B, T, 5] int64."""
+        import torch
+
         drawn = self._bars.draw(rng, size)
         stamps = torch.from_numpy(time_stamps(drawn.timestamps))
         return self._tokens.of(drawn), stamps
@@ -89,6 +93,8 @@ class Tokens:
 
     def of(self, drawn: Drawn) -> Tensor:
         """[B, T, 2] int64, coarse and fine, of the windows drawn."""
+        import torch
+
         keys = list(zip(*(a.tolist() for a in _identity(drawn)), strict=True))
         new = [n for n, key in enumerate(keys) if key not in self._known]
         fresh = dict(zip(new, self._encoded(drawn, new), strict=True))
@@ -101,6 +107,8 @@ class Tokens:
 
     def _encoded(self, drawn: Drawn, index: list[int]) -> NDArray[np.int16]:
         """[B, T, 2] of the windows at `index`. Ids have 12 bits at most."""
+        import torch
+
         if not index:
             return np.empty((0, 0, 2), np.int16)
         x = torch.from_numpy(self._bars.seen(drawn.bars[index]))
@@ -116,6 +124,8 @@ def _identity(drawn: Drawn) -> tuple[NDArray[Any], ...]:
 
 def encode(tokenizer: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """Coarse and fine tokens [B, T] of normalised bars [B, T, 6]."""
+    import torch
+
     with torch.no_grad():
         coarse, fine = tokenizer.encode(x, half=True)
     return coarse, fine
@@ -127,6 +137,8 @@ def token_loss(nets: Nets, x: Tensor, stamps: Tensor) -> float:
     Deterministic and blind to the future, which the package's validation loss is not: see
     `token_logits`.
     """
+    import torch
+
     with torch.inference_mode(False), torch.no_grad():
         coarse, fine = encode(nets.tokenizer, x)
         logits = token_logits(nets.predictor, coarse, fine, stamps)
@@ -143,6 +155,8 @@ def token_logits(
     Here that attention alone is in train mode (it has no dropout), where it is causal, and the
     coarse token is the true one. No inference mode: rotary tables are kept for training.
     """
+    import torch
+
     was_training = predictor.training
     predictor.eval()
     predictor.dep_layer.cross_attn.train()

@@ -31,7 +31,7 @@ from foresweep.models.base import (
     TrialPruned,
 )
 from foresweep.models.config import make_config
-from foresweep.models.devices import bf16_is_fast, on_device
+from foresweep.models.base import bf16_is_fast, on_device
 from foresweep.models.registry import BASELINES, get_model
 from foresweep.models.training.cost import count_parameters, peak_device_memory_mb, watched_steps
 from foresweep.models.training.loop import EVALUATIONS

@@ -32,10 +32,18 @@ from foresweep.data.reading.sources import load_panel
 from foresweep.data.splits import PartName, Split, make_split
 from foresweep.data.windows import TrainWindows, Windows
 from foresweep.evaluation.backtest import calibrate, forecast_part, make_scorer, score_part
-from foresweep.models.base import Array, Facts, Forecast, Predictor, Resources, TrainingJob
+from foresweep.models.base import (
+    Array,
+    Facts,
+    Forecast,
+    Predictor,
+    Resources,
+    TrainingJob,
+    hyperparameters,
+    make_config,
+)
 from foresweep.models.calibration import Calibrated
 from foresweep.models.checkpoint import read_checkpoint
-from foresweep.models.config import hyperparameters, make_config
 from foresweep.models.registry import BASELINES, get_model, model_names
 from foresweep.stats.significance import diebold_mariano, overlap_lags
 

@@ -36,18 +36,17 @@ from foresweep.data.splits import make_split
 from foresweep.data.windows import TrainWindows, Windows
 from foresweep.models.base import DEFAULT_LEVELS, Facts, Resources, TrainingJob, TrialPruned
 from foresweep.models.chronos2 import network as net
-from foresweep.models.chronos2.config import Chronos2Config
 from foresweep.models.chronos2.model import (
     Chronos2,
+    Chronos2Config,
     Chronos2Learner,
     Chronos2Predictor,
     encode,
     view_of,
 )
 from foresweep.models.representation import Representation
-from foresweep.models.training.augmentation import Sampler
 from foresweep.models.training.loop import fit, seeded
-from foresweep.models.training.optimisation import Adapted, no_norm_or_bias
+from foresweep.models.training.optimisation import Adapted, Sampler, no_norm_or_bias
 
 HORIZON, CONTEXT = 64, 512
 

@@ -31,11 +31,15 @@ from foresweep.data.panel import Panel
 from foresweep.data.splits import make_split
 from foresweep.data.windows import Context, TrainWindows, make_context
 from foresweep.models.base import Facts, Resources
-from foresweep.models.kronos.config import KronosConfig, architecture_of
-from foresweep.models.kronos.data import TrainingBars, time_stamps
-from foresweep.models.kronos.learners import PredictorLearner, encode
-from foresweep.models.kronos.model import Kronos, KronosPredictor
-from foresweep.models.kronos.networks import Nets, build
+from foresweep.models.kronos.config import KronosConfig, Nets, architecture_of, build
+from foresweep.models.kronos.model import (
+    Kronos,
+    KronosPredictor,
+    PredictorLearner,
+    TrainingBars,
+    encode,
+    time_stamps,
+)
 from foresweep.models.kronos.sampling import Sampling, sample_paths
 from foresweep.models.training.loop import _Run, seeded
 from foresweep.models.training.optimisation import every_parameter

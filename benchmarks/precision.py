@@ -21,8 +21,7 @@ from pairs import Ratios, paired
 
 from foresweep.evaluation.contract import HORIZON, Bench
 from foresweep.evaluation.leaks import falling_scorer
-from foresweep.models.base import TrainingJob
-from foresweep.models.base import bf16_is_fast
+from foresweep.models.base import TrainingJob, bf16_is_fast
 from foresweep.models.registry import get_model
 
 STEPS, ROUNDS = 8, 7

@@ -34,8 +34,7 @@ from foresweep.evaluation.backtest import (
     naive_part,
     score_part,
 )
-from foresweep.models.base import Facts, Predictor, Resources, Scored, TrainingJob
-from foresweep.models.config import make_config
+from foresweep.models.base import Facts, Predictor, Resources, Scored, TrainingJob, make_config
 from foresweep.models.registry import get_model
 from foresweep.models.training.loop import EVALUATIONS
 from foresweep.search.engines.base import origin_means

@@ -14,7 +14,7 @@ from foresweep.cli.main import app
 from foresweep.data.gate.report import RULES, severity_of
 from foresweep.evaluation import trading
 from foresweep.metrics import METRICS
-from foresweep.models.config import hyperparameters
+from foresweep.models.base import hyperparameters
 from foresweep.models.registry import BASELINES, FAMILIES, get_model
 from foresweep.reporting.report import md_table
 

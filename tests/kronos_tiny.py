@@ -21,9 +21,9 @@ from foresweep.models.base import (
     Resources,
     Scored,
     TrainingJob,
+    make_config,
 )
 from foresweep.models.checkpoint import read_checkpoint
-from foresweep.models.config import make_config
 from foresweep.models.kronos.config import KronosConfig
 from foresweep.models.kronos.model import Kronos, KronosPredictor
 

@@ -17,10 +17,12 @@ from foresweep.models.base import (
     Levels,
     Predictor,
     TrainingJob,
+    as_dict,
+    config_class,
+    hyper,
 )
 from foresweep.models.baselines.naive import BaselineConfig, Drift, Walk
 from foresweep.models.checkpoint import write_checkpoint
-from foresweep.models.config import as_dict, config_class, hyper
 
 MODULE = """from learning_model import Learner
 

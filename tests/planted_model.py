@@ -62,7 +62,8 @@ class Killed(Drift):
 @contextmanager
 def installed(folder: Path) -> Iterator[None]:
     """Both models, found by entry point as a plug-in's are, in this process and its workers."""
-    with found(folder, "planted", "leaky = planted_model:Leaky\nkilled = planted_model:Killed\n"):
+    points = "leaky = planted_model:Leaky\nkilled = planted_model:Killed\n"
+    with announced(folder, "planted", points):
         yield
 
 
@@ -76,14 +77,14 @@ def plugin(folder: Path, *, module: str = GUEST, space: str = "") -> Iterator[No
     if space:
         (package / "spaces").mkdir()
         (package / "spaces" / "guest.toml").write_text(space)
-    with found(folder, "guest-plugin", "guest = guest_package.model:Guest\n", needs="numpy>=2"):
+    with announced(folder, "guest-plugin", "guest = guest_package.model:Guest\n", needs="numpy>=2"):
         yield
     for name in ("guest_package", "guest_package.model"):
         sys.modules.pop(name, None)
 
 
 @contextmanager
-def found(folder: Path, name: str, points: str, *, needs: str = "") -> Iterator[None]:
+def announced(folder: Path, name: str, points: str, *, needs: str = "") -> Iterator[None]:
     """Entry points of a package that is installed, as far as anybody can tell, in `folder`."""
     info = folder / f"{name.replace('-', '_')}-0.1.dist-info"
     info.mkdir()

@@ -25,8 +25,7 @@ def _toto(folder: Path) -> None:
 
 
 def _kronos(folder: Path) -> None:
-    from foresweep.models.kronos.config import architecture_of
-    from foresweep.models.kronos.networks import build
+    from foresweep.models.kronos.config import architecture_of, build
     from kronos_tiny import config
 
     with seeded(0, Resources()):

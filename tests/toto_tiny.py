@@ -12,8 +12,7 @@ from safetensors.torch import save_file
 from foresweep.data.windows import Context, make_context
 from foresweep.models.base import Facts, Resources
 from foresweep.models.toto import network as nets
-from foresweep.models.toto.config import view_of
-from foresweep.models.toto.model import Toto, TotoConfig, TotoPredictor
+from foresweep.models.toto.model import Toto, TotoConfig, TotoPredictor, view_of
 from foresweep.models.training.loop import seeded
 from panels import make_panel
 

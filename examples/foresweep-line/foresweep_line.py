@@ -5,11 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from foresweep.data.panel import CLOSE
-from foresweep.models.base import DEFAULT_LEVELS, Forecast
+from foresweep.models.base import DEFAULT_LEVELS, Forecast, config_class, hyper
 from foresweep.models.baselines.naive import Baseline, BaselineConfig
 from foresweep.models.calibration import at_levels
 from foresweep.models.checkpoint import read_weights
-from foresweep.models.config import config_class, hyper
 
 
 @config_class

@@ -12,10 +12,9 @@ import pytest
 from foresweep.data.panel import CLOSE
 from foresweep.errors import ForecastError, LeakFound
 from foresweep.evaluation.contract import Bench, ModelContract, contract_panel, shortened
-from foresweep.models.base import Checkpoint, Forecast
+from foresweep.models.base import Checkpoint, Forecast, as_dict, config_class, hyper
 from foresweep.models.baselines.naive import BaselineConfig, LastValue, Walk
 from foresweep.models.checkpoint import read_weights, write_checkpoint
-from foresweep.models.config import as_dict, config_class, hyper
 
 
 @config_class

@@ -11,7 +11,7 @@ import pytest
 from foresweep.data.windows import make_context
 from foresweep.errors import CheckpointError, ConfigError, ForecastError, NotEnoughData
 from foresweep.metrics import METRICS, QUANTILE_METRICS
-from foresweep.models.base import DEFAULT_LEVELS, Forecast, Resources
+from foresweep.models.base import DEFAULT_LEVELS, Forecast, Resources, config_hash
 from foresweep.models.baselines.naive import Drift, LastValue
 from foresweep.models.calibration import (
     FILE,
@@ -27,7 +27,6 @@ from foresweep.models.calibration import (
     store_calibration,
 )
 from foresweep.models.checkpoint import read_checkpoint, write_checkpoint
-from foresweep.models.config import config_hash
 from panels import make_panel
 
 NORMAL = np.array([NormalDist().inv_cdf(level) for level in DEFAULT_LEVELS])

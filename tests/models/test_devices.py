@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from foresweep.models import devices
+from foresweep.models import registry
 from foresweep.models.base import bf16_is_fast
 from foresweep.search.engines.local import PRELOAD
 
@@ -41,5 +41,5 @@ def test_a_device_that_was_not_tried_is_not_called_fast() -> None:
 
 def test_every_module_named_to_be_loaded_beforehand_is_there() -> None:
     """What cannot be imported is passed over in silence: a wrong name would only be slow."""
-    names = [PRELOAD, *devices.ALWAYS, *devices.FIRST_STEP, *sum(devices.LATER.values(), ())]
+    names = [PRELOAD, *registry.ALWAYS, *registry.FIRST_STEP, *sum(registry.LATER.values(), ())]
     assert [name for name in names if find_spec(name) is None] == []

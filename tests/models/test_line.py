@@ -13,7 +13,7 @@ import numpy as np
 
 from foresweep.evaluation.contract import Bench, ModelContract
 from foresweep.models.registry import get_model
-from planted_model import found
+from planted_model import announced
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "examples" / "foresweep-line"
@@ -34,7 +34,7 @@ class TestLine(ModelContract):
 
 
 def test_it_is_found_by_its_name(tmp_path: Path) -> None:
-    with found(tmp_path, "foresweep-line", "line = foresweep_line:Line\n"):
+    with announced(tmp_path, "foresweep-line", "line = foresweep_line:Line\n"):
         assert isinstance(get_model("line"), Line)
 
 

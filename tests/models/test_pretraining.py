@@ -10,8 +10,7 @@ import pytest
 
 from foresweep.errors import UsageError
 from foresweep.models.baselines.naive import Drift
-from foresweep.models.checkpoint import write_checkpoint
-from foresweep.models.pretraining import PUBLISHED, Cutoff, weights_cutoff
+from foresweep.models.checkpoint import PUBLISHED, Cutoff, weights_cutoff, write_checkpoint
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,7 @@ from foresweep.models.base import (
 )
 from foresweep.models.checkpoint import read_checkpoint, read_weights
 from foresweep.models.chronos2 import network as net
-from foresweep.models.chronos2.config import Chronos2Config
-from foresweep.models.chronos2.model import Chronos2, Chronos2Predictor, encode
+from foresweep.models.chronos2.model import Chronos2, Chronos2Config, Chronos2Predictor, encode
 from foresweep.models.representation import Representation
 from foresweep.models.training.loop import seeded
 from panels import make_panel, sine_panel

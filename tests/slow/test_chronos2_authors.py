@@ -19,8 +19,7 @@ from transformers.utils import logging
 
 from foresweep.models.base import Facts, Predictor, Resources, TrainingJob
 from foresweep.models.chronos2 import network as net
-from foresweep.models.chronos2.config import Chronos2Config
-from foresweep.models.chronos2.model import Chronos2, start
+from foresweep.models.chronos2.model import Chronos2, Chronos2Config, start
 from foresweep.models.training.loop import _Run, fit, seeded
 from foresweep.models.training.optimisation import no_norm_or_bias, tune
 from panels import make_panel

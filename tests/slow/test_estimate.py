@@ -41,8 +41,7 @@ def test_toto_s_estimate_counts_toto_s_parameters(tmp_path: Path) -> None:
 
 
 def test_kronos_estimate_has_a_stage_for_each_of_its_nets(tmp_path: Path) -> None:
-    from foresweep.models.kronos.config import architecture_of
-    from foresweep.models.kronos.networks import build
+    from foresweep.models.kronos.config import architecture_of, build
     from kronos_tiny import SHAPE, config
 
     values = {**SHAPE, "context_length": 32, "batch_size": 2, "num_samples": 2}

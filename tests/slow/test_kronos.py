@@ -13,11 +13,17 @@ from foresweep.data.demo import demo_panel
 from foresweep.data.windows import Windows
 from foresweep.models.base import Facts, Predictor, Resources, Scored
 from foresweep.models.checkpoint import read_checkpoint
-from foresweep.models.kronos.config import KronosConfig, architecture_of
-from foresweep.models.kronos.data import TrainingBars, normalise, time_stamps
-from foresweep.models.kronos.learners import PredictorLearner, TokenizerLearner, token_loss
-from foresweep.models.kronos.model import Kronos, KronosPredictor
-from foresweep.models.kronos.networks import Nets, build
+from foresweep.models.kronos.config import KronosConfig, Nets, architecture_of, build
+from foresweep.models.kronos.model import (
+    Kronos,
+    KronosPredictor,
+    PredictorLearner,
+    TokenizerLearner,
+    TrainingBars,
+    normalise,
+    time_stamps,
+    token_loss,
+)
 from foresweep.models.training.loop import Learner
 from foresweep.models.training.optimisation import adamw, every_parameter
 from panels import sine_panel

@@ -14,9 +14,8 @@ from fracast import FracastModel
 
 from foresweep.errors import ConfigError, WeightsNotFound
 from foresweep.evaluation.contract import Bench, ModelContract, ask
-from foresweep.models.base import Facts, TrainingJob
-from foresweep.models.config import make_config
-from foresweep.models.pretraining import weights_cutoff
+from foresweep.models.base import Facts, TrainingJob, make_config
+from foresweep.models.checkpoint import weights_cutoff
 from foresweep.models.registry import get_model, space_text
 from foresweep_fracast.config import options_of, weights_folder
 from foresweep_fracast.model import Fracast, _start

@@ -156,7 +156,7 @@ def _say(one: Estimate) -> None:
 
 def _draw(name: str, space: object) -> None:
     from foresweep.cli.tables import console, plain_table
-    from foresweep.models.config import hyperparameters
+    from foresweep.models.base import hyperparameters
     from foresweep.models.registry import get_model
     from foresweep.space import SpaceFile
 

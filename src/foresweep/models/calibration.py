@@ -30,9 +30,10 @@ from foresweep.models.base import (
     Levels,
     Predictor,
     Resources,
+    config_class,
+    hyper,
 )
 from foresweep.models.checkpoint import add_json, read_json
-from foresweep.models.config import config_class, hyper
 
 FILE = "calibration.json"
 SMALLEST_SCALE, LARGEST_SCALE = 0.2, 5.0

@@ -32,6 +32,7 @@ from foresweep.models.base import (
     Predictor,
     Resources,
     TrainingJob,
+    config_class,
 )
 from foresweep.models.calibration import load_predictor
 from foresweep.models.checkpoint import (
@@ -41,7 +42,6 @@ from foresweep.models.checkpoint import (
     read_json,
     write_checkpoint,
 )
-from foresweep.models.config import config_class
 
 MEMBERS = "members.json"
 WHERE = "members"

@@ -13,7 +13,7 @@ from foresweep.errors import ConfigError, UnknownName, UsageError
 from foresweep.evaluation.yardstick import BASELINE_SOURCE
 from foresweep.metrics import METRICS, PANEL_LOSSES, objectives_of
 from foresweep.models.base import Resources
-from foresweep.models.pretraining import parse_date
+from foresweep.models.checkpoint import parse_date
 from foresweep.models.registry import BASELINES
 from foresweep.records import Sweep
 from foresweep.search.propose.modes import (

@@ -32,6 +32,12 @@ from foresweep.models.base import (
     Resources,
     Scorer,
     TrainingJob,
+    as_dict,
+    bf16_is_fast,
+    config_hash,
+    hyperparameters,
+    make_config,
+    on_device,
 )
 from foresweep.models.calibration import FILE as CALIBRATION
 from foresweep.models.calibration import (
@@ -40,10 +46,13 @@ from foresweep.models.calibration import (
     store_calibration,
     wants_calibration,
 )
-from foresweep.models.checkpoint import derive_checkpoint, read_checkpoint, update_card
-from foresweep.models.config import as_dict, config_hash, hyperparameters, make_config
-from foresweep.models.base import bf16_is_fast, on_device
-from foresweep.models.pretraining import Cutoff, weights_cutoff
+from foresweep.models.checkpoint import (
+    Cutoff,
+    derive_checkpoint,
+    read_checkpoint,
+    update_card,
+    weights_cutoff,
+)
 from foresweep.models.registry import BASELINES, get_model
 from foresweep.models.training.loop import adopt_states
 from foresweep.search.engines.base import Channel

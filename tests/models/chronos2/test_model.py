@@ -16,10 +16,15 @@ from foresweep.data.panel import CLOSE, panel_from_frame
 from foresweep.data.splits import make_split
 from foresweep.data.windows import TrainWindows, Windows
 from foresweep.errors import ConfigError, ForecastError, ModelError, WeightsNotFound
-from foresweep.models.base import DEFAULT_LEVELS, Facts, Resources, TrainingJob
-from foresweep.models.chronos2.config import Chronos2Config
-from foresweep.models.chronos2.model import Chronos2, Chronos2Predictor, at_levels, encode, start
-from foresweep.models.config import make_config
+from foresweep.models.base import DEFAULT_LEVELS, Facts, Resources, TrainingJob, make_config
+from foresweep.models.chronos2.model import (
+    Chronos2,
+    Chronos2Config,
+    Chronos2Predictor,
+    at_levels,
+    encode,
+    start,
+)
 from foresweep.models.representation import Representation
 from foresweep.models.training.loop import seeded
 from foresweep.models.training.optimisation import recompute, tune

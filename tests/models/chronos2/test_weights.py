@@ -21,11 +21,10 @@ from foresweep.models.base import (
     Resources,
     Scored,
     TrainingJob,
+    make_config,
 )
 from foresweep.models.checkpoint import read_checkpoint, read_weights, write_checkpoint
-from foresweep.models.chronos2.config import Chronos2Config
-from foresweep.models.chronos2.model import Chronos2, at_levels, start
-from foresweep.models.config import make_config
+from foresweep.models.chronos2.model import Chronos2, Chronos2Config, at_levels, start
 from foresweep.models.training.loop import seeded
 from panels import make_panel
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from foresweep.errors import ConfigError
-from foresweep.models.base import Facts
-from foresweep.models.config import as_dict, make_config
+from foresweep.models.base import Facts, as_dict, make_config
 from foresweep.models.kronos.config import (
     ARCHITECTURE,
     KronosConfig,
     architecture_of,
+    build,
     changed,
     positions_of,
     resolve_pretrained,
@@ -22,7 +22,6 @@ from foresweep.models.kronos.config import (
     tokenizer_steps,
 )
 from foresweep.models.kronos.model import Kronos
-from foresweep.models.kronos.networks import build
 from foresweep.space import Choice, Start, parse_space_file
 
 FACTS = Facts(horizon=5, max_context=1024, train_bars=8000)

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from foresweep.evaluation.contract import ModelContract
-from foresweep.models.kronos.config import architecture_of
+from foresweep.models.kronos.config import architecture_of, build
 from foresweep.models.kronos.model import Kronos
-from foresweep.models.kronos.networks import build
 from kronos_tiny import SHAPE, SMALLEST, config
 
 

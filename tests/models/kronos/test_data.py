@@ -14,7 +14,7 @@ from foresweep.data.splits import make_split
 from foresweep.data.windows import TrainWindows
 from foresweep.errors import NotEnoughData
 from foresweep.models.kronos.config import KronosConfig
-from foresweep.models.kronos.data import (
+from foresweep.models.kronos.model import (
     CLIP,
     Target,
     TrainingBars,

@@ -13,19 +13,19 @@ import torch.nn.functional as F
 from foresweep.data.splits import make_split
 from foresweep.data.windows import TrainWindows
 from foresweep.models.base import Resources
-from foresweep.models.kronos.config import architecture_of
-from foresweep.models.kronos.data import TrainingBars, time_stamps
-from foresweep.models.kronos.learners import (
+from foresweep.models.kronos.config import Nets, architecture_of, build
+from foresweep.models.kronos.model import (
+    KronosPredictor,
     PredictorLearner,
     TokenizerLearner,
     Tokens,
+    TrainingBars,
     encode,
+    time_stamps,
     token_logits,
     token_loss,
 )
-from foresweep.models.kronos.model import KronosPredictor
-from foresweep.models.kronos.networks import Nets, build
-from foresweep.models.training.augmentation import Drawn
+from foresweep.models.training.optimisation import Drawn
 from kronos_tiny import HORIZON, config, forecast, windows_of
 from panels import make_panel
 

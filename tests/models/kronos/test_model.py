@@ -17,8 +17,8 @@ from foresweep.data.windows import TrainWindows
 from foresweep.errors import CheckpointError, ForecastError
 from foresweep.models.base import DEFAULT_LEVELS, Checkpoint, Facts, Resources, TrainingJob
 from foresweep.models.checkpoint import read_weights
+from foresweep.models.kronos.config import Nets
 from foresweep.models.kronos.model import ATTENTION_CELLS, Kronos, KronosPredictor, _stratified
-from foresweep.models.kronos.networks import Nets
 from foresweep.models.registry import get_model
 from foresweep.models.training.loop import state_file
 from kronos_tiny import HORIZON, SHAPE, Notes, config, forecast, load, train, windows_of

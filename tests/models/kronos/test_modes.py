@@ -18,9 +18,8 @@ from foresweep.data.windows import Context, TrainWindows
 from foresweep.errors import ConfigError
 from foresweep.models.base import Checkpoint, Resources, TrainingJob
 from foresweep.models.checkpoint import read_checkpoint, read_weights
-from foresweep.models.kronos.config import architecture_of
+from foresweep.models.kronos.config import architecture_of, build, find_pretrained, layers_of
 from foresweep.models.kronos.model import Kronos, KronosPredictor
-from foresweep.models.kronos.networks import build, find_pretrained, layers_of
 from kronos_tiny import HORIZON, Notes, config, forecast, load, train, windows_of
 from panels import make_panel
 

@@ -11,9 +11,14 @@ import torch
 
 from foresweep.errors import CheckpointError, ConfigError, WeightsNotFound
 from foresweep.models.checkpoint import read_weights
-from foresweep.models.kronos.config import architecture_of
+from foresweep.models.kronos.config import (
+    Nets,
+    architecture_of,
+    build,
+    find_pretrained,
+    set_dropout,
+)
 from foresweep.models.kronos.model import Kronos, KronosConfig
-from foresweep.models.kronos.networks import Nets, build, find_pretrained, set_dropout
 from kronos_tiny import FACTS, config, train
 from panels import make_panel
 

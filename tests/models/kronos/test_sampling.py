@@ -10,8 +10,13 @@ from hypothesis import strategies as st
 from kronos_finance._vendor.kronos_model.kronos import auto_regressive_inference
 
 from foresweep.errors import ForecastError
-from foresweep.models.kronos.config import KronosConfig, architecture_of, resolve_scratch
-from foresweep.models.kronos.networks import Nets, build
+from foresweep.models.kronos.config import (
+    KronosConfig,
+    Nets,
+    architecture_of,
+    build,
+    resolve_scratch,
+)
 from foresweep.models.kronos.sampling import Sampling, inverse_cdf, sample_paths
 from kronos_tiny import FACTS
 

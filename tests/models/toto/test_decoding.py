@@ -11,8 +11,15 @@ from scipy import stats
 
 from foresweep.models.base import DEFAULT_LEVELS
 from foresweep.models.toto import network as nets
-from foresweep.models.toto.decoding import Chains, draw, sample_paths, sample_points, student_t
-from foresweep.models.toto.network import Mixture, fold
+from foresweep.models.toto.network import (
+    Chains,
+    Mixture,
+    draw,
+    fold,
+    sample_paths,
+    sample_points,
+    student_t,
+)
 from toto_tiny import context_of, network_of, predictor_of, resolved
 
 

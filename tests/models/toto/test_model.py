@@ -14,8 +14,7 @@ from scipy import stats
 from foresweep.data.splits import make_split
 from foresweep.data.windows import TrainWindows, make_context
 from foresweep.errors import ConfigError, ModelError, WeightsNotFound
-from foresweep.models.base import DEFAULT_LEVELS, Resources, TrainingJob
-from foresweep.models.config import as_dict
+from foresweep.models.base import DEFAULT_LEVELS, Resources, TrainingJob, as_dict
 from foresweep.models.toto import network as nets
 from foresweep.models.toto.model import Toto, TotoConfig, TotoLearner, usable_rows, whole_patches
 from foresweep.models.toto.network import Mixture, fold, load_pretrained, make_loss

@@ -12,8 +12,8 @@ from foresweep.data.windows import TrainWindows
 from foresweep.errors import NotEnoughData
 from foresweep.evaluation.contract import contract_panel, contract_split
 from foresweep.evaluation.leaks import replace_after
-from foresweep.models.training.augmentation import Drawn, Sampler, merge, mirror
 from foresweep.models.training.config import TrainingConfig
+from foresweep.models.training.optimisation import Drawn, Sampler, merge, mirror
 
 PANEL = contract_panel()
 SPLIT = contract_split(PANEL)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from foresweep.models.training.cost import (
+from foresweep.models.training.loop import (
     Stage,
     count_parameters,
     peak_device_memory_mb,

@@ -8,8 +8,7 @@ from torch import nn
 from transformers import optimization
 from transformers.trainer_pt_utils import get_parameter_names
 
-from foresweep.models.base import Resources
-from foresweep.models.config import make_config
+from foresweep.models.base import Resources, make_config
 from foresweep.models.training.config import TrainingConfig
 from foresweep.models.training.optimisation import (
     adamw,

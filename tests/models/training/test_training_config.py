@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from foresweep.errors import ConfigError
-from foresweep.models.base import Facts
-from foresweep.models.config import config_class, config_hash, hyper, make_config
+from foresweep.models.base import Facts, config_class, config_hash, hyper, make_config
 from foresweep.models.training.config import TrainingConfig, check_mode, resolve_training
 
 FACTS = Facts(horizon=5, max_context=512, train_bars=10_000)

@@ -22,14 +22,14 @@ from foresweep.search.propose.transfer import map_config, moved, transfer_propos
 from foresweep.search.sweep import sweep
 from foresweep.space import Choice, Float, Int, SearchSpace, Spaces
 from foresweep.tracker.tracker import Tracker
-from planted_model import _found
+from planted_model import announced
 from runs import make_run
 from tracker_data import CELLS, make_sweep
 
 TWINS = """from dataclasses import replace
 
 from learning_model import Learner, LearnerConfig
-from foresweep.models.config import config_class, hyper
+from foresweep.models.base import config_class, hyper
 
 
 @config_class
@@ -68,7 +68,7 @@ def twins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         )
         (package / "spaces" / f"{name}.toml").write_text(space)
     points = "".join(f"{n} = {n}_package.model:Model\n" for n in ("host", "guest"))
-    with _found(folder, "twins", points):
+    with announced(folder, "twins", points):
         yield
     for name in [n for n in sys.modules if n.startswith(("host_package", "guest_package"))]:
         del sys.modules[name]  # other tests have a guest of their own

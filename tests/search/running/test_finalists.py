@@ -14,7 +14,7 @@ import pytest
 from foresweep.data.splits import make_split
 from foresweep.errors import UsageError
 from foresweep.evaluation.yardstick import EQUALS_LAST_VALUE
-from foresweep.models.pretraining import Cutoff
+from foresweep.models.checkpoint import Cutoff
 from foresweep.records import Run, RunState
 from foresweep.search.events import Event, FinalistsChosen, SeedsCompared, TrialSkipped
 from foresweep.search.plan import SweepPlan, by_hand
@@ -31,7 +31,7 @@ from runs import make_run
 DICE = """from foresweep.models.base import Forecast
 from foresweep.models.baselines.naive import Drift
 from foresweep.models.checkpoint import write_checkpoint
-from foresweep.models.config import as_dict
+from foresweep.models.base import as_dict
 from dataclasses import dataclass
 from typing import Any
 
@@ -237,8 +237,8 @@ def test_seeds_without_effect_are_refused(changed: dict[str, Any], says: str) ->
 
 
 PRETRAINED = """from foresweep.models.baselines.naive import BaselineConfig, Drift
-from foresweep.models.config import config_class, hyper
-from foresweep.models.pretraining import Cutoff
+from foresweep.models.base import config_class, hyper
+from foresweep.models.checkpoint import Cutoff
 
 
 @config_class

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from foresweep.errors import ConfigError, MissingExtra
-from foresweep.models.base import Facts
+from foresweep.models.base import Facts, config_class, hyper
 from foresweep.models.checkpoint import CARD, CONFIG, WEIGHTS, find_weights
-from foresweep.models.config import config_class, hyper
 from foresweep.models.representation import Representation, Target
 from foresweep.models.training.config import check_mode
 from foresweep.models.training.loop import TrainingConfig, resolve_training

@@ -21,15 +21,13 @@ from foresweep.models.base import (
     Levels,
     Resources,
     TrainingJob,
+    make_config,
 )
 from foresweep.models.calibration import at_levels
-from foresweep.models.checkpoint import WEIGHTS, read_weights, sha256_of
-from foresweep.models.config import make_config
-from foresweep.models.pretraining import Cutoff
+from foresweep.models.checkpoint import WEIGHTS, Cutoff, read_weights, sha256_of
 from foresweep.models.representation import Representation, by_length
-from foresweep.models.training.augmentation import Sampler
 from foresweep.models.training.loop import finish, fit, inference, seeded
-from foresweep.models.training.optimisation import Adapted, prepare
+from foresweep.models.training.optimisation import Adapted, Sampler, prepare
 from foresweep_fracast.config import FracastConfig, options_of, settle, weights_folder
 from foresweep_fracast.network import LAYERS, Network, fill, normalise, pinball
 

@@ -20,11 +20,19 @@ import numpy as np
 from foresweep.data.panel import CLOSE, VOLUME
 from foresweep.data.windows import Context, TrainWindows
 from foresweep.errors import CheckpointError, ForecastError, NotEnoughData
-from foresweep.models.base import Array, Checkpoint, Forecast, Levels, Resources, TrainingJob
+from foresweep.models.base import (
+    Array,
+    Checkpoint,
+    Forecast,
+    Levels,
+    Resources,
+    TrainingJob,
+    config_class,
+    hyper,
+)
 from foresweep.models.baselines.naive import FEWEST_BARS, Baseline, BaselineConfig, bar_variances
 from foresweep.models.calibration import at_levels
 from foresweep.models.checkpoint import add_json, read_json
-from foresweep.models.config import config_class, hyper
 
 FILE = "har.json"
 WINDOWS = (1, 5, 20, 60)

@@ -33,10 +33,12 @@ from foresweep.models.base import (
     Predictor,
     Resources,
     TrainingJob,
+    as_dict,
+    config_class,
+    hyper,
 )
 from foresweep.models.calibration import CalibrationConfig
 from foresweep.models.checkpoint import Weights, write_checkpoint
-from foresweep.models.config import as_dict, config_class, hyper
 
 # What one bar says of the volatility of its item, and what several say together.
 #

@@ -9,53 +9,186 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foresweep.data.panel import CLOSE
-from foresweep.data.windows import Context
+from foresweep.data.panel import CLOSE, OPEN, VOLUME, IntArray
+from foresweep.data.windows import Context, TrainWindows
 from foresweep.models.base import (
     Array,
     Checkpoint,
     Facts,
     Forecast,
     Levels,
+    Predictor,
     Resources,
     TrainingJob,
+    make_config,
     uniforms,
     unscored,
 )
-from foresweep.models.config import make_config
 from foresweep.models.kronos.config import (
     TOKENIZER_HEADS,
-    KronosConfig,
-    architecture_of,
-    changed,
-    positions_of,
-    resolve_pretrained,
-    resolve_scratch,
-    tokenizer_steps,
-)
-from foresweep.models.kronos.data import TrainingBars, normalise, stamps_ahead, time_stamps
-from foresweep.models.kronos.networks import (
     Architecture,
+    KronosConfig,
     Nets,
+    architecture_of,
     build,
     card_architecture,
+    changed,
     find_pretrained,
     layers_of,
     load_state,
+    positions_of,
+    resolve_pretrained,
+    resolve_scratch,
     set_dropout,
+    tokenizer_steps,
 )
-from foresweep.models.representation import by_length, sample_quantiles
+from foresweep.models.representation import LARGEST_MOVE, by_length, sample_quantiles
+from foresweep.models.training.optimisation import Drawn, Sampler, float32
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from foresweep.models.kronos.sampling import Draw
+
+
+# What Kronos sees of a window: six features, normalised by the context alone, and time stamps.
+#
+# Features in the authors' order: open, high, low, close, volume, amount (volume times the mean of
+# the four prices). Prices enter as z-scored levels, as the authors' weights were trained
+# (`price`), or as log ratios to the previous close in percent (`return`); a window's first
+# bar, whose previous close is not seen, is measured from its own open.
+
+
+Target = Literal["return", "price"]
+CLIP = 5.0
+"""Normalised inputs are cut here, as the authors do."""
+EPSILON = 1e-5
+"""Added to every standard deviation, as the authors do."""
+NUM_FEATURES = 6
+DAY_NS = 86_400_000_000_000
+MINUTE_NS = 60_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Normal:
+    """Normalised windows and the way back."""
+
+    x: Array  # [N, T, 6] clipped at +-CLIP
+    mean: Array  # [N, 6] of the context
+    scale: Array  # [N, 6] standard deviation of the context, plus EPSILON
+    base: Array  # [N] close of the origin
+    target: Target
+
+    def closes(self, close: Array) -> Array:
+        """Prices [N, S, H] of normalised closes [N, S, H] that follow the origin."""
+        value = close * self.scale[:, CLOSE, None, None] + self.mean[:, CLOSE, None, None]
+        base = self.base[:, None, None]
+        if self.target == "price":
+            return base * value / 100
+        moves = np.clip(np.cumsum(value, axis=-1), -LARGEST_MOVE, LARGEST_MOVE)
+        return base * np.exp(moves / 100)
+
+
+def normalise(bars: Array, num_context: int, target: Target) -> Normal:
+    """Windows `bars` [N, T, 5] of open, high, low, close, volume, whose first `num_context` bars
+    are the context: mean and standard deviation are theirs, bars after the origin add nothing."""
+    base = bars[:, num_context - 1, CLOSE]
+    features = _features(bars, base, target)
+    context = features[:, :num_context]
+    mean, scale = context.mean(axis=1), context.std(axis=1) + EPSILON
+    x = (features - mean[:, None]) / scale[:, None]
+    return Normal(np.clip(x, -CLIP, CLIP), mean, scale, base, target)
+
+
+def _features(bars: Array, base: Array, target: Target) -> Array:
+    """[N, T, 6], prices in percent: of the previous close (log) or of the origin's close."""
+    prices, volume = bars[..., :VOLUME], bars[..., VOLUME]
+    out = np.empty((*bars.shape[:2], NUM_FEATURES))
+    if target == "return":
+        before = np.concatenate([bars[:, :1, OPEN], bars[:, :-1, CLOSE]], axis=1)
+        out[..., :VOLUME] = 100 * np.log(prices / before[..., None])
+    else:
+        out[..., :VOLUME] = 100 * prices / base[:, None, None]
+    out[..., VOLUME] = volume
+    out[..., VOLUME + 1] = volume * prices.mean(axis=-1)
+    return out
+
+
+def time_stamps(times: NDArray[np.datetime64]) -> IntArray:
+    """[..., 5] minute, hour, weekday (Monday is 0), day of month, month of each time."""
+    ns = times.astype("datetime64[ns]").astype(np.int64)
+    day = ns // DAY_NS
+    minute = ns % DAY_NS // MINUTE_NS
+    dates = day.astype("datetime64[D]")
+    months = dates.astype("datetime64[M]")
+    return np.stack(
+        [
+            minute % 60,
+            minute // 60,
+            (day + 3) % 7,
+            (dates - months.astype("datetime64[D]")).astype(np.int64) + 1,
+            months.astype(np.int64) % 12 + 1,
+        ],
+        axis=-1,
+    )
+
+
+def stamps_ahead(
+    past: NDArray[np.datetime64], known: NDArray[np.datetime64], horizon: int
+) -> IntArray:
+    """[N, horizon, 5] time stamps after the contexts' times `past` [N, T].
+
+    The calendar's times `known` [N, K] come first; beyond them the week before is repeated, or,
+    for bars slower than a week and contexts shorter than one, the usual step.
+    """
+    pairs = zip(past, known[:, :horizon], strict=True)
+    total = past.shape[1] + horizon
+    times = np.stack([_continued(np.concatenate(pair), total) for pair in pairs])
+    return time_stamps(times[:, -horizon:])
+
+
+def _continued(times: NDArray[np.datetime64], total: int) -> NDArray[np.datetime64]:
+    """Rising `times`, gone on with until there are `total`."""
+    week = np.timedelta64(7, "D")
+    step = np.median(np.diff(times).astype("timedelta64[ns]").astype(np.int64))
+    weekly = times[-1] - times[0] >= week and step <= week.astype("timedelta64[ns]").astype(int)
+    while len(times) < total:
+        same = times[times + week > times[-1]] + week
+        more = same if weekly else times[-1:] + np.timedelta64(int(step), "ns")
+        times = np.concatenate([times, more])
+    return times[:total]
+
+
+class TrainingBars:
+    """Draws training windows of context and labels, and shows them as the nets see them."""
+
+    def __init__(self, train: TrainWindows, config: KronosConfig, num_labels: int) -> None:
+        self._train, self._config = train, config
+        self.num_context, self.num_labels = config.context_length, num_labels
+        self.target: Target = config.target or "return"
+
+    @cached_property
+    def _sampler(self) -> Sampler:
+        return Sampler(self._train, self.num_context, self.num_labels, self._config)
+
+    def draw(self, rng: np.random.Generator, size: int) -> Drawn:
+        """`size` windows. Raises NotEnoughData when no item has one."""
+        return self._sampler.draw(rng, size)
+
+    def seen(self, bars: Array) -> NDArray[np.float32]:
+        """[B, T, 6] of drawn bars."""
+        return normalise(bars, self.num_context, self.target).x.astype(np.float32)
+
+
+# The family, and how it forecasts.
+
 
 ATTENTION_CELLS = 2**25
 """Largest number of attention weights (or of activations of a layer, where paths slide) held at
@@ -81,7 +214,6 @@ class Kronos:
     def train(self, job: TrainingJob) -> Checkpoint:
         """See ForecastModel. The tokenizer, where it is trained, learns in float32 whatever
         `precision`: a bar's tokens are the signs of what its encoder gives."""
-        from foresweep.models.kronos.learners import PredictorLearner, TokenizerLearner
         from foresweep.models.training.loop import finish, fit, seeded
         from foresweep.models.training.optimisation import prepare
 
@@ -226,3 +358,161 @@ def _evaluating(nets: Nets) -> Iterator[None]:
     finally:
         for net, mode in zip(nets.parts().values(), modes, strict=True):
             net.train(mode)
+
+
+# Kronos' two trainings, with the authors' losses: first the tokenizer, then the predictor.
+
+
+MEMORY_BYTES = 2**28
+"""Tokens of one training kept in memory: 256 MiB are 130,000 windows of 512 bars."""
+
+
+class TokenizerLearner:
+    """Stage one: reconstruct the bars through the quantizer, from coarse tokens and from both."""
+
+    def __init__(self, nets: Nets, bars: TrainingBars, live: Predictor) -> None:
+        self.module = nets.tokenizer
+        self._bars, self._live = bars, live
+
+    def draw(self, rng: np.random.Generator, size: int) -> tuple[Tensor]:
+        """x [B, T, 6] float32"""
+        import torch
+
+        return (torch.from_numpy(self._bars.seen(self._bars.draw(rng, size).bars)),)
+
+    def loss(self, batch: tuple[Tensor]) -> Tensor:
+        """(MSE(coarse, x) + MSE(both, x) + quantizer loss) / 2: the authors' finetune scripts."""
+        from torch.nn.functional import mse_loss
+
+        (coarse, both), quantizer_loss, _, _ = self.module(batch[0])
+        error = mse_loss(coarse, batch[0]) + mse_loss(both, batch[0])
+        loss: Tensor = (error + quantizer_loss) / 2
+        return loss
+
+    def predictor(self) -> Predictor:
+        return self._live
+
+
+class PredictorLearner:
+    """Stage two: the next bar's tokens, by cross-entropy, the tokenizer standing still."""
+
+    def __init__(self, nets: Nets, bars: TrainingBars, live: Predictor) -> None:
+        self.module = nets.predictor
+        self._tokens = Tokens(nets.tokenizer.requires_grad_(False).eval(), bars)
+        self._bars, self._live = bars, live
+
+    def draw(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
+        """Tokens [B, T, 2] int64, coarse and fine, and time stamps [B, T, 5] int64."""
+        import torch
+
+        drawn = self._bars.draw(rng, size)
+        stamps = torch.from_numpy(time_stamps(drawn.timestamps))
+        return self._tokens.of(drawn), stamps
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Mean of the coarse and the fine token's cross-entropy (`head.compute_loss`).
+
+        As in the authors' training the fine token is conditioned on a *sampled* coarse one. The
+        cross-entropy is taken in float32 whatever the precision of the nets.
+        """
+        (coarse, fine), stamps = batch[0].unbind(-1), batch[1]
+        logits = self.module(coarse[:, :-1], fine[:, :-1], stamps[:, :-1])
+        with float32(stamps.device):
+            pair = (found.float() for found in logits)
+            loss: Tensor = self.module.head.compute_loss(*pair, coarse[:, 1:], fine[:, 1:])[0]
+        return loss
+
+    def predictor(self) -> Predictor:
+        return self._live
+
+
+class Tokens:
+    """Tokens of training windows, each encoded when it is first drawn and then remembered.
+
+    A window is what was drawn: item, first row, bars merged, mirrored or not; its length and how it
+    is normalised are the training's. The memory lives and ends with one training of the predictor,
+    during which the tokenizer stands still: no token outlives the tokenizer that made it.
+    """
+
+    def __init__(self, tokenizer: Any, bars: TrainingBars, limit: int = MEMORY_BYTES) -> None:
+        self._tokenizer, self._bars, self._left = tokenizer, bars, limit
+        self._known: dict[tuple[int, int, int, bool], NDArray[np.int16]] = {}
+
+    def of(self, drawn: Drawn) -> Tensor:
+        """[B, T, 2] int64, coarse and fine, of the windows drawn."""
+        import torch
+
+        keys = list(zip(*(a.tolist() for a in _identity(drawn)), strict=True))
+        new = [n for n, key in enumerate(keys) if key not in self._known]
+        fresh = dict(zip(new, self._encoded(drawn, new), strict=True))
+        for n, tokens in fresh.items():
+            if self._left >= tokens.nbytes:
+                self._left -= tokens.nbytes
+                self._known[keys[n]] = tokens
+        found = [fresh[n] if n in fresh else self._known[key] for n, key in enumerate(keys)]
+        return torch.from_numpy(np.stack(found)).long()
+
+    def _encoded(self, drawn: Drawn, index: list[int]) -> NDArray[np.int16]:
+        """[B, T, 2] of the windows at `index`. Ids have 12 bits at most."""
+        import torch
+
+        if not index:
+            return np.empty((0, 0, 2), np.int16)
+        x = torch.from_numpy(self._bars.seen(drawn.bars[index]))
+        pair = encode(self._tokenizer, x.to(next(self._tokenizer.parameters()).device))
+        tokens: NDArray[np.int16] = torch.stack(pair, dim=-1).to(torch.int16).cpu().numpy()
+        return tokens
+
+
+def _identity(drawn: Drawn) -> tuple[NDArray[Any], ...]:
+    """What tells one drawn window from another, [B] each."""
+    return drawn.item, drawn.row, drawn.merged, drawn.flipped
+
+
+def encode(tokenizer: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Coarse and fine tokens [B, T] of normalised bars [B, T, 6]."""
+    import torch
+
+    with torch.no_grad():
+        coarse, fine = tokenizer.encode(x, half=True)
+    return coarse, fine
+
+
+def token_loss(nets: Nets, x: Tensor, stamps: Tensor) -> float:
+    """The predictor's own loss on fixed windows `x` [B, T, 6], `stamps` [B, T, 5].
+
+    Deterministic and blind to the future, which the package's validation loss is not: see
+    `token_logits`.
+    """
+    import torch
+
+    with torch.inference_mode(False), torch.no_grad():
+        coarse, fine = encode(nets.tokenizer, x)
+        logits = token_logits(nets.predictor, coarse, fine, stamps)
+        return float(nets.predictor.head.compute_loss(*logits, coarse[:, 1:], fine[:, 1:])[0])
+
+
+def token_logits(
+    predictor: Any, coarse: Tensor, fine: Tensor, stamps: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Logits [B, T - 1, V] of every next coarse and fine token, each bar seeing the past alone.
+
+    In eval mode the cross attention of the package's `dep_layer` is not causal, so that a bar's
+    fine token would see the bars after it, and the coarse token it is conditioned on is sampled.
+    Here that attention alone is in train mode (it has no dropout), where it is causal, and the
+    coarse token is the true one. No inference mode: rotary tables are kept for training.
+    """
+    import torch
+
+    was_training = predictor.training
+    predictor.eval()
+    predictor.dep_layer.cross_attn.train()
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            seen = coarse[:, :-1], fine[:, :-1], stamps[:, :-1]
+            logits: tuple[Tensor, Tensor] = predictor(
+                *seen, use_teacher_forcing=True, s1_targets=coarse[:, 1:]
+            )
+        return logits
+    finally:
+        predictor.train(was_training)

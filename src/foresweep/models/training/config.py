@@ -7,9 +7,8 @@ import math
 from typing import Any, Literal, TypeVar
 
 from foresweep.errors import ConfigError
-from foresweep.models.base import Facts
+from foresweep.models.base import Facts, config_class, hyper, hyperparameters
 from foresweep.models.calibration import CalibrationConfig
-from foresweep.models.config import config_class, hyper, hyperparameters
 
 TINY_STEPS, DEFAULT_STEPS = 300, 1000
 """Optimiser steps when neither max_steps nor max_epochs is given: tiny from scratch, and others."""

@@ -13,7 +13,7 @@ from foresweep.errors import SpaceError, UnknownName
 from foresweep.evaluation.yardstick import BASELINE_SOURCE
 from foresweep.metrics import QUANTILE_METRICS, objectives_of
 from foresweep.models import registry
-from foresweep.models.config import FREEZE_BACKBONE, hyperparameters
+from foresweep.models.base import FREEZE_BACKBONE, hyperparameters
 from foresweep.models.registry import BASELINES, FAMILIES, model_names
 from foresweep.space import Entry, Int, SearchSpace, SpaceFile, Spaces, Start, parse_space_file
 

@@ -20,8 +20,7 @@ from foresweep.errors import ForesweepError, UsageError
 from foresweep.evaluation.yardstick import EQUALS_LAST_VALUE
 from foresweep.metrics import METRICS, QUANTILE_METRICS, ranked_by
 from foresweep.models import registry
-from foresweep.models.base import Facts
-from foresweep.models.config import hyperparameters, make_config
+from foresweep.models.base import Facts, hyperparameters, make_config
 from foresweep.records import Run, RunState
 from foresweep.search.plan import SweepPlan
 from foresweep.search.propose.modes import Proposal, load_space, within

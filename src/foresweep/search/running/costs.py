@@ -29,12 +29,17 @@ from foresweep.models.base import (
     Scored,
     TrainingJob,
     TrialPruned,
+    bf16_is_fast,
+    make_config,
+    on_device,
 )
-from foresweep.models.config import make_config
-from foresweep.models.base import bf16_is_fast, on_device
 from foresweep.models.registry import BASELINES, get_model
-from foresweep.models.training.cost import count_parameters, peak_device_memory_mb, watched_steps
-from foresweep.models.training.loop import EVALUATIONS
+from foresweep.models.training.loop import (
+    EVALUATIONS,
+    count_parameters,
+    peak_device_memory_mb,
+    watched_steps,
+)
 from foresweep.search.engines.base import Channel, TaskFailed, run_task
 from foresweep.search.engines.local import LocalEngine
 from foresweep.search.plan import SweepPlan, by_hand

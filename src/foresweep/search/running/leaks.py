@@ -18,10 +18,16 @@ from foresweep.data.windows import TrainWindows
 from foresweep.errors import LeakFound, NotFound, UsageError, WorkerDied
 from foresweep.evaluation.backtest import make_scorer
 from foresweep.evaluation.leaks import Hunt, hunt, hunt_training
-from foresweep.models.base import Checkpoint, Facts, ForecastModel, Resources, TrainingJob
+from foresweep.models.base import (
+    Checkpoint,
+    Facts,
+    ForecastModel,
+    Resources,
+    TrainingJob,
+    make_config,
+)
 from foresweep.models.calibration import load_predictor
 from foresweep.models.checkpoint import read_checkpoint
-from foresweep.models.config import make_config
 from foresweep.models.registry import ENSEMBLE, get_model
 from foresweep.records import Run, Sweep
 from foresweep.search.engines.base import TaskFailed, run_task

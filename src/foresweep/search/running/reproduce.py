@@ -15,9 +15,8 @@ from pathlib import Path
 from foresweep.data.splits import PARTS
 from foresweep.data.windows import Windows
 from foresweep.errors import ForesweepError, PanelChanged, SearchError, UsageError
-from foresweep.models.base import Resources
-from foresweep.models.config import config_hash, make_config
-from foresweep.models.pretraining import Cutoff, weights_cutoff
+from foresweep.models.base import Resources, config_hash, make_config
+from foresweep.models.checkpoint import Cutoff, weights_cutoff
 from foresweep.models.registry import ENSEMBLE, get_model
 from foresweep.models.training.loop import clear_states
 from foresweep.records import REPRODUCES, Run, RunState, Sweep

@@ -36,9 +36,8 @@ from foresweep.data.windows import Windows
 from foresweep.evaluation.losses import volatility_scale
 from foresweep.evaluation.yardstick import effective_origins
 from foresweep.records import Outcome, Verdict
-from foresweep.selection.verdict.cases import Case, Opened
-from foresweep.selection.verdict.gates import judge
-from foresweep.selection.verdict.losses import LossTable, PartLosses
+from foresweep.selection.verdict.case import Case, PartLosses
+from foresweep.selection.verdict.gates import Opened, judge
 from foresweep.stats.power import Design, chance, signal_curve
 
 Array = NDArray[np.float64]
@@ -118,9 +117,7 @@ class Scenario:
     scaled: bool = True  # False: raw losses are tested, for comparison
 
 
-def sweep(
-    scenario: Scenario, market: Market, rho: float, seed: int
-) -> tuple[LossTable, PartLosses]:
+def sweep(scenario: Scenario, market: Market, rho: float, seed: int) -> tuple[Case, PartLosses]:
     """One sweep's table, and its test."""
     rng = np.random.default_rng([seed, scenario.items, scenario.origins])
     cut = stretch(market, scenario.origins, scenario.items, rng)
@@ -141,7 +138,7 @@ def sweep(
         PartLosses(names, raw[:, at], scale[at]) for at in (slice(half), slice(half, None))
     )
     effective = effective_origins({"origins": half, "stride": STRIDE}, HORIZON)
-    return LossTable(
+    return Case(
         metric="pct_mae",
         unit="%",
         horizon=HORIZON,
@@ -168,7 +165,7 @@ class Once:
 
 def judged(scenario: Scenario, market: Market, rho: float, seed: int) -> Once:
     table, test = sweep(scenario, market, rho, seed)
-    verdict: Verdict = judge(Case(table), lambda places: Opened(1, tuple(test for _ in places)))
+    verdict: Verdict = judge(table, lambda places: Opened(1, tuple(test for _ in places)))
     name = verdict.candidate
     first = [c for c in verdict.checks if c.gate <= 1]
     return Once(

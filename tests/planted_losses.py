@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from foresweep.evaluation.yardstick import effective_origins
-from foresweep.selection.verdict.cases import Case, Open, Opened
-from foresweep.selection.verdict.losses import Array, LossTable, PartLosses
+from foresweep.selection.verdict.case import Case, PartLosses
+from foresweep.selection.verdict.gates import Open, Opened
+from foresweep.stats.significance import Array
 
 BENCHMARK, LAST = "random-walk", "last-value"
 
@@ -44,12 +45,12 @@ def make_table(
     seed: int = 0,
     last_value: float = -0.02,
     **changed: Any,
-) -> tuple[LossTable, dict[str, float]]:
+) -> tuple[Case, dict[str, float]]:
     """A table whose trials t0, t1 ... have these skills over the benchmark."""
     shape = {k: changed.pop(k) for k in ("items", "noise", "raw_tilt") if k in changed}
     named = {f"t{k}": s for k, s in enumerate(skills)}
     every = {BENCHMARK: 0.0, LAST: last_value} | named
-    table = LossTable(
+    table = Case(
         metric="pct_mae",
         unit="%",
         horizon=5,
@@ -83,8 +84,8 @@ def skill_free(num: int = 60) -> list[float]:
     return [-0.01 - 0.001 * (k % 7) for k in range(num)]
 
 
-def case(table: LossTable, candidate: str | None = None, **said: Any) -> Case:
-    return Case(table, candidate, **said)
+def case(table: Case, candidate: str | None = None, **said: Any) -> Case:
+    return replace(table, candidate=candidate, **said)
 
 
 def nan_cells(part: PartLosses, share: float = 0.1, seed: int = 5) -> PartLosses:

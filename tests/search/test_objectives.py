@@ -18,7 +18,7 @@ from foresweep.search.propose.modes import baseline_proposals
 from foresweep.search.sweep import sweep
 from foresweep.selection.leaderboard import leaderboard
 from foresweep.selection.pareto import pareto
-from foresweep.selection.verdict.question import ask
+from foresweep.selection.verdict.runs import ask
 from foresweep.tracker.tracker import Tracker
 from planted_model import plugin
 from shells import Shell

@@ -26,6 +26,7 @@ from foresweep.stats import overfitting as room
 from foresweep.stats.overfitting import (
     cscv,
     cscv_blocks,
+    debiased_best,
     deflated_sharpe,
     effective_trials,
     expected_best,
@@ -33,8 +34,8 @@ from foresweep.stats.overfitting import (
     overtuning,
     probabilistic_sharpe,
     sharpe_from_moments,
-    winner,
 )
+from foresweep.stats.stepm import simultaneous_bounds
 
 
 def rng(seed: int = 7) -> np.random.Generator:
@@ -45,7 +46,7 @@ def test_cscv_gives_the_numbers_of_purgedcv():
     x = rng().standard_normal((240, 12))
     x[:, 3] += 0.1
     found = cscv(x, num_blocks=8)
-    assert (found.pbo, found.num_splits) == (pytest.approx(0.4), 70)
+    assert found.pbo == pytest.approx(0.4)
     assert found.probability_of_loss == pytest.approx(31 / 70)
     uneven = cscv(rng().standard_normal((97, 7)), num_blocks=10)
     assert uneven.pbo == pytest.approx(0.5555555555555556)
@@ -126,8 +127,10 @@ def test_the_moments_of_a_sharpe_are_scipys():
     r = 0.05 + rng(8).standard_t(4, 250)
     found = probabilistic_sharpe(np.append(r, np.nan))
     assert found.ratio == pytest.approx(r.mean() / r.std(ddof=1))
-    assert found.skew == pytest.approx(stats.skew(r))
-    assert found.kurtosis == pytest.approx(stats.kurtosis(r, fisher=False))
+    moments = stats.skew(r), stats.kurtosis(r, fisher=False)
+    assert found.probability == pytest.approx(
+        sharpe_from_moments(found.ratio, 250, *moments).probability
+    )
     assert found.num == 250
 
 
@@ -186,40 +189,34 @@ def test_the_bound_of_a_winner_is_right_and_most_of_its_bias_taken_off():
     seen, debiased = [], []
     for seed in range(200):
         d = rng(seed).standard_normal((40, 20)) * np.linspace(0.5, 2, 20)
-        found = winner(d, block=1, effective_origins=40, reps=400, seed=seed)
-        above += found.lower > 0
-        seen.append(found.mean_difference)
-        debiased.append(found.debiased)
-        assert max(found.lower, found.debiased) < found.mean_difference
-        assert found.index == d.mean(axis=0).argmax()
+        best = d.mean(axis=0).argmax()
+        bounds = simultaneous_bounds(d, block=1, effective_origins=40, reps=400, seed=seed)
+        above += bounds.lower[best] > 0
+        seen.append(d[:, best].mean())
+        debiased.append(debiased_best(d, block=1, seed=seed))
+        assert max(bounds.lower[best], debiased[-1]) < seen[-1]
     assert above / 200 <= 0.08
     assert abs(np.mean(debiased)) < 0.4 * np.mean(seen)  # all are 0 in truth
 
 
-def test_a_winner_is_named_by_its_own_column():
+def test_a_winner_is_sought_among_whole_columns():
     d = rng(0).standard_normal((40, 3))
-    d[:, 0] = np.nan
     d[:, 2] += 2
-    assert winner(d, block=1, effective_origins=40).index == 2
-    assert winner(np.full((4, 2), np.nan), block=1, effective_origins=4) is None
+    holed = np.column_stack([np.full(40, np.nan), d])
+    assert debiased_best(holed, block=1) == debiased_best(d, block=1) > 1.5
+    assert debiased_best(np.full((4, 2), np.nan), block=1) is None
 
 
 def test_overtuning_is_what_the_incumbents_lost():
     inner = [1.0, 0.9, 0.95, 0.8, 0.7]
     outer = [2.0, 1.5, 0.1, 1.2, 1.6]  # the third never was the incumbent
-    found = overtuning(inner, outer)
-    assert found.absolute == pytest.approx(0.4)
-    assert found.relative == pytest.approx(0.4 / 0.8)
-    assert (found.incumbent, found.best_incumbent) == (4, 3)
+    assert overtuning(inner, outer) == pytest.approx(0.4)
 
 
-def test_overtuning_skips_failures_and_has_no_share_where_the_first_was_best():
-    found = overtuning([1.0, np.nan, 0.5], [1.0, 0.0, 1.3])
-    assert found.absolute == pytest.approx(0.3)
-    assert np.isnan(found.relative)
-    assert found.incumbent == 2
+def test_overtuning_skips_failures_and_is_nothing_where_the_last_was_best():
+    assert overtuning([1.0, np.nan, 0.5], [1.0, 0.0, 1.3]) == pytest.approx(0.3)
     assert overtuning([np.inf], [1.0]) is None
-    assert overtuning([1.0, 0.5], [1.0, 0.5]).relative == 0.0
+    assert overtuning([1.0, 0.5], [1.0, 0.5]) == 0.0
 
 
 def test_the_fewest_blocks_are_those_of_the_verdict():

@@ -12,7 +12,7 @@ from foresweep.metrics import PANEL_LOSSES, split_name
 from foresweep.records import Sweep
 from foresweep.selection.leaderboard import Leaderboard
 from foresweep.selection.sealed import has_losses, open_losses
-from foresweep.selection.verdict.losses import one_se_choice, part_losses
+from foresweep.selection.verdict.case import one_se_choice, part_losses
 from foresweep.stats.significance import block_length
 from foresweep.stats.stepm import mcs, stepm
 
@@ -52,7 +52,7 @@ def with_standing(board: Leaderboard, sweep: Sweep | None, *, seed: int = 0) -> 
         for r in board.rows
     )
     cost = {r.run_id: r.training_time_seconds for r in ranked}
-    cheapest = one_se_choice(losses, names, cost, horizon=panel.horizon, stride=panel.stride)
+    cheapest = one_se_choice(losses, names, cost, block=step.block)
     return replace(board, rows=rows, one_se_choice=cheapest)
 
 

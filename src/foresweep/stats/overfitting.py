@@ -14,7 +14,6 @@ from math import e
 import numpy as np
 
 from foresweep.stats.significance import Array, block_counts, block_length
-from foresweep.stats.stepm import simultaneous_bounds
 
 MOST_BLOCKS = 16
 FEWEST_BLOCKS = 6
@@ -29,30 +28,6 @@ class Cscv:
 
     probability_of_loss: float  # share in which the pick loses to the benchmark on the other half
     pbo: float  # share in which the pick is below the median of all trials there
-    num_blocks: int
-    num_splits: int
-    num_trials: int
-
-
-@dataclass(frozen=True, slots=True)
-class Winner:
-    """What the best trial is worth once it is known that it is the best of many."""
-
-    index: int  # column
-    mean_difference: float  # as seen
-    debiased: float  # less the bootstrap's mean optimism of picking the best
-    lower: float  # simultaneous one-sided bound: right whichever trial was picked
-    level: float
-
-
-@dataclass(frozen=True, slots=True)
-class Overtuning:
-    """Schneider, Bischl and Feurer (2025). Losses of the outer part, lower is better."""
-
-    absolute: float  # loss of the last incumbent - smallest loss of any incumbent; >= 0
-    relative: float  # absolute / (loss of the first - smallest); NaN where the first was the best
-    incumbent: int  # column picked in the end
-    best_incumbent: int  # the one that should have been kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +39,6 @@ class Sharpe:
     threshold: float  # 0, or the best that N skill-free trials are expected to show
     probability: float
     num: int
-    skew: float
-    kurtosis: float  # 3 for a normal
 
 
 def cscv_blocks(num_origins: int, horizon: int, stride: int) -> int:
@@ -98,17 +71,10 @@ def cscv(d: Array, *, num_blocks: int) -> Cscv | None:
     unseen = ((1 - inside) @ sums) / ((1 - inside) @ sizes)[:, None]
     pick = seen.argmax(axis=1)
     got = np.take_along_axis(unseen, pick[:, None], axis=1)
-    rank = _mid_rank(unseen, got) / (values.shape[1] + 1)
-    lost = float((got[:, 0] < 0).mean())
-    return Cscv(lost, float((rank < 0.5).mean()), num_blocks, len(chosen), values.shape[1])
-
-
-def _mid_rank(all_values: Array, one: Array) -> Array:
-    """Rank, from 1, of `one` [C, 1] among `all_values` [C, K]; ties share their mean."""
-    below = (all_values < one).sum(axis=1)
-    equal = (all_values == one).sum(axis=1)
-    rank: Array = below + (equal + 1) / 2
-    return rank
+    # its rank, from 1, among all trials on the other half; ties share their mean
+    rank = (unseen < got).sum(axis=1) + ((unseen == got).sum(axis=1) + 1) / 2
+    below = rank / (values.shape[1] + 1) < 0.5
+    return Cscv(float((got[:, 0] < 0).mean()), float(below.mean()))
 
 
 def effective_trials(d: Array, num_trials: int | None = None) -> float:
@@ -150,63 +116,39 @@ def expected_best(standard_errors: Array, num_effective: float) -> float:
     return float(np.median(known)) * expected_maximum(num_effective)
 
 
-def winner(
-    d: Array,
-    *,
-    block: int,
-    effective_origins: float,
-    level: float = 0.05,
-    reps: int | None = None,
-    seed: int = 0,
-) -> Winner | None:
-    """The column with the highest mean, its mean less the optimism of picking, and its bound.
+def debiased_best(d: Array, *, block: int, seed: int = 0) -> float | None:
+    """The highest mean of a column, less the optimism of having picked the highest.
 
-    The bound is the simultaneous one (Andrews, Kitagawa and McCloskey 2024, QJE, call it the
-    projection interval): it holds with probability 1 - level however the winner was picked. The
-    optimism is the bootstrap's mean of (mean of its own winner as drawn - as seen): it takes off
-    about two thirds of the true one among trials without skill, and hardly anything from a winner
-    that stands out. None where no column is finite.
+    The optimism is the bootstrap's mean of (mean of its own winner as drawn - as seen): it takes
+    off about two thirds of the true one among trials without skill, and hardly anything from a
+    winner that stands out. None where no column is finite.
     """
-    kept = np.flatnonzero(np.isfinite(d[~np.isnan(d).all(axis=1)]).all(axis=0))
     values = _finite(d)
     if not values.size:
         return None
     mean = values.mean(axis=0)
-    best = int(mean.argmax())
-    bounds = simultaneous_bounds(
-        values, block=block, effective_origins=effective_origins, level=level, reps=reps, seed=seed
-    )
     counts = block_counts(len(values), block=block, reps=2000, seed=seed)
     drawn = counts @ values / len(values)
     optimism = float((drawn.max(axis=1) - mean[drawn.argmax(axis=1)]).mean())
-    seen = float(mean[best])
-    return Winner(int(kept[best]), seen, seen - optimism, float(bounds.lower[best]), level)
+    return float(mean.max()) - optimism
 
 
-def overtuning(inner: Sequence[float], outer: Sequence[float]) -> Overtuning | None:
-    """What the last trials of a search cost on data that did not steer it.
+def overtuning(inner: Sequence[float], outer: Sequence[float]) -> float | None:
+    """What the last trials of a search cost on data that did not steer it, in units of the losses.
 
     Of trials in the order in which they were tried, with losses on the part that steers (`inner`:
     tune) and on one that does not (`outer`: val). The incumbent after t trials is the one of them
     with the lowest inner loss. Overtuning = outer(last incumbent) - min over all incumbents of
-    outer; relative to outer(first) - the same minimum: 0 nothing lost, 1 all that tuning had won,
-    above 1 worse than the first config. Schneider, Bischl and Feurer (2025), Overtuning in
-    Hyperparameter Optimization, PMLR 293:17. Trials with a loss that is not finite are skipped;
-    None where none is left.
+    outer, >= 0. Schneider, Bischl and Feurer (2025), Overtuning in Hyperparameter Optimization,
+    PMLR 293:17. Trials with a loss that is not finite are skipped; None where none is left.
     """
-    first, second = (np.asarray(x, dtype=np.float64) for x in (inner, outer))
-    known = np.flatnonzero(np.isfinite(first) & np.isfinite(second))
-    if not len(known):
-        return None
-    path = [int(known[0])]
-    for k in known[1:]:
-        if first[k] < first[path[-1]]:
-            path.append(int(k))
-    losses = second[path]
-    best = float(losses.min())
-    lost, gain = float(losses[-1]) - best, float(losses[0]) - best
-    relative = lost / gain if gain > 0 else float("nan")
-    return Overtuning(lost, relative, path[-1], path[int(losses.argmin())])
+    path: list[float] = []
+    lowest = np.inf
+    for steers, ranks in zip(inner, outer, strict=True):
+        if np.isfinite(steers) and np.isfinite(ranks) and steers < lowest:
+            lowest = steers
+            path.append(ranks)
+    return path[-1] - min(path) if path else None
 
 
 def probabilistic_sharpe(returns: Array, *, threshold: float = 0.0) -> Sharpe | None:
@@ -229,12 +171,13 @@ def probabilistic_sharpe(returns: Array, *, threshold: float = 0.0) -> Sharpe | 
 def sharpe_from_moments(
     ratio: float, num: int, skew: float, kurtosis: float, *, threshold: float = 0.0
 ) -> Sharpe:
-    """The same from a Sharpe ratio per bar over `num` bars and its returns' moments."""
+    """The same from a Sharpe ratio per bar over `num` bars and its returns' moments; a normal's
+    kurtosis is 3."""
     from scipy.special import ndtr
 
     spread = np.sqrt(max(1 - skew * ratio + (kurtosis - 1) / 4 * ratio**2, 1e-12))
     probability = float(ndtr((ratio - threshold) * np.sqrt(num - 1) / spread))
-    return Sharpe(ratio, threshold, probability, num, skew, kurtosis)
+    return Sharpe(ratio, threshold, probability, num)
 
 
 def deflated_sharpe(

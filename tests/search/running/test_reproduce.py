@@ -28,7 +28,7 @@ from foresweep.search.running.reproduce import (
 )
 from foresweep.search.sweep import sweep, train
 from foresweep.selection.leaderboard import leaderboard
-from foresweep.selection.verdict.question import ask
+from foresweep.selection.verdict.runs import ask
 from foresweep.tracker.hiding import hide_run
 from foresweep.tracker.tracker import Tracker
 from planted_model import plugin

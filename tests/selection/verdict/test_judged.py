@@ -15,8 +15,7 @@ from foresweep.errors import CheckpointError, NotFound, TrackerError, UsageError
 from foresweep.metrics import judged_by, ranked_by
 from foresweep.records import Outcome, Verdict
 from foresweep.selection.sealed import open_losses, open_returns
-from foresweep.selection.verdict.question import ask
-from foresweep.selection.verdict.runs import verdict_on_runs
+from foresweep.selection.verdict.runs import ask, verdict_on_runs
 from foresweep.tracker.hiding import hide_run
 from foresweep.tracker.queries.runs import median_seed
 from foresweep.tracker.tracker import Tracker

@@ -11,9 +11,8 @@ import pytest
 
 from foresweep.errors import DataError, UnknownName
 from foresweep.records import Outcome, Verdict
-from foresweep.selection.verdict.cases import Record, Weights
+from foresweep.selection.verdict.case import Case, PartLosses, Weights, choose_benchmark
 from foresweep.selection.verdict.gates import judge, judge_all
-from foresweep.selection.verdict.losses import LossTable, PartLosses, choose_benchmark
 from planted_losses import BENCHMARK, LAST, case, losses, make_table, nan_cells, opener, skill_free
 
 ONE_GOOD = [*skill_free(30), 0.08]
@@ -22,11 +21,10 @@ GOOD = "t30"
 
 def verdict(skills: list[float], candidate: str | None = None, **changed: Any) -> Verdict:
     """On a table of these skills whose test agrees with val."""
-    said = {k: changed.pop(k) for k in ("record", "weights") if k in changed}
     test = changed.pop("test", None)
     number = changed.pop("number", 1)
     table, every = make_table(skills, **changed)
-    return judge(case(table, candidate, **said), opener(test or every, number=number))
+    return judge(case(table, candidate), opener(test or every, number=number))
 
 
 def failed(found: Verdict) -> list[tuple[int, str]]:
@@ -208,7 +206,7 @@ def test_a_benchmark_is_not_sought_on_val() -> None:
 
 
 def test_later_judgings_and_looks_are_held_to_stricter_levels() -> None:
-    found = verdict(ONE_GOOD, record=Record(judged_number=3, num_trials=500), number=2)
+    found = verdict(ONE_GOOD, judged_number=3, num_trials=500, number=2)
     assert (found.level, found.test_level) == (0.05 / 9, 0.05 / 4)
     thresholds = {c.gate: c.threshold for c in found.checks if c.name.startswith("p against")}
     assert thresholds == {1: 0.05 / 9, 4: 0.05 / 4}
@@ -236,7 +234,7 @@ def test_horizons_judged_together_are_held_to_holm() -> None:
 
 
 def test_trials_that_are_failed_or_earlier_raise_what_luck_is_expected_to_show() -> None:
-    few, many = (verdict(skill_free(), record=Record(num_trials=n)) for n in (60, 5000))
+    few, many = (verdict(skill_free(), num_trials=n) for n in (60, 5000))
     assert few.expected_best_skill is not None
     assert many.expected_best_skill > 1.2 * few.expected_best_skill
     assert many.num_effective_trials > few.num_effective_trials
@@ -287,7 +285,7 @@ def test_an_unknown_candidate_is_named_with_the_nearest() -> None:
 
 
 def test_a_table_without_trials_cannot_be_judged() -> None:
-    table: LossTable = make_table([])[0]
+    table: Case = make_table([])[0]
     with pytest.raises(DataError, match="no trial"):
         judge(case(table))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +13,9 @@ from foresweep.data.reading.losses import LongTable, read_long_table
 from foresweep.errors import DataError, UnknownName, UsageError
 from foresweep.evaluation.yardstick import LAST_VALUE, effective_origins
 from foresweep.records import Verdict
-from foresweep.selection.verdict.cases import UNSAID, Case, Opened, Record, Weights
-from foresweep.selection.verdict.gates import judge
-from foresweep.selection.verdict.losses import (
-    Array,
-    LossTable,
-    PartLosses,
-    choose_benchmark,
-)
-from foresweep.stats.significance import block_length
+from foresweep.selection.verdict.case import UNSAID, Case, PartLosses, Weights, choose_benchmark
+from foresweep.selection.verdict.gates import Opened, judge
+from foresweep.stats.significance import Array, block_length
 
 DECAY = 0.9
 """Of the EWMA that stands in for a scale; measured on real prices beside the volatility itself."""
@@ -61,28 +54,54 @@ def verdict_on_file(path: Path, asked: Asked, *, seed: int = 0) -> Verdict:
     """
     table = read_long_table(path)
     _require(table, asked, path)
-    benchmark, why = choose_benchmark(_loss_table(table, asked, None, {}))
+    case = Case(
+        metric="loss",
+        unit="as in the file",
+        horizon=asked.horizon,
+        stride=asked.stride,
+        trials=(),
+        baselines=asked.benchmarks,
+        val=_unread,
+        tune=_tune(table),
+    )
+    benchmark, why = choose_benchmark(case)
     grids = _grids(table, asked, "val", benchmark)
-    trials = _judged(grids.losses.names, asked)
+    present = grids.losses.names
+    trials = tuple(n for n in present if n not in (*asked.benchmarks, LAST_VALUE))
     if asked.candidate is not None and asked.candidate not in trials:
         raise UnknownName("trial", asked.candidate, trials, where="among those with losses on val")
     if not trials:
         raise DataError(f"{path}: no trial beside {benchmark} has its cells on val")
     candidate = asked.candidate or min(trials, key=grids.losses.raw_mean)
     test = _test_origins(table, (candidate, benchmark))
-    shown = _loss_table(table, asked, grids, {"test": len(test)})
-    case = Case(
-        replace(shown, baselines=(benchmark,)),
-        candidate,
-        Record(asked.earlier_judged + 1, asked.num_trials),
-        _weights(table, asked, test),
+    counts = {"test": len(test), "val": grids.losses.num_origins}
+    last_value = LAST_VALUE if LAST_VALUE in present else None
+    case = replace(
+        case,
+        trials=trials,
+        baselines=(benchmark,),
+        val=lambda: grids.losses,
+        last_value=last_value,
+        num_origins=counts,
+        effective_origins={
+            part: effective_origins({"origins": count, "stride": asked.stride}, asked.horizon)
+            for part, count in counts.items()
+        },
+        candidate=candidate,
+        judged_number=asked.earlier_judged + 1,
+        num_trials=asked.num_trials,
+        weights=Weights(
+            cutoff=asked.cutoff,
+            source=UNSAID if asked.cutoff is None else "--pretrain-cutoff",
+            pretrained=asked.cutoff is not None,
+            test_from=table.origins[test[0]] if test and table.dated else None,
+        ),
     )
-
     on_test: list[str] = []
 
     def open_test(_: Sequence[int]) -> Opened:
-        names = (candidate, benchmark, *_last_value(shown))
-        part = _grids(table, asked, "test", benchmark, tuple(dict.fromkeys(names)))
+        names = dict.fromkeys((candidate, benchmark, *([last_value] if last_value else [])))
+        part = _grids(table, asked, "test", benchmark, tuple(names))
         on_test.extend(part.notes)
         return Opened(asked.earlier_looks + 1, (part.losses,))
 
@@ -92,6 +111,10 @@ def verdict_on_file(path: Path, asked: Asked, *, seed: int = 0) -> Verdict:
         benchmark_why="as asked" if len(asked.benchmarks) == 1 else why,
         notes=(*_notes(table, asked, candidate), *grids.notes, *on_test),
     )
+
+
+def _unread() -> PartLosses:
+    raise AssertionError("val is read only once the benchmark is fixed")
 
 
 def _require(table: LongTable, asked: Asked, path: Path) -> None:
@@ -111,46 +134,6 @@ def _require(table: LongTable, asked: Asked, path: Path) -> None:
             f"{path}: test begins at {table.origins[test.min()]}, before val ends at "
             f"{table.origins[val.max()]}; test has to lie after val"
         )
-
-
-def _loss_table(
-    table: LongTable, asked: Asked, grids: Grids | None, origins: dict[str, int]
-) -> LossTable:
-    """What is to be judged; without `grids` only what is known before val is read."""
-    present = table.trials if grids is None else grids.losses.names
-    counts = origins | ({} if grids is None else {"val": grids.losses.num_origins})
-    return LossTable(
-        metric="loss",
-        unit="as in the file",
-        horizon=asked.horizon,
-        stride=asked.stride,
-        trials=() if grids is None else _judged(grids.losses.names, asked),
-        baselines=asked.benchmarks,
-        val=_unread if grids is None else partial(_same, grids.losses),
-        tune=_tune(table),
-        last_value=LAST_VALUE if LAST_VALUE in present else None,
-        num_origins=counts,
-        effective_origins={
-            part: effective_origins({"origins": count, "stride": asked.stride}, asked.horizon)
-            for part, count in counts.items()
-        },
-    )
-
-
-def _unread() -> PartLosses:
-    raise AssertionError("val is read only once the benchmark is fixed")
-
-
-def _same(part: PartLosses) -> PartLosses:
-    return part
-
-
-def _judged(names: Sequence[str], asked: Asked) -> tuple[str, ...]:
-    return tuple(n for n in names if n not in asked.benchmarks and n != LAST_VALUE)
-
-
-def _last_value(table: LossTable) -> tuple[str, ...]:
-    return () if table.last_value is None else (table.last_value,)
 
 
 def _tune(table: LongTable) -> dict[str, float]:
@@ -269,16 +252,6 @@ def _test_origins(table: LongTable, names: Sequence[str]) -> tuple[int, ...]:
     test = table.part == "test"
     found = [set(table.origin[test & (table.trial == n)].tolist()) for n in names]
     return tuple(sorted(set.intersection(*found)))
-
-
-def _weights(table: LongTable, asked: Asked, test: Sequence[int]) -> Weights:
-    first = table.origins[test[0]] if test and table.dated else None
-    return Weights(
-        cutoff=asked.cutoff,
-        source=UNSAID if asked.cutoff is None else "--pretrain-cutoff",
-        pretrained=asked.cutoff is not None,
-        test_from=first,
-    )
 
 
 def _notes(table: LongTable, asked: Asked, candidate: str) -> tuple[str, ...]:

@@ -8,232 +8,75 @@ for a candidate that has passed all others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from foresweep.errors import DataError, UnknownName
 from foresweep.evaluation.yardstick import ENOUGH_ORIGINS
-from foresweep.records import Against, Check, Verdict
-from foresweep.selection.verdict.cases import LEVEL, Case, Open, Opened, check, known, scaled_skill
-from foresweep.selection.verdict.losses import (
-    Array,
-    LossTable,
+from foresweep.records import Against, Check, Outcome, Verdict
+from foresweep.selection.verdict.case import (
+    LEVEL,
+    Case,
     PartLosses,
     choose_benchmark,
     one_se_choice,
-    overtuned,
 )
-from foresweep.selection.verdict.ruling import Ruling, rule
 from foresweep.stats.overfitting import (
     FEWEST_BLOCKS,
     Cscv,
     cscv,
     cscv_blocks,
+    debiased_best,
     effective_trials,
     expected_best,
-    winner,
+    overtuning,
 )
 from foresweep.stats.power import detectable_skill
-from foresweep.stats.significance import (
-    DieboldMariano,
-    block_length,
-    diebold_mariano,
-    holm,
-    overlap_lags,
-)
-from foresweep.stats.stepm import Bounds, StepM, simultaneous_bounds, stepm, upper_skill
-
-# Gates 0 to 3: what val says of a candidate, every trial counted, before test is thought of.
-
+from foresweep.stats.significance import Array, block_length, diebold_mariano, holm
+from foresweep.stats.stepm import StepM, simultaneous_bounds, stepm
 
 MOST_LOSS = 0.2
+"""Of the picks on half of val that lose on the other half."""
+USEFUL_SKILL = 0.05
+"""Scaled skill below which a trial is not worth a sweep: naive wins when all are surely below."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
-    """What val says of one candidate, before test is thought of."""
+class Opened:
+    """Test, opened for some cases: which look it was, and the losses of each."""
+
+    number: int  # k
+    parts: tuple[PartLosses, ...]
+
+    @property
+    def level(self) -> float:
+        """Of gate 4: 0.05 / k^2."""
+        return LEVEL / self.number**2
+
+
+Open = Callable[[Sequence[int]], Opened]
+"""Opens the test for the cases at these places, records the look first, and gives their losses."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """What val says of one candidate, every trial counted, before test is thought of."""
 
     case: Case
     candidate: str
     benchmark: str
     benchmark_why: str
-    opponents: tuple[str, ...]  # the benchmark, then last-value where that is another
     val: PartLosses
-    against: tuple[Against, ...]
+    block: int  # origins that share labels
+    against: tuple[Against, ...]  # the benchmark, then last-value where that is another
     step: StepM  # against the benchmark
-    cscv: Cscv | None
     differences: Array  # [O, K] against the benchmark
-
-    @property
-    def num_blocks(self) -> int:
-        table = self.case.table
-        return cscv_blocks(self.val.num_origins, table.horizon, table.stride)
-
-    def checks(self, adjusted: float, *, together: int) -> tuple[Check, ...]:
-        """Gates 0 to 3."""
-        table, weights = self.case.table, self.case.weights
-        found = [
-            check(0, f"effective origins in {part}", table.effective_origins.get(part, 0.0), ">=",
-                   float(ENOUGH_ORIGINS))
-            for part in ("val", "test")
-        ]  # fmt: skip
-        found.append(check(0, "blocks for CSCV", float(self.num_blocks), ">=", FEWEST_BLOCKS))
-        for a in self.against:
-            found.append(
-                check(1, f"p against {a.opponent} (StepM)", a.pvalue, "<", self.case.level)
-            )
-            found.append(check(1, f"raw skill against {a.opponent}", a.raw_skill, ">", 0.0))
-        if together > 1:
-            name = f"larger p, Holm over {together} horizons"
-            found.append(check(1, name, adjusted, "<", self.case.level))
-        lost = None if self.cscv is None else self.cscv.probability_of_loss
-        found.append(check(2, "probability of loss (CSCV)", lost, "<", MOST_LOSS))
-        found.append(
-            Check(gate=3, name="data of the weights end", value=weights.words, relation="before",
-                  threshold=weights.test_from or "the first bar of test", passed=weights.is_clean)
-        )  # fmt: skip
-        return tuple(found)
-
-
-def see(case: Case, benchmark: str, why: str, seed: int) -> Seen:
-    """Read val and test every trial on it, all of them counted."""
-    table = case.table
-    if not table.trials:
-        raise DataError("there is no trial with losses on val to judge")
-    val = table.val()
-    candidate = case.candidate or min(table.trials, key=val.raw_mean)
-    if candidate not in table.trials:
-        raise UnknownName("trial", candidate, table.trials, where="among those with losses on val")
-    other = () if table.last_value in (None, benchmark) else (str(table.last_value),)
-    opponents = (benchmark, *other)
-    tests = [_test(table, val, opponent, case.level, seed) for opponent in opponents]
-    blocks = cscv_blocks(val.num_origins, table.horizon, table.stride)
-    against = tuple(
-        _against(table, val, candidate, name, *test)
-        for name, test in zip(opponents, tests, strict=True)
-    )
-    step, _, d = tests[0]
-    found = cscv(d, num_blocks=blocks) if blocks else None
-    return Seen(case, candidate, benchmark, why, opponents, val, against, step, found, d)
-
-
-def _test(
-    table: LossTable, val: PartLosses, opponent: str, level: float, seed: int
-) -> tuple[StepM, Bounds, Array]:
-    d = val.differences(opponent, table.trials)
-    block = block_length(table.horizon, table.stride)
-    effective = table.effective_origins["val"]
-    step = stepm(d, block=block, effective_origins=effective, level=level, seed=seed)
-    bounds = simultaneous_bounds(
-        d, block=block, effective_origins=effective, level=LEVEL, seed=seed
-    )
-    return step, bounds, d
-
-
-def _against(
-    table: LossTable,
-    val: PartLosses,
-    candidate: str,
-    opponent: str,
-    step: StepM,
-    bounds: Bounds,
-    d: Array,
-) -> Against:
-    theirs = val.scaled(opponent)
-    mean = float(np.nanmean(theirs))
-    k = table.trials.index(candidate)
-    uppers = upper_skill(d, theirs, bounds)
-    top = int(np.argmax(uppers))
-    return Against(
-        opponent=opponent,
-        raw_skill=val.raw_skill(candidate, opponent),
-        scaled_skill=scaled_skill(d[:, k], theirs),
-        lower_skill=known(bounds.lower[k] / mean),
-        upper_skill=known(uppers[k]),
-        t=known(step.statistic[k]),
-        pvalue=float(step.pvalue[k]),
-        superior=tuple(
-            name for name, p in zip(table.trials, step.pvalue, strict=True) if p < step.level
-        ),
-        max_upper_skill=known(uppers[top]),
-        max_upper_trial=table.trials[top],
-    )
-
-
-# Gate 4: does the sealed test agree? Reached only by what has passed every other gate.
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Confirmation:
-    """What test says of one candidate."""
-
-    against: tuple[tuple[float, float, DieboldMariano], ...]  # raw skill, scaled skill, test
-    adjusted: float  # the larger p-value, Holm over the horizons whose test was opened
-    together: int
-
-
-def confirm(
-    seen: Sequence[Seen], through: Sequence[int], opened: Opened | None
-) -> dict[int, Confirmation]:
-    """What test says, by the place of the case; nothing where it was not opened."""
-    if opened is None:
-        return {}
-    found = [
-        [_against_on_test(seen[n], part, name) for name in seen[n].opponents]
-        for n, part in zip(through, opened.parts, strict=True)
-    ]
-    adjusted = holm(np.array([max(dm.pvalue for *_, dm in one) for one in found]))
-    return {
-        n: Confirmation(tuple(one), float(p), len(through))
-        for n, one, p in zip(through, found, adjusted, strict=True)
-    }
-
-
-def _against_on_test(
-    seen: Seen, part: PartLosses, opponent: str
-) -> tuple[float, float, DieboldMariano]:
-    table = seen.case.table
-    ours, theirs = part.scaled(seen.candidate), part.scaled(opponent)
-    lags = overlap_lags(table.horizon, part.stride or table.stride)
-    raw = part.raw_skill(seen.candidate, opponent)
-    return raw, scaled_skill(theirs - ours, theirs), diebold_mariano(ours, theirs, lags=lags)
-
-
-def checks_of_test(
-    opponents: Sequence[str], found: Confirmation | None, opened: Opened | None
-) -> tuple[Check, ...]:
-    """Gate 4; not looked where test stayed shut."""
-    level = None if opened is None else LEVEL / opened.number**2
-    checks = []
-    for n, name in enumerate(opponents):
-        raw, _, dm = found.against[n] if found else (None, None, None)
-        checks.append(
-            check(4, f"raw skill against {name} on test", raw, ">", 0.0, looked=found is not None)
-        )
-        p = None if dm is None else dm.pvalue
-        checks.append(
-            check(4, f"p against {name} on test", p, "<", level, looked=found is not None)
-        )
-    if found and found.together > 1:
-        name = f"larger p on test, Holm over {found.together} horizons"
-        checks.append(check(4, name, found.adjusted, "<", level))
-    return tuple(checks)
-
-
-def with_test(against: tuple[Against, ...], found: Confirmation | None) -> tuple[Against, ...]:
-    """The comparisons with what test says of them."""
-    if found is None:
-        return against
-    return tuple(
-        replace(a, test_raw_skill=raw, test_scaled_skill=scaled, test_t=dm.statistic,
-                test_pvalue=dm.pvalue)
-        for a, (raw, scaled, dm) in zip(against, found.against, strict=True)
-    )  # fmt: skip
-
-
-# The verdict: promote, hold or naive wins, from losses alone; it knows no database and no file.
+    num_blocks: int
+    cscv: Cscv | None
 
 
 def judge(case: Case, open_test: Open | None = None, *, seed: int = 0) -> Verdict:
@@ -250,101 +93,290 @@ def judge_all(
     for the cases that passed gates 0 to 3; None: there is no test to open. Raises DataError,
     UnknownName.
     """
-    fixed = [choose_benchmark(case.table) for case in cases]  # before any val is read
-    seen = [see(case, *chosen, seed) for case, chosen in zip(cases, fixed, strict=True)]
-    adjusted = holm(np.array([max(a.pvalue for a in s.against) for s in seen]))
-    checks = [s.checks(float(p), together=len(cases)) for s, p in zip(seen, adjusted, strict=True)]
+    chosen = [choose_benchmark(case) for case in cases]  # before any val is read
+    evidence = [_on_val(case, *of, seed) for case, of in zip(cases, chosen, strict=True)]
+    adjusted = holm(np.array([max(a.pvalue for a in e.against) for e in evidence]))
+    checks = [
+        _gates_of_val(e, float(p), len(cases)) for e, p in zip(evidence, adjusted, strict=True)
+    ]
     through = [n for n, found in enumerate(checks) if all(c.passed for c in found)]
     opened = open_test(through) if open_test and through else None
-    confirmed = confirm(seen, through, opened)
-    return tuple(
-        _verdict(s, found, confirmed.get(n), opened if n in confirmed else None, len(cases))
-        for n, (s, found) in enumerate(zip(seen, checks, strict=True))
+    confirmed: dict[int, float] = {}
+    if opened is not None:
+        for n, part in zip(through, opened.parts, strict=True):
+            evidence[n] = _on_test(evidence[n], part)
+        larger = [max(float(a.test_pvalue or 0.0) for a in evidence[n].against) for n in through]
+        confirmed = dict(zip(through, holm(np.array(larger)), strict=True))
+    verdicts = []
+    for n, (e, found) in enumerate(zip(evidence, checks, strict=True)):
+        look = opened if n in confirmed else None
+        found += _gates_of_test(e, confirmed.get(n), len(confirmed), look)
+        verdicts.append(_verdict(e, tuple(found), look, len(cases)))
+    return tuple(verdicts)
+
+
+def _on_val(case: Case, benchmark: str, why: str, seed: int) -> Evidence:
+    """Read val and test every trial on it, all of them counted."""
+    if not case.trials:
+        raise DataError("there is no trial with losses on val to judge")
+    val = case.val()
+    candidate = case.candidate or min(case.trials, key=val.raw_mean)
+    if candidate not in case.trials:
+        raise UnknownName("trial", candidate, case.trials, where="among those with losses on val")
+    k, block = case.trials.index(candidate), block_length(case.horizon, case.stride)
+    effective = case.effective_origins["val"]
+    other = () if case.last_value in (None, benchmark) else (str(case.last_value),)
+    against, tests = [], []
+    for opponent in (benchmark, *other):
+        theirs, d = val.scaled(opponent), val.differences(opponent, case.trials)
+        mean = float(np.nanmean(theirs))
+        step = stepm(d, block=block, effective_origins=effective, level=case.level, seed=seed)
+        bounds = simultaneous_bounds(
+            d, block=block, effective_origins=effective, level=LEVEL, seed=seed
+        )
+        # infinite where nothing is known; the opponent's own mean is taken as known: it moves the
+        # bound by a few percent of itself
+        uppers = np.where(np.isnan(bounds.upper), np.inf, bounds.upper / mean)
+        top = int(np.argmax(uppers))
+        tests.append((step, d))
+        against.append(
+            Against(
+                opponent=opponent,
+                raw_skill=val.raw_skill(candidate, opponent),
+                scaled_skill=float(np.nanmean(d[:, k]) / mean),
+                lower_skill=_finite(bounds.lower[k] / mean),
+                upper_skill=_finite(uppers[k]),
+                t=_finite(step.statistic[k]),
+                pvalue=float(step.pvalue[k]),
+                superior=tuple(
+                    n for n, p in zip(case.trials, step.pvalue, strict=True) if p < step.level
+                ),
+                max_upper_skill=_finite(uppers[top]),
+                max_upper_trial=case.trials[top],
+            )
+        )
+    step, d = tests[0]
+    blocks = cscv_blocks(val.num_origins, case.horizon, case.stride)
+    halved = cscv(d, num_blocks=blocks) if blocks else None
+    return Evidence(
+        case, candidate, benchmark, why, val, block, tuple(against), step, d, blocks, halved
+    )
+
+
+def _gates_of_val(evidence: Evidence, adjusted: float, together: int) -> list[Check]:
+    """Gates 0 to 3; `adjusted` is the larger p of the two opponents, by Holm over `together`."""
+    case, weights = evidence.case, evidence.case.weights
+    found = [
+        _check(0, f"effective origins in {part}", case.effective_origins.get(part, 0.0), ">=",
+               float(ENOUGH_ORIGINS))
+        for part in ("val", "test")
+    ]  # fmt: skip
+    found.append(_check(0, "blocks for CSCV", float(evidence.num_blocks), ">=", FEWEST_BLOCKS))
+    for a in evidence.against:
+        found.append(_check(1, f"p against {a.opponent} (StepM)", a.pvalue, "<", case.level))
+        found.append(_check(1, f"raw skill against {a.opponent}", a.raw_skill, ">", 0.0))
+    if together > 1:
+        name = f"larger p, Holm over {together} horizons"
+        found.append(_check(1, name, adjusted, "<", case.level))
+    lost = None if evidence.cscv is None else evidence.cscv.probability_of_loss
+    found.append(_check(2, "probability of loss (CSCV)", lost, "<", MOST_LOSS))
+    found.append(
+        Check(gate=3, name="data of the weights end", value=weights.words, relation="before",
+              threshold=weights.test_from or "the first bar of test", passed=weights.is_clean)
+    )  # fmt: skip
+    return found
+
+
+def _on_test(evidence: Evidence, part: PartLosses) -> Evidence:
+    """The evidence with what test says against each opponent."""
+    lags = block_length(evidence.case.horizon, part.stride or evidence.case.stride) - 1
+    ours, against = part.scaled(evidence.candidate), []
+    for a in evidence.against:
+        theirs = part.scaled(a.opponent)
+        found = diebold_mariano(ours, theirs, lags=lags)
+        against.append(
+            replace(
+                a,
+                test_raw_skill=part.raw_skill(evidence.candidate, a.opponent),
+                test_scaled_skill=float(np.nanmean(theirs - ours) / np.nanmean(theirs)),
+                test_t=found.statistic,
+                test_pvalue=found.pvalue,
+            )
+        )
+    return replace(evidence, against=tuple(against))
+
+
+def _gates_of_test(
+    evidence: Evidence, adjusted: float | None, together: int, opened: Opened | None
+) -> list[Check]:
+    """Gate 4, not looked where `adjusted` is None: the larger p, by Holm over the horizons whose
+    test was opened with this one."""
+    level, looked = None if opened is None else opened.level, adjusted is not None
+    found = []
+    for a in evidence.against:
+        skill, p = f"raw skill against {a.opponent} on test", f"p against {a.opponent} on test"
+        found.append(_check(4, skill, a.test_raw_skill, ">", 0.0, looked=looked))
+        found.append(_check(4, p, a.test_pvalue, "<", level, looked=looked))
+    if adjusted is not None and together > 1:
+        name = f"larger p on test, Holm over {together} horizons"
+        found.append(_check(4, name, float(adjusted), "<", level))
+    return found
+
+
+def _check(
+    gate: int,
+    name: str,
+    value: float | None,
+    relation: str,
+    threshold: float | None,
+    *,
+    looked: bool = True,
+) -> Check:
+    """A check of numbers; what could not be had does not pass."""
+    passed: bool | None = None
+    if looked:
+        holds = {"<": operator.lt, ">": operator.gt, ">=": operator.ge}[relation]
+        passed = value is not None and threshold is not None and bool(holds(value, threshold))
+    return Check(
+        gate=gate, name=name, value=value, relation=relation, threshold=threshold, passed=passed
     )
 
 
 def _verdict(
-    seen: Seen,
-    checks: tuple[Check, ...],
-    confirmation: Confirmation | None,
-    opened: Opened | None,
-    together: int,
+    evidence: Evidence, checks: tuple[Check, ...], opened: Opened | None, together: int
 ) -> Verdict:
-    table, record = seen.case.table, seen.case.record
-    checks += checks_of_test(seen.opponents, confirmation, opened)
-    against = with_test(seen.against, confirmation)
-    ruling = rule(Ruling(seen.candidate, checks, against, tuple(table.trials), table.label))
-    num_trials = max(record.num_trials or 0, len(table.trials))
-    num_effective = effective_trials(seen.differences, num_trials)
-    best = min(table.trials, key=seen.val.raw_mean)
-    mean = float(np.nanmean(seen.val.scaled(seen.benchmark)))
-    column = table.trials.index(seen.candidate)
+    """Outcome and reason from the checks, and what luck alone would show beside it."""
+    case, val, step, halved = evidence.case, evidence.val, evidence.step, evidence.cscv
+    candidate = evidence.candidate
+    members = tuple(t for t in case.trials if all(t in a.superior for a in evidence.against))
+    outcome, reason = _rule(evidence, [c for c in checks if not c.passed], members)
+    mean = float(np.nanmean(val.scaled(evidence.benchmark)))
+    num_trials = max(case.num_trials or 0, len(case.trials))
+    num_effective = effective_trials(evidence.differences, num_trials)
+    luck = expected_best(step.standard_error, num_effective)
+    debiased = debiased_best(evidence.differences, block=evidence.block)
+    tuned = [name for name in case.trials if np.isfinite(case.tune.get(name, np.nan))]
+    zero_shot: dict[str, float | str] | None = None
+    if case.zero_shot is not None and case.zero_shot in val.names and case.zero_shot != candidate:
+        zero_shot = {
+            "trial": case.zero_shot,
+            "raw_skill_vs_benchmark": val.raw_skill(case.zero_shot, evidence.benchmark),
+            "candidate_skill_over_it": val.raw_skill(candidate, case.zero_shot),
+        }
     return Verdict(
-        outcome=ruling.outcome,
-        reason=ruling.reason,
-        candidate=seen.candidate,
-        label=table.label(seen.candidate),
-        metric=table.metric,
-        unit=table.unit,
-        horizon=table.horizon,
-        stride=table.stride,
-        benchmark=seen.benchmark,
-        benchmark_why=seen.benchmark_why,
+        outcome=outcome,
+        reason=reason,
+        candidate=candidate,
+        label=case.labels.get(candidate, candidate),
+        metric=case.metric,
+        unit=case.unit,
+        horizon=case.horizon,
+        stride=case.stride,
+        benchmark=evidence.benchmark,
+        benchmark_why=evidence.benchmark_why,
         checks=checks,
-        against=against,
-        level=seen.case.level,
-        test_level=None if opened is None else LEVEL / opened.number**2,
-        judged_number=record.judged_number,
+        against=evidence.against,
+        level=case.level,
+        test_level=None if opened is None else opened.level,
+        judged_number=case.judged_number,
         look_number=None if opened is None else opened.number,
         num_horizons=together,
-        num_tested=seen.step.num_tested,
+        num_tested=step.num_tested,
         num_trials=num_trials,
         num_effective_trials=num_effective,
-        num_items=seen.val.num_items,
-        num_origins=dict(table.num_origins),
-        effective_origins=dict(table.effective_origins),
-        num_draws=seen.step.reps,
-        num_blocks=seen.num_blocks,
-        probability_of_loss=None if seen.cscv is None else seen.cscv.probability_of_loss,
-        pbo=None if seen.cscv is None else seen.cscv.pbo,
-        detectable_skill=_detectable(seen.step, column, mean),
-        expected_best_skill=known(expected_best(seen.step.standard_error, num_effective) / mean),
-        debiased_skill=_debiased(seen.differences, table, seen.step, mean),
-        best=best,
-        one_se_choice=one_se_choice(
-            seen.val, table.trials, table.cost, horizon=table.horizon, stride=table.stride
+        num_items=val.num_items,
+        num_origins=dict(case.num_origins),
+        effective_origins=dict(case.effective_origins),
+        num_draws=step.reps,
+        num_blocks=evidence.num_blocks,
+        probability_of_loss=None if halved is None else halved.probability_of_loss,
+        pbo=None if halved is None else halved.pbo,
+        detectable_skill=_finite(
+            detectable_skill(
+                float(step.standard_error[case.trials.index(candidate)]),
+                mean,
+                critical=step.critical,
+                effective_origins=step.effective_origins,
+            )
         ),
-        overtuning=overtuned(table, seen.val),
-        zero_shot=_zero_shot(seen),
-        members=ruling.members,
+        expected_best_skill=_finite(luck / mean),
+        debiased_skill=None if debiased is None else _finite(debiased / mean),
+        best=min(case.trials, key=val.raw_mean),
+        one_se_choice=one_se_choice(val, case.trials, case.cost, block=evidence.block),
+        overtuning=overtuning([case.tune[n] for n in tuned], [val.raw_mean(n) for n in tuned]),
+        zero_shot=zero_shot,
+        members=members,
     )
 
 
-def _detectable(step: StepM, column: int, mean: float) -> float | None:
-    """The true scaled skill that this candidate would have to have for gate 1 to find it in 80 %
-    of cases."""
-    return known(
-        detectable_skill(
-            float(step.standard_error[column]),
-            mean,
-            critical=step.critical,
-            effective_origins=step.effective_origins,
-        )
-    )
+def _rule(
+    evidence: Evidence, failed: Sequence[Check], members: Sequence[str]
+) -> tuple[Outcome, str]:
+    """Promote when every check has passed; else the first gate that did not says why."""
+    if not failed:
+        return Outcome.PROMOTE, "every gate is passed"
+    case, against, benchmark = evidence.case, evidence.against, evidence.against[0]
+    value, top = failed[0].value, benchmark.max_upper_skill
+    reason = ""
+    match failed[0].gate:
+        case 0:
+            short = (  # never rounded up, so that 19.96 does not read as 20
+                f"{math.floor(10 * float(c.value or 0)) / 10:g} {c.name}, {c.threshold:.0f} are "
+                f"needed"
+                for c in failed
+                if c.gate == 0
+            )
+            reason = f"too little evidence: {'; '.join(short)}"
+        case 1 if not benchmark.superior and top is not None and top < USEFUL_SKILL:
+            return Outcome.NAIVE_WINS, (
+                f"none of {len(case.trials)} trials is better than {benchmark.opponent}, and none "
+                f"can have a scaled skill of {100 * USEFUL_SKILL:.0f} %: at most {100 * top:.1f} % "
+                f"with 95 % confidence"
+            )
+        case 1 if members and evidence.candidate not in members:
+            named = ", ".join(case.labels.get(m, m) for m in members[:5])
+            more = f" and {len(members) - 5} more" if len(members) > 5 else ""
+            reason = f"not this one: {named}{more} passed where it did not"
+        case 1 if beaten := [a.opponent for a in against if evidence.candidate not in a.superior]:
+            left = (
+                "no bound is known" if top is None else f"up to {100 * top:.0f} % is not ruled out"
+            )
+            reason = (
+                f"too little evidence: no proof that it is better than {' and '.join(beaten)}, but "
+                f"a useful skill is not excluded either ({left})"
+            )
+        case 1 if at_loss := [a.opponent for a in against if a.raw_skill <= 0]:
+            reason = (
+                f"better in units of volatility only: in {' and '.join(at_loss)}'s own terms, raw "
+                f"losses, it is no better"
+            )
+        case 1:
+            reason = "not significant once the horizons judged together are counted"
+        case 2 if isinstance(value, float):
+            reason = (
+                f"probability of loss: whoever picks the best trial on half of val loses to "
+                f"{benchmark.opponent} on the other half in {100 * value:.0f} % of the ways to "
+                f"halve"
+            )
+        case 2:
+            reason = "probability of loss: it could not be computed"
+        case 3 if value == "unknown":
+            reason = "contaminated: where the data of its pretrained weights end is not known"
+        case 3:
+            reason = (
+                f"contaminated: its pretrained weights may have seen data up to {value}, and test "
+                f"starts on {failed[0].threshold}"
+            )
+        case _ if failed[0].passed is None:
+            reason = "there is no sealed test to confirm it"
+        case _:
+            facts = (
+                f"{c.name} is {c.value:+.4f}, not {c.relation} {c.threshold:g}" for c in failed
+            )
+            reason = f"test disagrees: {'; '.join(facts)}"
+    return Outcome.HOLD, reason
 
 
-def _debiased(d: Array, table: LossTable, step: StepM, mean: float) -> float | None:
-    found = winner(d, block=step.block, effective_origins=step.effective_origins, level=LEVEL)
-    return None if found is None else known(found.debiased / mean)
-
-
-def _zero_shot(seen: Seen) -> dict[str, float | str] | None:
-    """The candidate's weights as they were before fine-tuning, on the same windows of val."""
-    name = seen.case.table.zero_shot
-    if name is None or name not in seen.val.names or name == seen.candidate:
-        return None
-    return {
-        "trial": name,
-        "raw_skill_vs_benchmark": seen.val.raw_skill(name, seen.benchmark),
-        "candidate_skill_over_it": seen.val.raw_skill(seen.candidate, name),
-    }
+def _finite(value: float) -> float | None:
+    """The value, None where it is no finite number."""
+    return float(value) if np.isfinite(value) else None

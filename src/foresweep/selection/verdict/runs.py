@@ -1,230 +1,39 @@
-"""The verdict on runs of a sweep, its trading rule's Sharpe ratio, and the Python call."""
+"""The verdict on runs of a tracked sweep: which trials compete, against what, and what to know."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from foresweep.errors import UsageError
-from foresweep.evaluation.losses import LossPanel
-from foresweep.evaluation.yardstick import PLAUSIBLE_SKILL, implausible
-from foresweep.records import DeflatedSharpe, Run, Verdict
+from foresweep.errors import CheckpointError, NotFound, UsageError
+from foresweep.evaluation.yardstick import (
+    LAST_VALUE,
+    PLAUSIBLE_SKILL,
+    baselines,
+    effective_origins,
+    equals_last_value,
+    implausible,
+)
+from foresweep.metrics import METRICS, judged_by
+from foresweep.models.checkpoint import read_checkpoint
+from foresweep.records import DeflatedSharpe, Run, RunState, Sweep, Target, Verdict
 from foresweep.search.plan import family_of
-from foresweep.selection.sealed import open_returns, open_test
-from foresweep.selection.verdict.cases import LEVEL, Opened, Record
-from foresweep.selection.verdict.gates import judge_all
-from foresweep.selection.verdict.losses import PartLosses, part_losses
-from foresweep.selection.verdict.question import Question, ask, weights_of
-from foresweep.selection.verdict.targets import targets_of
+from foresweep.selection.sealed import has_losses, open_losses, open_returns, open_test
+from foresweep.selection.verdict.case import LEVEL, Case, Weights, part_losses
+from foresweep.selection.verdict.gates import Opened, judge_all
 from foresweep.settings import load_settings
 from foresweep.stats.overfitting import deflated_sharpe, probabilistic_sharpe
+from foresweep.tracker.queries.runs import by_config, median_seed
 from foresweep.tracker.tracker import SELECTED_ON_TEST, Judging, Tracker
 
-# The trading rule's Sharpe ratio of a candidate, on val, after the luck of many trials.
-#
-# Shown and never asked: it says what a stated rule would have earned, not how well prices are
-# forecast. Of val alone: the sealed test tells of losses only.
-
-
-PART = "val"
-SHARPE = f"{PART}_sharpe"
-NEVER, GONE, CONSTANT, SPREAD = (
-    "undefined: the rule never trades on its forecasts",
-    "not known: its trading returns are not on this disk",
-    "undefined: its trading returns are too few or never vary",
-    "of too few trials a Sharpe ratio is known to say what luck would show",
-)
-
-
-def sharpe_of(candidate: Run, trials: Sequence[Run], num_trials: int) -> DeflatedSharpe:
-    """Of `candidate`, deflated by all `num_trials` of its lineage; how far Sharpe ratios spread is
-    read off the `trials` beside it. Raises CheckpointError for returns of other windows, DataError.
-    """
-    returns = open_returns(candidate, PART)
-    if returns is None:
-        return DeflatedSharpe(num_trials=num_trials, why_not=GONE)
-    if not returns.trades:
-        return DeflatedSharpe(num_trials=num_trials, why_not=NEVER)
-    plain = probabilistic_sharpe(returns.excess)
-    if plain is None:
-        return DeflatedSharpe(num_trials=num_trials, why_not=CONSTANT)
-    year = float(np.sqrt(returns.bars_per_year))
-    ratios = _per_bar(trials, year)
-    enough = num_trials == 1 or len(ratios) > 1
-    found = deflated_sharpe(returns.excess, ratios, num_effective=float(num_trials))
-    assert found is not None
-    return DeflatedSharpe(
-        num_trials=num_trials,
-        num_bars=plain.num,
-        annual=plain.ratio * year,
-        probabilistic=plain.probability,
-        luck=found.threshold * year if enough else None,
-        deflated=found.probability if enough else None,
-        why_not=None if enough else SPREAD,
-    )
-
-
-def _per_bar(trials: Sequence[Run], year: float) -> np.ndarray:
-    """Sharpe ratios per bar of the trials whose rule trades."""
-    known = (run.score(SHARPE) for run in trials)
-    return np.array([ratio for ratio in known if ratio is not None]) / year
-
-
-# The verdict on runs of a tracked sweep: its lineage, its looks at test, what else to know.
-
-
+UNTRAINED = "none"
+"""Value of `finetune` for weights as they are."""
 SPENT = 5
 """From this look on, a test is called spent: it asks for p < 0.002 and has told five times."""
-
-SURVIVORS = (
-    "Survivorship: no item of this panel ever ends, so it holds only what is still traded; skill "
-    "on names that were to disappear is not tested."
-)
-NO_SIGN = "Survivorship: some items end before the panel does, so it is not made of survivors only."
-TOO_FEW = "Survivorship: with so few items, chosen today, nobody can tell; expect less elsewhere."
-
-
-def verdict_on_runs(
-    tracker: Tracker,
-    run_ids: Sequence[str | None] = (None,),
-    *,
-    sweep_id: str | None = None,
-    who: str = "",
-) -> tuple[Verdict, ...]:
-    """The verdicts on some runs, one a horizon, judged together; None: the best on val of a sweep
-    (default: the latest), and of the sweeps at other horizons that were asked for with it.
-
-    That they are judged, and every look at test, is on record before it happens. Raises
-    UsageError for two runs of the same windows, NotFound, CheckpointError where losses are gone.
-    """
-    questions = _questions(tracker, run_ids, sweep_id)
-    _require_different(questions)
-    judging = tracker.judgings.begin([q.candidate.run_id for q in questions], who=who)
-    record = Record(judging.number, judging.lineage.num_trials)
-
-    def opened(places: Sequence[int]) -> Opened:
-        return _open(tracker, judging, [questions[n] for n in places], who)
-
-    found = judge_all([q.case(record) for q in questions], opened)
-    told = tuple(
-        replace(
-            v,
-            sharpe=sharpe_of(q.candidate, q.trials, record.num_trials or 1),
-            targets=targets_of(q, v),
-            notes=_notes(tracker, judging, q, v),
-        )
-        for q, v in zip(questions, found, strict=True)
-    )
-    tracker.judgings.end(judging, {v.candidate: v.without_test() for v in told})
-    return told
-
-
-def _questions(
-    tracker: Tracker, run_ids: Sequence[str | None], sweep_id: str | None
-) -> list[Question]:
-    sweeps = tracker.list_sweeps()
-    if any(run_ids) or not sweeps:
-        return [ask(tracker, run_id, sweep_id=sweep_id) for run_id in run_ids]
-    family = family_of(tracker.get_sweep(sweep_id or "latest"), sweeps)
-    return [ask(tracker, None, sweep_id=sweep.sweep_id) for sweep in family]
-
-
-def _require_different(questions: Sequence[Question]) -> None:
-    """Raises UsageError: on one set of windows StepM has judged all trials together already."""
-    seen: dict[str, str] = {}
-    for question in questions:
-        run = question.candidate
-        if run.fingerprint in seen:
-            raise UsageError(
-                f"runs {seen[run.fingerprint]} and {run.run_id} were scored on the same windows: "
-                f"ask for one verdict at a time; several runs are for several horizons"
-            )
-        seen[run.fingerprint] = run.run_id
-
-
-def _open(tracker: Tracker, judging: Judging, questions: Sequence[Question], who: str) -> Opened:
-    """Test losses of some candidates and of the baselines beside each: one look."""
-    beside = [run for q in questions for run in q.baselines.values()]
-    number, panels = open_test(tracker, judging, [q.candidate for q in questions], beside, who=who)
-    return Opened(number, tuple(_test_part(q, panels) for q in questions))
-
-
-def _test_part(question: Question, panels: Mapping[str, LossPanel]) -> PartLosses:
-    runs = {question.candidate.run_id: question.candidate} | dict(question.baselines)
-    return part_losses({name: panels[run.run_id] for name, run in runs.items()}, question.metric)
-
-
-def _notes(
-    tracker: Tracker, judging: Judging, question: Question, verdict: Verdict
-) -> tuple[str, ...]:
-    """What the reader must know beside the numbers."""
-    lineage = judging.lineage
-    notes = [
-        f"{lineage.num_trials} trials in {len(lineage.sweep_ids)} sweep(s) were ranked or sealed "
-        f"on cells of these items and days, {lineage.num_trials - lineage.num_complete} of them "
-        f"without a result; all count."
-    ]
-    notes += [f"{said[0].upper()}{said[1:]}." for said in question.left_out]
-    if implausible(question.candidate.score("val_skill")):
-        notes.append(
-            f"Its val_skill is above {PLAUSIBLE_SKILL}: nothing honest on daily prices comes near. "
-            f"Look for a leak before anything else."
-        )
-    notes += _about_data(tracker, question)
-    notes += _about_weights(question)
-    if SELECTED_ON_TEST in question.candidate.tags:
-        notes.append("This run was once chosen by its test score: its test confirms nothing.")
-    return (*notes, *_about_test(judging, question, verdict))
-
-
-def _about_data(tracker: Tracker, question: Question) -> list[str]:
-    """Survivorship, always, and items that look made up."""
-    rules: set[str] = set()
-    if question.sweep.dataset_id is not None:
-        findings = tracker.get_dataset(question.sweep.dataset_id)["findings"]
-        assert isinstance(findings, list)
-        rules = {str(finding["rule"]) for finding in findings}
-    num = len(question.sweep.plan.get("items", ()))
-    found = [SURVIVORS if "survivorship" in rules else NO_SIGN if num >= 5 else TOO_FEW]
-    if "synthetic" in rules:
-        found.append("Some items look synthetic (foresweep data check): they are no market's.")
-    return found
-
-
-def _about_weights(question: Question) -> list[str]:
-    weights, val = weights_of(question), question.sweep.plan["parts"]["val"]["from"]
-    if weights.cutoff is None:
-        return []
-    found = [f"Its pretrained weights may know data up to {weights.cutoff[:10]}: {weights.source}."]
-    if weights.is_clean and weights.cutoff[:10] >= str(val)[:10]:
-        found.append("Val begins before that day, so its skill on val may be memory; test is not.")
-    return found
-
-
-def _about_test(judging: Judging, question: Question, verdict: Verdict) -> list[str]:
-    number = verdict.look_number
-    last = str(question.sweep.plan["parts"]["test"]["to"])[:10]
-    if number is None:
-        return [
-            f"The test is sealed still. To open it now would be look {judging.next_look} at these "
-            f"cells, at p < {LEVEL / judging.next_look**2:.2g}."
-        ]
-    found = [f"This was look {number} at the test of these cells, at p < {verdict.test_level:.2g}."]
-    if number + 1 >= SPENT:
-        bars = 40 * verdict.horizon
-        found.append(
-            f"The test is as good as spent: look {number + 1} asks for "
-            f"p < {LEVEL / (number + 1) ** 2:.2g}. A fresh one needs bars after {last} or items "
-            f"that were never ranked: with {bars} new bars or more, sweep over the last four times "
-            f"as many, so that val and test both lie after {last}."
-        )
-    return found
-
-
-# The Python face of the verdict: one call from a script or a notebook.
 
 
 def verdict(
@@ -241,8 +50,370 @@ def verdict(
     what `verdict_on_runs` raises.
     """
     with Tracker(load_settings(database=db).database, create=False) as tracker:
-        found = verdict_on_runs(tracker, [run_id], sweep_id=sweep_id, who=who)
-        if len(found) == 1:
-            return found[0]
+        told = verdict_on_runs(tracker, [run_id], sweep_id=sweep_id, who=who)
+        if len(told) == 1:
+            return told[0]
         horizon = tracker.get_sweep(sweep_id or "latest").horizon
-        return next(v for v in found if v.horizon == horizon)
+        return next(v for v in told if v.horizon == horizon)
+
+
+def verdict_on_runs(
+    tracker: Tracker,
+    run_ids: Sequence[str | None] = (None,),
+    *,
+    sweep_id: str | None = None,
+    who: str = "",
+) -> tuple[Verdict, ...]:
+    """The verdicts on some runs, one a horizon, judged together; None: the best on val of a sweep
+    (default: the latest), and of the sweeps at other horizons that were asked for with it.
+
+    That they are judged, and every look at test, is on record before it happens. Raises
+    UsageError for two runs of the same windows, NotFound, CheckpointError where losses are gone.
+    """
+    sweeps = tracker.list_sweeps()
+    if any(run_ids) or not sweeps:
+        questions = [ask(tracker, run_id, sweep_id=sweep_id) for run_id in run_ids]
+    else:
+        family = family_of(tracker.get_sweep(sweep_id or "latest"), sweeps)
+        questions = [ask(tracker, None, sweep_id=sweep.sweep_id) for sweep in family]
+    windows: dict[str, str] = {}
+    for run in (q.candidate for q in questions):
+        if run.fingerprint in windows:  # StepM judges all trials of these windows together already
+            raise UsageError(
+                f"runs {windows[run.fingerprint]} and {run.run_id} were scored on the same "
+                f"windows: ask for one verdict at a time; several runs are for several horizons"
+            )
+        windows[run.fingerprint] = run.run_id
+    judging = tracker.judgings.begin([q.candidate.run_id for q in questions], who=who)
+    num_trials = judging.lineage.num_trials
+
+    def opened(places: Sequence[int]) -> Opened:
+        asked = [questions[n] for n in places]
+        beside = [run for q in asked for run in q.baselines.values()]
+        number, panels = open_test(tracker, judging, [q.candidate for q in asked], beside, who=who)
+        return Opened(
+            number,
+            tuple(
+                part_losses({n: panels[r.run_id] for n, r in q.compared.items()}, q.metric)
+                for q in asked
+            ),
+        )
+
+    cases = [q.case(judging.number, num_trials) for q in questions]
+    told = tuple(
+        replace(
+            v,
+            sharpe=sharpe_of(q.candidate, q.trials, num_trials or 1),
+            targets=targets_of(q.candidate, v),
+            notes=_notes(tracker, judging, q, case.weights, v),
+        )
+        for q, case, v in zip(questions, cases, judge_all(cases, opened), strict=True)
+    )
+    tracker.judgings.end(judging, {v.candidate: v.without_test() for v in told})
+    return told
+
+
+# Which trials compete, and which baselines stand beside them.
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """One candidate among the trials of its val fingerprint."""
+
+    candidate: Run
+    sweep: Sweep
+    trials: tuple[Run, ...]  # one a config, in the order tried
+    baselines: Mapping[str, Run]  # by the name they are judged under
+    metric: str  # bare
+    left_out: tuple[str, ...]  # said aloud
+
+    @property
+    def compared(self) -> dict[str, Run]:
+        """The candidate and the baselines, by name: whose test is opened."""
+        return {self.candidate.run_id: self.candidate} | dict(self.baselines)
+
+    def case(self, judged_number: int = 1, num_trials: int | None = None) -> Case:
+        """The losses to judge by; nothing of val is read before it is asked for."""
+        run, parts, horizon = self.candidate, self.sweep.plan["parts"], self.sweep.horizon
+        by_name = {r.run_id: r for r in self.trials} | dict(self.baselines)
+        tune = {n: r.score(f"tune_{self.metric}") for n, r in by_name.items()}
+        given = run.hyperparams.get("pretrained")
+        twins = (
+            r.run_id
+            for r in self.trials
+            if given
+            and r.model_name == run.model_name
+            and r.hyperparams.get("pretrained") == given
+            and r.hyperparams.get("finetune") == UNTRAINED
+        )
+        said = _pretrain_cutoff(run)
+        return Case(
+            metric=self.metric,
+            unit=METRICS[self.metric].unit,
+            horizon=horizon,
+            stride=int(parts["val"]["stride"]),
+            trials=tuple(r.run_id for r in self.trials),
+            baselines=tuple(self.baselines),
+            val=lambda: part_losses(
+                {n: open_losses(r, "val") for n, r in by_name.items()}, self.metric
+            ),
+            tune={n: v for n, v in tune.items() if v is not None},
+            last_value=LAST_VALUE if LAST_VALUE in self.baselines else None,
+            num_origins={p: int(parts[p]["origins"]) for p in ("val", "test")},
+            effective_origins={p: effective_origins(parts[p], horizon) for p in ("val", "test")},
+            cost={r.run_id: r.training_time_seconds for r in self.trials},
+            labels={
+                r.run_id: f"{r.model_name} ({name})" if name else r.model_name
+                for r in self.trials
+                for name in [r.source.partition(": ")[2] or r.source]
+            },
+            zero_shot=next(twins, None),
+            candidate=run.run_id,
+            judged_number=judged_number,
+            num_trials=num_trials,
+            weights=Weights(
+                cutoff=said.get("date"),
+                source=str(said.get("source", "")),
+                pretrained=bool(said or given),
+                test_from=str(parts["test"]["from"])[:10],
+            ),
+        )
+
+
+def _pretrain_cutoff(run: Run) -> Mapping[str, Any]:
+    """What the card of its checkpoint says; empty where it does not, or there is none any more."""
+    if run.checkpoint_path is None:
+        return {}
+    try:
+        return read_checkpoint(Path(run.checkpoint_path)).card.get("pretrain_cutoff") or {}
+    except CheckpointError:
+        return {}
+
+
+def ask(tracker: Tracker, run_id: str | None = None, *, sweep_id: str | None = None) -> Question:
+    """The question about a run; without one, about the best on val of a sweep (default: the
+    latest). Raises NotFound, UsageError."""
+    run = None if run_id is None else tracker.get_run(run_id)
+    if run is not None and run.sweep_id is None:
+        raise UsageError(
+            f"run {run.run_id} was logged by hand: it has no losses on record to judge; write them "
+            f"to a file and ask: foresweep verdict --losses FILE --benchmark NAME"
+        )
+    if run is not None and run.state != RunState.COMPLETE:
+        raise UsageError(f"run {run.run_id} is {run.state.value}: only complete runs are judged")
+    sweep = tracker.get_sweep(sweep_id or (run and run.sweep_id) or "latest")
+    if "parts" not in sweep.plan:
+        raise UsageError(f"sweep {sweep.sweep_id} does not say how its parts were cut; sweep again")
+    metric = judged_by(sweep.objective)
+    cells = sweep.fingerprints if run is None else run.fingerprints
+    every = tracker.get_runs(fingerprint=cells.get("val", ""), include_hidden=True)
+    complete = [r for r in every if r.state == RunState.COMPLETE and r.reproduces is None]
+    beside = baselines(
+        r
+        for r in complete
+        if all(r.fingerprints.get(p) == cells.get(p) for p in ("tune", "val", "test"))
+        and has_losses(r)
+    )
+    trained = [r for r in complete if not r.is_baseline]
+    there = [r for r in trained if has_losses(r)]
+    own = [r for r in there if not equals_last_value(r, "val", metric)]
+    trials = tuple(median_seed(group, metric) for group in by_config(own))
+    notes = []
+    if gone := len(trained) - len(there):
+        notes.append(f"{gone} complete trials have no losses on this disk: counted, not tested")
+    if same := len(there) - len(own):
+        notes.append(f"{same} trials forecast the last close everywhere: counted, not tested")
+    if not trials:
+        raise NotFound(
+            f"no complete trained run of sweep {sweep.sweep_id} has losses to judge; see: "
+            f"foresweep runs --sweep {sweep.sweep_id}"
+        )
+    if run is None:
+        chosen = min(trials, key=lambda r: METRICS[metric].badness(r.score(f"val_{metric}") or 0.0))
+    else:
+        chosen = _stands_for(run, trials, metric)
+        if chosen.run_id != run.run_id:
+            notes.append(
+                f"of the seeds of this config the median one by tune is judged: {chosen.run_id}"
+            )
+    return Question(chosen, sweep, trials, beside, metric, tuple(notes))
+
+
+def _stands_for(run: Run, trials: Sequence[Run], metric: str) -> Run:
+    """The trial that stands for a run's config. Raises UsageError, NotFound where none does."""
+    if run.is_baseline:
+        raise UsageError(f"run {run.run_id} is a baseline: the yardstick is not judged by itself")
+    if equals_last_value(run, "val", metric):
+        raise UsageError(
+            f"run {run.run_id} forecasts the last close everywhere: it is last-value, there is "
+            f"nothing to judge"
+        )
+    for trial in trials:
+        if (trial.config_hash or trial.run_id) == (run.config_hash or run.run_id):
+            return run if trial.run_id == run.run_id else trial
+    open_losses(run, "val")  # says why
+    raise NotFound(f"run {run.run_id} is not among the trials of its windows")
+
+
+# Beside the gates: what the trading rule earned, the wishes people bring along, what to know.
+
+
+NEVER, GONE, CONSTANT, SPREAD = (
+    "undefined: the rule never trades on its forecasts",
+    "not known: its trading returns are not on this disk",
+    "undefined: its trading returns are too few or never vary",
+    "of too few trials a Sharpe ratio is known to say what luck would show",
+)
+
+
+def sharpe_of(candidate: Run, trials: Sequence[Run], num_trials: int) -> DeflatedSharpe:
+    """The trading rule's Sharpe ratio on val, deflated by all `num_trials` of the lineage; how far
+    ratios spread is read off the `trials` beside it. Shown and never asked: it says what a stated
+    rule would have earned, not how well prices are forecast.
+
+    Raises CheckpointError for returns of other windows, DataError.
+    """
+    returns = open_returns(candidate, "val")
+    if returns is None:
+        return DeflatedSharpe(num_trials=num_trials, why_not=GONE)
+    if not returns.trades:
+        return DeflatedSharpe(num_trials=num_trials, why_not=NEVER)
+    plain = probabilistic_sharpe(returns.excess)
+    if plain is None:
+        return DeflatedSharpe(num_trials=num_trials, why_not=CONSTANT)
+    year = float(np.sqrt(returns.bars_per_year))
+    shown = [ratio for r in trials if (ratio := r.score("val_sharpe")) is not None]
+    ratios = np.array(shown) / year
+    enough = num_trials == 1 or len(ratios) > 1
+    deflated = deflated_sharpe(returns.excess, ratios, num_effective=float(num_trials))
+    assert deflated is not None
+    return DeflatedSharpe(
+        num_trials=num_trials,
+        num_bars=plain.num,
+        annual=plain.ratio * year,
+        probabilistic=plain.probability,
+        luck=deflated.threshold * year if enough else None,
+        deflated=deflated.probability if enough else None,
+        why_not=None if enough else SPREAD,
+    )
+
+
+PCT_MAE, R2, PVALUE, GAP = 0.5, 0.3, 0.05, 0.05
+"""What people wish for."""
+
+
+def targets_of(run: Run, verdict: Verdict) -> tuple[Target, ...]:
+    """pct_mae, R2, naive, significance and the gap between val and test, held against the facts:
+    met or not, and how plausible at all."""
+    naive = run.score("val_naive_pct_mae")
+    floor = "depends on items and horizon more than on any model"
+    if naive:
+        needed = 1 - PCT_MAE / naive
+        floor = f"last-value itself has {naive:.3g} %"
+        if implausible(needed):
+            floor += f"; {PCT_MAE} % would take a skill of {100 * needed:.0f} %: implausible"
+        elif needed <= 0:
+            floor += ": to stay below it proves nothing"
+    honest = (
+        f"implausible for returns up to {verdict.horizon} ahead: honest values lie near 0, and "
+        f"{R2} would speak of a leak"
+    )
+    wishes = (
+        ("pct_mae", "<", PCT_MAE, " %", floor),
+        ("r2", ">", R2, "", honest),
+        ("skill", ">", 0, "",
+         "against last-value on the same windows, in pct_mae; luck not counted"),
+        ("dm_pvalue_vs_naive", "<", PVALUE, "",
+         "as if this were the only trial: the best of many passes it by luck; gate 1 counts"),
+    )  # fmt: skip
+    found = []
+    for name, relation, wished, unit, comment in wishes:
+        value = run.score(f"val_{name}")
+        met = None if value is None else value < wished if relation == "<" else value > wished
+        found.append(
+            Target(
+                name=f"val_{name}",
+                value=value,
+                target=f"{relation} {wished}{unit}",
+                met=met,
+                comment=comment if value is not None else f"not on record; {comment}",
+            )
+        )
+    # the gap: change of the loss from val to test over what the benchmark's own loss did
+    against, gap = verdict.against[0], None
+    if against.test_raw_skill is not None and against.raw_skill < 1:
+        gap = (1 - against.test_raw_skill) / (1 - against.raw_skill) - 1
+    alike = f"loss against {against.opponent}'s, test over val; markets calm down and wake up alike"
+    return (
+        *found,
+        Target(
+            name="test_gap",
+            value=gap,
+            target=f"< {100 * GAP:.0f} %",
+            met=None if gap is None else gap < GAP,
+            comment="not looked" if gap is None else alike,
+        ),
+    )
+
+
+SURVIVORS = (
+    "Survivorship: no item of this panel ever ends, so it holds only what is still traded; skill "
+    "on names that were to disappear is not tested."
+)
+NO_SIGN = "Survivorship: some items end before the panel does, so it is not made of survivors only."
+TOO_FEW = "Survivorship: with so few items, chosen today, nobody can tell; expect less elsewhere."
+
+
+def _notes(
+    tracker: Tracker, judging: Judging, question: Question, weights: Weights, verdict: Verdict
+) -> tuple[str, ...]:
+    """What the reader must know beside the numbers: lineage, survivorship, items that look made
+    up, weights that may know val, and what the test is still worth."""
+    run, sweep, lineage = question.candidate, question.sweep, judging.lineage
+    notes = [
+        f"{lineage.num_trials} trials in {len(lineage.sweep_ids)} sweep(s) were ranked or sealed "
+        f"on cells of these items and days, {lineage.num_trials - lineage.num_complete} of them "
+        f"without a result; all count."
+    ]
+    notes += [f"{said[0].upper()}{said[1:]}." for said in question.left_out]
+    if implausible(run.score("val_skill")):
+        notes.append(
+            f"Its val_skill is above {PLAUSIBLE_SKILL}: nothing honest on daily prices comes near. "
+            f"Look for a leak before anything else."
+        )
+    findings: Any = []
+    if sweep.dataset_id is not None:
+        findings = tracker.get_dataset(sweep.dataset_id)["findings"]
+    rules = {str(finding["rule"]) for finding in findings}
+    many = len(sweep.plan.get("items", ())) >= 5
+    notes.append(SURVIVORS if "survivorship" in rules else NO_SIGN if many else TOO_FEW)
+    if "synthetic" in rules:
+        notes.append("Some items look synthetic (foresweep data check): they are no market's.")
+    if weights.cutoff is not None:
+        day = weights.cutoff[:10]
+        notes.append(f"Its pretrained weights may know data up to {day}: {weights.source}.")
+        if weights.is_clean and day >= str(sweep.plan["parts"]["val"]["from"])[:10]:
+            notes.append(
+                "Val begins before that day, so its skill on val may be memory; test is not."
+            )
+    if SELECTED_ON_TEST in run.tags:
+        notes.append("This run was once chosen by its test score: its test confirms nothing.")
+    look, last = verdict.look_number, str(sweep.plan["parts"]["test"]["to"])[:10]
+    if look is None:
+        notes.append(
+            f"The test is sealed still. To open it now would be look {judging.next_look} at these "
+            f"cells, at p < {LEVEL / judging.next_look**2:.2g}."
+        )
+        return tuple(notes)
+    notes.append(
+        f"This was look {look} at the test of these cells, at p < {verdict.test_level:.2g}."
+    )
+    if look + 1 >= SPENT:
+        bars = 40 * verdict.horizon
+        notes.append(
+            f"The test is as good as spent: look {look + 1} asks for "
+            f"p < {LEVEL / (look + 1) ** 2:.2g}. A fresh one needs bars after {last} or items "
+            f"that were never ranked: with {bars} new bars or more, sweep over the last four times "
+            f"as many, so that val and test both lie after {last}."
+        )
+    return tuple(notes)

@@ -1,0 +1,172 @@
+"""What is judged: a candidate, the losses it is judged by, and where its weights come from.
+
+K trials and baselines, O origins, I items. Val and test are handed over as calls, so that what is
+fixed before val is read and what keeps test sealed is a matter of order, not of trust.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from foresweep.errors import DataError, UnknownName
+from foresweep.evaluation import yardstick
+from foresweep.metrics import skill
+from foresweep.stats.significance import Array, origin_means, standard_errors
+
+if TYPE_CHECKING:
+    from foresweep.evaluation.losses import LossPanel
+
+LEVEL = 0.05
+UNSAID = "not said"
+"""Source of weights of which a file of losses tells nothing."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PartLosses:
+    """Losses of some trials on the same cells of one part."""
+
+    names: tuple[str, ...]  # [K]
+    raw: Array  # [K, O, I] in the metric's unit; NaN where there is no cell, for all the same
+    scale: Array  # [O, I] known at the origin; a predictable weight, never from the cell's own loss
+    stride: int | None = None  # bars between origins, where it is not the case's
+
+    def __post_init__(self) -> None:
+        if self.raw.shape != (len(self.names), *self.scale.shape):
+            raise DataError(
+                f"losses of shape {self.raw.shape} do not fit {len(self.names)} trials and a "
+                f"scale of shape {self.scale.shape}"
+            )
+
+    @property
+    def num_origins(self) -> int:
+        return int(self.raw.shape[1])
+
+    @property
+    def num_items(self) -> int:
+        return int(self.raw.shape[2])
+
+    def of(self, name: str) -> Array:
+        """[O, I] raw losses of a trial. Raises UnknownName."""
+        if name not in self.names:
+            raise UnknownName("trial", name, self.names)
+        losses: Array = self.raw[self.names.index(name)]
+        return losses
+
+    def raw_mean(self, name: str) -> float:
+        """Mean loss over all cells: the score that ranks."""
+        return float(np.nanmean(self.of(name)))
+
+    def raw_skill(self, name: str, opponent: str) -> float:
+        """1 - loss / the opponent's; 0 where both are nothing."""
+        return skill(self.raw_mean(name), self.raw_mean(opponent))
+
+    def scaled(self, name: str) -> Array:
+        """[O] losses in units of the scale, mean over items: what is tested."""
+        return origin_means(self.of(name) / self.scale)
+
+    def differences(self, opponent: str, names: Sequence[str]) -> Array:
+        """[O, K] scaled losses of the opponent less those of `names`: positive is better."""
+        theirs = self.scaled(opponent)
+        return np.column_stack([theirs - self.scaled(name) for name in names])
+
+
+def part_losses(panels: Mapping[str, LossPanel], metric: str) -> PartLosses:
+    """Loss panels of one part by name, side by side. Raises DataError where shapes differ."""
+    first = next(iter(panels.values()))
+    raw = np.stack([panel.losses[metric] for panel in panels.values()])
+    return PartLosses(tuple(panels), raw, first.scale, stride=first.stride)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Could the candidate's weights have seen the test? Dates as ISO text."""
+
+    cutoff: str | None = None  # last day of the data that its weights were trained on
+    source: str = ""  # who says so
+    pretrained: bool = False
+    test_from: str | None = None  # first bar of test
+
+    @property
+    def words(self) -> str:
+        """The end of their data, in a word where there is no date."""
+        if self.cutoff is not None:
+            return self.cutoff[:10]
+        return "unknown" if self.pretrained else UNSAID if self.source == UNSAID else "from scratch"
+
+    @property
+    def is_clean(self) -> bool:
+        if self.cutoff is None or self.test_from is None:
+            return not self.pretrained
+        return self.cutoff[:10] < self.test_from[:10]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Case:
+    """One candidate among trials and baselines that forecast the same cells, H bars ahead."""
+
+    metric: str
+    unit: str
+    horizon: int  # bars
+    stride: int  # bars between origins
+    trials: tuple[str, ...]  # judged together: one column of StepM each, in the order tried
+    baselines: tuple[str, ...]  # the benchmark is one of them
+    val: Callable[[], PartLosses]  # trials and baselines
+    tune: Mapping[str, float] = field(default_factory=dict)  # name -> raw mean loss on tune
+    last_value: str | None = None  # the name of last-value, where val has its losses
+    num_origins: Mapping[str, int] = field(default_factory=dict)  # val and test, before reading
+    effective_origins: Mapping[str, float] = field(default_factory=dict)
+    cost: Mapping[str, float | None] = field(default_factory=dict)  # name -> seconds of training
+    labels: Mapping[str, str] = field(default_factory=dict)  # name -> what people call it
+    zero_shot: str | None = None  # the trial that is the candidate's weights, not fine-tuned
+    candidate: str | None = None  # None: the one with the lowest raw loss on val
+    weights: Weights = Weights()
+    judged_number: int = 1  # j: which judging on these cells
+    num_trials: int | None = None  # tried on them in all; None: those here
+
+    @property
+    def level(self) -> float:
+        """Of gate 1: 0.05 / j^2."""
+        return LEVEL / self.judged_number**2
+
+
+def choose_benchmark(case: Case) -> tuple[str, str]:
+    """(benchmark, why): the baseline with the lowest loss on tune. Reads nothing but tune. Raises
+    DataError where there is none to choose."""
+    if not case.baselines:
+        raise DataError("there is no baseline to judge against; run one or name it")
+    if len(case.baselines) == 1:
+        return case.baselines[0], "the only baseline"
+    tune = {n: case.tune[n] for n in case.baselines if np.isfinite(case.tune.get(n, np.nan))}
+    best = yardstick.choose_benchmark(tune)
+    if best is None:
+        raise DataError(
+            f"none of the baselines {', '.join(case.baselines)} has losses on tune: which of them "
+            f"is the benchmark must not be chosen by looking at val; name one"
+        )
+    return best, f"the best of {len(tune)} baselines on tune"
+
+
+def one_se_choice(
+    val: PartLosses, trials: Sequence[str], cost: Mapping[str, float | None], *, block: int
+) -> str:
+    """The cheapest trial whose raw loss on val is within one standard error of the best's.
+
+    The error is that of the difference of the two, origin by origin (`block` of them share labels):
+    what both suffer alike does not count. Trials of unknown cost are passed over; ties and no
+    known cost: the best.
+    """
+    best = min(trials, key=val.raw_mean)
+    ours = origin_means(val.of(best))
+    near = {best}
+    for name in trials:
+        gap = origin_means(val.of(name)) - ours
+        gap = gap[~np.isnan(gap)]
+        error = standard_errors(gap[:, None], lags=block - 1)[0]
+        if np.isfinite(error) and gap.mean() <= error:
+            near.add(name)
+    priced = {n: price for n in near if (price := cost.get(n)) is not None}
+    return min(priced, key=lambda n: (priced[n], n != best)) if best in priced else best

@@ -14,7 +14,6 @@ from sqlalchemy import update
 
 from foresweep.errors import UnknownName, UsageError
 from foresweep.records import Run
-from foresweep.tracker.queries.filters import Compare, Name, Value, parse
 from foresweep.tracker.storage import schema
 from foresweep.tracker.tracker import Tracker
 from tracker_data import make_sweep
@@ -121,6 +120,9 @@ def found(tracker: Tracker, where: str) -> str:
         ("is_baseline = true", "c"),
         ("notes contains '100% SURE'", "abcd"),
         ("notes contains '10__'", ""),
+        ("'100% sure' in notes and 'a' not in tag", "bcd"),
+        ("notes not contains 'run a'", "bcd"),
+        ("a in tag", None),
         ("sweep is null", "d"),
         ("run_id contains ''", "abcd"),
         ("model\t=\ntoto", "ab"),
@@ -158,14 +160,14 @@ def test_an_expression_finds_the_runs_it_says(
         ("lr", "a comparison"),
         ("1 < 2", "one must be a name"),
         ("(lr < 1", "')' is wanted"),
-        ("lr < 1)", "the end"),
+        ("lr < 1)", "')' does not fit here"),
         ("lr < 1 or", "it ends here"),
         ("lr = null", "is null"),
         ("lr is 3", "'null'"),
         ("lr in 3", "list of values"),
-        ("lr in (3", "',' or ')'"),
+        ("lr in (3", "')' is wanted"),
         ("3 in (3)", "a name is wanted"),
-        ("lr not 3", "'in' or 'contains'"),
+        ("lr not 3", "does not fit here"),
         ("model < toto", "= and !="),
         ("freeze < true", "= and !="),
         ("model = 3", "model is a text"),
@@ -212,10 +214,37 @@ def test_a_database_without_runs_knows_no_names_and_refuses_none(tracker: Tracke
     assert tracker.get_runs(where="lr < 1 and best(val_skill) > 0 and anything = 'x'") == []
 
 
-def test_a_word_in_quotes_is_never_a_keyword() -> None:
-    assert parse(r"model = 'not \'and\' or'") == Compare(
-        Name("model", 0), "=", Value("not 'and' or", 8)
-    )
+def test_a_word_in_quotes_is_never_a_keyword(tracker: Tracker, finished: Finished) -> None:
+    run = finished("toto", {}, hyperparams={"said": "not 'and' or"})
+    assert tracker.get_runs(where=r"said = 'not \'and\' or'") == [run]
+
+
+def test_no_word_of_python_means_anything(tracker: Tracker, finished: Finished) -> None:
+    run = finished("toto", {}, hyperparams={"lambda": 1, "if": 2, "import": 3, "None_": 4})
+    assert tracker.get_runs(where="lambda = 1 and if = 2 and import in (3) and None_ = 4") == [run]
+    for where in ("lr if seed else 1", "[lr]", "lr + 1 > 2", "lr @ 'x'", "f'{lr}'", "lr := 1"):
+        with pytest.raises(UsageError):
+            tracker.get_runs(where=where)
+
+
+def test_a_state_that_is_none_is_refused_by_name(filled: Tracker) -> None:
+    for where in ("state = done", "state == 'done'", "state != done", "state in (failed, done)"):
+        with pytest.raises(UnknownName, match="unknown state 'done'"):
+            filled.get_runs(where=where)
+    assert found(filled, "not state in (failed, lost)") == "abc"
+
+
+def test_a_number_is_never_taken_for_its_neighbour(tracker: Tracker, finished: Finished) -> None:
+    run = finished("toto", {}, hyperparams={"many": 2**53}, seed=2**62 + 1)
+    finished("toto", {}, hyperparams={"many": 1}, seed=2**62)
+    assert tracker.get_runs(where=f"seed = {2**62 + 1}") == [run]
+    assert tracker.get_runs(where=f"seed > {2**62}") == [run]
+    assert tracker.get_runs(where=f"many > {2**53 - 1}") == [run]
+    assert tracker.get_runs(where=f"seed < {2**63 + 1} and seed in ({2**62 + 1})") == [run]
+    for where in (f"seed = {2**63 + 1}", f"seed != {2**63}", f"many = {2**53 + 1}",
+                  f"many in (1, {-(2**63) - 1})"):  # fmt: skip
+        with pytest.raises(UsageError, match="neighbours; use < and >"):
+            tracker.get_runs(where=where)
 
 
 PIECES = st.sampled_from(

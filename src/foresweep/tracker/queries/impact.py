@@ -14,7 +14,7 @@ from sqlalchemy import Connection, select
 
 from foresweep.errors import UnknownName
 from foresweep.records import RunState, split_name
-from foresweep.tracker.queries.filters import hyperparams_in_use
+from foresweep.tracker.queries.names import hyperparams_in_use
 from foresweep.tracker.queries.runs import is_original, refuse_test
 from foresweep.tracker.storage.schema import runs, scores
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -12,3 +14,12 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 settings.register_profile("house", deadline=None, derandomize=True, max_examples=40, database=None)
 settings.load_profile("house")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_server_for_all_workers() -> Iterator[None]:
+    import worker_server
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("foresweep.search.engines.local._context", worker_server.context)
+        yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import resource
 import signal
@@ -14,15 +13,14 @@ from typing import Any
 
 from foresweep.errors import DatabaseUnusable
 from foresweep.tracker.tracker import Tracker
+from worker_server import context
 
 
 def crowd(task: Any, num_processes: int, *arguments: Any) -> list[Any]:
     """Started processes that each run `task`; they come from a server that has the tracker
     imported, so that starting many is cheap."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["foresweep.tracker.tracker", "alembic.command"])
     found = [
-        context.Process(target=task, args=arguments, daemon=True) for _ in range(num_processes)
+        context().Process(target=task, args=arguments, daemon=True) for _ in range(num_processes)
     ]
     for process in found:
         process.start()
@@ -30,7 +28,7 @@ def crowd(task: Any, num_processes: int, *arguments: Any) -> list[Any]:
 
 
 def barrier(num_processes: int) -> Barrier:
-    return multiprocessing.get_context("forkserver").Barrier(num_processes)
+    return context().Barrier(num_processes)
 
 
 def ended(processes: Sequence[Any]) -> list[int | None]:

@@ -12,7 +12,7 @@ import pytest
 import learning_model
 from foresweep.errors import ConfigError, ForesweepError, UnknownName, UsageError
 from foresweep.records import Run, RunState
-from foresweep.search.events import FinalistsChosen, SeedsCompared
+from foresweep.search.events import FinalistsChosen, Listener, SeedsCompared
 from foresweep.search.plan import SweepPlan
 from foresweep.search.propose.modes import baseline_proposals
 from foresweep.search.sweep import sweep
@@ -20,6 +20,7 @@ from foresweep.selection.leaderboard import leaderboard
 from foresweep.selection.pareto import pareto
 from foresweep.selection.verdict.runs import ask
 from foresweep.tracker.tracker import Tracker
+from known_baselines import know_baselines
 from planted_model import plugin
 from shells import Shell
 
@@ -33,8 +34,13 @@ BOTH = SweepPlan(
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     found = tmp_path_factory.mktemp("guest")
     with plugin(found, module=learning_model.MODULE, space=learning_model.SPACE):
-        sweep(BOTH, db=found / "s.db", runs=found / "runs")
+        swept(BOTH, found)
         yield found
+
+
+def swept(plan: SweepPlan, folder: Path, listen: Listener | None = None) -> None:
+    know_baselines(folder / "s.db", BOTH)
+    sweep(plan, db=folder / "s.db", runs=folder / "runs", listen=listen)
 
 
 def runs_of(folder: Path) -> list[Run]:
@@ -61,7 +67,7 @@ def test_what_ranks_and_is_tested_is_the_first_with_losses_per_window(folder: Pa
 
 
 def test_the_same_seed_proposes_the_same_configs(folder: Path, tmp_path: Path) -> None:
-    sweep(replace(BOTH, max_runs=12), db=tmp_path / "s.db", runs=tmp_path / "runs")
+    swept(replace(BOTH, max_runs=12), tmp_path)
     again, first = (
         [r.hyperparams for r in runs_of(f) if r.model_name == "guest"] for f in (tmp_path, folder)
     )
@@ -95,7 +101,7 @@ def test_best_report_and_the_end_of_a_sweep_show_the_front(
 def test_finalists_and_their_median_seed_go_by_what_ranks(folder: Path, tmp_path: Path) -> None:
     heard: list[Any] = []
     plan = replace(BOTH, mode="full", max_runs=6, seeds=2, finalists=1)
-    sweep(plan, db=tmp_path / "s.db", runs=tmp_path / "runs", listen=heard.append)
+    swept(plan, tmp_path, heard.append)
     (chosen,) = (e for e in heard if isinstance(e, FinalistsChosen))
     (compared,) = (e for e in heard if isinstance(e, SeedsCompared))
     scores = [r.metrics["tune_pct_mae"] for r in runs_of(tmp_path) if r.model_name == "guest"]

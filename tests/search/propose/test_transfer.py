@@ -22,6 +22,7 @@ from foresweep.search.propose.transfer import map_config, moved, transfer_propos
 from foresweep.search.sweep import sweep
 from foresweep.space import Choice, Float, Int, SearchSpace, Spaces
 from foresweep.tracker.tracker import Tracker
+from known_baselines import know_baselines
 from planted_model import announced
 from runs import make_run
 from tracker_data import CELLS, make_sweep
@@ -79,6 +80,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the host was swept: tilts 0.5, 1 and 2, best first."""
     folder = tmp_path_factory.mktemp("place")
     plan = replace(PLAN, models=("host",), transfer_from=None)
+    know_baselines(folder / "s.db", plan)
     sweep(plan, db=folder / "s.db", runs=folder / "runs")
     return folder
 

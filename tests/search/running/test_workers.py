@@ -19,6 +19,7 @@ from foresweep.search.plan import SweepPlan
 from foresweep.search.running.head import half_the_memory
 from foresweep.search.sweep import sweep
 from foresweep.tracker.tracker import Tracker
+from known_baselines import know_baselines
 from planted_model import plugin
 
 RANDOM = SweepPlan(
@@ -35,6 +36,7 @@ class Place:
         folder.mkdir(parents=True, exist_ok=True)
         self.db, self.runs_dir = folder / "sweeps.db", folder / "runs"
         self.heard: list[Event] = []
+        know_baselines(self.db, RANDOM)
 
     def sweep(self, plan: SweepPlan, crew: Crew = TWO) -> list[Run]:
         """The runs of `guest` in a sweep, by trial and attempt."""

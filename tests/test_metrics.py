@@ -20,7 +20,7 @@ from foresweep.metrics import (
     get_metric,
     pinball_loss,
     score,
-    split_name,
+    split_score,
 )
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -354,7 +354,7 @@ def test_every_metric_says_what_it_is():
 @pytest.mark.parametrize("part", ["train", "tune", "val", "test"])
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_full_name_is_part_and_metric(part, metric):
-    assert split_name(f"{part}_{metric}") == (part, metric)
+    assert split_score(f"{part}_{metric}") == (part, metric)
 
 
 @pytest.mark.parametrize(
@@ -362,13 +362,13 @@ def test_a_full_name_is_part_and_metric(part, metric):
 )
 def test_an_unknown_score_is_refused_with_the_nearest(name, near):
     with pytest.raises(UnknownName, match=f"did you mean '{near}'"):
-        split_name(name)
+        split_score(name)
 
 
 @pytest.mark.parametrize("name", ["pct_mae", "naive_pct_mae", "val_", "", "train_loss"])
 def test_a_name_without_part_or_metric_is_no_score(name):
     with pytest.raises(UnknownName):
-        split_name(name)
+        split_score(name)
 
 
 def test_an_unknown_metric_is_refused_with_the_nearest():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from foresweep import records
 from foresweep.data.splits import PARTS
-from foresweep.records import Run, RunState, Score, is_sealed, split_name
+from foresweep.records import Run, RunState, is_sealed, split_name
 
 
 def make(**changed: Any) -> Run:
@@ -58,14 +58,7 @@ def test_every_spelling_of_a_test_score_is_sealed(word: str, separator: str, res
 
 @given(st.sampled_from(PARTS), st.from_regex(r"[a-z][a-z0-9_]{0,20}", fullmatch=True))
 def test_part_and_metric_come_back_from_the_full_name(part: str, metric: str) -> None:
-    assert split_name(Score(run_id="r", part=part, metric=metric, value=1).full_name) == (
-        part,
-        metric,
-    )
-
-
-def test_a_score_without_a_part_is_called_by_its_metric() -> None:
-    assert Score(run_id="r", part="", metric="loss", value=1).full_name == "loss"
+    assert split_name(f"{part}_{metric}") == (part, metric)
 
 
 def test_a_run_cannot_be_changed() -> None:

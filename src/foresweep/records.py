@@ -168,20 +168,6 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
-    """A metric's value for one run and part; None where it failed to score."""
-
-    run_id: str
-    part: str
-    metric: str
-    value: float | None
-
-    @property
-    def full_name(self) -> str:
-        return f"{self.part}_{self.metric}" if self.part else self.metric
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
     """One metric over a run's steps, with the best of both directions kept."""
 

@@ -22,7 +22,7 @@ from foresweep.evaluation.backtest import (
 )
 from foresweep.evaluation.losses import load_forecast, load_losses
 from foresweep.evaluation.trading import load_returns, sharpe
-from foresweep.metrics import METRICS, TRADING_METRICS, split_name
+from foresweep.metrics import METRICS, TRADING_METRICS, split_score
 from foresweep.models.base import Forecast
 from foresweep.models.baselines.naive import Drift
 from foresweep.stats.significance import diebold_mariano
@@ -101,13 +101,13 @@ def test_last_value_s_pct_mae_on_the_demo_panel_is_that_of_five_lines_of_numpy()
 
 def test_every_metric_of_the_table_is_scored_under_its_full_name():
     scores = evaluate(Foresight(PANEL, miss=0.5), PANEL, SPLIT, parts=("tune", "val"))
-    assert {split_name(k) for k in scores} == {(p, m) for p in ("tune", "val") for m in METRICS}
+    assert {split_score(k) for k in scores} == {(p, m) for p in ("tune", "val") for m in METRICS}
     assert all(np.isfinite(v) for v in scores.values())
 
 
 def test_last_value_orders_no_items_and_takes_no_position_so_these_scores_are_undefined():
     scores = evaluate(last_value(SPLIT), PANEL, SPLIT, parts=("val",))
-    undefined = {split_name(k)[1] for k, v in scores.items() if np.isnan(v)}
+    undefined = {split_score(k)[1] for k, v in scores.items() if np.isnan(v)}
     assert undefined == {"rank_ic", *TRADING_METRICS}
 
 

@@ -147,10 +147,10 @@ def best(
 def _board(
     tracker: Tracker, metric: str, sweep: Sweep | None, maximize: bool | None
 ) -> Leaderboard:
-    from foresweep.metrics import split_name
+    from foresweep.metrics import split_score
     from foresweep.selection.leaderboard import leaderboard
 
-    if split_name(metric)[0] not in ("val", "tune"):
+    if split_score(metric)[0] not in ("val", "tune"):
         raise UsageError(f"--metric {metric}: models are chosen on val or tune, never on the rest")
     found = [with_checkpoint(tracker, run) for run in _comparable(tracker, sweep)]
     return leaderboard(found, metric=metric, maximize=maximize)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from foresweep.evaluation.yardstick import LAST_VALUE
-from foresweep.metrics import split_name
+from foresweep.metrics import split_score
 from foresweep.selection.leaderboard import SIGNIFICANT, TOO_GOOD
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def leaderboard_table(board: Leaderboard, *, width: int, limit: int | None = Non
     """Rank, score, skill against last-value and against the benchmark, spread over seeds, time and
     state; quantile scores and the run's id where `width` has room for them. `set`: S is better than
     the benchmark with every trial counted (StepM), M cannot be told from the best (MCS)."""
-    part, _ = split_name(board.metric)
+    part, _ = split_score(board.metric)
     wide = width >= WIDE
     other = board.benchmark is not None and board.benchmark != LAST_VALUE
     seeded = any(row.seeds for row in board.rows)

@@ -13,7 +13,7 @@ from foresweep.metrics.table import (
     objectives_of,
     ranked_by,
     score,
-    split_name,
+    split_score,
 )
 
 __all__ = [
@@ -32,5 +32,5 @@ __all__ = [
     "ranked_by",
     "score",
     "skill",
-    "split_name",
+    "split_score",
 ]

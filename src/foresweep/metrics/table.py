@@ -297,7 +297,7 @@ def get_metric(name: str) -> Metric:
     return METRICS[name]
 
 
-def split_name(name: str) -> tuple[str, str]:
+def split_score(name: str) -> tuple[str, str]:
     """`val_pct_mae` -> (`val`, `pct_mae`). Raises UnknownName with the nearest full name."""
     part, _, metric = name.partition("_")
     if part not in PARTS or metric not in METRICS:

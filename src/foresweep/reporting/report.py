@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from foresweep.metrics import METRICS, split_name
+from foresweep.metrics import METRICS, split_score
 from foresweep.records import TEST_GATE, Run, RunState, Sweep
 from foresweep.selection.leaderboard import SIGNIFICANT, Leaderboard, Row, leaderboard
 from foresweep.selection.pareto import pareto
@@ -172,7 +172,7 @@ def _in_short(board: Leaderboard) -> list[str]:
 
 
 def _unit(board: Leaderboard) -> str:
-    return METRICS[split_name(board.metric)[1]].unit
+    return METRICS[split_score(board.metric)[1]].unit
 
 
 def _question(sweep: Sweep) -> list[str]:
@@ -248,7 +248,7 @@ def _time(run: Run) -> str:
 
 
 def _best(board: Leaderboard) -> list[str]:
-    part, _ = split_name(board.metric)
+    part, _ = split_score(board.metric)
     headings = (
         ">#", "model", "config", f">{board.metric}", ">skill", _versus(board),
         ">p against naive", ">pinball", ">80 % band holds", ">r2", "run",
@@ -359,7 +359,7 @@ def _cause(run: Run) -> str:
 
 
 def _how_to_read(board: Leaderboard) -> list[str]:
-    part, bare = split_name(board.metric)
+    part, bare = split_score(board.metric)
     used = dict.fromkeys((bare, "skill", "pinball", "coverage_80", "r2", "dm_pvalue_vs_naive"))
     return [
         "## How to read this",

@@ -15,7 +15,7 @@ from foresweep.data.windows import Windows
 from foresweep.errors import ForesweepError, UsageError
 from foresweep.evaluation.breakdown import Group, overall
 from foresweep.evaluation.yardstick import baselines, last_value
-from foresweep.metrics import METRICS, PANEL_LOSSES, Outcome, ranked_by, split_name
+from foresweep.metrics import METRICS, PANEL_LOSSES, Outcome, ranked_by, split_score
 from foresweep.records import Run, Sweep
 from foresweep.reporting.report import latest_verdict
 from foresweep.search.plan import family_of
@@ -124,7 +124,7 @@ class SweepView:
     def __init__(self, site: Site, sweep: Sweep, metric: str | None = None) -> None:
         self.site, self.sweep, self.tracker = site, sweep, site.tracker
         self.metric = metric or metric_of(sweep)
-        self.part, self.bare = split_name(self.metric)
+        self.part, self.bare = split_score(self.metric)
         self.cells = sweep.fingerprints.get("val", "")
 
     @cached_property

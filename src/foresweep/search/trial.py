@@ -6,8 +6,6 @@ a worker process and comes back as plain values.
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -58,6 +56,7 @@ from foresweep.models.training.loop import adopt_states
 from foresweep.search.engines.base import Channel
 from foresweep.search.plan import SweepPlan
 from foresweep.search.propose.modes import Proposal
+from foresweep.tracker.session import peak_memory_mb
 
 IMPLIED = (("pretrained", None), ("size", None), ("size", "tiny"))
 """Laid under every config without being asked for."""
@@ -362,9 +361,3 @@ def _calibrated(
             {"tune": tuned.forecast},
         )
     return checkpoint, load_predictor(model, checkpoint, resources), made
-
-
-def peak_memory_mb() -> float:
-    """Largest resident size of this process so far, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)

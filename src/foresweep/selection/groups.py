@@ -27,7 +27,7 @@ from foresweep.evaluation.breakdown import (
 from foresweep.evaluation.losses import load_forecast
 from foresweep.evaluation.trading import COST_BPS, Trading, trade
 from foresweep.evaluation.yardstick import LAST_VALUE, last_value
-from foresweep.metrics import METRICS, PANEL_LOSSES, Outcome, split_name
+from foresweep.metrics import METRICS, PANEL_LOSSES, Outcome, split_score
 from foresweep.records import Run
 from foresweep.search.stage import reopen
 from foresweep.selection.sealed import has_losses, open_losses
@@ -122,7 +122,7 @@ def _names(windows: Windows, outcome: Outcome, by: str) -> NDArray[np.str_]:
 
 
 def _asked(name: str) -> tuple[PartName, str]:
-    part, metric = split_name(name)
+    part, metric = split_score(name)
     return _looked_at(part), metric
 
 

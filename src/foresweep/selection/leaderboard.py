@@ -13,7 +13,7 @@ from foresweep.evaluation.yardstick import (
     implausible,
     last_value,
 )
-from foresweep.metrics import METRICS, split_name
+from foresweep.metrics import METRICS, split_score
 from foresweep.records import Run, RunState
 from foresweep.tracker.queries.runs import by_config, median_seed
 
@@ -106,7 +106,7 @@ class Leaderboard:
     def p_value(self, row: Row) -> float | None:
         """One-sided Diebold-Mariano p of a run against last-value, by the losses of the ranking
         metric; None where there is no test of that metric."""
-        part, bare = split_name(self.metric)
+        part, bare = split_score(self.metric)
         if bare not in ("pct_mae", "skill"):
             return None
         return row.run.score(f"{part}_dm_pvalue_vs_naive")
@@ -121,7 +121,7 @@ def leaderboard(runs: Iterable[Run], *, metric: str, maximize: bool | None = Non
     then to the older run. A trained run whose medians all equal the last close is last-value in
     disguise: it is shown, and not ranked under point metrics. Raises UnknownName for the metric.
     """
-    part, bare = split_name(metric)
+    part, bare = split_score(metric)
     originals = (r for r in runs if r.reproduces is None)
     found = sorted(
         originals, key=lambda r: (not r.is_baseline, r.model_name != LAST_VALUE, r.run_id)

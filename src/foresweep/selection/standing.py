@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from foresweep.evaluation.yardstick import baselines, effective_origins
-from foresweep.metrics import PANEL_LOSSES, split_name
+from foresweep.metrics import PANEL_LOSSES, split_score
 from foresweep.records import Sweep
 from foresweep.selection.leaderboard import Leaderboard
 from foresweep.selection.sealed import has_losses, open_losses
@@ -24,7 +24,7 @@ def with_standing(board: Leaderboard, sweep: Sweep | None, *, seed: int = 0) -> 
     where that metric has no losses per window, the benchmark is not known or files are gone. It is
     a reading of the part ranked on, never of test, and no verdict: earlier judgings do not count.
     """
-    part, metric = split_name(board.metric)
+    part, metric = split_score(board.metric)
     ranked = [
         r.run for r in board.rows if r.place and not r.run.is_baseline and has_losses(r.run, part)
     ]

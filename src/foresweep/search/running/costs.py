@@ -45,7 +45,8 @@ from foresweep.search.engines.local import LocalEngine
 from foresweep.search.plan import SweepPlan, by_hand
 from foresweep.search.running.trials import planned_steps
 from foresweep.search.stage import Stage
-from foresweep.search.trial import Ground, Prepared, fitting, peak_memory_mb
+from foresweep.search.trial import Ground, Prepared, fitting
+from foresweep.tracker.session import peak_memory_mb
 
 # What a config costs on this machine: a few of its real steps, in a process of their own.
 

@@ -29,7 +29,8 @@ demo: $(READY)  ## sweep all three models on real prices; name, judge, export an
 	$(BIN)/foresweep best --export-path
 	$(BIN)/foresweep predict --data demo
 	$(BIN)/foresweep report -o report.md
-	@echo 'Read report.md; then your own prices: foresweep data check FOLDER, foresweep sweep --model all --data FOLDER'
+	$(BIN)/foresweep report -o report.html
+	@echo 'Open report.html; then your own prices: foresweep data check FOLDER, foresweep sweep --model all --data FOLDER'
 
 check: $(READY)  ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "foresweep"
 FLOORS = [
     {"errors"},
-    {"data", "space", "settings", "metrics"},
+    {"data", "space", "settings", "metrics", "web"},
     {"models", "stats", "records"},
     {"evaluation", "tracker"},
     {"search", "integrations"},
@@ -51,7 +51,7 @@ HOMES = {
     "rich": {"cli"},
     "fastapi": {"reporting", "web"},
     "starlette": {"reporting", "web"},
-    "uvicorn": {"reporting"},
+    "uvicorn": {"web"},
     "jinja2": {"reporting"},
     "plotly": {"reporting"},
 }

@@ -1,4 +1,4 @@
-"""`report`: what a sweep came to, in one file."""
+"""`report` and `dashboard`: what a sweep came to in one file, and all sweeps as live pages."""
 
 from __future__ import annotations
 
@@ -73,3 +73,39 @@ def _html(tracker: Tracker, asked: Sweep | None, metric: str | None, runs_dir: P
         raise UsageError("there is no sweep to show as .html yet; runs by hand go into a .md file")
     site = Site(tracker, runs_dir, Links(is_live=False))
     return report_html(site, SweepView(site, asked, metric))
+
+
+def dashboard(
+    port: Annotated[int, typer.Option(help="0: any free one.", min=0, max=65535)] = 8765,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; beyond this machine a token is asked for.")
+    ] = "127.0.0.1",
+    token: Annotated[
+        str | None,
+        typer.Option(help="What readers must give, 16 characters or more. Default: one is made."),
+    ] = None,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="No notes and tags from the pages.")
+    ] = False,
+    db: Db = None,
+    runs: Runs = None,
+) -> None:
+    """Show all sweeps as live pages in a browser: what runs now, leaderboards, runs, verdicts."""
+    from foresweep.reporting.dashboard import dashboard_app
+    from foresweep.web import guard_for, listen, serve
+
+    guard = guard_for(host, token, is_read_only=read_only)
+    with open_existing(db) as tracker:
+        app = dashboard_app(tracker, settings(db, runs).runs_dir, guard)
+        with listen(host, port) as listening:
+            place = f"http://{_place(host)}:{listening.getsockname()[1]}/"
+            asked = f"?token={guard.token}" if guard.token else ""
+            typer.echo(f"Pages of {tracker.store.place} at {place}{asked}  (Ctrl-C stops)")
+            serve(app, listening)
+
+
+def _place(host: str) -> str:
+    """What a browser on this machine calls the address."""
+    if host in ("0.0.0.0", "::"):
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host

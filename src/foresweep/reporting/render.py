@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -42,6 +43,9 @@ class Context:
     def figure_address(self, name: str) -> str:
         return f"{self.base}/figure/{name}" + (f"?{self.query}" if self.query else "")
 
+    def table_address(self, name: str, ending: str) -> str:
+        return f"{self.base}/table/{name}.{ending}" + (f"?{self.query}" if self.query else "")
+
 
 @cache
 def templates() -> Environment:
@@ -73,6 +77,14 @@ def static(name: str) -> bytes:
     return (resources.files("foresweep.reporting") / "static" / name).read_bytes()
 
 
+@cache
+def _unstyled() -> tuple[str, ...]:
+    """Ids under which plotly's bundle looks for the styles of its maps before it writes them into
+    the page: where an element has one, it writes none, and the policy need not allow it."""
+    found = re.findall(r'getElementById\("([0-9a-f]{64})"\)', static("plotly.js").decode())
+    return tuple(dict.fromkeys(found))
+
+
 def live_html(
     page: Page, context: Context, *, menu: Sequence[tuple[str, str, bool]], can_write: bool
 ) -> str:
@@ -80,7 +92,7 @@ def live_html(
     return (
         templates()
         .get_template("live.html")
-        .render(page=page, ctx=context, menu=menu, can_write=can_write)
+        .render(page=page, ctx=context, menu=menu, can_write=can_write, unstyled=_unstyled())
     )
 
 

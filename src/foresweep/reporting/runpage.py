@@ -527,6 +527,7 @@ def _paired(view: SweepView, runs: Sequence[Run]) -> Iterator[Block]:
             title=f"{first.run_id} against {other.run_id} over time",
             alt="Mean loss difference up to each origin with its 90 % interval.",
             build=partial(_paired_spec, first, other, metric),
+            note=f"Above 0: {first.run_id} is better so far.",
             height=300,
         )
 
@@ -543,5 +544,4 @@ def _paired_spec(first: Run, other: Run, metric: str) -> Spec:
             means.append(float(some.mean()))
             errors.append(error)
             times.append(_day(mine.origins[k - 1]))
-    words = "loss difference (above 0: the first is better)"
-    return figures.paired(times, np.array(means), np.array(errors), words)
+    return figures.paired(times, np.array(means), np.array(errors), "loss difference")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import RLock
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -33,6 +34,7 @@ FEW = 400
 MARKED = 120
 """Ranked runs up to which StepM and the confidence set are reckoned when a page is asked for."""
 PAGE = 50
+MOST_KEPT, MOST_OUTCOMES = 5000, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Asked:
     size: int = PAGE
     item: str = ""
     origin: str = ""
+    runs: tuple[str, ...] = ()
 
     @property
     def offset(self) -> int:
@@ -85,28 +88,33 @@ class Site:
     runs_dir: Path
     links: Links
     can_write: bool = False
+    lock: RLock = field(default_factory=RLock)
     kept: dict[Any, Any] = field(default_factory=dict)
     outcomes: dict[tuple[str, str], tuple[Windows, Outcome]] = field(default_factory=dict)
 
     def once(self, key: Any, reckon: Callable[[], T]) -> T:
         """The value under a key, reckoned the first time; the oldest of many are let go."""
-        if key not in self.kept:
-            while len(self.kept) > 2000:
+        if key in self.kept:
+            found: T = self.kept[key]
+            return found
+        made = reckon()
+        with self.lock:  # reckoned outside it: twice now and then, and nobody waits
+            while len(self.kept) > MOST_KEPT:
                 self.kept.pop(next(iter(self.kept)))
-            self.kept[key] = reckon()
-        found: T = self.kept[key]
-        return found
+            self.kept[key] = made
+        return made
 
     def outcome(self, run: Run, part: PartName = "val") -> tuple[Windows, Outcome]:
         """A run's windows and what it forecast of them; the last few are kept. Raises as
         `reopened`."""
         require_open(run, part)
         key = (run.run_id, part)
-        if key not in self.outcomes:
-            while len(self.outcomes) >= 8:
-                self.outcomes.pop(next(iter(self.outcomes)))
-            self.outcomes[key] = reopened(self.tracker, run, part, self.runs_dir)
-        return self.outcomes[key]
+        with self.lock:
+            if key not in self.outcomes:
+                while len(self.outcomes) >= MOST_OUTCOMES:
+                    self.outcomes.pop(next(iter(self.outcomes)))
+                self.outcomes[key] = reopened(self.tracker, run, part, self.runs_dir)
+            return self.outcomes[key]
 
     def sweep(self, sweep_id: str, metric: str | None = None) -> SweepView:
         return SweepView(self, self.tracker.get_sweep(sweep_id), metric)

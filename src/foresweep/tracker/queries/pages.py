@@ -15,7 +15,7 @@ from sqlalchemy import Connection, func, select
 from foresweep.records import Run, RunState, split_name
 from foresweep.tracker.queries.ranking import Ranking, best_query
 from foresweep.tracker.queries.runs import refuse_test, standing
-from foresweep.tracker.storage.schema import curves, run_of, runs, scores
+from foresweep.tracker.storage.schema import curves, notes, run_of, runs, scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +156,18 @@ def progress(connection: Connection, sweep_id: str) -> list[Progress]:
         .order_by(runs.c.trial_number)
     )
     return [Progress(*row) for row in connection.execute(query)]
+
+
+def stamp(connection: Connection) -> tuple[object, ...]:
+    """A value that differs after what pages show has changed, of a database that is no file."""
+    beat = select(func.max(runs.c.heartbeat_at), func.count())
+    noted = select(func.count()).select_from(notes)
+    stepped = select(func.sum(curves.c.last_step)).where(curves.c.is_final.is_(False))
+    return (
+        *connection.execute(beat).one(),
+        connection.execute(noted).scalar(),
+        connection.execute(stepped).scalar(),
+    )
 
 
 def _by_id(connection: Connection, ids: list[str]) -> list[Run]:

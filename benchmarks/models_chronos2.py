@@ -42,7 +42,6 @@ from foresweep.models.chronos2.model import (
     Chronos2Learner,
     Chronos2Predictor,
     encode,
-    view_of,
 )
 from foresweep.models.representation import Representation
 from foresweep.models.training.loop import fit, seeded
@@ -81,7 +80,7 @@ def forecast_row(
     context = windows.context(CONTEXT, np.arange(num) % len(windows))
     covariates = "none" if view_target == "return" else "ohlcv"
     config = settled(size=size, target=view_target, covariates=covariates, dropout=0.0)
-    view = view_of(config, HORIZON)
+    view = config.view(HORIZON)
     network = build(config, view)
     predictor = Chronos2Predictor(network, config, view, Resources())
     pipeline = Chronos2Pipeline(as_theirs(network))
@@ -128,7 +127,7 @@ def training_row(step: Step, *, target: float, rounds: int) -> Row:
         target="return", covariates="none", max_steps=10_000, lr=1e-4,
     )  # fmt: skip
     series = [np.diff(100 * np.log(train.values(i)[:, 3])) for i in range(panel.num_items)]
-    network = build(config, view_of(config, HORIZON))
+    network = build(config, config.view(HORIZON))
     times: dict[str, list[float]] = {"ours": [], "theirs": []}
     sides: dict[str, Callable[[], float]] = {
         "ours": lambda: our_step(train, config, network, step.steps),
@@ -185,7 +184,7 @@ def our_step(train: TrainWindows, config: Chronos2Config, network: Any, steps: i
                 raise TrialPruned
             return super().draw(*args, **more)
 
-    view = view_of(config, HORIZON)
+    view = config.view(HORIZON)
     sampler = Sampler(train, CONTEXT, HORIZON, config)
     learner = Timed(network, Adapted(network), {}, sampler, config, view, Resources())
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(TrialPruned):

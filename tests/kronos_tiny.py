@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from foresweep.data.panel import Panel
 from foresweep.data.splits import PartName, make_split
@@ -24,8 +26,8 @@ from foresweep.models.base import (
     make_config,
 )
 from foresweep.models.checkpoint import read_checkpoint
-from foresweep.models.kronos.config import KronosConfig
-from foresweep.models.kronos.model import Kronos, KronosPredictor
+from foresweep.models.kronos.config import KronosConfig, Nets
+from foresweep.models.kronos.model import Kronos, KronosPredictor, encode
 
 HORIZON = 4
 FACTS = Facts(horizon=HORIZON, max_context=256, train_bars=5000)
@@ -105,3 +107,39 @@ def forecast(
             ).values
         )
     return np.concatenate(found)[:first]
+
+
+def token_loss(nets: Nets, x: Tensor, stamps: Tensor) -> float:
+    """The predictor's own loss on fixed windows `x` [B, T, 6], `stamps` [B, T, 5].
+
+    Deterministic and blind to the future, which the package's validation loss is not: see
+    `token_logits`.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        coarse, fine = encode(nets.tokenizer, x)
+        logits = token_logits(nets.predictor, coarse, fine, stamps)
+        return float(nets.predictor.head.compute_loss(*logits, coarse[:, 1:], fine[:, 1:])[0])
+
+
+def token_logits(
+    predictor: Any, coarse: Tensor, fine: Tensor, stamps: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Logits [B, T - 1, V] of every next coarse and fine token, each bar seeing the past alone.
+
+    In eval mode the cross attention of the package's `dep_layer` is not causal, so that a bar's
+    fine token would see the bars after it, and the coarse token it is conditioned on is sampled.
+    Here that attention alone is in train mode (it has no dropout), where it is causal, and the
+    coarse token is the true one. No inference mode: rotary tables are kept for training.
+    """
+    was_training = predictor.training
+    predictor.eval()
+    predictor.dep_layer.cross_attn.train()
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            seen = coarse[:, :-1], fine[:, :-1], stamps[:, :-1]
+            logits: tuple[Tensor, Tensor] = predictor(
+                *seen, use_teacher_forcing=True, s1_targets=coarse[:, 1:]
+            )
+        return logits
+    finally:
+        predictor.train(was_training)

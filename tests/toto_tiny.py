@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from foresweep.data.windows import Context, make_context
 from foresweep.models.base import Facts, Resources
 from foresweep.models.toto import network as nets
-from foresweep.models.toto.model import Toto, TotoConfig, TotoPredictor, view_of
+from foresweep.models.toto.model import Toto, TotoConfig, TotoPredictor
 from foresweep.models.training.loop import seeded
 from panels import make_panel
 
@@ -47,4 +47,4 @@ def context_of(rows: int = 64, num: int = 6) -> Context:
 
 
 def predictor_of(config: TotoConfig, horizon: int = 3) -> TotoPredictor:
-    return TotoPredictor(network_of(config), config, view_of(config, horizon), Resources())
+    return TotoPredictor(network_of(config), config, config.view(horizon), Resources())

@@ -19,7 +19,6 @@ from foresweep.models.representation import (
     BURN_IN,
     Representation,
     by_length,
-    cut_bars,
     sample_quantiles,
 )
 from panels import make_panel
@@ -76,7 +75,7 @@ def test_labels_change_nothing_that_the_context_shows(panel: Panel, form: Repres
 def test_training_and_forecasting_see_the_same_bars(panel: Panel, form: Representation) -> None:
     train = TrainWindows(panel, split := make_split(panel, 5), split.part("train"))
     item, row = np.array([0, 1]), np.array([3, 12])
-    learnt = form.encode(cut_bars(train, item, row, 48), 40)
+    learnt = form.encode(train.cut(item, row, 48)[0], 40)
     context = make_context(panel, item, row + 39, 40, 5)
     ((index, bars),) = by_length(context, lambda n: n, batch=9)
     asked = form.encode(bars, 40)

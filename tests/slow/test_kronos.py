@@ -22,10 +22,10 @@ from foresweep.models.kronos.model import (
     TrainingBars,
     normalise,
     time_stamps,
-    token_loss,
 )
 from foresweep.models.training.loop import Learner
 from foresweep.models.training.optimisation import adamw, every_parameter
+from kronos_tiny import token_loss
 from panels import sine_panel
 from sine import Case, forecast_test, judge, make_case, train_case
 

@@ -305,9 +305,6 @@ without training again; calibration: what is done to its forecasts, fitted on tu
 WITHOUT_TRAINING: frozenset[Stage] = frozenset({"inference", "calibration"})
 """Stages that need no new training: no part of the train_hash."""
 
-FREEZE_BACKBONE = "freeze_backbone"
-"""Former name of `freeze`: still taken, true for backbone and false for none."""
-
 T = TypeVar("T")
 
 
@@ -374,7 +371,6 @@ def hyperparameters(config_type: type[Any]) -> tuple[Hyperparameter, ...]:
 def make_config(config_type: type[T], values: Mapping[str, Any], *, model: str) -> T:
     """The checked config. Raises UnknownName for a key, ConfigError for a value."""
     known = [f.name for f in dataclasses.fields(config_type)]  # type: ignore[arg-type]
-    values = _renamed(values, known, model)
     for key in values:
         if key not in known:
             raise UnknownName("hyperparameter", key, known, where=f"of {model}")
@@ -382,19 +378,6 @@ def make_config(config_type: type[T], values: Mapping[str, Any], *, model: str) 
         return config_type(**values)
     except pydantic.ValidationError as error:
         raise ConfigError(f"{model}: {_first_line(error)}") from error
-
-
-def _renamed(values: Mapping[str, Any], known: list[str], model: str) -> Mapping[str, Any]:
-    """The values under today's names. Raises ConfigError where both names are given."""
-    if FREEZE_BACKBONE not in values or FREEZE_BACKBONE in known or "freeze" not in known:
-        return values
-    if "freeze" in values:
-        raise ConfigError(
-            f"{model}: {FREEZE_BACKBONE}={values[FREEZE_BACKBONE]} is the former name of "
-            f"freeze={values['freeze']!r}; give freeze alone"
-        )
-    rest = {k: v for k, v in values.items() if k != FREEZE_BACKBONE}
-    return {**rest, "freeze": "backbone" if values[FREEZE_BACKBONE] else "none"}
 
 
 def _first_line(error: pydantic.ValidationError) -> str:

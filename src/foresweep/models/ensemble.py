@@ -48,7 +48,6 @@ WHERE = "members"
 """Key of the card under which it says where each member's checkpoint lies."""
 
 Method = Literal["greedy", "median", "mean"]
-METHODS: tuple[Method, ...] = ("greedy", "median", "mean")
 
 
 @dataclass(frozen=True, slots=True)

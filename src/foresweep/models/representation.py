@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foresweep.data.panel import CLOSE, HIGH, LOW, OPEN, VOLUME, IntArray
-from foresweep.data.windows import Context, TrainWindows
+from foresweep.data.windows import Context
 from foresweep.errors import ConfigError, ForecastError
 from foresweep.models.base import Forecast, Levels
 
@@ -223,11 +223,6 @@ def by_length(
         for start in range(0, len(same), batch):
             index = same[start : start + batch]
             yield index, context.values[index, -length:]
-
-
-def cut_bars(train: TrainWindows, item: IntArray, row: IntArray, length: int) -> Array:
-    """[B, length, F] training bars from row `row` [B] of item `item` [B]."""
-    return np.stack([train.values(int(i))[r : r + length] for i, r in zip(item, row, strict=True)])
 
 
 def _over(close: Array, lead: int) -> Array:

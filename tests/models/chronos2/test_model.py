@@ -21,7 +21,7 @@ from foresweep.models.chronos2.model import (
     Chronos2,
     Chronos2Config,
     Chronos2Predictor,
-    at_levels,
+    between_levels,
     encode,
     start,
 )
@@ -231,13 +231,13 @@ def test_every_config_of_the_space_file_resolves(kind: Any, tmp_path: Path) -> N
 )
 def test_levels_between_two_known_ones_are_linear(asked: list[float], values: list[float]) -> None:
     known = (0.01, *(k / 100 for k in range(5, 100, 5)), 0.99)
-    found = at_levels(np.array(values), known, tuple(asked))
+    found = between_levels(np.array(values), known, tuple(asked))
     np.testing.assert_allclose(found, np.interp(asked, known, values), atol=1e-9)
 
 
 def test_a_level_beyond_the_network_s_own_is_refused() -> None:
     with pytest.raises(ForecastError, match=r"\[0.005\] lie outside .* 0.01 to 0.99"):
-        at_levels(np.zeros((1, 3)), (0.01, 0.5, 0.99), (0.005, 0.5))
+        between_levels(np.zeros((1, 3)), (0.01, 0.5, 0.99), (0.005, 0.5))
 
 
 def test_a_return_from_before_the_first_bar_is_missing(train: TrainWindows) -> None:

@@ -24,7 +24,7 @@ from foresweep.models.base import (
     make_config,
 )
 from foresweep.models.checkpoint import read_checkpoint, read_weights, write_checkpoint
-from foresweep.models.chronos2.model import Chronos2, Chronos2Config, at_levels, start
+from foresweep.models.chronos2.model import Chronos2, Chronos2Config, between_levels, start
 from foresweep.models.training.loop import seeded
 from panels import make_panel
 
@@ -156,7 +156,7 @@ def test_levels_between_the_network_s_own_are_the_authors(folder: Path) -> None:
     (own,) = {tuple(pipeline.quantiles)}
     raw = torch.stack(pipeline.predict(series, prediction_length=5))[:, 0].mT.double().numpy()
     wanted = torch.cat(quantiles).numpy()
-    np.testing.assert_allclose(at_levels(raw, own, tuple(asked)), wanted, rtol=1e-5)
+    np.testing.assert_allclose(between_levels(raw, own, tuple(asked)), wanted, rtol=1e-5)
 
 
 def test_a_zero_shot_entry_is_scored_once_and_holds_the_weights_as_they_were(

@@ -14,7 +14,6 @@ from foresweep.models.kronos.config import (
     KronosConfig,
     architecture_of,
     build,
-    changed,
     positions_of,
     resolve_pretrained,
     resolve_scratch,
@@ -22,6 +21,7 @@ from foresweep.models.kronos.config import (
     tokenizer_steps,
 )
 from foresweep.models.kronos.model import Kronos
+from foresweep.models.training.config import changed
 from foresweep.space import Choice, Start, parse_space_file
 
 FACTS = Facts(horizon=5, max_context=1024, train_bars=8000)
@@ -73,7 +73,7 @@ def test_the_weights_fix_the_architecture() -> None:
     assert {k: getattr(found, k) for k in ARCHITECTURE} == dict(size_of("small").fields)
     assert (found.target, found.freeze_tokenizer, found.dropout) == ("price", True, 0.25)
     assert tokenizer_steps(found) == 0
-    with pytest.raises(ConfigError, match=r"num_layers=4 contradicts .* fix it at 8"):
+    with pytest.raises(ConfigError, match=r"num_layers=4 contradicts .* have num_layers=8"):
         pretrained(num_layers=4)
     assert pretrained(num_layers=8) == found
 

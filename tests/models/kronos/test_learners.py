@@ -22,11 +22,9 @@ from foresweep.models.kronos.model import (
     TrainingBars,
     encode,
     time_stamps,
-    token_logits,
-    token_loss,
 )
 from foresweep.models.training.optimisation import Drawn
-from kronos_tiny import HORIZON, config, forecast, windows_of
+from kronos_tiny import HORIZON, config, forecast, token_logits, token_loss, windows_of
 from panels import make_panel
 
 PANEL = make_panel(2, 300)

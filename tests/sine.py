@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from foresweep.data.panel import CLOSE, Panel
 from foresweep.data.splits import Split, make_split
@@ -29,6 +30,8 @@ from foresweep.models.base import (
 )
 
 HORIZON, NUM_BARS = 8, 2000
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (1, 2))]
+"""Of a training that a test judges: one of them always, the others in the long campaigns."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from foresweep.cli.main import main
 from foresweep.metrics import METRICS
 from shells import Shell
 
+pytestmark = pytest.mark.xdist_group("commands")  # its sweeps are made once
+
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:

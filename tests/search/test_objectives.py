@@ -24,6 +24,8 @@ from known_baselines import know_baselines
 from planted_model import plugin
 from shells import Shell
 
+pytestmark = pytest.mark.xdist_group("objectives")  # its sweeps are made once
+
 BOTH = SweepPlan(
     models=("guest",), mode="smart", objective="coverage_80,pct_mae", max_runs=13, stride=20,
     max_context=64,

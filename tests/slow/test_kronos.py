@@ -27,7 +27,7 @@ from foresweep.models.training.loop import Learner
 from foresweep.models.training.optimisation import adamw, every_parameter
 from kronos_tiny import token_loss
 from panels import sine_panel
-from sine import Case, forecast_test, judge, make_case, train_case
+from sine import SEEDS, Case, forecast_test, judge, make_case, train_case
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +74,7 @@ class OwnLoss:
         return Scored({"tune_pinball": self.found[-1]}, {})
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_its_own_loss_on_real_tune_windows_falls_by_15_percent(seed: int, tmp_path: Path) -> None:
     case = demo_case()
     own = OwnLoss(case.windows("tune"), DEMO.context_length)

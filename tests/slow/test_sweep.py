@@ -13,8 +13,15 @@ from typing import Any
 import psutil
 import pytest
 
+from foresweep.cli.main import main
+from foresweep.search.plan import SweepPlan
+from known_baselines import know_baselines
+from shells import Shell
+
 pytestmark = pytest.mark.slow
-SWEEP = ("sweep", "--data", "demo", "--stride", "20", "--max-context", "256")
+PLACES = ("--data", "demo", "--stride", "20", "--max-context", "256")
+SWEEP = ("sweep", *PLACES)
+ALL = (*SWEEP, "--model", "all", "--mode", "demo", "--max-runs", "3", "--max-steps", "6")
 LAST_BASELINE = "random-walk garman-klass: tune"
 
 
@@ -45,50 +52,49 @@ def busy_worker(head: subprocess.Popen[str]) -> Iterator[psutil.Process]:
         yield from server.children()
 
 
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One short sweep over all three models."""
-    folder = tmp_path_factory.mktemp("swept")
-    out = run(folder, *SWEEP, "--model", "all", "--mode", "demo", "--max-runs", "3",
-              "--max-steps", "6")  # fmt: skip
-    (folder / "out.txt").write_text(out)
-    return folder
+GROUP = pytest.mark.xdist_group("swept")
 
 
-def test_one_command_sweeps_all_three_models_beside_the_baselines(swept: Path) -> None:
-    found = json.loads(run(swept, "runs", "--json"))
+@GROUP
+@pytest.mark.usefixtures("swept")
+def test_one_command_sweeps_all_three_models_beside_the_baselines(shell: Shell) -> None:
+    found = json.loads(shell("runs", "--json"))
     assert {r["model_name"] for r in found if r["state"] == "complete"} == {
         "toto", "kronos", "chronos2", "last-value", "drift", "seasonal-naive", "random-walk", "har",
     }  # fmt: skip
     assert len({r["fingerprints"]["val"] for r in found}) == 1
 
 
-def test_the_sweep_ends_in_an_honest_sentence(swept: Path) -> None:
+@GROUP
+def test_the_sweep_ends_in_an_honest_sentence(swept: Path, shell: Shell) -> None:
     out = (swept / "out.txt").read_text()
     assert "nothing is downloaded" in out
     assert "test is sealed" in out
-    best = json.loads(run(swept, "best", "--json"))[0]
+    best = json.loads(shell("best", "--json"))[0]
     said = "Nothing beats naive" if best["skill_vs_last_value"] <= 0 else "better than last-value"
     assert said in out
 
 
-def test_a_chosen_checkpoint_forecasts_in_a_new_process(swept: Path) -> None:
-    run(swept, "best", "--export-path")
-    first, second = (json.loads(run(swept, "predict", "--data", "demo", "--json")) for _ in "ab")
+@GROUP
+def test_a_chosen_checkpoint_forecasts_in_a_new_process(swept: Path, shell: Shell) -> None:
+    shell("best", "--export-path")
+    asked = ("predict", "--data", "demo", "--json")
+    first, second = json.loads(run(swept, *asked)), json.loads(shell(*asked))
     assert len(first) == 6 * 5
     assert first == second
 
 
-def test_the_same_command_again_trains_nothing(swept: Path) -> None:
-    out = run(swept, *SWEEP, "--model", "all", "--mode", "demo", "--max-runs", "3",
-              "--max-steps", "6")  # fmt: skip
+@GROUP
+@pytest.mark.usefixtures("swept")
+def test_the_same_command_again_trains_nothing(shell: Shell) -> None:
+    out = shell(*ALL)
     assert out.count("trained before as") == 6 + 3  # baselines, and a config a model
 
 
 def test_a_killed_worker_fails_its_run_which_is_tried_again_and_the_sweep_goes_on(
     tmp_path: Path,
 ) -> None:
-    head = start(tmp_path, *SWEEP, "--model", "chronos2", "--mode", "demo", "--max-steps", "300")
+    head = start(tmp_path, *SWEEP, "--model", "chronos2", "--mode", "demo", "--max-steps", "80")
     assert head.stdout is not None
     for line in head.stdout:
         if line.startswith(LAST_BASELINE):  # the first trained run begins now
@@ -128,21 +134,26 @@ def test_ctrl_c_leaves_no_run_running(tmp_path: Path) -> None:
     assert not psutil.wait_procs(workers, timeout=20)[1]
 
 
-def test_a_trial_that_raises_is_on_record_with_its_traceback(tmp_path: Path) -> None:
-    out = run(tmp_path, "train", "--data", "demo", "--stride", "20", "--model", "chronos2",
-              "--set", "lr=0.01", "--set", "gradient_clip=1e9", "--set", "max_steps=40",
-              "--set", "warmup_fraction=0.0", "--set", "weight_decay=500",
-              "--set", "schedule=constant", code=1)  # fmt: skip
-    (failed,) = runs_of(tmp_path, "chronos2")
+def test_a_trial_that_raises_is_on_record_with_its_traceback(shell: Shell) -> None:
+    know_baselines(Path("hyperparams/sweeps.db"), SweepPlan((), stride=40, max_context=128))
+    out = shell("train", "--data", "demo", "--stride", "40", "--max-context", "128",
+                "--model", "chronos2",
+                "--set", "lr=0.01", "--set", "gradient_clip=1e9", "--set", "max_steps=40",
+                "--set", "warmup_fraction=0.0", "--set", "weight_decay=500",
+                "--set", "schedule=constant", code=1)  # fmt: skip
+    (failed,) = json.loads(shell("runs", "--model", "chronos2", "--json"))
     assert failed["state"] == "failed"
     assert "not finite" in failed["error"]
     assert "Traceback" in failed["error"]
     assert "Traceback" not in out
     assert "Nothing that was asked for came to its end" in out
     assert "leak test" not in failed["error"]
-    assert "Traceback" in run(tmp_path, "logs", failed["run_id"])
+    with pytest.raises(SystemExit):
+        main(["logs", failed["run_id"]])
+    assert "Traceback" in shell.capsys.readouterr().out
 
 
+@GROUP
 def test_the_seeds_scripts_take_the_seeds_words(swept: Path) -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run(

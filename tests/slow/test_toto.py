@@ -30,9 +30,9 @@ from foresweep.models.toto.network import Newest, draw
 from foresweep.models.training.loop import _Run, inference, seeded
 from foresweep.models.training.optimisation import every_parameter
 from panels import sine_panel
-from sine import Case, Judged, forecast_test, judge, make_case, silent, train_case
+from sine import SEEDS, Case, Judged, forecast_test, judge, make_case, silent, train_case
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("toto")]  # one training of the sine
 
 SINE = TotoConfig(
     covariates="none",
@@ -50,7 +50,7 @@ def loaded(path: Path) -> TotoPredictor:
     return Toto().load(read_checkpoint(path), Resources())
 
 
-@pytest.fixture(scope="module", params=[0, 1, 2])
+@pytest.fixture(scope="module", params=SEEDS)
 def sine(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Case, TotoPredictor]:
     """A sine panel and a Toto trained on it, one of three seeds."""
     seed = request.param
@@ -145,7 +145,7 @@ def test_another_items_statistics_are_caught(sine: tuple[Case, TotoPredictor]) -
     assert judged(case, Broken(predictor, swapped)).faults(skill=0.93, slope=0.03)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_toto_learns_the_demo_panel(seed: int, tmp_path: Path) -> None:
     """Its own loss on the labels of fixed tune windows falls by at least 5 %."""
     case = make_case(demo_panel(), horizon=5)

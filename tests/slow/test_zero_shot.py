@@ -16,6 +16,7 @@ from foresweep.search.propose.modes import propose
 from foresweep.search.sweep import sweep
 from foresweep.search.trial import prepare
 from foresweep.tracker.tracker import Tracker
+from known_baselines import know_baselines
 from tiny_weights import write_weights
 
 pytestmark = pytest.mark.slow
@@ -38,7 +39,10 @@ def test_every_zero_shot_config_of_a_family_can_be_tried(model: str, tmp_path: P
 def runs_of(plan: SweepPlan, folder: Path) -> tuple[list[Run], Planned]:
     """The trained runs of a sweep, and what it planned."""
     heard: list[Event] = []
-    sweep(plan, db=folder / "sweeps.db", runs=folder / "runs", listen=heard.append)
+    db = folder / "sweeps.db"
+    if not db.exists():
+        know_baselines(db, plan)
+    sweep(plan, db=db, runs=folder / "runs", listen=heard.append)
     with Tracker(folder / "sweeps.db") as tracker:
         found = [r for r in tracker.get_runs() if not r.is_baseline]
     return found, next(e for e in heard if isinstance(e, Planned))

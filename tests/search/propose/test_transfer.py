@@ -32,6 +32,8 @@ TWINS = """from dataclasses import replace
 from learning_model import Learner, LearnerConfig
 from foresweep.models.base import config_class, hyper
 
+pytestmark = pytest.mark.xdist_group("transfer")  # its sweeps are made once
+
 
 @config_class
 class Config(LearnerConfig):

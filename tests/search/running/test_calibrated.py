@@ -128,6 +128,8 @@ COUNTING = """from pathlib import Path
 
 from foresweep.models.baselines.naive import Drift
 
+pytestmark = pytest.mark.xdist_group("calibrated")  # its sweeps are made once
+
 
 class Guest(Drift):
     name = "guest"

@@ -240,6 +240,8 @@ PRETRAINED = """from foresweep.models.baselines.naive import BaselineConfig, Dri
 from foresweep.models.base import config_class, hyper
 from foresweep.models.checkpoint import Cutoff
 
+pytestmark = pytest.mark.xdist_group("finalists")  # its sweeps are made once
+
 
 @config_class
 class Config(BaselineConfig):

@@ -39,6 +39,8 @@ from pathlib import Path
 
 from learning_model import Learner
 
+pytestmark = pytest.mark.xdist_group("reproduce")  # its sweeps are made once
+
 MOOD = Path(__file__).with_name("mood")
 
 

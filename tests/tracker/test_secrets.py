@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from foresweep.errors import DatabaseUnusable
 from foresweep.tracker.provenance import HIDDEN, redact, redact_variables, storable
 from foresweep.tracker.tracker import Tracker
 
@@ -89,3 +90,16 @@ def test_no_planted_secret_is_in_the_file(tmp_path: Path) -> None:
     assert seen["variables"]["HF_TOKEN"] == HIDDEN  # type: ignore[index]
     assert seen["cpu_model"]
     assert seen["memory_mb"]
+
+
+@pytest.mark.parametrize("password", ["pa@PART", "pa/PART", "pa:PART", "pa#PART", "p@a/P@RT"])
+def test_no_part_of_a_password_is_left_whatever_marks_it_has(password: str) -> None:
+    shown = redact(f"--db postgresql://me:{password}@host/db --seed 1")
+    assert shown == f"--db postgresql://me:{HIDDEN}@host/db --seed 1"
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mysql", "postgres"])
+def test_an_address_with_two_ats_is_refused_without_its_password(kind: str) -> None:
+    with pytest.raises(DatabaseUnusable, match="%40") as error:
+        Tracker(f"{kind}://me:pa@PART@host/db")
+    assert "PART" not in str(error.value)

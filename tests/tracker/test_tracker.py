@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
+import functools
+import json
 import math
+import re
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +17,8 @@ from hypothesis import strategies as st
 
 from foresweep.errors import ConfigError, NotFound, TrackerError, UsageError
 from foresweep.records import Run, RunState, SweepState, is_sealed
-from foresweep.tracker.tracker import Tracker
+from foresweep.tracker.jsonfile import dump_json
+from foresweep.tracker.tracker import NewRun, Tracker
 from tracker_data import CELLS, make_sweep
 
 Finished = Callable[..., Run]
@@ -389,3 +395,82 @@ def test_a_named_baseline_is_known_as_one(tracker: Tracker) -> None:
     assert tracker.start_run(model="last-value", hyperparams={}).is_baseline
     assert not tracker.start_run(model="toto", hyperparams={}).is_baseline
     assert tracker.start_run(model="toto", hyperparams={}, is_baseline=True).is_baseline
+
+
+@pytest.mark.parametrize("number", [np.int64(3), np.int8(3), np.float32(3), np.bool_(True)])
+def test_numpy_numbers_are_kept_as_numbers(tracker: Tracker, number: Any) -> None:
+    run_id = tracker.log_run("toto", {"a": number}, {"val_r2": number}, None, number)
+    sweep = make_sweep(tracker, seed=np.int64(7), horizon=np.int32(5))
+    run = tracker.start_run(model="toto", hyperparams={}, seed=np.int64(8), attempt=np.int16(2),
+                            sweep_id=sweep.sweep_id, trial_number=np.int32(1))  # fmt: skip
+    tracker.log(run.run_id, np.int64(2), {"loss": number})
+    tracker.finish_run(run.run_id, "complete", training_time_seconds=number,
+                       duration_seconds=number, peak_memory_mb=number)  # fmt: skip
+    kept = tracker.get_run(run_id), tracker.get_run(run.run_id)
+    for one in kept:
+        assert one.training_time_seconds == float(number)
+        json.dumps(dataclasses.asdict(one), default=datetime.isoformat)
+    assert (kept[1].seed, kept[1].attempt, kept[1].trial_number) == (8, 2, 1)
+    assert tracker.get_curve(run.run_id, "loss") == [(2, float(number))]
+    assert dump_json(tracker)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"training_time_seconds": math.inf}, "training_time_seconds is inf"),
+        ({"training_time_seconds": 10**5_000}, "training_time_seconds is too large"),
+        ({"training_time_seconds": "long"}, "training_time_seconds is 'long'"),
+        ({"metrics": {1: 2.0}}, "the name 1 is a int"),
+        ({"metrics": {"val_r2": 10**400}}, "metric 'val_r2' is too large"),
+        ({"metrics": {"val_r2": [1.0]}}, "metric 'val_r2' is"),
+        ({"notes": 3}, "notes is 3, not a text"),
+        ({"model_name": 3}, "the name 3 is a int"),
+        ({"hyperparams": {"lr": 10**5_000}}, "too large"),
+        ({"hyperparams": {"deep": functools.reduce(lambda x, _: [x], range(2_000), 1)}}, "deep"),
+        (
+            {"hyperparams": {"deep": functools.reduce(lambda x, _: {"x": x}, range(2_000), 1)}},
+            "deep",
+        ),
+    ],
+)
+def test_what_cannot_be_stored_is_refused_by_name(
+    tracker: Tracker, wrong: dict[str, Any], named: str
+) -> None:
+    sound: dict[str, Any] = {"model_name": "toto", "hyperparams": {}, "metrics": {}}
+    with pytest.raises(ConfigError, match=re.escape(named)):
+        tracker.log_run(**sound | wrong)
+    with pytest.raises(ConfigError):
+        tracker.log_runs([NewRun(**sound | wrong)])
+    assert tracker.get_runs() == []
+
+
+def test_notes_tags_seeds_and_steps_are_refused_by_name(tracker: Tracker) -> None:
+    run = tracker.start_run(model="toto", hyperparams={})
+    refused: list[tuple[Callable[[], Any], str]] = [
+        (lambda: tracker.log(run.run_id, 7.5, {"loss": 1.0}), "step is 7.5"),  # type: ignore[arg-type]
+        (lambda: tracker.log(run.run_id, math.nan, {"loss": 1.0}), "step is nan"),  # type: ignore[arg-type]
+        (lambda: tracker.log(run.run_id, None, {"loss": 1.0}), "step is None"),  # type: ignore[arg-type]
+        (lambda: tracker.log(run.run_id, 1, {2: 1.0}), "the name 2"),  # type: ignore[dict-item]
+        (lambda: tracker.start_run(model="toto", hyperparams={}, seed=2**63), "seed is too large"),
+        (lambda: tracker.start_run(model="toto", hyperparams={}, tags=[3]), "the name 3"),  # type: ignore[list-item]
+        (lambda: tracker.add_note(run.run_id, 3), "not 3"),  # type: ignore[arg-type]
+        (lambda: tracker.add_tag(run.run_id, 3), "the name 3"),  # type: ignore[arg-type]
+        (lambda: tracker.finish_run(run.run_id, "failed", error=3), "error is 3"),  # type: ignore[arg-type]
+        (lambda: tracker.finish_run(run.run_id, "complete", duration_seconds=math.nan), "duration"),
+    ]
+    for ask, named in refused:
+        with pytest.raises(ConfigError, match=re.escape(named)):
+            ask()
+    tracker.log(run.run_id, 7.0, {"loss": 1.0})  # type: ignore[arg-type]
+    assert tracker.get_curve(run.run_id, "loss") == [(7, 1.0)]
+
+
+def test_an_empty_checkpoint_path_is_none(tracker: Tracker) -> None:
+    tracker.log_run("toto", {}, {"val_pct_mae": 1.0}, "")
+    tracker.log_runs([NewRun("toto", {}, {"val_pct_mae": 1.0}, "")])
+    run = tracker.start_run(model="toto", hyperparams={})
+    tracker.finish_run(run.run_id, "complete", scores={"val_pct_mae": 1.0}, checkpoint_path="")
+    assert [r.checkpoint_path for r in tracker.get_runs()] == [None] * 3
+    assert tracker.get_best_model() is None
+    assert tracker.get_runs(where="has_checkpoint = true") == []

@@ -30,9 +30,10 @@ from foresweep.tracker.queries import runs as queries
 from foresweep.tracker.queries.runs import RunQuery
 from foresweep.tracker.sealed import record_look
 from foresweep.tracker.storage import schema
-from foresweep.tracker.storage.schema import numbers_of, open_metrics
+from foresweep.tracker.storage.schema import as_number, open_metrics, real
 from foresweep.tracker.tracker import Tracker
 from foresweep.tracker.writing import runs as writes
+from foresweep.tracker.writing.steps import Numbers
 
 FIELDS = (
     *("run_id", "model_name", "timestamp", "hyperparams", "metrics", "checkpoint_path"),
@@ -42,6 +43,8 @@ _AFTER = re.compile(r"\s*,?\s*")
 logger = logging.getLogger(__name__)
 
 
+IMPORTED = "imported"
+"""Source of a run from a file; behind it the offset of its time, where the file had one."""
 LOOK = "export to {path}"
 """Why a test score was looked at, as the record of the look says it."""
 
@@ -117,13 +120,14 @@ def import_json(tracker: Tracker, path: Path) -> Imported:
     digest = hashlib.sha256(content).hexdigest()
     records, faults = _records(content, path)
     with tracker.store.write() as connection:
-        if _is_known(connection, digest):
+        is_known = _is_known(connection, digest)
+        if is_known and _is_ours(content):
             return Imported(num_known=len(records))
-        found = [_import_record(connection, record, n) for n, record in enumerate(records)]
-        num_new = found.count("new")
+        sound, left_out = _sound(records)
+        num_new = 0 if is_known else sum(_bring_in(connection, *one) for one in sound)
         _remember(connection, digest, path, num_new)
-    unsound = [f for f in found if f not in ("new", "known")]
-    return Imported(num_new, found.count("known"), (*unsound, *_unknown_fields(records), *faults))
+    left_out += [*_unknown_fields(records), *faults]
+    return Imported(num_new, len(sound) - num_new, tuple(left_out))
 
 
 def export_json(tracker: Tracker, path: Path, *, reveal_test: bool = False) -> Exported:
@@ -209,29 +213,31 @@ def _unknown_fields(records: Sequence[Any]) -> list[str]:
     return [f"field {name!r} of {held.count(name)} runs left out" for name in dict.fromkeys(held)]
 
 
-def _import_record(connection: Connection, record: Any, position: int) -> str:
-    """ "new", "known", or why the record was left out."""
-    try:
-        row, scores = _row(record)
-    except (
-        ConfigError,
-        LookupError,
-        TypeError,
-        ValueError,
-        ArithmeticError,
-        RecursionError,
-    ) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        return f"run {position} left out: {reason}"
+def _sound(records: Sequence[Any]) -> tuple[list[tuple[dict[str, Any], Numbers]], list[str]]:
+    """(row of runs, scores) of every sound record, and what was left out of the others."""
+    sound: list[tuple[dict[str, Any], Numbers]] = []
+    left_out: list[str] = []
+    for n, record in enumerate(records):
+        try:
+            row, scores, without = _row(record)
+        except (ConfigError, LookupError, TypeError, ValueError, ArithmeticError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            left_out.append(f"run {n} left out: {reason}")
+            continue
+        sound.append((row, scores))
+        left_out += [f"run {n} without {reason}" for reason in without]
+    return sound, left_out
+
+
+def _bring_in(connection: Connection, row: dict[str, Any], scores: Numbers) -> bool:
+    """Put a run on record; False where it is there already."""
     if _find_place(connection, row, scores):
-        return "known"
+        return False
     writes.insert_run(connection, row, scores)
-    return "new"
+    return True
 
 
-def _find_place(
-    connection: Connection, row: dict[str, Any], scores: Mapping[str, float | None]
-) -> bool:
+def _find_place(connection: Connection, row: dict[str, Any], scores: Numbers) -> bool:
     """Is the run there already? Else its id is made free: the seed gave two runs of one second
     the same id, so the second becomes `id-2`."""
     wanted, runs = row["run_id"], schema.runs
@@ -248,28 +254,35 @@ def _find_place(
     return False
 
 
-def _row(record: Any) -> tuple[dict[str, Any], dict[str, float | None]]:
-    """A sound record's row of runs and its scores. Raises on the first thing that is not."""
+def _row(record: Any) -> tuple[dict[str, Any], dict[str, float | None], list[str]]:
+    """A record's row of runs, its scores, and why a metric or time was left out of them. Raises on
+    the first thing without which it is no run."""
     if not isinstance(record, dict):
         raise TypeError(f"a run must be a mapping, not {record!r}")
-    at = datetime.fromisoformat(record["timestamp"])
-    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-    row = writes.new_run(_text(record, "model_name"), record["hyperparams"], at, source="imported")
+    said = datetime.fromisoformat(record["timestamp"])
+    at = said.replace(tzinfo=UTC) if said.tzinfo is None else said.astimezone(UTC)
+    source = IMPORTED if said.tzinfo is None else f"{IMPORTED} {said:%z}"
+    row = writes.new_run(_text(record, "model_name"), record["hyperparams"], at, source=source)
     texts = ("checkpoint_path", "notes", "git_commit")
-    known = {name: _text_or_none(record, name) for name in texts}
-    seconds = record.get("training_time_seconds")
-    if seconds is not None and not math.isfinite(float(seconds)):
-        raise ValueError(f"training_time_seconds is {seconds}")
-    row |= known | {
+    row |= {
+        name: None if record.get(name) in (None, "") else _text(record, name) for name in texts
+    } | {
         "run_id": _text(record, "run_id"),
         "state": RunState.COMPLETE.value,
         "finished_at": at,
-        "training_time_seconds": None if seconds is None else float(seconds),
     }
-    metrics = dict(record["metrics"])
-    for name in metrics:
-        _storable(name, "the name of a metric")
-    return row, numbers_of(metrics)
+    scores: dict[str, float | None] = {}
+    without = []
+    for name, value in dict(record["metrics"]).items():
+        try:
+            scores[_storable(name, "the name of a metric")] = as_number(value, name)
+        except (ConfigError, ValueError) as error:
+            without.append(str(error))
+    try:
+        seconds = real(record.get("training_time_seconds"), "training_time_seconds")
+    except ConfigError as error:
+        seconds, without = None, [*without, str(error)]
+    return row | {"training_time_seconds": seconds}, scores, without
 
 
 def _text(record: Mapping[str, Any], name: str) -> str:
@@ -284,10 +297,6 @@ def _storable(text: str, what: str) -> str:
     if "\x00" in text or (not text.isprintable() and any("\ud800" <= c <= "\udfff" for c in text)):
         raise ValueError(f"{what} is {text!r}, which no database can hold")
     return text
-
-
-def _text_or_none(record: Mapping[str, Any], name: str) -> str | None:
-    return None if record.get(name) is None else _text(record, name)
 
 
 def _is_known(connection: Connection, digest: str) -> bool:
@@ -342,13 +351,25 @@ def _as_text(runs: Sequence[Run], sealed: Mapping[str, Mapping[str, float]]) -> 
 
 
 def _record(run: Run, sealed: Mapping[str, float]) -> dict[str, Any]:
-    """A run in the seed's form: naive UTC, a failed score null."""
+    """A run in the seed's form; a failed score is null."""
     known = {name: getattr(run, name) for name in FIELDS}
-    known["timestamp"] = run.created_at.replace(tzinfo=None).isoformat()
+    known["timestamp"] = _moment(run)
+    seconds = run.training_time_seconds
+    known["training_time_seconds"] = (
+        None if seconds is None or not math.isfinite(seconds) else seconds
+    )
     known["hyperparams"] = dict(run.hyperparams)
     metrics = {**run.metrics, **sealed}
     known["metrics"] = {n: None if math.isnan(v) else v for n, v in metrics.items()}
     return known
+
+
+def _moment(run: Run) -> str:
+    """When it was made: naive UTC, or with the offset that it came in with."""
+    offset = run.source.removeprefix(f"{IMPORTED} ")
+    if offset == run.source:
+        return run.created_at.replace(tzinfo=None).isoformat()
+    return run.created_at.astimezone(datetime.strptime(offset, "%z").tzinfo).isoformat()
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -40,7 +40,7 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 _FLAG = re.compile(rf"--?{_WORD}", re.IGNORECASE)
-_IN_URL = re.compile(r"(?P<keep>\b[a-z][\w+.-]*://[^\s/:@]*:)[^\s/]+(?=@)", re.IGNORECASE)
+_IN_URL = re.compile(r"(?P<keep>\b[a-z][\w+.-]*://[^\s/:@]*:)\S+(?=@)", re.IGNORECASE)
 _BEARER = re.compile(r"(?P<keep>\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}", re.IGNORECASE)
 _KNOWN = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}"

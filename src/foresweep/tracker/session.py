@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import psutil
 
-from foresweep.errors import TrackerError
+from foresweep.errors import TrackerError, UsageError
 from foresweep.records import Run, RunState
 from foresweep.tracker.liveness import Heartbeat
 
@@ -176,12 +176,15 @@ class Buffer:
         self._lock, self._writing = threading.Lock(), threading.Lock()
         self._stop = threading.Event()
         self._warned = False
+        self._refused: UsageError | None = None
         self._thread = threading.Thread(target=self._loop, name="foresweep-buffer", daemon=True)
         self._thread.start()
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Keep a step's metrics for the next batch. Raises TrackerError where the database has
-        been away for so long that the buffer is full."""
+        been away for so long that the buffer is full, UsageError where points before these were
+        refused."""
+        self._tell_refused()
         with self._lock:
             if self._num_waiting + len(metrics) > MOST_WAITING:
                 raise TrackerError(
@@ -210,12 +213,18 @@ class Buffer:
         self._stop.set()
         self._thread.join()
         self.flush()
+        self._tell_refused()
 
     def __enter__(self) -> Buffer:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _tell_refused(self) -> None:
+        refused, self._refused = self._refused, None
+        if refused is not None:
+            raise refused
 
     def _put_back(self, steps: dict[int, dict[str, float]]) -> None:
         with self._lock:
@@ -227,6 +236,8 @@ class Buffer:
         while not self._stop.wait(self.loss_window_s):
             try:
                 self.flush()
+            except UsageError as error:  # is told to whoever logs next
+                self._refused = error
             except TrackerError as error:
                 if not self._warned:
                     logger.warning("points of %s wait: %s", self._run_id, error)

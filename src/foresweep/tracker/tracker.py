@@ -22,7 +22,7 @@ from foresweep.errors import ConfigError, NotFound, TrackerError, UsageError
 from foresweep.records import Curve, Run, RunState, Sweep, SweepState, Trial, is_sealed
 from foresweep.settings import load_settings
 from foresweep.tracker.liveness import GRACE, Heartbeat, this_process
-from foresweep.tracker.provenance import Environment, redact, storable, this_environment
+from foresweep.tracker.provenance import Environment, redact, this_environment
 from foresweep.tracker.queries import runs as queries
 from foresweep.tracker.queries.ranking import Ranking, best_runs
 from foresweep.tracker.queries.runs import RunQuery, asked_by
@@ -41,8 +41,10 @@ from foresweep.tracker.storage.schema import (
     kept_scores,
     new_id,
     numbers_of,
+    real,
     run_of,
     sound_name,
+    whole,
 )
 from foresweep.tracker.storage.store import Store, line_of
 from foresweep.tracker.writing import runs as writes
@@ -58,7 +60,6 @@ if TYPE_CHECKING:
 __all__ = ["SELECTED_ON_TEST", "Heartbeat", "Judging", "NewRun", "Tracker"]
 
 PATIENCE_S = 60.0
-LARGEST_STEP = 2**63 - 1
 CHUNK = 500
 """Runs a transaction of `log_runs`: others wait no longer for their turn."""
 
@@ -384,16 +385,16 @@ class Tracker:
         row = writes.new_run(model, hyperparams, now, is_baseline=is_baseline, source=source) | {
             "state": RunState.RUNNING.value,
             "sweep_id": sweep_id,
-            "trial_number": trial_number,
-            "seed": seed,
-            "attempt": attempt,
+            "trial_number": None if trial_number is None else whole(trial_number, "trial_number"),
+            "seed": None if seed is None else whole(seed, "seed"),
+            "attempt": whole(attempt, "attempt"),
             "config_hash": config_hash,
             "train_hash": train_hash,
             "panel_hash": panel_hash,
             "task_hash": task_hash,
             "fingerprints": dict(fingerprints or {}),
             "resources": jsonable(resources or {}, "resources"),
-            "notes": None if notes is None else storable(notes),
+            "notes": writes.stored_text(notes, "notes"),
             "tags": [sound_name(tag) for tag in tags],
             "heartbeat_at": now,
             "worker_pid": worker_pid,
@@ -432,15 +433,16 @@ class Tracker:
 
     def log_steps(self, run_id: str, steps: Mapping[int, Mapping[str, float]]) -> None:
         """Several steps in one transaction. Raises as `log` does."""
-        said = sorted((_as_step(step), self._open(m)) for step, m in steps.items() if m)
+        said = sorted((whole(step, "step"), self._open(m)) for step, m in steps.items() if m)
         self.store.direct(lambda line: log_steps(line, run_id, said))
 
     def _open(self, metrics: Mapping[str, float]) -> Numbers:
         """The metrics as stored numbers, none of them sealed. Raises UsageError, ConfigError."""
-        for name in metrics.keys() - self._open_names:
+        numbers = numbers_of(metrics)
+        for name in numbers.keys() - self._open_names:
             queries.refuse_test(name)
             self._open_names.add(name)
-        return numbers_of(metrics)
+        return numbers
 
     def buffered(self, run_id: str, *, every_s: float = BUFFER_S) -> Buffer:
         """A faster `log` for this run that is durable only after up to `every_s` seconds: that
@@ -505,13 +507,13 @@ class Tracker:
         outcome = {
             "state": ended.value,
             "finished_at": datetime.now(UTC),
-            "checkpoint_path": None if checkpoint_path is None else str(checkpoint_path),
-            "error": None if error is None else storable(error),
-            "training_time_seconds": training_time_seconds,
-            "duration_seconds": duration_seconds,
-            "peak_memory_mb": peak_memory_mb,
-            "forecasts_path": None if forecasts_path is None else str(forecasts_path),
-        } | ({} if notes is None else {"notes": storable(notes)})
+            "checkpoint_path": writes.path_text(checkpoint_path),
+            "error": writes.stored_text(error, "error"),
+            "training_time_seconds": real(training_time_seconds, "training_time_seconds"),
+            "duration_seconds": real(duration_seconds, "duration_seconds"),
+            "peak_memory_mb": real(peak_memory_mb, "peak_memory_mb"),
+            "forecasts_path": writes.path_text(forecasts_path),
+        } | ({} if notes is None else {"notes": writes.stored_text(notes, "notes")})
         kept = kept_scores(numbers_of(scores or {}), ended.value)
         return self.store.work(
             lambda connection: writes.finish_run(connection, run_id, outcome, kept)
@@ -529,14 +531,14 @@ class Tracker:
 
     def add_note(self, run_id: str, text: str, *, who: str = "") -> None:
         """Add a note to a run, whatever its state. Raises NotFound, ConfigError if empty."""
-        if not text.strip():
-            raise ConfigError("a note needs words")
+        if not isinstance(text, str) or not text.strip():
+            raise ConfigError(f"a note needs words, not {text!r}")
         with self.store.write() as connection:
             writes.add_note(connection, run_id, text, who)
 
     def add_tag(self, run_id: str, tag: str) -> Run:
         """Add a tag to a run, whatever its state. Raises NotFound, ConfigError if empty."""
-        if not tag.strip():
+        if not sound_name(tag).strip():
             raise ConfigError("a tag needs a word")
         with self.store.write() as connection:
             return writes.add_tag(connection, run_id, tag.strip())
@@ -552,7 +554,7 @@ class Tracker:
     ) -> str:
         """Put a finished run on record and give its id. It stands beside other runs logged by
         hand and beside no sweep's; `test_*` goes to sealed rows. Raises ConfigError."""
-        path = None if checkpoint_path is None else str(checkpoint_path)
+        path = writes.path_text(checkpoint_path)
         new = NewRun(model_name, hyperparams, metrics, path, training_time_seconds, notes)
         return self._add_run(writes.logged_run(new), numbers_of(metrics)).run_id
 
@@ -596,8 +598,8 @@ class Tracker:
         content = {
             "panel_hash": panel_hash,
             "source": redact(source),
-            "num_items": num_items,
-            "num_rows": num_rows,
+            "num_items": whole(num_items, "num_items"),
+            "num_rows": whole(num_rows, "num_rows"),
             "starts_at": starts_at,
             "ends_at": ends_at,
             "findings": jsonable(findings, "findings"),
@@ -635,8 +637,8 @@ class Tracker:
             "models": list(models),
             "mode": mode,
             "objective": objective,
-            "horizon": horizon,
-            "seed": seed,
+            "horizon": whole(horizon, "horizon"),
+            "seed": whole(seed, "seed"),
             "panel_hash": panel_hash,
             "task_hash": task_hash,
             "fingerprints": dict(fingerprints),
@@ -689,10 +691,3 @@ def _or_nan(value: float | None) -> float:
 def _is_there(connection: Connection, column: Column[Any], key: str) -> bool:
     """Is there a row of this key?"""
     return connection.execute(select(column).where(column == key)).first() is not None
-
-
-def _as_step(step: int) -> int:
-    """Raises ConfigError where the database has no room for it."""
-    if not -LARGEST_STEP <= step <= LARGEST_STEP:
-        raise ConfigError(f"step is {step}; it must be below 2**63")
-    return int(step)

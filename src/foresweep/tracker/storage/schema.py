@@ -11,6 +11,7 @@ import json
 import math
 import re
 import secrets
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -37,6 +38,8 @@ from foresweep.records import Run, RunState, Sweep, SweepState, Trial, is_sealed
 HEAD = "0005"
 """The newest migration. Revisions are counted, so that a newer database is known by its number."""
 VERSION_TABLE = "foresweep_version"
+LARGEST = 2**63 - 1
+"""Whole numbers beyond it have no room in a column."""
 
 
 Text = _Text().with_variant(_Text(collation="C"), "postgresql")
@@ -322,24 +325,35 @@ imports = Table(
 )
 
 
-def jsonable(value: Any, name: str) -> Any:
+DEEPEST = 100
+"""Lists and mappings inside each other that a JSON value may have."""
+
+
+def jsonable(value: Any, name: str, *, depth: int = 0) -> Any:
     """`value` in JSON's own types: numpy scalars become numbers, tuples lists.
 
-    Raises ConfigError naming what cannot be stored: NaN, infinities, keys that are no texts,
-    anything that is no number, text, truth value, list or mapping.
+    Raises ConfigError naming what cannot be stored: NaN, infinities, whole numbers beyond any
+    float, keys that are no texts, what is nested too deep, anything that is no number, text, truth
+    value, list or mapping.
     """
+    if depth > DEEPEST:
+        raise ConfigError(f"{name[:60]}... is nested more than {DEEPEST} deep")
     if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
         value = value.item()
     if value is None or isinstance(value, str | bool | int):
+        if isinstance(value, int) and abs(value) > sys.float_info.max:
+            raise ConfigError(f"{name} is too large: no database keeps such a number")
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ConfigError(f"{name} is {value}: it cannot be stored; use a number or None")
         return float(value)
     if isinstance(value, Mapping):
-        return {_key(k, name): jsonable(v, f"{name}[{k!r}]") for k, v in value.items()}
+        return {
+            _key(k, name): jsonable(v, f"{name}[{k!r}]", depth=depth + 1) for k, v in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [jsonable(v, f"{name}[{i}]") for i, v in enumerate(value)]
+        return [jsonable(v, f"{name}[{i}]", depth=depth + 1) for i, v in enumerate(value)]
     raise ConfigError(f"{name} is a {type(value).__name__}: it cannot be stored as JSON")
 
 
@@ -347,6 +361,34 @@ def _key(key: Any, name: str) -> str:
     if not isinstance(key, str):
         raise ConfigError(f"{name} has the key {key!r}: keys must be texts")
     return key
+
+
+def whole(value: Any, name: str) -> int:
+    """A whole number (numpy's, too). Raises ConfigError by name for anything else and where the
+    database has no room for it."""
+    try:
+        number = int(value)
+        is_whole = bool(number == value)
+    except (TypeError, ValueError, OverflowError):
+        is_whole = False
+    if not is_whole:
+        raise ConfigError(f"{name} is {value!r}: it must be a whole number")
+    if not -LARGEST <= number <= LARGEST:
+        raise ConfigError(f"{name} is too large: it must be below 2**63")
+    return number
+
+
+def real(value: Any, name: str) -> float | None:
+    """A finite number (numpy's, too), or None. Raises ConfigError by name."""
+    try:
+        number = None if value is None else float(value)
+    except OverflowError as error:
+        raise ConfigError(f"{name} is too large: it must be a finite number or None") from error
+    except (TypeError, ValueError):
+        number = math.nan
+    if number is not None and not math.isfinite(number):
+        raise ConfigError(f"{name} is {value!r}: it must be a finite number or None")
+    return number
 
 
 # Between records and rows: ids, score rows, and the record of a row.
@@ -373,6 +415,8 @@ def as_number(value: Any, name: str) -> float | None:
         return None
     try:
         number = float(value)
+    except OverflowError as error:
+        raise ConfigError(f"metric {name!r} is too large for a number of any database") from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"metric {name!r} is {value!r}, not a number") from error
     return number if math.isfinite(number) else None
@@ -385,7 +429,9 @@ def numbers_of(metrics: Mapping[str, Any]) -> dict[str, float | None]:
 
 def sound_name(name: str) -> str:
     """`name`, which every database can hold. Raises ConfigError for a NUL character or half of a
-    surrogate pair."""
+    surrogate pair, and for what is no text."""
+    if not isinstance(name, str):
+        raise ConfigError(f"the name {name!r} is a {type(name).__name__}, not a text")
     if "\0" in name or not (name.isascii() or _is_unicode(name)):
         raise ConfigError(f"the name {name!r} has a character that no database stores")
     return name

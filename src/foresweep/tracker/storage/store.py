@@ -258,6 +258,10 @@ def _base(database: str | Path, synchronous: Synchronous, timeout_s: float) -> S
         url.get_dialect() if kind == "sqlite" else None
     except (ArgumentError, NoSuchModuleError) as error:
         raise DatabaseUnusable(f"{str(database).split('://')[0]}: no such database kind") from error
+    if "@" in (url.host or ""):
+        raise DatabaseUnusable(
+            f"the {kind} URL has more than one @: write an @ of the user or password as %40"
+        )
     if kind == "sqlite":
         return Sqlite(url, synchronous, timeout_s)
     if kind == "postgresql":

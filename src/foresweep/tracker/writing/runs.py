@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, delete, insert, select, update
@@ -25,6 +26,7 @@ from foresweep.tracker.storage.schema import (
     jsonable,
     new_id,
     open_metrics,
+    real,
     run_of,
     score_rows,
     sound_name,
@@ -202,10 +204,22 @@ def logged_run(new: NewRun) -> dict[str, Any]:
     return new_run(new.model_name, new.hyperparams, now, source="logged") | {
         "state": RunState.COMPLETE.value,
         "finished_at": now,
-        "checkpoint_path": new.checkpoint_path,
-        "training_time_seconds": new.training_time_seconds,
-        "notes": None if new.notes is None else storable(new.notes),
+        "checkpoint_path": path_text(new.checkpoint_path),
+        "training_time_seconds": real(new.training_time_seconds, "training_time_seconds"),
+        "notes": stored_text(new.notes, "notes"),
     }
+
+
+def path_text(path: str | Path | None) -> str | None:
+    """A path as it is stored: an empty one is none."""
+    return None if path is None or not str(path) else str(path)
+
+
+def stored_text(text: str | None, name: str) -> str | None:
+    """A text without secrets, or None. Raises ConfigError for what is no text."""
+    if text is not None and not isinstance(text, str):
+        raise ConfigError(f"{name} is {text!r}, not a text")
+    return None if text is None else storable(text)
 
 
 def _is_baseline(model: str) -> bool:

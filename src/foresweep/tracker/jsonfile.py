@@ -83,7 +83,7 @@ class JsonTracker(Tracker):
 
     def _read_in(self) -> None:
         """The runs of the JSON file that are not known yet."""
-        if self._json is not None and self._json.exists():
+        if self._json is not None and self._json.exists() and not self.store.is_read_only:
             for reason in import_json(self, self._json).left_out:
                 logger.warning("%s: %s", self._json, reason)
 

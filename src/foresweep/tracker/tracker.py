@@ -354,7 +354,10 @@ class Tracker:
     # What is put on record of runs.
 
     def repair(self) -> list[str]:
-        """Mark stale runs and sweeps as lost; the ids of those runs."""
+        """Mark stale runs and sweeps as lost; the ids of those runs. None where the database can
+        only be read."""
+        if self.store.is_read_only:
+            return []
         now = datetime.now(UTC)
         return writes.repair(self.store, now, this_process().machine, self._grace)
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -116,6 +118,42 @@ def test_a_read_only_database_is_named(path: Path, sqlite_tracker: Tracker) -> N
         store.write() as connection,
     ):
         connection.execute(text("DELETE FROM runs"))
+
+
+@pytest.fixture
+def read_only(path: Path, sqlite_tracker: Tracker) -> Iterator[list[str]]:
+    """The words before a command for which the folder of the database takes no writes."""
+    sqlite_tracker.finish_run(
+        sqlite_tracker.start_run(model="toto", hyperparams={}).run_id, "failed"
+    )
+    sqlite_tracker.start_run(model="toto", hyperparams={})  # not to be repaired: it cannot be
+    sqlite_tracker.close()
+    folder = path.parent
+    if os.geteuid():
+        folder.chmod(0o555)
+        yield []
+        folder.chmod(0o755)
+        return
+    mount = f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}"
+    if subprocess.run(["unshare", "-m", "sh", "-c", mount], check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    yield ["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh"]
+
+
+def test_a_database_on_a_read_only_medium_can_be_read(path: Path, read_only: list[str]) -> None:
+    def ask(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [*read_only, sys.executable, "-m", "foresweep", *words, "--db", str(path)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    runs = ask("runs", "--where", "model = toto", "--json")
+    assert runs.returncode == 0, runs.stderr
+    assert [run["state"] for run in json.loads(runs.stdout)] == ["running", "failed"]
+    run_id = json.loads(runs.stdout)[1]["run_id"]
+    assert "failed" in ask("show", run_id).stdout
+    refused = ask("note", run_id, "text")
+    assert refused.returncode == 1
+    assert "is read-only; give a place you may write to" in refused.stderr
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
 def test_a_place_where_no_folder_can_be_made_is_named(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ class Postgres:
     url: URL
     busy_timeout_s: float
     path: None = None
+    is_read_only: bool = False  # a server says so itself
 
     @property
     def place(self) -> str:

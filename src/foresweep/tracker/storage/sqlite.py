@@ -60,6 +60,15 @@ class Sqlite:
         return Path(name)
 
     @property
+    def is_read_only(self) -> bool:
+        """Does the file's medium, its folder or its mode forbid to write? It can be read, then."""
+        if self.path is None or not self.path.is_file():
+            return False
+        if not os.access(self.path, os.W_OK):
+            return True
+        return not os.access(self.path.parent, os.W_OK) and not _log_of(self.path).exists()
+
+    @property
     def driver_errors(self) -> tuple[type[Exception], ...]:
         return DBAPIError, sqlite3.Error
 
@@ -95,11 +104,15 @@ class Sqlite:
         if self.url.database in (None, "", ":memory:"):  # one connection is one database
             pool = {"poolclass": StaticPool}
         timeout = {"isolation_level": None, "timeout": self.busy_timeout_s}
-        engine = create_engine(self.url, connect_args=timeout, **pool)
+        is_read_only, url = self.is_read_only, self.url
+        if is_read_only and self.path is not None:
+            url = URL.create("sqlite", database=_read_only_uri(self.path), query={"uri": "true"})
+        engine = create_engine(url, connect_args=timeout, **pool)
 
         def on_connect(connection: sqlite3.Connection, record: Any) -> None:
-            _enter_wal(connection, self.busy_timeout_s)
-            connection.execute(f"PRAGMA synchronous={self.synchronous}")
+            if not is_read_only:
+                _enter_wal(connection, self.busy_timeout_s)
+                connection.execute(f"PRAGMA synchronous={self.synchronous}")
             connection.execute("PRAGMA foreign_keys=ON")
             connection.execute(f"PRAGMA wal_autocheckpoint={LOG_PAGES}")
             connection.execute(f"PRAGMA cache_size=-{CACHE_KB}")
@@ -153,6 +166,11 @@ class Sqlite:
         """Put a copy of the database beside it."""
         if self.path is None:
             return
+        if self.is_read_only:
+            raise DatabaseUnusable(
+                f"{self.place} is from an older foresweep (schema {version}) and read-only; copy "
+                f"it to a place that may be written to"
+            )
         number, target = 1, self.path.with_name(f"{self.path.name}.schema-{version}.bak")
         while target.exists():
             number += 1
@@ -221,6 +239,19 @@ def network_kind(path: Path) -> str | None:
             far = mount.fstype.lower() in NETWORK or "remote" in mount.opts.split(",")
             return mount.fstype if far else None
     return None
+
+
+def _log_of(path: Path) -> Path:
+    """The write-ahead log beside a database."""
+    return path.with_name(f"{path.name}-wal")
+
+
+def _read_only_uri(path: Path) -> str:
+    """SQLite's name for a file that nobody here may write. Without a log beside it nothing can be
+    missing, and SQLite need not lock it, which takes a file that could not be made."""
+    log = _log_of(path)
+    whole = not log.exists() or not log.stat().st_size
+    return f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if whole else ''}"
 
 
 def _on_begin(connection: Connection) -> None:

@@ -80,6 +80,11 @@ class Store:
         return isinstance(self._base, Postgres)
 
     @property
+    def is_read_only(self) -> bool:
+        """Is it a file that can only be read here? Every write to it is refused."""
+        return self._base.is_read_only
+
+    @property
     def path(self) -> Path | None:
         """The file of an SQLite database."""
         return self._base.path

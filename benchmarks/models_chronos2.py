@@ -45,7 +45,7 @@ from foresweep.models.chronos2.model import (
 )
 from foresweep.models.representation import Representation
 from foresweep.models.training.loop import fit, seeded
-from foresweep.models.training.optimisation import Adapted, Sampler, no_norm_or_bias
+from foresweep.models.training.optimisation import Adapted, WindowSampler, no_norm_or_bias
 
 HORIZON, CONTEXT = 64, 512
 
@@ -185,7 +185,7 @@ def our_step(train: TrainWindows, config: Chronos2Config, network: Any, steps: i
             return super().draw(*args, **more)
 
     view = config.view(HORIZON)
-    sampler = Sampler(train, CONTEXT, HORIZON, config)
+    sampler = WindowSampler(train, CONTEXT, HORIZON, config)
     learner = Timed(network, Adapted(network), {}, sampler, config, view, Resources())
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(TrialPruned):
         fit(

@@ -164,8 +164,8 @@ class Spaces:
     def changed(self, file: SpaceFile) -> SpaceFile:
         """A file with the changes made. Those that leave no choice go into its entries, too."""
         entries = {
-            mode: tuple(replace(e, config={**e.config, **self.fixed}) for e in found)
-            for mode, found in file.entries.items()
+            mode: tuple(replace(e, config={**e.config, **self.fixed}) for e in entries)
+            for mode, entries in file.entries.items()
         }
         return replace(
             file,
@@ -193,12 +193,12 @@ def parse_space_file(text: str, start: Start, *, where: str = "space file") -> S
     if not isinstance(raw.get("model"), str):
         raise SpaceError(f'{where}: needs model = "NAME"')
     tables = {f"{s}{tail}" for s in SECTIONS for tail in ("", "_scratch", "_pretrained")}
-    for section, found in raw.items():
-        if section != "model" and section not in tables and not isinstance(found, list):
+    for section, value in raw.items():
+        if section != "model" and section not in tables and not isinstance(value, list):
             raise UnknownName("section", section, {*tables, "model", *MODES}, where=f"of {where}")
     entries = {
-        mode: tuple(_entry(e, start, f"{where}: {mode}") for e in found)
-        for mode, found in raw.items()
+        mode: tuple(_entry(e, start, f"{where}: {mode}") for e in value)
+        for mode, value in raw.items()
         if mode != "model" and mode not in tables
     }
     return SpaceFile(
@@ -210,17 +210,17 @@ def parse_space_file(text: str, start: Start, *, where: str = "space file") -> S
 
 
 def _entry(raw: Any, start: Start, where: str) -> Entry:
-    known = {"name", "source", "config", *STARTS}
-    if not isinstance(raw, dict) or not {"name", "source"} <= set(raw) or set(raw) - known:
+    allowed = {"name", "source", "config", *STARTS}
+    if not isinstance(raw, dict) or not {"name", "source"} <= set(raw) or set(raw) - allowed:
         raise SpaceError(f"{where}: an entry needs name and source, and may have config, {STARTS}")
     return Entry(raw["name"], raw["source"], {**raw.get("config", {}), **raw.get(start, {})})
 
 
 def _space(raw: Mapping[str, Any], section: str, start: Start, where: str) -> SearchSpace:
-    found = {**raw.get(section, {}), **raw.get(f"{section}_{start}", {})}
+    specs = {**raw.get(section, {}), **raw.get(f"{section}_{start}", {})}
     dimensions: dict[str, Dimension] = {}
     when: dict[str, Mapping[str, Any]] = {}
-    for name, spec in found.items():
+    for name, spec in specs.items():
         rest = dict(spec) if isinstance(spec, dict) else {"choices": _several(spec)}
         if "when" in rest:
             condition: Any = rest.pop("when")
@@ -287,11 +287,11 @@ def as_dimension(name: str, value: Any) -> Dimension:
     >>> as_dimension("lr", "1e-5..1e-3:log"), as_dimension("context_length", "64..512:32")
     (Float(low=1e-05, high=0.001, log=True), Int(low=64, high=512, step=32, log=False))
     """
-    found = _RANGE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if found is None:
+    match = _RANGE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
         return Choice(tuple(value) if isinstance(value, list) and value else (value,))
-    where, tail = f"--set {name}={value}", found["tail"]
-    low, high = (_number(text, where) for text in (found["low"], found["high"]))
+    where, tail = f"--set {name}={value}", match["tail"]
+    low, high = (_number(text, where) for text in (match["low"], match["high"]))
     if tail is None or tail == "log":
         return make_range(low, high, tail == "log", None, where)
     return make_range(low, high, False, _number(tail, where), where)

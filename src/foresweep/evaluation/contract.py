@@ -131,7 +131,7 @@ def wavering_scorer() -> Scorer:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class ShortTraining:
     """One short training."""
 
     checkpoint: Checkpoint
@@ -151,7 +151,7 @@ class Bench:
         self.model, self.folder = model, folder
         self.panel = contract_panel()
         self.split = contract_split(self.panel)
-        self._trials: dict[str, Trial] = {}
+        self._trials: dict[str, ShortTraining] = {}
         self._tuned: Mapping[str, Any] | None = None
 
     def facts(self) -> Facts:
@@ -212,7 +212,9 @@ class Bench:
         raw = self.model.load(checkpoint, Resources())
         return store_calibration(checkpoint, calibrate(raw, config, panel, self.split).calibration)
 
-    def trial(self, values: Mapping[str, Any], *, seed: int = 0, steer: Steer = "tune") -> Trial:
+    def trial(
+        self, values: Mapping[str, Any], *, seed: int = 0, steer: Steer = "tune"
+    ) -> ShortTraining:
         """The trial of these values, steered by tune or by made-up scores."""
         config = make_config(self.model.Config, values, model=self.model.name)
         key = json.dumps([as_dict(config), seed, steer], sort_keys=True)
@@ -220,7 +222,9 @@ class Bench:
             self._trials[key] = self.fresh(values, seed=seed, steer=steer)
         return self._trials[key]
 
-    def fresh(self, values: Mapping[str, Any], *, seed: int = 0, steer: Steer = "tune") -> Trial:
+    def fresh(
+        self, values: Mapping[str, Any], *, seed: int = 0, steer: Steer = "tune"
+    ) -> ShortTraining:
         """The same, never from memory."""
         made_up = {"falling": falling_scorer, "wavering": wavering_scorer}
         scorer = self.scorer() if steer == "tune" else made_up[steer]()
@@ -230,12 +234,12 @@ class Bench:
         """The scorer on tune that a sweep would give."""
         return make_scorer(self.panel, self.split)
 
-    def result(self, checkpoint: Checkpoint, told: list[Mapping[str, float]]) -> Trial:
+    def result(self, checkpoint: Checkpoint, told: list[Mapping[str, float]]) -> ShortTraining:
         """What a training left behind, asked for some forecasts."""
         predictor = load_predictor(self.model, read_checkpoint(checkpoint.path), Resources())
         context = self.contexts(predictor)
         forecast = ask(predictor, context).values
-        return Trial(checkpoint, predictor, context, forecast, tuple(told))
+        return ShortTraining(checkpoint, predictor, context, forecast, tuple(told))
 
     def of_mode(self, suite: Suite, mode: Mode) -> Mapping[str, Any]:
         """The suite's config in a mode."""
@@ -306,7 +310,7 @@ __all__ = [
     "Bench",
     "Mode",
     "ModelContract",
-    "Trial",
+    "ShortTraining",
     "ask",
     "contract_panel",
     "contract_split",
@@ -365,24 +369,24 @@ class ModelContract:
         return Bench(cls().make(), tmp_path_factory.mktemp("contract"))
 
     @pytest.fixture
-    def trial(self, bench: Bench, mode: Mode) -> Trial:
+    def trial(self, bench: Bench, mode: Mode) -> ShortTraining:
         return bench.trial(bench.of_mode(self, mode))
 
-    def test_a_forecast_has_the_shape_and_levels_asked_for(self, trial: Trial) -> None:
+    def test_a_forecast_has_the_shape_and_levels_asked_for(self, trial: ShortTraining) -> None:
         for levels in (DEFAULT_LEVELS, (0.05, 0.5, 0.95)):
             forecast = ask(trial.predictor, trial.context, levels)
             assert forecast.levels == levels
             forecast.checked(len(trial.context), HORIZON)
 
-    def test_quantiles_rise_and_hold_prices_of_the_right_size(self, trial: Trial) -> None:
+    def test_quantiles_rise_and_hold_prices_of_the_right_size(self, trial: ShortTraining) -> None:
         assert (np.diff(trial.forecast, axis=2) >= 0).all()
         ratio = trial.forecast / trial.context.last_close[:, None, None]
         assert ((ratio > 0.2) & (ratio < 5)).all()
 
-    def test_the_same_context_gives_the_same_forecast(self, trial: Trial) -> None:
+    def test_the_same_context_gives_the_same_forecast(self, trial: ShortTraining) -> None:
         np.testing.assert_array_equal(ask(trial.predictor, trial.context).values, trial.forecast)
 
-    def test_batch_size_and_order_change_no_forecast(self, trial: Trial) -> None:
+    def test_batch_size_and_order_change_no_forecast(self, trial: ShortTraining) -> None:
         reverse = np.arange(len(trial.context))[::-1]
         turned = ask(trial.predictor, trial.context.take(reverse)).values[reverse]
         alone = [
@@ -392,7 +396,7 @@ class ModelContract:
         np.testing.assert_allclose(turned, trial.forecast, rtol=self.tolerance)
         np.testing.assert_allclose(np.concatenate(alone), trial.forecast, rtol=self.tolerance)
 
-    def test_a_short_context_is_what_a_young_item_has(self, trial: Trial) -> None:
+    def test_a_short_context_is_what_a_young_item_has(self, trial: ShortTraining) -> None:
         rows = trial.context.values.shape[1] * 5 // 8
         short = shortened(trial.context, rows)
         masked = ask(trial.predictor, short).checked(len(short), HORIZON).values
@@ -400,18 +404,18 @@ class ModelContract:
         np.testing.assert_allclose(masked, cut, rtol=self.tolerance)
         assert (np.diff(masked, axis=2) >= 0).all()
 
-    def test_rescaled_prices_give_rescaled_forecasts(self, trial: Trial) -> None:
+    def test_rescaled_prices_give_rescaled_forecasts(self, trial: ShortTraining) -> None:
         factor = np.array([8.0, 8.0, 8.0, 8.0, 1.0])  # a power of two: prices keep every digit
         scaled = dataclasses.replace(trial.context, values=trial.context.values * factor)
         forecast = ask(trial.predictor, scaled).values / 8.0
         np.testing.assert_allclose(forecast, trial.forecast, rtol=self.tolerance)
 
     def test_no_forecast_moves_when_only_the_future_is_changed(
-        self, bench: Bench, trial: Trial
+        self, bench: Bench, trial: ShortTraining
     ) -> None:
-        found = check_no_leak(trial.predictor, bench.panel, bench.split)
-        assert found.num_forecasts >= 50
-        assert found.moved_by_last_bar > 0.5, "forecasts do not see the last bar of their context"
+        looked = check_no_leak(trial.predictor, bench.panel, bench.split)
+        assert looked.num_forecasts >= 50
+        assert looked.moved_by_last_bar > 0.5, "forecasts do not see the last bar of their context"
 
     def test_training_is_blind_to_every_bar_after_train(self, bench: Bench) -> None:
         def train(panel: Panel, scorer: Scorer) -> dict[str, Any]:
@@ -516,16 +520,16 @@ class ModelContract:
             base = base or bench.tuned(self)
         base = {**(base or self.config()), **setting, **self.settings().get(field.name, {})}
         steer: Steer = "wavering" if field.name == "patience" else "falling"
-        found, refused = [], []
+        trials, refused = [], []
         for value in (field.probe.first, field.probe.second):
             try:
-                found.append(bench.trial({**base, field.name: value}, steer=steer))
+                trials.append(bench.trial({**base, field.name: value}, steer=steer))
             except ConfigError as error:
                 refused.append(str(error))
-        if in_mode and not found:
+        if in_mode and not trials:
             return True
-        assert found, f"both values of {field.name} are refused, which shows nothing: {refused}"
-        return len(found) == 1 or _differ(*found, weights=in_mode)
+        assert trials, f"both values of {field.name} are refused, which shows nothing: {refused}"
+        return len(trials) == 1 or _differ(*trials, weights=in_mode)
 
     def test_an_unknown_hyperparameter_is_refused_with_the_nearest_name(self, bench: Bench) -> None:
         for field in hyperparameters(bench.model.Config):
@@ -553,7 +557,7 @@ def dying(scorer: Scorer, scorings: int) -> Scorer:
     return score
 
 
-def _differ(first: Trial, second: Trial, *, weights: bool) -> bool:
+def _differ(first: ShortTraining, second: ShortTraining, *, weights: bool) -> bool:
     """Are the forecasts of two trials different, or, where they count, the weights?"""
     one, two = first.weights(), second.weights()
     moved = any(not np.array_equal(one[k], two[k]) for k in one)

@@ -351,11 +351,11 @@ class Hyperparameter:
 
 def hyperparameters(config_type: type[Any]) -> tuple[Hyperparameter, ...]:
     """Every field of a Config class, in order; what comes after training last."""
-    found = []
+    fields = []
     for f in dataclasses.fields(config_type):
         info: Any = f.default
         extra = info.json_schema_extra
-        found.append(
+        fields.append(
             Hyperparameter(
                 f.name,
                 info.default,
@@ -365,15 +365,15 @@ def hyperparameters(config_type: type[Any]) -> tuple[Hyperparameter, ...]:
                 extra["probe"],
             )
         )
-    return tuple(sorted(found, key=lambda h: h.stage == "calibration"))
+    return tuple(sorted(fields, key=lambda h: h.stage == "calibration"))
 
 
 def make_config(config_type: type[T], values: Mapping[str, Any], *, model: str) -> T:
     """The checked config. Raises UnknownName for a key, ConfigError for a value."""
-    known = [f.name for f in dataclasses.fields(config_type)]  # type: ignore[arg-type]
+    names = [f.name for f in dataclasses.fields(config_type)]  # type: ignore[arg-type]
     for key in values:
-        if key not in known:
-            raise UnknownName("hyperparameter", key, known, where=f"of {model}")
+        if key not in names:
+            raise UnknownName("hyperparameter", key, names, where=f"of {model}")
     try:
         return config_type(**values)
     except pydantic.ValidationError as error:

@@ -110,18 +110,18 @@ class Calibration:
         asked = _scores(levels)
         if not self.coverage:
             return asked
-        share, known = _scores(self.coverage), _scores(self.levels)
+        share, own = _scores(self.coverage), _scores(self.levels)
         distinct, group = np.unique(share, return_inverse=True)
-        middle = np.bincount(group, known) / np.bincount(group)  # levels of equal share: between
-        found = np.interp(asked, distinct, middle)
+        middle = np.bincount(group, own) / np.bincount(group)  # levels of equal share: between
+        sources = np.interp(asked, distinct, middle)
         centre = int(group[self.levels.index(0.5)])
         for end, outside in ((0, asked < distinct[0]), (-1, asked > distinct[-1])):
             run = distinct[end] - distinct[centre]
             slope = (middle[end] - middle[centre]) / run if run else 1.0
-            found[outside] = middle[end] + slope * (asked[outside] - distinct[end])
+            sources[outside] = middle[end] + slope * (asked[outside] - distinct[end])
         if self.centre:
-            found[asked == 0.0] = 0.0
-        return np.clip(found, *_scores((OUTERMOST, 1 - OUTERMOST)))
+            sources[asked == 0.0] = 0.0
+        return np.clip(sources, *_scores((OUTERMOST, 1 - OUTERMOST)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +138,8 @@ class Calibrated:
     def predict(self, context: Context, *, horizon: int, levels: Levels, seed: int) -> Forecast:
         """Price quantiles of the close, [N, H, Q]. Raises ForecastError."""
         asked = tuple(sorted({*levels, *self.calibration.levels}))
-        found = self.inner.predict(context, horizon=horizon, levels=asked, seed=seed)
-        return self.calibration.apply(found, context.last_close, levels)
+        raw = self.inner.predict(context, horizon=horizon, levels=asked, seed=seed)
+        return self.calibration.apply(raw, context.last_close, levels)
 
 
 def wants_calibration(config: Any) -> bool:
@@ -281,28 +281,28 @@ def _coverage(moves: Array, truth: Array, levels: Levels, *, pinned: bool) -> Le
     at_most = (truth[..., None] >= moves).mean(axis=(0, 1))
     share = 1.0 - (below + at_most) / 2.0
     if pinned:
-        known = np.array(levels)
-        share = np.where(known < 0.5, np.minimum(share, 0.5), np.maximum(share, 0.5))
-        share[known == 0.5] = 0.5
+        level = np.array(levels)
+        share = np.where(level < 0.5, np.minimum(share, 0.5), np.maximum(share, 0.5))
+        share[level == 0.5] = 0.5
     rising = isotonic_regression(share).x
     return tuple(float(x) for x in np.clip(rising, 0.0, 1.0))
 
 
-def read_at(moves: Array, known: Levels, scores: Array) -> Array:
-    """[N, H, Q] of moves [N, H, K] known at levels `known`, at normal scores [Q]: linear in the
+def read_at(moves: Array, own: Levels, scores: Array) -> Array:
+    """[N, H, Q] of moves [N, H, K] known at levels `own`, at normal scores [Q]: linear in the
     normal score, going on straight beyond the outermost two levels."""
-    if len(known) == 1:
+    if len(own) == 1:
         return np.repeat(moves, len(scores), axis=-1)
-    grid = _scores(known)
+    grid = _scores(own)
     right = np.clip(np.searchsorted(grid, scores), 1, len(grid) - 1)
     share = (scores - grid[right - 1]) / (grid[right] - grid[right - 1])
     read: Array = (1 - share) * moves[..., right - 1] + share * moves[..., right]
     return read
 
 
-def at_levels(moves: Array, known: Levels, levels: Levels) -> Array:
-    """[N, H, Q] at `levels` of moves [N, H, K] known at levels `known`: see `read_at`."""
-    return read_at(moves, known, _scores(levels))
+def at_levels(moves: Array, own: Levels, levels: Levels) -> Array:
+    """[N, H, Q] at `levels` of moves [N, H, K] known at levels `own`: see `read_at`."""
+    return read_at(moves, own, _scores(levels))
 
 
 def _scores(levels: Levels) -> Array:

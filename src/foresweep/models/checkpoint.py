@@ -87,16 +87,16 @@ def derive_checkpoint(
     For configs that differ in nothing that was trained. Files named in `leave` stay behind, and
     the new card begins as the old one did when training wrote it. Raises CheckpointError.
     """
-    known = read_checkpoint(source)
-    kept = [name for name in known.card["files"] if name not in (CONFIG, *leave)]
+    earlier = read_checkpoint(source)
+    kept = [name for name in earlier.card["files"] if name not in (CONFIG, *leave)]
     temporary = path.with_name(f".{path.name}.{os.getpid()}.derived")
     shutil.rmtree(temporary, ignore_errors=True)
-    written = write_checkpoint(temporary, model=known.model, config=config, card=known.card)
+    written = write_checkpoint(temporary, model=earlier.model, config=config, card=earlier.card)
     files = dict(written.card["files"])
     try:
         for name in kept:
             shutil.copyfile(source / name, temporary / name)
-            files[name] = known.card["files"][name]
+            files[name] = earlier.card["files"][name]
         write_bytes_atomic(temporary / CARD, _json({**written.card, "files": files}))
         os.rename(temporary, path)  # as with all checkpoints: a reader sees all of it or nothing
         sync_folder(path.parent)
@@ -210,13 +210,13 @@ def _from_hub(repo: str, files: tuple[str, ...]) -> Path:
     unreachable = (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError)
     for local in (True, False):
         try:
-            found = Path(
+            folder = Path(
                 snapshot_download(repo, allow_patterns=list(files), local_files_only=local)
             )
         except (*unreachable, OfflineModeIsEnabled):
             continue
-        if all((found / f).is_file() for f in files):
-            return found
+        if all((folder / f).is_file() for f in files):
+            return folder
     raise WeightsNotFound(
         f"weights {repo!r} are neither a folder here, nor cached, nor reachable on the hub; either "
         f"run once where huggingface.co can be reached, or give --pretrained a folder that holds "
@@ -232,13 +232,13 @@ def versions(model: str) -> dict[str, str]:
     if point is not None and point.dist is not None and brought_by(point) != OURS:
         needs = [re.split(r"[^\w.-]", need, maxsplit=1)[0] for need in point.dist.requires or ()]
         packages += [point.dist.name, *needs]
-    there = {"python": platform.python_version()}
+    by_package = {"python": platform.python_version()}
     for package in packages:
         try:
-            there[package] = version(package)
+            by_package[package] = version(package)
         except PackageNotFoundError:  # an extra that nobody asked for
             continue
-    return there
+    return by_package
 
 
 def sha256_of(file: Path) -> str:
@@ -351,12 +351,12 @@ def weights_cutoff(model: ForecastModel, config: Any, said: str | None = None) -
     pretrained = getattr(config, "pretrained", None)
     if pretrained is None:
         return None
-    known = [_of_checkpoint(pretrained), _of_published(model.name, pretrained)]
+    cutoffs = [_of_checkpoint(pretrained), _of_published(model.name, pretrained)]
     if isinstance(model, KnowsCutoff):
-        known.append(model.pretrain_cutoff(config))
+        cutoffs.append(model.pretrain_cutoff(config))
     if said is not None:
-        known.append(Cutoff(parse_date(said), "said with --pretrain-cutoff"))
-    return max((c for c in known if c), key=lambda c: c.date, default=None)
+        cutoffs.append(Cutoff(parse_date(said), "said with --pretrain-cutoff"))
+    return max((c for c in cutoffs if c), key=lambda c: c.date, default=None)
 
 
 def parse_date(text: str) -> str:

@@ -125,9 +125,9 @@ class Ensemble:
                 f"{checkpoint.path} holds no {MEMBERS}: make the ensemble again with: "
                 f"foresweep ensemble"
             )
-        found = [_find(checkpoint, member) for member in stored["members"]]
+        checkpoints = [_find(checkpoint, member) for member in stored["members"]]
         return Combined(
-            tuple(load_predictor(self.family(c.model), c, resources) for c in found),
+            tuple(load_predictor(self.family(c.model), c, resources) for c in checkpoints),
             tuple(float(member["weight"]) for member in stored["members"]),
             stored["method"],
         )
@@ -188,14 +188,14 @@ def _find(ensemble: Checkpoint, said: Mapping[str, Any]) -> Checkpoint:
     """The checkpoint of a member. Raises CheckpointError."""
     if "baseline" in said:
         return Checkpoint(ensemble.path, said["baseline"], said["config"])
-    known = [w for w in ensemble.card.get(WHERE, ()) if w.get("manifest") == said["manifest"]]
+    entries = [w for w in ensemble.card.get(WHERE, ()) if w.get("manifest") == said["manifest"]]
     short = str(said["manifest"])[:12]
-    if not known:
+    if not entries:
         raise CheckpointError(
             f"{ensemble.path}: its card does not say where member {short} lies; make the ensemble "
             f"again with: foresweep ensemble"
         )
-    where = known[0]
+    where = entries[0]
     # as recorded, else beside the ensemble: the folder of all runs may have been moved
     beside = ensemble.path.resolve().parent.parent / where["run_id"] / Path(where["path"]).name
     places = [Path(where["path"]), beside]
@@ -206,10 +206,10 @@ def _find(ensemble: Checkpoint, said: Mapping[str, Any]) -> Checkpoint:
             f"({where['model']}, weight {where['weight']:.3g}), which is not at {places[0]}; bring "
             f"that folder back, or make an ensemble without it"
         )
-    found = read_checkpoint(folder)
-    if manifest_hash(found) != said["manifest"]:
+    checkpoint = read_checkpoint(folder)
+    if manifest_hash(checkpoint) != said["manifest"]:
         raise CheckpointError(
             f"{folder} is not the member that the ensemble {ensemble.path} was made of (its "
             f"manifest differs from {short}): the run was trained again; make the ensemble again"
         )
-    return found
+    return checkpoint

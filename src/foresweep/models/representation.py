@@ -112,19 +112,19 @@ class Representation:
         to the first bar at most.
         """
         close = PERCENT * np.log(values[:, :, CLOSE])
-        known = self._volatility(close, num_context)
-        scale: Array = known[:, num_context - 1].copy()
+        volatility = self._volatility(close, num_context)
+        scale: Array = volatility[:, num_context - 1].copy()
         if self.target == "price":
             moves = np.diff(close[:, :num_context], axis=1)
             scale = np.maximum(moves.std(axis=1), SMALLEST_SCALE)
             targets = [(close - close[:, num_context - 1, None]) / scale[:, None]]
         elif self.target == "return":
-            targets = [_over(close, 1) / _before(known, 1)]
+            targets = [_over(close, 1) / _before(volatility, 1)]
         else:
-            targets = [_over(close, lead) / _before(known, lead) for lead in self.leads]
+            targets = [_over(close, lead) / _before(volatility, lead) for lead in self.leads]
         if self.covariates == "ohlcv":
             span, gap, volume = _covariates(values, close)
-            targets += [span / _before(known, 1), gap / _before(known, 1), volume]
+            targets += [span / _before(volatility, 1), gap / _before(volatility, 1), volume]
         return Encoded(np.stack(targets, axis=1), scale)
 
     def _volatility(self, close: Array, num_context: int) -> Array:
@@ -144,8 +144,8 @@ class Representation:
         after = close.shape[1] - num_context
         path = np.concatenate([early, later], axis=1)
         full = np.pad(path, ((0, 0), (0, after)), mode="edge")
-        known: Array = np.maximum(np.sqrt(full), SMALLEST_SCALE)
-        return known
+        volatility: Array = np.maximum(np.sqrt(full), SMALLEST_SCALE)
+        return volatility
 
     def moves_of_paths(self, paths: Array, scale: Array) -> Array:
         """[N, S, L] moves at `leads` of sampled target channels [N, S, V, T >= horizon]."""
@@ -231,9 +231,9 @@ def _over(close: Array, lead: int) -> Array:
     return close - close[:, before]
 
 
-def _before(known: Array, lead: int) -> Array:
+def _before(volatility: Array, lead: int) -> Array:
     """[N, R] the volatility known `lead` bars before each bar, the first bar's at the start."""
-    return known[:, np.maximum(np.arange(known.shape[1]) - lead, 0)]
+    return volatility[:, np.maximum(np.arange(volatility.shape[1]) - lead, 0)]
 
 
 def _covariates(values: Array, close: Array) -> list[Array]:
@@ -252,12 +252,12 @@ def _between_leads(moves: Array, leads: tuple[int, ...], horizon: int, levels: L
     if len(leads) == horizon:
         return moves
     time = np.arange(1, horizon + 1, dtype=np.float64)
-    known = np.array(leads, dtype=np.float64)
-    right = np.clip(np.searchsorted(known, time), 1, len(known) - 1)
+    spoken = np.array(leads, dtype=np.float64)
+    right = np.clip(np.searchsorted(spoken, time), 1, len(spoken) - 1)
     middle = moves[..., levels.index(0.5), None]
 
     def mix(values: Array, clock: Callable[[Array], Array]) -> Array:
-        low, high = clock(known[right - 1]), clock(known[right])
+        low, high = clock(spoken[right - 1]), clock(spoken[right])
         share = ((clock(time) - low) / (high - low))[:, None]
         return (1 - share) * values[:, right - 1] + share * values[:, right]
 

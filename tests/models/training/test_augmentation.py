@@ -13,7 +13,7 @@ from foresweep.errors import NotEnoughData
 from foresweep.evaluation.contract import contract_panel, contract_split
 from foresweep.evaluation.leaks import replace_after
 from foresweep.models.training.config import TrainingConfig
-from foresweep.models.training.optimisation import Drawn, Sampler, merge, mirror
+from foresweep.models.training.optimisation import Drawn, WindowSampler, merge, mirror
 
 PANEL = contract_panel()
 SPLIT = contract_split(PANEL)
@@ -21,8 +21,8 @@ TRAIN = TrainWindows(PANEL, SPLIT, SPLIT.part("train"))
 CONTEXT, LABELS = 20, 4
 
 
-def sampler(train: TrainWindows = TRAIN, **values: Any) -> Sampler:
-    return Sampler(train, CONTEXT, LABELS, TrainingConfig(**values))
+def sampler(train: TrainWindows = TRAIN, **values: Any) -> WindowSampler:
+    return WindowSampler(train, CONTEXT, LABELS, TrainingConfig(**values))
 
 
 def draw(seed: int = 0, size: int = 400, train: TrainWindows = TRAIN, **values: Any) -> Drawn:
@@ -111,4 +111,4 @@ def test_a_panel_too_short_for_its_longest_windows_is_said_so() -> None:
     with pytest.raises(
         NotEnoughData, match=r"time_scale=16: no item has 640 \+ 64 consecutive bars"
     ):
-        Sampler(TRAIN, 40, LABELS, TrainingConfig(time_scale=16))
+        WindowSampler(TRAIN, 40, LABELS, TrainingConfig(time_scale=16))

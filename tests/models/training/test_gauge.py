@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from foresweep.models.training.loop import (
-    Stage,
+    OptimizerSteps,
     count_parameters,
     peak_device_memory_mb,
     watched_steps,
@@ -47,8 +47,10 @@ def test_each_optimiser_is_a_stage_with_its_steps() -> None:
 
 
 def test_a_pause_between_two_steps_does_not_count() -> None:
-    assert Stage(1, [0.0, 1.0, 2.0, 9.0, 10.0, 11.0]).seconds_per_step == pytest.approx(1.0)
-    assert Stage(1, [0.0]).seconds_per_step is None
+    assert OptimizerSteps(1, [0.0, 1.0, 2.0, 9.0, 10.0, 11.0]).seconds_per_step == pytest.approx(
+        1.0
+    )
+    assert OptimizerSteps(1, [0.0]).seconds_per_step is None
 
 
 def test_every_parameter_that_a_predictor_holds_counts_once() -> None:

@@ -27,7 +27,7 @@ from foresweep.models.calibration import at_levels
 from foresweep.models.checkpoint import WEIGHTS, Cutoff, read_weights, sha256_of
 from foresweep.models.representation import Representation, by_length
 from foresweep.models.training.loop import finish, fit, inference, seeded
-from foresweep.models.training.optimisation import Adapted, Sampler, prepare
+from foresweep.models.training.optimisation import Adapted, WindowSampler, prepare
 from foresweep_fracast.config import FracastConfig, options_of, settle, weights_folder
 from foresweep_fracast.network import LAYERS, Network, fill, normalise, pinball
 
@@ -85,7 +85,7 @@ class FracastLearner:
         self._view = config.view(job.horizon)
         self._sampler = None
         if config.finetune != "none":
-            self._sampler = Sampler(job.windows, config.context_length, job.horizon, config)
+            self._sampler = WindowSampler(job.windows, config.context_length, job.horizon, config)
 
     def draw(self, rng: np.random.Generator, size: int) -> tuple[Tensor]:
         """`size` windows of channels [B, V, R + H]: context and what came."""

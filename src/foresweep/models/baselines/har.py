@@ -115,10 +115,10 @@ class HarPredictor:
 
         Raises ForecastError for a horizon longer than the fitted one.
         """
-        known = len(self.fit.coefficients)
-        if horizon > known:
+        leads = len(self.fit.coefficients)
+        if horizon > leads:
             raise ForecastError(
-                f"this har speaks of {known} bars ahead, asked for {horizon}; "
+                f"this har speaks of {leads} bars ahead, asked for {horizon}; "
                 f"train one with horizon {horizon}"
             )
         spread = at_levels(self.fit.spread[None, :horizon], GRID, levels)[0]
@@ -153,11 +153,11 @@ def forecast_volatility(means: Array, coefficients: Array) -> Array:
     safe = np.where(moving[:, None], np.maximum(means, FLOOR_SHARE * longest), 1.0)
     # the constant apart, row by row: a matrix product may round by the size of its batch
     logs = np.log(safe)
-    found = np.tile(coefficients[:, 0], (len(means), 1))
+    log_variance = np.tile(coefficients[:, 0], (len(means), 1))
     for k in range(len(WINDOWS)):
-        found += logs[:, k, None] * coefficients[:, k + 1]
+        log_variance += logs[:, k, None] * coefficients[:, k + 1]
     lead = np.sqrt(np.arange(1, len(coefficients) + 1))
-    volatility: Array = np.where(moving[:, None], lead * np.exp(found / 2), 0.0)
+    volatility: Array = np.where(moving[:, None], lead * np.exp(log_variance / 2), 0.0)
     return volatility
 
 
@@ -189,11 +189,11 @@ def _windows(train: TrainWindows, context_length: int, horizon: int) -> tuple[Ar
     """Of every training window: mean variances before its origin [M, W], mean variance to each
     lead [M, H], log move to each lead [M, H]."""
     items, rows = train.starts(2, horizon)
-    found = [
+    of_items = [
         _of_item(train.values(int(i)), rows[items == i] + 1, context_length, horizon)
         for i in np.unique(items)
     ]
-    means, ahead, moves = (np.concatenate(part) for part in zip(*found, strict=True))
+    means, ahead, moves = (np.concatenate(part) for part in zip(*of_items, strict=True))
     return means, ahead, moves
 
 
@@ -217,5 +217,5 @@ def _trailing(variances: Array, window: int) -> Array:
     total = np.concatenate([[0.0], np.cumsum(variances)])
     stop = np.arange(1, len(variances) + 1)
     start = np.maximum(stop - window, 0)
-    found: Array = (total[stop] - total[start]) / (stop - start)
-    return np.maximum(found, 0.0)
+    means: Array = (total[stop] - total[start]) / (stop - start)
+    return np.maximum(means, 0.0)

@@ -71,8 +71,9 @@ def bar_variances(bars: Array, estimator: Estimator) -> Array:
         return parkinson
     body = today[..., CLOSE] - today[..., OPEN]
     inside = span**2 / 2 - (2 * LOG_2 - 1) * body**2
-    found: Array = gap**2 + np.maximum(inside, 0.0)  # negative only where a bar breaks its own law
-    return found
+    # `inside` is negative only where a bar breaks its own law
+    garman_klass: Array = gap**2 + np.maximum(inside, 0.0)
+    return garman_klass
 
 
 def decayed(variances: Array, decay: float) -> Array:
@@ -373,8 +374,8 @@ def _spread(steps: Array, levels: Levels) -> Array:
     """[n, Q] quantiles of each row of `steps`, less its median; 0 where there is none."""
     if not steps.shape[1]:
         return np.zeros((len(steps), len(levels)))
-    found: Array = np.quantile(steps, [*levels, 0.5], axis=1).T
-    return found[:, :-1] - found[:, -1:]
+    quantiles: Array = np.quantile(steps, [*levels, 0.5], axis=1).T
+    return quantiles[:, :-1] - quantiles[:, -1:]
 
 
 def _column(lead: NDArray[np.int64]) -> Array:

@@ -50,7 +50,7 @@ from foresweep.models.training.config import (
     resolve_training,
 )
 from foresweep.models.training.loop import finish, fit, inference, seeded
-from foresweep.models.training.optimisation import Adapted, Sampler, no_norm_or_bias, prepare
+from foresweep.models.training.optimisation import Adapted, WindowSampler, no_norm_or_bias, prepare
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -307,10 +307,10 @@ class Chronos2Predictor:
         channels, scale = encode(self.view, bars, bars.shape[1])
         asked = torch.from_numpy(channels).float().to(self.resources.device)
         length = self.config.prediction_length or self.view.horizon
-        found = net.quantiles(self.network, asked, length).double().cpu().numpy()
-        known = tuple(self.network.chronos_config.quantiles)
-        moves = self.view.moves_of_quantiles(found, scale, known)
-        return between_levels(moves, known, levels)
+        quantiles = net.quantiles(self.network, asked, length).double().cpu().numpy()
+        own = tuple(self.network.chronos_config.quantiles)
+        moves = self.view.moves_of_quantiles(quantiles, scale, own)
+        return between_levels(moves, own, levels)
 
 
 @dataclass(slots=True, eq=False)
@@ -320,7 +320,7 @@ class Chronos2Learner:
     module: nn.Module
     adapted: Adapted  # the same network, and the adapters that hang in it
     core: Mapping[str, Any]  # config.json of the network
-    sampler: Sampler | None  # None where nothing is trained
+    sampler: WindowSampler | None  # None where nothing is trained
     config: Chronos2Config
     view: Representation
     resources: Resources
@@ -365,7 +365,7 @@ def start(job: TrainingJob) -> Chronos2Learner:
         net.fill(network, net.read_weights(file), where=str(file))
     sampler = None
     if config.finetune != "none":
-        sampler = Sampler(job.windows, config.context_length, length, config)
+        sampler = WindowSampler(job.windows, config.context_length, length, config)
     adapted = prepare(network, job, net.layers(core["num_layers"]), network.encoder.block)
     view = config.view(job.horizon)
     return Chronos2Learner(network, adapted, core, sampler, config, view, job.resources)
@@ -411,17 +411,17 @@ def _lags(view: Representation) -> tuple[int, ...]:
     return (*targets, *[1] * (view.num_channels - view.num_targets))
 
 
-def between_levels(values: Array, known: Levels, levels: Levels) -> Array:
-    """[..., Q] from values [..., K] at the rising levels `known`, linear between two of them.
+def between_levels(values: Array, own: Levels, levels: Levels) -> Array:
+    """[..., Q] from values [..., K] at the rising levels `own`, linear between two of them.
 
     Raises ForecastError for a level that lies outside.
     """
-    outside = [q for q in levels if not known[0] <= q <= known[-1]]
+    outside = [q for q in levels if not own[0] <= q <= own[-1]]
     if outside:
         raise ForecastError(
-            f"quantile levels {outside} lie outside the network's own, {known[0]} to {known[-1]}"
+            f"quantile levels {outside} lie outside the network's own, {own[0]} to {own[-1]}"
         )
-    grid, asked = np.array(known), np.array(levels)
+    grid, asked = np.array(own), np.array(levels)
     right = np.clip(np.searchsorted(grid, asked), 1, len(grid) - 1)
     share = (asked - grid[right - 1]) / (grid[right] - grid[right - 1])
     below, above = values[..., right - 1], values[..., right]

@@ -165,8 +165,8 @@ class Block(Chronos2EncoderBlock):  # type: ignore[misc]
         )
         q = _turned(q, plan.cos[:, -read:], plan.sin[:, -read:])
         k = _turned(k, plan.cos, plan.sin)
-        found = _attend(inner, q, k, v, plan.time_mask)
-        mixed: Tensor = hidden + layer.dropout(inner.o(found.transpose(1, 2).flatten(2)))
+        attended = _attend(inner, q, k, v, plan.time_mask)
+        mixed: Tensor = hidden + layer.dropout(inner.o(attended.transpose(1, 2).flatten(2)))
         return mixed
 
     def _over_group(self, hidden: Tensor, plan: Plan) -> Tensor:
@@ -174,7 +174,7 @@ class Block(Chronos2EncoderBlock):  # type: ignore[misc]
         inner: MHA = layer.self_attention
         seen = layer.layer_norm(hidden)
         if plan.size == 1:
-            found = _alone(inner, inner.v(seen))
+            attended = _alone(inner, inner.v(seen))
         else:
             patches = hidden.shape[1]
             q, k, v = (
@@ -185,8 +185,8 @@ class Block(Chronos2EncoderBlock):  # type: ignore[misc]
                 for project in (inner.q, inner.k, inner.v)
             )  # [groups, read, heads, size, w]
             mask = None if plan.group_mask is None else plan.group_mask[:, -patches:]
-            found = _attend(inner, q, k, v, mask).permute(0, 3, 1, 2, 4).flatten(0, 1).flatten(2)
-        mixed: Tensor = hidden + layer.dropout(inner.o(found))
+            attended = _attend(inner, q, k, v, mask).permute(0, 3, 1, 2, 4).flatten(0, 1).flatten(2)
+        mixed: Tensor = hidden + layer.dropout(inner.o(attended))
         return mixed
 
 
@@ -213,10 +213,10 @@ def _attend(inner: MHA, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) ->
     dropout = inner.dropout if inner.training else 0.0
     flat = [x.flatten(0, -4) for x in (q, k, v)]  # fast kernels want four axes
     over = None if mask is None else mask.flatten(0, -4)
-    found = F.scaled_dot_product_attention(
+    attended = F.scaled_dot_product_attention(
         flat[0], flat[1], flat[2], attn_mask=over, dropout_p=dropout, scale=1.0
     )
-    return found.view(*q.shape[:-1], found.shape[-1])
+    return attended.view(*q.shape[:-1], attended.shape[-1])
 
 
 def _alone(inner: MHA, value: Tensor) -> Tensor:
@@ -342,13 +342,13 @@ def loss(network: nn.Module, context: Tensor, labels: Tensor) -> Tensor:
     context [B, V, C], labels [B, V, L], NaN where a bar is missing or a row is a covariate.
     """
     rows, group = _rows(context)
-    found: Tensor = network(
+    value: Tensor = network(
         context=rows,
         group_ids=group,
         future_target=labels.flatten(0, 1),
         num_output_patches=_num_patches(network, labels.shape[-1]),
     ).loss
-    return found
+    return value
 
 
 def quantiles(network: nn.Module, context: Tensor, length: int) -> Tensor:

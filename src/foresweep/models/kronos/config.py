@@ -508,14 +508,14 @@ def find_pretrained(name: str) -> Pretrained:
 def card_architecture(checkpoint: Checkpoint) -> Architecture:
     """The architecture in a checkpoint's card. Raises CheckpointError."""
     card = checkpoint.card
-    found = card.get(
+    architecture = card.get(
         "network", card.get("architecture")
     )  # the latter in checkpoints of 0.1.0's first months
-    if checkpoint.model != "kronos" or not isinstance(found, dict):
+    if checkpoint.model != "kronos" or not isinstance(architecture, dict):
         raise CheckpointError(
             f"{checkpoint.path} is a checkpoint of {checkpoint.model!r}, not of kronos"
         )
-    return found
+    return architecture
 
 
 def load_state(nets: Nets, checkpoint: Checkpoint) -> Nets:
@@ -559,16 +559,16 @@ def _settings(part: str, folder: Path) -> dict[str, Any]:
     """Constructor arguments in an authors' config.json; whatever else it holds is not theirs."""
     file = folder / "config.json"
     try:
-        found = json.loads(file.read_text("utf-8"))
+        stored = json.loads(file.read_text("utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{file} is not JSON: {error}") from error
     wanted = ARGUMENTS[part]
-    absent = [k for k in wanted if not isinstance(found, dict) or k not in found]
+    absent = [k for k in wanted if not isinstance(stored, dict) or k not in stored]
     if absent:
         raise CheckpointError(
             f"{file} is not the config.json of a Kronos {part}: it has no {', '.join(absent)}"
         )
-    return {k: found[k] for k in wanted}
+    return {k: stored[k] for k in wanted}
 
 
 def _load_file(net: Any, file: Path) -> None:

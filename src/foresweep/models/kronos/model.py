@@ -50,7 +50,7 @@ from foresweep.models.kronos.config import (
 )
 from foresweep.models.representation import LARGEST_MOVE, by_length, sample_quantiles
 from foresweep.models.training.config import changed
-from foresweep.models.training.optimisation import Drawn, Sampler, float32
+from foresweep.models.training.optimisation import Drawn, WindowSampler, float32
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -141,14 +141,14 @@ def time_stamps(times: NDArray[np.datetime64]) -> IntArray:
 
 
 def stamps_ahead(
-    past: NDArray[np.datetime64], known: NDArray[np.datetime64], horizon: int
+    past: NDArray[np.datetime64], calendar: NDArray[np.datetime64], horizon: int
 ) -> IntArray:
     """[N, horizon, 5] time stamps after the contexts' times `past` [N, T].
 
-    The calendar's times `known` [N, K] come first; beyond them the week before is repeated, or,
+    The calendar's times `calendar` [N, K] come first; beyond them the week before is repeated, or,
     for bars slower than a week and contexts shorter than one, the usual step.
     """
-    pairs = zip(past, known[:, :horizon], strict=True)
+    pairs = zip(past, calendar[:, :horizon], strict=True)
     total = past.shape[1] + horizon
     times = np.stack([_continued(np.concatenate(pair), total) for pair in pairs])
     return time_stamps(times[:, -horizon:])
@@ -175,8 +175,8 @@ class TrainingBars:
         self.target: Target = config.target or "return"
 
     @cached_property
-    def _sampler(self) -> Sampler:
-        return Sampler(self._train, self.num_context, self.num_labels, self._config)
+    def _sampler(self) -> WindowSampler:
+        return WindowSampler(self._train, self.num_context, self.num_labels, self._config)
 
     def draw(self, rng: np.random.Generator, size: int) -> Drawn:
         """`size` windows. Raises NotEnoughData when no item has one."""
@@ -252,10 +252,10 @@ def _start(config: KronosConfig) -> tuple[Architecture, Nets]:
     if config.pretrained is None:
         architecture: Architecture = architecture_of(config)
         return architecture, build(architecture)
-    found = find_pretrained(config.pretrained)
-    nets = found.load()
+    pretrained = find_pretrained(config.pretrained)
+    nets = pretrained.load()
     set_dropout(nets.predictor, config.dropout or 0.0)
-    return found.architecture, nets
+    return pretrained.architecture, nets
 
 
 class KronosPredictor:
@@ -449,8 +449,8 @@ class Tokens:
             if self._left >= tokens.nbytes:
                 self._left -= tokens.nbytes
                 self._known[keys[n]] = tokens
-        found = [fresh[n] if n in fresh else self._known[key] for n, key in enumerate(keys)]
-        return torch.from_numpy(np.stack(found)).long()
+        windows = [fresh[n] if n in fresh else self._known[key] for n, key in enumerate(keys)]
+        return torch.from_numpy(np.stack(windows)).long()
 
     def _encoded(self, drawn: Drawn, index: list[int]) -> NDArray[np.int16]:
         """[B, T, 2] of the windows at `index`. Ids have 12 bits at most."""

@@ -159,8 +159,8 @@ def inverse_cdf(uniforms: Tensor) -> Draw:
     def draw(probs: Tensor, step: int, half: int) -> Tensor:
         cumulative = probs.to(uniforms.dtype).cumsum(-1)
         at = uniforms[:, :, step, half].reshape(-1, 1) * cumulative[:, -1:]
-        found = torch.searchsorted(cumulative, at, right=True)
-        return found[:, 0].clamp(max=probs.shape[-1] - 1)
+        index = torch.searchsorted(cumulative, at, right=True)
+        return index[:, 0].clamp(max=probs.shape[-1] - 1)
 
     return draw
 

@@ -53,7 +53,7 @@ from foresweep.models.training.config import (
     resolve_training,
 )
 from foresweep.models.training.loop import finish, fit, inference, seeded
-from foresweep.models.training.optimisation import Sampler, float32, prepare
+from foresweep.models.training.optimisation import WindowSampler, float32, prepare
 
 # Toto's hyperparameters, and how they are settled before they are hashed.
 
@@ -238,7 +238,7 @@ class TotoLearner:
         self._loss = make_loss(config.loss_type, config.nll_weight, config.huber_delta)
         self._rows = usable_rows(config.context_length, self._view.lag, self._patch)
         trained = config.finetune != "none"
-        self._sampler = Sampler(train, self._rows, self._patch, config) if trained else None
+        self._sampler = WindowSampler(train, self._rows, self._patch, config) if trained else None
 
     def draw(self, rng: np.random.Generator, size: int) -> tuple[Tensor]:
         """`size` series [B, V, C + P]: context and the patch after it."""

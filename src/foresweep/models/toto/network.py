@@ -71,8 +71,8 @@ def package() -> ModuleType:
         warnings.simplefilter("ignore", ImportWarning)
         warnings.filterwarnings("ignore", message="Using `json`-module", category=UserWarning)
         import toto.model.toto as module
-    found: ModuleType = module
-    return found
+    loaded: ModuleType = module
+    return loaded
 
 
 def network_options(architecture: Mapping[str, int], dropout: float) -> dict[str, Any]:

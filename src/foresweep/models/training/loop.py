@@ -322,10 +322,10 @@ class _Run:
     def restore(self, file: Path) -> None:
         """Go on from a state file; without one, stay at the beginning. Raises CheckpointError."""
 
-        found = read_state(file)
-        if found is None:
+        stored = read_state(file)
+        if stored is None:
             return
-        tensors, numbers = found
+        tensors, numbers = stored
         self.best_state, average = unpack(
             tensors, self.module, self.optimizer, self.resources.device
         )
@@ -490,7 +490,7 @@ DEEPEST = 3
 
 
 @dataclass(slots=True)
-class Stage:
+class OptimizerSteps:
     """The steps of one optimiser."""
 
     trained_parameters: int
@@ -505,27 +505,27 @@ class Stage:
 
 
 @contextmanager
-def watched_steps() -> Iterator[list[Stage]]:
+def watched_steps() -> Iterator[list[OptimizerSteps]]:
     """Inside, every step of every torch optimiser is noted; one stage an optimiser, in order."""
     from torch.optim import Optimizer
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
-    stages: dict[int, Stage] = {}
+    by_optimizer: dict[int, OptimizerSteps] = {}
     alive = []  # keeps an optimiser's identity from being taken by the next
 
     def note(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if id(optimizer) not in stages:
+        if id(optimizer) not in by_optimizer:
             groups = optimizer.param_groups
             count = sum(p.numel() for g in groups for p in g["params"])
-            stages[id(optimizer)] = Stage(count)
-            found.append(stages[id(optimizer)])
+            by_optimizer[id(optimizer)] = OptimizerSteps(count)
+            stages.append(by_optimizer[id(optimizer)])
             alive.append(optimizer)
-        stages[id(optimizer)].ends.append(time.perf_counter())
+        by_optimizer[id(optimizer)].ends.append(time.perf_counter())
 
-    found: list[Stage] = []
+    stages: list[OptimizerSteps] = []
     handle = register_optimizer_step_post_hook(note)
     try:
-        yield found
+        yield stages
     finally:
         handle.remove()
 

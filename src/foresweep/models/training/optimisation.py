@@ -289,7 +289,7 @@ class Drawn:
     flipped: Flags  # [B]
 
 
-class Sampler:
+class WindowSampler:
     """Draws windows evenly from all of train, with the augmentations of a config.
 
     A learner makes one with the lengths of its window and calls `draw` with the loop's generator.
@@ -341,8 +341,8 @@ class Sampler:
         times = np.empty((len(item), self._length), dtype="datetime64[ns]")
         for k in np.unique(merged):
             same = merged == k
-            found, at = self._train.cut(item[same], row[same], int(k) * self._length)
-            bars[same], times[same] = merge(found, int(k)), at[:, k - 1 :: k]
+            rows, at = self._train.cut(item[same], row[same], int(k) * self._length)
+            bars[same], times[same] = merge(rows, int(k)), at[:, k - 1 :: k]
         return bars, times
 
 

@@ -43,7 +43,6 @@ HOMES = {
     "bokeh": {"data"},
     "bokeh_sampledata": {"data"},
     "exchange_calendars": {"data"},
-    "statsmodels": {"stats"},
     "arch": {"stats", "data"},
     "mlflow": {"integrations"},
     "wandb": {"integrations"},

@@ -181,7 +181,7 @@ def test_every_command_that_reads_runs_is_held_to_that() -> None:
     """A new command has to join `READING` or be named here."""
     others = {
         "sweep", "train", "logs", "note", "tag", "rm", "predict", "doctor", "verdict", "power",
-        "import", "export", "db", "data", "spaces", "ensemble", "stop", "reproduce",
+        "import", "export", "db", "data", "spaces", "ensemble", "stop", "reproduce", "dashboard",
     }  # fmt: skip
     assert set(get_command(app).commands) <= others | set(READING)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +14,6 @@ from foresweep.errors import UsageError
 
 if TYPE_CHECKING:
     from foresweep.evaluation.planning import Outlook, PowerPlan
-    from foresweep.records import Verdict
 
 
 NAIVE_WINS, HOLD = 3, 4
@@ -83,6 +82,7 @@ def verdict(
     Exit code 0: promote, 3: naive wins, 4: hold. Opening the test is recorded.
     """
     from foresweep.cli.verdict_text import draw
+    from foresweep.records import Outcome
 
     only_files = {
         "--benchmark": benchmark, "--candidate": candidate, "--horizon": horizon,
@@ -90,30 +90,38 @@ def verdict(
         "--earlier-looks": earlier_looks, "--pretrain-cutoff": pretrain_cutoff,
     }  # fmt: skip
     if losses is None:
+        from foresweep.selection.verdict.runs import verdict_on_runs
+
         _refuse(only_files, "is for --losses FILE; a sweep knows it")
-        found = _on_runs(run or [], sweep, db)
+        with open_existing(db) as tracker:
+            told = verdict_on_runs(tracker, run or [None], sweep_id=sweep)
     else:
+        from foresweep.selection.verdict.foreign import Asked, verdict_on_file
+
         _refuse({"RUN": run, "--sweep": sweep}, "and --losses FILE are two questions; give one")
-        found = (
-            _on_file(
-                losses, benchmark or [], candidate, (horizon or 1, stride or 1), trials,
-                (earlier_judged or 0, earlier_looks or 0), pretrain_cutoff,
-            ),
-        )  # fmt: skip
+        if not benchmark:
+            raise UsageError(
+                "--losses needs --benchmark TRIAL: which trial of the file is the one to beat?"
+            )
+        asked = Asked(
+            benchmarks=tuple(benchmark),
+            candidate=candidate,
+            horizon=horizon or 1,
+            stride=stride or 1,
+            num_trials=trials,
+            earlier_judged=earlier_judged or 0,
+            earlier_looks=earlier_looks or 0,
+            cutoff=None if pretrain_cutoff is None else _date(pretrain_cutoff),
+        )
+        told = (verdict_on_file(losses, asked),)
     if as_json:
-        plain = [v.as_json() for v in found]
+        plain = [v.as_json() for v in told]
         typer.echo(json.dumps(plain[0] if len(plain) == 1 else plain, indent=2, allow_nan=False))
     else:
-        for one in found:
+        for one in told:
             draw(one)
-    raise typer.Exit(max(exit_code(v) for v in found))
-
-
-def exit_code(verdict: Verdict) -> int:
-    """0 promote, 3 naive wins, 4 hold."""
-    from foresweep.records import Outcome
-
-    return {Outcome.PROMOTE: 0, Outcome.NAIVE_WINS: NAIVE_WINS, Outcome.HOLD: HOLD}[verdict.outcome]
+    codes = {Outcome.PROMOTE: 0, Outcome.NAIVE_WINS: NAIVE_WINS, Outcome.HOLD: HOLD}
+    raise typer.Exit(max(codes[v.outcome] for v in told))
 
 
 def _refuse(given: Mapping[str, object], why: str) -> None:
@@ -121,41 +129,6 @@ def _refuse(given: Mapping[str, object], why: str) -> None:
     for name, value in given.items():
         if value not in (None, []):
             raise UsageError(f"{name} {why}")
-
-
-def _on_runs(runs: Sequence[str], sweep: str | None, db: str | None) -> tuple[Verdict, ...]:
-    from foresweep.selection.verdict.runs import verdict_on_runs
-
-    with open_existing(db) as tracker:
-        return verdict_on_runs(tracker, list(runs) or [None], sweep_id=sweep)
-
-
-def _on_file(
-    path: Path,
-    benchmarks: Sequence[str],
-    candidate: str | None,
-    bars: tuple[int, int],
-    trials: int | None,
-    earlier: tuple[int, int],
-    cutoff: str | None,
-) -> Verdict:
-    from foresweep.selection.verdict.foreign import Asked, verdict_on_file
-
-    if not benchmarks:
-        raise UsageError(
-            "--losses needs --benchmark TRIAL: which trial of the file is the one to beat?"
-        )
-    asked = Asked(
-        benchmarks=tuple(benchmarks),
-        candidate=candidate,
-        horizon=bars[0],
-        stride=bars[1],
-        num_trials=trials,
-        earlier_judged=earlier[0],
-        earlier_looks=earlier[1],
-        cutoff=None if cutoff is None else _date(cutoff),
-    )
-    return verdict_on_file(path, asked)
 
 
 def _date(text: str) -> str:

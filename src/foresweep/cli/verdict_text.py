@@ -9,9 +9,9 @@ from foresweep.cli.tables import console, percent, plain_table
 from foresweep.records import Outcome
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.table import Table
 
-    from foresweep.records import Against, Check, DeflatedSharpe, Verdict
+    from foresweep.records import Check, DeflatedSharpe, Verdict
 
 GATES = {
     0: "enough evidence",
@@ -27,26 +27,12 @@ SHARES = ("val_skill", "test_gap")
 """Targets that are shares, shown in percent."""
 
 
-def draw(verdict: Verdict) -> None:
-    """Print one verdict."""
+def draw(v: Verdict) -> None:
+    """Print one verdict: the answer, who is judged by what on how much, the gates, the skills, what
+    the numbers mean and do not mean, and what else to know."""
     out = console()
-    head = f"{verdict.outcome.value.upper()}: {verdict.reason}."
-    out.print(head, style=COLOURS[verdict.outcome], soft_wrap=True)
+    out.print(f"{v.outcome.value.upper()}: {v.reason}.", style=COLOURS[v.outcome], soft_wrap=True)
     out.print()
-    for line in facts(verdict):
-        out.print(line, soft_wrap=True)
-    _gates(out, verdict)
-    _skills(out, verdict)
-    for line in context(verdict):
-        out.print(f"- {line}", soft_wrap=True)
-    _targets(out, verdict)
-    for note in verdict.notes:
-        out.print(f"- {note}", soft_wrap=True)
-    out.print()
-
-
-def facts(v: Verdict) -> list[str]:
-    """Who is judged, by what, on how much."""
     counts = ", ".join(
         f"{p} {v.num_origins[p]} origins ({v.effective_origins[p]:.0f} that share no label)"
         for p in PARTS
@@ -54,20 +40,27 @@ def facts(v: Verdict) -> list[str]:
     )
     name = v.label if v.label == v.candidate else f"{v.label}, {v.candidate}"
     bars = "bar" if v.horizon == 1 else "bars"
-    return [
+    beside = "".join(f"; and {a.opponent}" for a in v.against[1:])
+    for line in (
         f"Candidate  {name}",
         f"Judged by  {v.metric} ({v.unit}), {v.horizon} {bars} ahead, {v.num_items} items",
-        f"To beat    {v.benchmark}, {v.benchmark_why}" + _beside(v),
+        f"To beat    {v.benchmark}, {v.benchmark_why}{beside}",
         f"Evidence   {counts}",
         f"Trials     {v.num_trials} tried, {v.num_tested} of them tested together on val",
-    ]
+    ):
+        out.print(line, soft_wrap=True)
+    out.print(_gates(v))
+    out.print(_skills(v))
+    for line in context(v):
+        out.print(f"- {line}", soft_wrap=True)
+    if v.targets:
+        out.print(_targets(v))
+    for note in v.notes:
+        out.print(f"- {note}", soft_wrap=True)
+    out.print()
 
 
-def _beside(v: Verdict) -> str:
-    return "".join(f"; and {a.opponent}" for a in v.against[1:])
-
-
-def _gates(out: Console, v: Verdict) -> None:
+def _gates(v: Verdict) -> Table:
     table = plain_table("gate", "", ">value", ">needed", "")
     last = None
     for c in v.checks:
@@ -75,19 +68,11 @@ def _gates(out: Console, v: Verdict) -> None:
         last = c.gate
         state = "not looked" if c.passed is None else "passed" if c.passed else "NOT PASSED"
         style = "dim" if c.passed is None else "" if c.passed else "yellow"
-        table.add_row(title, c.name, _value(c, v.num_draws), _needed(c), state, style=style)
-    out.print(table)
-
-
-def _value(c: Check, num_draws: int) -> str:
-    if c.passed is None:
-        return "-"
-    smallest = 1 / num_draws if "StepM" in c.name else SMALLEST_P
-    return _said(c, c.value, smallest)
-
-
-def _needed(c: Check) -> str:
-    return "-" if c.threshold is None else f"{c.relation} {_said(c, c.threshold)}"
+        smallest = 1 / v.num_draws if "StepM" in c.name else SMALLEST_P
+        value = "-" if c.passed is None else _said(c, c.value, smallest)
+        needed = "-" if c.threshold is None else f"{c.relation} {_said(c, c.threshold)}"
+        table.add_row(title, c.name, value, needed, state, style=style)
+    return table
 
 
 def _said(c: Check, value: float | str | None, smallest: float = 0.0) -> str:
@@ -104,33 +89,29 @@ def _said(c: Check, value: float | str | None, smallest: float = 0.0) -> str:
     return f"{math.floor(10 * value) / 10:g}"  # never up: 19.96 is not 20
 
 
-def _skills(out: Console, v: Verdict) -> None:
+def _skills(v: Verdict) -> Table:
+    """Against each opponent, with bounds, and on test where it was opened."""
     table = plain_table(
         "1 - loss / opponent's loss", *(f">against {a.opponent}" for a in v.against)
     )
-    rows = {
-        "raw skill on val": [percent(a.raw_skill, 2) for a in v.against],
-        "scaled skill on val (each cell by its volatility)": [
-            percent(a.scaled_skill, 2) for a in v.against
-        ],
-        "  its bounds, every trial counted (95 % each)": [_bounds(a) for a in v.against],
-        "  t": ["-" if a.t is None else f"{a.t:.2f}" for a in v.against],
-        "raw skill on test": [_unsealed(v, a.test_raw_skill) for a in v.against],
-        "scaled skill on test": [_unsealed(v, a.test_scaled_skill) for a in v.against],
-    }
-    for name, cells in rows.items():
-        table.add_row(name, *cells)
-    out.print(table)
-
-
-def _bounds(a: Against) -> str:
-    if a.lower_skill is None or a.upper_skill is None:
-        return "not known"
-    return f"{percent(a.lower_skill, 1)} to {percent(a.upper_skill, 1)}"
-
-
-def _unsealed(v: Verdict, value: float | None) -> str:
-    return percent(value, 2) if v.looked else "not looked"
+    rows: dict[str, list[str]] = {}
+    for a in v.against:
+        bounds = "not known"
+        if a.lower_skill is not None and a.upper_skill is not None:
+            bounds = f"{percent(a.lower_skill, 1)} to {percent(a.upper_skill, 1)}"
+        cells = {
+            "raw skill on val": percent(a.raw_skill, 2),
+            "scaled skill on val (each cell by its volatility)": percent(a.scaled_skill, 2),
+            "  its bounds, every trial counted (95 % each)": bounds,
+            "  t": "-" if a.t is None else f"{a.t:.2f}",
+            "raw skill on test": percent(a.test_raw_skill, 2) if v.looked else "not looked",
+            "scaled skill on test": percent(a.test_scaled_skill, 2) if v.looked else "not looked",
+        }
+        for name, cell in cells.items():
+            rows.setdefault(name, []).append(cell)
+    for name, row in rows.items():
+        table.add_row(name, *row)
+    return table
 
 
 def context(v: Verdict) -> list[str]:
@@ -195,9 +176,7 @@ def _sharpe(s: DeflatedSharpe) -> str:
     )
 
 
-def _targets(out: Console, v: Verdict) -> None:
-    if not v.targets:
-        return
+def _targets(v: Verdict) -> Table:
     table = plain_table("wish", ">is", ">wished", "", "how plausible")
     for t in v.targets:
         met = "not known" if t.met is None else "met" if t.met else "not met"
@@ -205,4 +184,4 @@ def _targets(out: Console, v: Verdict) -> None:
         if value != "-" and t.name in SHARES:
             value = percent(t.value, 2)
         table.add_row(t.name, value, t.target, met, t.comment)
-    out.print(table)
+    return table

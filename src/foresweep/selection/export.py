@@ -8,7 +8,6 @@ from typing import Any
 from foresweep.data.files import write_bytes_atomic, write_json_atomic
 from foresweep.errors import CheckpointError, NotFound
 from foresweep.models.checkpoint import read_checkpoint
-from foresweep.records import Run
 from foresweep.selection.leaderboard import Row
 
 PATH_FILE = ".best_model_path"
@@ -62,8 +61,3 @@ def read_exported_path(folder: Path) -> Path:
             f"foresweep best --export-path, or give one with --checkpoint FOLDER"
         )
     return Path(file.read_text(encoding="utf-8").strip())
-
-
-def label(run: Run) -> str:
-    """Model and where the config came from, for one line of text."""
-    return f"{run.model_name} [{run.source}]" if run.source else run.model_name

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from foresweep.errors import UnknownName, UsageError
-from foresweep.search.engines.base import Progress, origin_means
+from foresweep.search.engines.base import Progress
 from foresweep.search.plan import SweepPlan
 from foresweep.search.running.pruning import Hyperband, Pruners, Racing
 
@@ -154,12 +154,6 @@ def test_every_pruner_hears_of_every_scoring_whoever_speaks_first() -> None:
     assert answer is not None
     assert racing.running[2] == {10: tuple(2 * ORIGINS), 20: tuple(2 * ORIGINS)}
     assert hyperband.trials[2].number == 0
-
-
-def test_origin_means_leave_missing_cells_out() -> None:
-    means = origin_means(np.array([[1.0, 3.0], [np.nan, 5.0], [np.nan, np.nan]]))
-    assert means[:2] == (2.0, 5.0)
-    assert math.isnan(means[2])
 
 
 def test_nothing_is_pruned_unless_asked() -> None:

@@ -299,6 +299,21 @@ def test_equal_losses_show_nothing() -> None:
     assert found.against[0].pvalue == 1.0
 
 
+def test_naive_does_not_win_beside_a_trial_of_which_nothing_is_known() -> None:
+    table, every = make_table(skill_free(5))
+
+    def val() -> PartLosses:
+        part = table.val()
+        raw = part.raw.copy()
+        raw[2] = raw[0] + 0.1 * part.scale  # always as far behind: it cannot be tested
+        return PartLosses(part.names, raw, part.scale)
+
+    found = judge(case(replace(table, val=val)), opener(every))
+    assert found.outcome is Outcome.HOLD
+    assert "(no bound is known)" in found.reason
+    assert (found.against[0].max_upper_trial, found.num_tested) == ("t0", 4)
+
+
 def test_trials_hopelessly_behind_are_not_superior_and_naive_wins() -> None:
     found = verdict([-3.0, -5.0])
     assert found.against[0].t is not None

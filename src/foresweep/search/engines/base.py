@@ -15,11 +15,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
 from foresweep.errors import ForesweepError, WorkerDied
 from foresweep.models.base import TrialPruned
+from foresweep.stats.significance import Array, origin_means
 
 # How a trial talks to the head of its sweep: messages one way, but for an answer.
 #
@@ -87,7 +85,7 @@ class Channel:
         self,
         step: int,
         scores: Mapping[str, float],
-        losses: Mapping[str, NDArray[np.float64]] | None = None,
+        losses: Mapping[str, Array] | None = None,
     ) -> None:
         """Report a step. Steps without evaluation are thinned out to a few a second.
 
@@ -98,7 +96,9 @@ class Channel:
         if losses is None and now - self._last_sent < PROGRESS_EVERY_S:
             return
         self._last_sent = now
-        means = None if losses is None else {k: origin_means(v) for k, v in losses.items()}
+        means = None
+        if losses is not None:
+            means = {k: tuple(origin_means(v).tolist()) for k, v in losses.items()}
         self.send(Progress(step, {k: float(v) for k, v in scores.items()}, means))
         if losses is not None and self.answer() == STOP:
             raise TrialPruned
@@ -139,14 +139,6 @@ def failed(error: BaseException) -> Failed:
     ours = isinstance(error, ForesweepError)
     line = str(error) if ours else f"{type(error).__name__}: {error}"
     return Failed(" ".join(line.split()), type(error).__name__, text)
-
-
-def origin_means(losses: NDArray[np.float64]) -> tuple[float, ...]:
-    """[origins] mean over items of a loss panel [origins, items]; nan where an origin has none."""
-    known = ~np.isnan(losses)
-    counts = known.sum(axis=1)
-    sums = np.where(known, losses, 0.0).sum(axis=1)
-    return tuple(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).tolist())
 
 
 # The door of the engines: what starts tasks somewhere and hears what becomes of them.

@@ -171,8 +171,24 @@ def prepare_all(stage: Stage, proposals: tuple[Proposal, ...]) -> tuple[Prepared
     proposes = stage.plan.mode in ADAPTIVE and not stage.plan.proposals
     if asked and all(p.refused for p in asked) and not proposes:
         reasons = dict.fromkeys(str(p.refused) for p in asked)
-        raise ConfigError(f"no config of this sweep can be tried: {'; '.join(reasons)}")
+        raise ConfigError(
+            f"no config of this sweep can be tried: {'; '.join(reasons)}{_what_fits(stage, asked)}"
+        )
     return tuple(sorted(chosen, key=lambda p: not p.proposal.is_free))
+
+
+def _what_fits(stage: Stage, asked: Sequence[Prepared]) -> str:
+    """What to do where the history is too short for every context asked for, else nothing."""
+    most = stage.split.max_context
+    contexts = [p.proposal.config.get("context_length") for p in asked]
+    wanted = [c for c in contexts if isinstance(c, int) and c > most]
+    if not wanted or len(wanted) < len(asked) or stage.plan.max_context is not None:
+        return ""
+    bars = stage.split.part("train").num_bars
+    return (
+        f". The part train has {bars} bars: --set context_length={most} or --mode random fits; a "
+        f"context of {min(wanted)} needs about {min(wanted) - most + bars} bars of train"
+    )
 
 
 def prepare_some(stage: Stage, proposals: tuple[Proposal, ...]) -> tuple[Prepared, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -76,14 +77,16 @@ def run_sweep(
     through once the running trials are on record as cancelled.
     """
     plan = plan.checked()
-    proposals = proposals_of(plan)
+    proposals_of(plan)  # refused before anything is read
     with _engine(crew, plan, runs_dir) as engine:
         loaded = load_panel(plan.data, actions=plan.actions, **plan.reading)
         stage = set_stage(plan, tracker, engine, runs_dir, loaded.panel, listen)
-        search_spaces(plan, tracker, stage.fingerprints)  # refused before anything is trained
+        search_spaces(
+            fitting(stage), tracker, stage.fingerprints
+        )  # refused before anything is trained
         listen(DataReady(loaded.panel, stage.split, loaded.report))
-        first = transfer_proposals(plan, tracker, stage.fingerprints)
-        prepared = prepare_all(stage, (*first, *proposals))
+        first = transfer_proposals(fitting(stage), tracker, stage.fingerprints)
+        prepared = prepare_all(stage, (*first, *proposals_of(fitting(stage))))
         if plan.mode == "full":  # a grid may be far larger than somebody thinks
             _estimate(stage, prepared)
         sweep = _open(stage, loaded, prepared)
@@ -97,14 +100,14 @@ def dry_run(
     each of the others costs here. Nothing is trained to its end and nothing is put on record.
     Raises as `run_sweep`."""
     plan = plan.checked()
-    proposals = proposals_of(plan)
+    proposals_of(plan)  # refused before anything is read
     with TemporaryDirectory() as folder, _engine(crew, plan, Path(folder)) as engine:
         loaded = load_panel(plan.data, actions=plan.actions, **plan.reading)
         stage = set_stage(plan, tracker, engine, Path(folder), loaded.panel, listen)
-        search_spaces(plan, tracker, stage.fingerprints)
+        search_spaces(fitting(stage), tracker, stage.fingerprints)
         listen(DataReady(loaded.panel, stage.split, loaded.report))
-        first = transfer_proposals(plan, tracker, stage.fingerprints)
-        prepared = prepare_all(stage, (*first, *proposals))
+        first = transfer_proposals(fitting(stage), tracker, stage.fingerprints)
+        prepared = prepare_all(stage, (*first, *proposals_of(fitting(stage))))
         known, new = skip_known(stage, prepared)
         before = frozenset(c.prepared.config_hash for c in known)
         return prepared, before, costs_of(stage, tuple(new))
@@ -135,15 +138,15 @@ def resume_sweep(
     PanelChanged where old bars are not what they were.
     """
     sweep, plan = tracker.get_sweep(sweep_id), plan.checked()
-    proposals = proposals_of(plan)
+    proposals_of(plan)  # refused before anything is read
     with _engine(crew, plan, runs_dir) as engine:
         panel, note = reopen_for_more(sweep, runs_dir)
         stage = set_stage(plan, tracker, engine, runs_dir, panel, listen)
         if (stage.panel_hash, stage.task_hash) != (sweep.panel_hash, sweep.task_hash):
             raise UsageError(f"sweep {sweep.sweep_id} was cut otherwise; begin a new one")
         known = sweep.started_at  # what the other model has learnt since is not of this sweep
-        first = transfer_proposals(plan, tracker, stage.fingerprints, before=known)
-        prepared = prepare_all(stage, (*first, *proposals))
+        first = transfer_proposals(fitting(stage), tracker, stage.fingerprints, before=known)
+        prepared = prepare_all(stage, (*first, *proposals_of(fitting(stage))))
         sweep = tracker.heads.reopen(sweep.sweep_id, {**sweep.plan, **plan_record(stage)})
         dead = dead_runs(stage, sweep.sweep_id)
         left = len(open_trials(stage, sweep.sweep_id, dead=dead))
@@ -151,6 +154,11 @@ def resume_sweep(
         listen(Resumed(sweep, sweep.num_trials - left - elsewhere, left, note))
         listen(_planned(sweep, prepared))
         return _run(stage, sweep, prepared, crew, dead)
+
+
+def fitting(stage: Stage) -> SweepPlan:
+    """The plan with contexts no longer than this panel allows: what is drawn must fit."""
+    return replace(stage.plan, max_context=stage.split.max_context)
 
 
 def proposals_of(plan: SweepPlan) -> tuple[Proposal, ...]:
@@ -229,7 +237,7 @@ def _trials(
     search = None
     if stage.plan.mode in ADAPTIVE and not stage.plan.proposals:
         spaces = search_spaces(
-            stage.plan, stage.tracker, stage.fingerprints, before=sweep.started_at
+            fitting(stage), stage.tracker, stage.fingerprints, before=sweep.started_at
         )
         write_narrowed(stage, sweep_id, spaces)
         search = begin(stage, sweep_id, prepared, spaces)

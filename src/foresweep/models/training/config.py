@@ -281,7 +281,8 @@ def _check_start(config: TrainingConfig, facts: Facts) -> None:
     if config.context_length > facts.max_context:
         raise ConfigError(
             f"context_length={config.context_length} is more than this sweep's max_context "
-            f"{facts.max_context}; use at most {facts.max_context} or raise --max-context"
+            f"{facts.max_context}; use at most {facts.max_context} (--max-context allows more only "
+            f"where train is long enough)"
         )
     if config.pretrained is not None and config.size is not None:
         raise ConfigError(

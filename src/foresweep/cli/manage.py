@@ -67,17 +67,17 @@ def rm(
             back = show_run_again(tracker, run)
             typer.echo(f"{back.run_id} is back{'' if back.checkpoint_path else ', without files'}.")
             return
-        found = tracker.get_run(run)
-        folder = own_folder(settings(db, runs).runs_dir, found.run_id)
+        chosen = tracker.get_run(run)
+        folder = own_folder(settings(db, runs).runs_dir, chosen.run_id)
         remove = folder is not None and (yes or _asked(folder))
         if remove:
-            _refuse_member(tracker, found.run_id)
-        hide_run(tracker, found.run_id, forget_files=remove)
-        typer.echo(f"{found.run_id} is hidden; bring it back with: foresweep rm {run} --undo")
+            _refuse_member(tracker, chosen.run_id)
+        hide_run(tracker, chosen.run_id, forget_files=remove)
+        typer.echo(f"{chosen.run_id} is hidden; bring it back with: foresweep rm {run} --undo")
         if folder is not None and remove:
             _remove(folder)
-        elif found.has_checkpoint_files:
-            typer.echo(f"Its files stay: {folder or found.checkpoint_path}")
+        elif chosen.has_checkpoint_files:
+            typer.echo(f"Its files stay: {folder or chosen.checkpoint_path}")
 
 
 def _refuse_member(tracker: Tracker, run_id: str) -> None:
@@ -133,10 +133,10 @@ def import_json_file(
     from foresweep.tracker.jsonfile import import_json
 
     with open_tracker(db) as tracker:
-        found = import_json(tracker, file)
-    for reason in found.left_out:
+        done = import_json(tracker, file)
+    for reason in done.left_out:
         typer.echo(f"{file}: {reason}", err=True)
-    typer.echo(f"{found.num_new} new runs, {found.num_known} known before.")
+    typer.echo(f"{done.num_new} new runs, {done.num_known} known before.")
 
 
 @import_app.callback()
@@ -205,8 +205,8 @@ def _repeat(
     opener = open_mirror(mirror)
     with open_existing(db) as tracker:
         sweep_id = tracker.get_sweep(sweep).sweep_id if sweep else None
-        found = tracker.get_runs(model_name=model, sweep_id=sweep_id, where=where)
-        chosen = [run for run in found if run.state.is_final]
+        runs = tracker.get_runs(model_name=model, sweep_id=sweep_id, where=where)
+        chosen = [run for run in runs if run.state.is_final]
         if not chosen:
             raise NotFound("no finished run to export; list them with: foresweep runs")
         name = mirror.partition(":")[0]
@@ -217,11 +217,11 @@ def _repeat(
 
 def points_by_step(tracker: Tracker, run: Run) -> dict[int, dict[str, float]]:
     """step -> scores of a run's curves, by rising step."""
-    found: dict[int, dict[str, float]] = {}
+    points: dict[int, dict[str, float]] = {}
     for curve in tracker.get_curves(run.run_id):
         for step, value in tracker.get_curve(run.run_id, curve.name):
-            found.setdefault(step, {})[curve.name] = value
-    return dict(sorted(found.items()))
+            points.setdefault(step, {})[curve.name] = value
+    return dict(sorted(points.items()))
 
 
 # `db`: check, copy, back up and upgrade the database.

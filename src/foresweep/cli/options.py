@@ -193,13 +193,13 @@ def parse_values(pairs: list[str]) -> dict[str, Any]:
     """
     import tomllib
 
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key.strip():
             raise UsageError(f"--set {pair!r}: write it as key=value, e.g. --set lr=1e-4")
         try:
-            found[key.strip()] = tomllib.loads(f"x = {text}")["x"]
+            values[key.strip()] = tomllib.loads(f"x = {text}")["x"]
         except tomllib.TOMLDecodeError:
-            found[key.strip()] = text.strip()
-    return found
+            values[key.strip()] = text.strip()
+    return values

@@ -55,7 +55,7 @@ def runs(
     _check_state(state)
     with open_existing(db) as tracker:
         sweep_id = tracker.get_sweep(sweep).sweep_id if sweep else None
-        found = tracker.get_runs(
+        listed = tracker.get_runs(
             model_name=model,
             state=state,
             sweep_id=sweep_id,
@@ -64,13 +64,13 @@ def runs(
             sort=sort,
             limit=limit,
         )
-    found = found if sort else found[::-1]
+    listed = listed if sort else listed[::-1]
     if as_json:
-        typer.echo(json.dumps([run_json(r) for r in found], indent=2))
+        typer.echo(json.dumps([run_json(r) for r in listed], indent=2))
     elif as_csv:
-        _write_csv(found)
+        _write_csv(listed)
     else:
-        _draw_runs(found, sort)
+        _draw_runs(listed, sort)
 
 
 def _check_state(state: str | None) -> None:
@@ -82,15 +82,15 @@ def _check_state(state: str | None) -> None:
         raise UnknownName("state", state, known)
 
 
-def _draw_runs(found: Sequence[Run], sort: str | None) -> None:
+def _draw_runs(runs: Sequence[Run], sort: str | None) -> None:
     from foresweep.cli.tables import console, number, percent, plain_table, seconds
 
     key = (sort or "").partition(":")[0].strip()
-    extra = [key] if any(key in r.hyperparams or key in r.metrics for r in found) else []
+    extra = [key] if any(key in r.hyperparams or key in r.metrics for r in runs) else []
     extra = [] if extra and key in ("val_pct_mae", "val_skill") else extra
     out = console()
     wide, roomy = out.width >= WIDE, out.width >= ROOMY
-    named = not roomy and all(r.run_id.startswith(r.model_name) for r in found)
+    named = not roomy and all(r.run_id.startswith(r.model_name) for r in runs)
     headings = ["run", *([] if named else ["model"]), "state", *(["config"] if wide else [])]
     headings += [
         *(f">{k}" for k in extra),
@@ -99,7 +99,7 @@ def _draw_runs(found: Sequence[Run], sort: str | None) -> None:
         *([">training"] if roomy else []),
     ]
     table = plain_table(*headings, *(["sweep"] if wide else []))
-    for run in found:
+    for run in runs:
         cells = [run.run_id, *([] if named else [run.model_name]), run.state.value]
         cells += [run.source] if wide else []
         cells += [_shown(run.hyperparams.get(k, run.metrics.get(k))) for k in extra]
@@ -107,7 +107,7 @@ def _draw_runs(found: Sequence[Run], sort: str | None) -> None:
         cells += [seconds(run.training_time_seconds)] if roomy else []
         table.add_row(*cells, *([run.sweep_id or "by hand"] if wide else []))
     ids = table.columns[0]  # is copied into the next command, so it stays in one piece
-    ids.no_wrap, ids.min_width = True, max((len(r.run_id) for r in found), default=0)
+    ids.no_wrap, ids.min_width = True, max((len(r.run_id) for r in runs), default=0)
     out.print(table)
 
 
@@ -125,17 +125,17 @@ def run_json(run: Run) -> dict[str, Any]:
     return json.loads(json.dumps(plain, default=str))  # type: ignore[no-any-return]
 
 
-def _write_csv(found: Sequence[Run]) -> None:
+def _write_csv(runs: Sequence[Run]) -> None:
     """One line a run: its own fields, then every hyperparameter and score that one of them has."""
     fixed = (
         *("run_id", "model_name", "state", "sweep_id", "trial_number", "seed", "created_at"),
         *("training_time_seconds", "source", "checkpoint_path", "git_commit", "notes"),
     )
-    hyperparams = list(dict.fromkeys(n for r in found for n in r.hyperparams))
-    metrics = list(dict.fromkeys(n for r in found for n in r.metrics))
+    hyperparams = list(dict.fromkeys(n for r in runs for n in r.hyperparams))
+    metrics = list(dict.fromkeys(n for r in runs for n in r.metrics))
     out = csv.writer(sys.stdout, lineterminator="\n")
     out.writerow([*fixed, "tags", *(f"hp.{n}" for n in hyperparams), *metrics])
-    for run in found:
+    for run in runs:
         plain = run_json(run)
         values = [plain[n] for n in fixed] + [" ".join(run.tags)]
         values += [_cell(plain["hyperparams"].get(n)) for n in hyperparams]
@@ -166,14 +166,14 @@ def impact(
         _importance(model, metric, sweep, as_json, db)
         return
     with open_existing(db) as tracker:
-        found = tracker.summarise_hyperparam(model, hyperparam, metric, sweep_id=sweep)
+        counted = tracker.summarise_hyperparam(model, hyperparam, metric, sweep_id=sweep)
     if as_json:
-        plain = dataclasses.asdict(found)
-        for line, value in zip(plain["values"], found.values, strict=True):
+        plain = dataclasses.asdict(counted)
+        for line, value in zip(plain["values"], counted.values, strict=True):
             line["label"] = value.label
         typer.echo(json.dumps(plain, indent=2))
     else:
-        _draw_impact(found)
+        _draw_impact(counted)
 
 
 def _importance(model: str, metric: str, sweep: str | None, as_json: bool, db: str | None) -> None:
@@ -185,39 +185,46 @@ def _importance(model: str, metric: str, sweep: str | None, as_json: bool, db: s
         raise UsageError(f"--metric {metric}: nothing is learnt from test; use val_... or tune_...")
     with open_existing(db) as tracker:
         cells = tracker.fingerprint_in_use(model, sweep)
-        found = importance(tracker.get_runs(model, state="complete", fingerprint=cells), metric)
+        weighed = importance(tracker.get_runs(model, state="complete", fingerprint=cells), metric)
     if as_json:
-        typer.echo(json.dumps({**dataclasses.asdict(found), "warning": found.warning}, indent=2))
+        typer.echo(
+            json.dumps({**dataclasses.asdict(weighed), "warning": weighed.warning}, indent=2)
+        )
         return
     table = plain_table("hyperparameter", ">values", ">share", ">p")
-    for w in found.weights:
+    for w in weighed.weights:
         table.add_row(w.hyperparam, str(w.num_values), number(w.share, 2), number(w.pvalue, 2))
     out = console()
     out.print(table)
     out.print(
-        f"Shares of importance for {found.metric} over {found.num_runs} runs of {found.model_name} "
-        f"on the same windows. p: how often some hyperparameter looks as important by chance.",
+        f"Shares of importance for {weighed.metric} over {weighed.num_runs} runs of "
+        f"{weighed.model_name} on the same windows. p: how often some hyperparameter looks as "
+        f"important by chance.",
         soft_wrap=True,
     )
-    if found.warning:
-        out.print(found.warning, style="yellow", soft_wrap=True)
+    if weighed.warning:
+        out.print(weighed.warning, style="yellow", soft_wrap=True)
 
 
-def _draw_impact(found: HyperparamImpact) -> None:
+def _draw_impact(counted: HyperparamImpact) -> None:
     from foresweep.cli.tables import console, number, plain_table
 
-    table = plain_table(found.hyperparam, ">runs", f">mean {found.metric}", ">sd", ">min", ">max")
-    for v in found.values:
+    table = plain_table(
+        counted.hyperparam, ">runs", f">mean {counted.metric}", ">sd", ">min", ">max"
+    )
+    for v in counted.values:
         numbers = (number(x, 4) for x in (v.mean, v.spread, v.lowest, v.highest))
         table.add_row(v.label, str(v.count), *numbers)
     out = console()
     out.print(table)
-    if found.count < 2:
-        out.print(f"{found.count} complete runs of {found.model_name} have it and {found.metric}.")
-    elif found.rank_correlation is not None:
+    if counted.count < 2:
         out.print(
-            f"Rank correlation with {found.metric} (Spearman): {found.rank_correlation:+.2f} "
-            f"over {found.count} runs; other hyperparameters vary along."
+            f"{counted.count} complete runs of {counted.model_name} have it and {counted.metric}."
+        )
+    elif counted.rank_correlation is not None:
+        out.print(
+            f"Rank correlation with {counted.metric} (Spearman): {counted.rank_correlation:+.2f} "
+            f"over {counted.count} runs; other hyperparameters vary along."
         )
 
 
@@ -230,52 +237,52 @@ def compare(
     if len(run) < 2:
         raise UsageError("compare needs two runs or more: foresweep compare RUN RUN")
     with open_existing(db) as tracker:
-        found = [tracker.get_run(one) for one in run]
+        runs = [tracker.get_run(one) for one in run]
     if as_json:
-        typer.echo(json.dumps(_comparison(found), indent=2))
+        typer.echo(json.dumps(_comparison(runs), indent=2))
     else:
-        _draw_comparison(found)
+        _draw_comparison(runs)
 
 
-def _comparison(found: Sequence[Run]) -> dict[str, Any]:
-    plain = [run_json(r) for r in found]
+def _comparison(runs: Sequence[Run]) -> dict[str, Any]:
+    plain = [run_json(r) for r in runs]
     return {
-        "runs": [r.run_id for r in found],
-        "same_windows": same_windows(found),
-        "hyperparams": {n: [p["hyperparams"].get(n) for p in plain] for n in differing(found)},
-        "metrics": {n: [p["metrics"].get(n) for p in plain] for n in scored(found)},
+        "runs": [r.run_id for r in runs],
+        "same_windows": same_windows(runs),
+        "hyperparams": {n: [p["hyperparams"].get(n) for p in plain] for n in differing(runs)},
+        "metrics": {n: [p["metrics"].get(n) for p in plain] for n in scored(runs)},
     }
 
 
-def differing(found: Sequence[Run]) -> list[str]:
+def differing(runs: Sequence[Run]) -> list[str]:
     """Hyperparameters that are not the same in all runs."""
-    names = dict.fromkeys(n for r in found for n in r.hyperparams)
-    return [n for n in names if len({json.dumps(r.hyperparams.get(n)) for r in found}) > 1]
+    names = dict.fromkeys(n for r in runs for n in r.hyperparams)
+    return [n for n in names if len({json.dumps(r.hyperparams.get(n)) for r in runs}) > 1]
 
 
-def scored(found: Sequence[Run]) -> list[str]:
+def scored(runs: Sequence[Run]) -> list[str]:
     """Every score that one of the runs has, by name."""
-    return sorted({n for r in found for n in r.metrics})
+    return sorted({n for r in runs for n in r.metrics})
 
 
-def same_windows(found: Sequence[Run]) -> bool:
+def same_windows(runs: Sequence[Run]) -> bool:
     """Were their val scores computed on the same windows by the same rules?"""
-    return len({r.fingerprint for r in found}) == 1 and bool(found[0].fingerprint)
+    return len({r.fingerprint for r in runs}) == 1 and bool(runs[0].fingerprint)
 
 
-def _draw_comparison(found: Sequence[Run]) -> None:
+def _draw_comparison(runs: Sequence[Run]) -> None:
     from foresweep.cli.tables import console, plain_table
 
     out = console()
-    table = plain_table("", *(r.run_id for r in found))
+    table = plain_table("", *(r.run_id for r in runs))
     for name in ("model_name", "state", "source", "seed", "training_time_seconds"):
-        table.add_row(name, *(_shown(getattr(r, name)) for r in found))
-    for name in differing(found):
-        table.add_row(name, *(_shown(r.hyperparams.get(name)) for r in found), style="cyan")
-    for name in scored(found):
-        table.add_row(name, *(_shown(r.metrics.get(name)) for r in found))
+        table.add_row(name, *(_shown(getattr(r, name)) for r in runs))
+    for name in differing(runs):
+        table.add_row(name, *(_shown(r.hyperparams.get(name)) for r in runs), style="cyan")
+    for name in scored(runs):
+        table.add_row(name, *(_shown(r.metrics.get(name)) for r in runs))
     out.print(table)
-    if not same_windows(found):
-        known = all(r.fingerprint for r in found)
+    if not same_windows(runs):
+        known = all(r.fingerprint for r in runs)
         doubt = "are not the same" if known else "are not known to be the same"
         out.print(f"Their windows {doubt}: the scores cannot be compared.", style="yellow")

@@ -113,7 +113,7 @@ def markdown_report(
     verdict: Mapping[str, Any] | None = None,
 ) -> str:
     """The report over runs of one fingerprint (or of none: logged by hand), with the `verdict` on
-    record that was reached last (`ruling.latest_verdict`).
+    record that was reached last (`latest_verdict`).
 
     No test score is in it. Raises UnknownName for the metric.
     """

@@ -110,9 +110,9 @@ class JsonTracker(Tracker):
 
 
 def import_json(tracker: Tracker, path: Path) -> Imported:
-    """Read a seed's file into the database in one transaction; a file known by content is
-    skipped. What is not sound (a record, a field, the rest of a file that was cut off) is left
-    out, with the reason.
+    """Read a seed's file into the database in one transaction; of a file known by content
+    nothing is new. What is not sound (a record, a field, the rest of a file that was cut off) is
+    left out, with the reason.
 
     Raises TrackerError where nothing of the file is of that form.
     """
@@ -176,10 +176,10 @@ def _read(path: Path) -> bytes:
 def _records(content: bytes, path: Path) -> tuple[Sequence[Any], tuple[str, ...]]:
     """The records of the list "runs", as far as the file is sound, and where it is not."""
     try:
-        found = json.loads(content)
+        held = json.loads(content)
     except (ValueError, RecursionError) as error:
         return _salvaged(content, path, error)
-    runs = found.get("runs") if isinstance(found, dict) else None
+    runs = held.get("runs") if isinstance(held, dict) else None
     if not isinstance(runs, list):
         raise TrackerError(f'{path} has no list "runs"; give a file in the form of the tracker')
     return runs, ()
@@ -191,7 +191,7 @@ def _salvaged(
     """The whole records before the first fault. Raises TrackerError where there is none."""
     text = content.decode("utf-8", errors="replace")
     opening = re.search(r'"runs"\s*:\s*\[\s*', text)
-    found: list[Any] = []
+    whole: list[Any] = []
     at = opening.end() if opening else 0
     decoder = json.JSONDecoder()
     while opening and text[at : at + 1] == "{":
@@ -199,12 +199,12 @@ def _salvaged(
             record, at = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
             break
-        found.append(record)
+        whole.append(record)
         at = _AFTER.match(text, at).end()  # type: ignore[union-attr]  # matches anything
-    if not found:
+    if not whole:
         raise TrackerError(f"{path} is no sound JSON ({error}); mend it or move it away") from error
-    rest = f"the file is not sound after run {len(found) - 1} (character {at}): {error}"
-    return found, (f"{rest}; what comes later is left out",)
+    rest = f"the file is not sound after run {len(whole) - 1} (character {at}): {error}"
+    return whole, (f"{rest}; what comes later is left out",)
 
 
 def _unknown_fields(records: Sequence[Any]) -> list[str]:
@@ -244,11 +244,11 @@ def _find_place(connection: Connection, row: dict[str, Any], scores: Numbers) ->
     metrics = open_metrics(scores).items()  # more may have been added since
     for n in count(2):
         query = select(runs).where(runs.c.run_id == row["run_id"])
-        known = connection.execute(query).mappings().first()
-        if known is None:
+        there = connection.execute(query).mappings().first()
+        if there is None:
             return False
-        same = all(known[name] == row[name] for name in ("created_at", "hyperparams"))
-        if same and metrics <= known["metrics"].items():
+        same = all(there[name] == row[name] for name in ("created_at", "hyperparams"))
+        if same and metrics <= there["metrics"].items():
             return True
         row["run_id"] = f"{wanted}-{n}"
     return False
@@ -330,12 +330,12 @@ def _keep_original(path: Path) -> None:
 def _is_ours(content: bytes) -> bool:
     """Written here, whole, and not changed since in a way that would be lost."""
     try:
-        found = json.loads(content)
+        held = json.loads(content)
     except (ValueError, RecursionError):
         return False
-    if not isinstance(found, dict) or found.get("written_by") != "foresweep":
+    if not isinstance(held, dict) or held.get("written_by") != "foresweep":
         return False
-    runs = found.get("runs")
+    runs = held.get("runs")
     return isinstance(runs, list) and all(
         isinstance(r, dict) and set(r) <= set(FIELDS) for r in runs
     )
@@ -352,16 +352,16 @@ def _as_text(runs: Sequence[Run], sealed: Mapping[str, Mapping[str, float]]) -> 
 
 def _record(run: Run, sealed: Mapping[str, float]) -> dict[str, Any]:
     """A run in the seed's form; a failed score is null."""
-    known = {name: getattr(run, name) for name in FIELDS}
-    known["timestamp"] = _moment(run)
+    record = {name: getattr(run, name) for name in FIELDS}
+    record["timestamp"] = _moment(run)
     seconds = run.training_time_seconds
-    known["training_time_seconds"] = (
+    record["training_time_seconds"] = (
         None if seconds is None or not math.isfinite(seconds) else seconds
     )
-    known["hyperparams"] = dict(run.hyperparams)
+    record["hyperparams"] = dict(run.hyperparams)
     metrics = {**run.metrics, **sealed}
-    known["metrics"] = {n: None if math.isnan(v) else v for n, v in metrics.items()}
-    return known
+    record["metrics"] = {n: None if math.isnan(v) else v for n, v in metrics.items()}
+    return record
 
 
 def _moment(run: Run) -> str:

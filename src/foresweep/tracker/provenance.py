@@ -99,13 +99,13 @@ def _without_detected(text: str) -> str:
 def _clean_line(line: str, detectors: Sequence[Any]) -> str:
     if len(line) < SHORTEST or line.isspace():
         return line
-    found = {
+    secrets = {
         secret
         for detector in detectors
         for secret in detector.analyze_string(line)
         if len(secret) >= SHORTEST and HIDDEN not in secret and _is_random(detector, secret)
     }
-    for secret in sorted(found, key=len, reverse=True):
+    for secret in sorted(secrets, key=len, reverse=True):
         line = line.replace(secret, HIDDEN)
     return line
 
@@ -264,10 +264,10 @@ def _git(*arguments: str, folder: Path | None) -> str | None:
 
 
 def _packages() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

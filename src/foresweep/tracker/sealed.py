@@ -135,14 +135,14 @@ class Footprint:
 def footprint(plan: Mapping[str, Any]) -> Footprint | None:
     """The footprint that a sweep's plan records; None where it was recorded by hand."""
     parts = plan.get("parts") or {}
-    found = [parts[name] for name in RANKED if name in parts]
-    if not found:
+    ranked = [parts[name] for name in RANKED if name in parts]
+    if not ranked:
         return None
     items = plan.get("items")
     return Footprint(
         items=None if items is None else frozenset(items),
-        first=min(str(p["from"]) for p in found),
-        last=max(str(p["to"]) for p in found),
+        first=min(str(p["from"]) for p in ranked),
+        last=max(str(p["to"]) for p in ranked),
     )
 
 

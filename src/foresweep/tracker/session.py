@@ -58,14 +58,14 @@ def peak_memory_mb() -> float:
 def system_metrics() -> dict[str, float]:
     """How busy the machine is now: percent and MB, by names that begin with `system/`."""
     process = psutil.Process()
-    found = {
+    metrics = {
         "system/cpu_pct": psutil.cpu_percent(),
         "system/memory_pct": psutil.virtual_memory().percent,
         "system/process_memory_mb": process.memory_info().rss / MB,
     }
     for number, (_, handle) in enumerate(_gpus()):
-        found |= _gpu_metrics(number, handle)
-    return found
+        metrics |= _gpu_metrics(number, handle)
+    return metrics
 
 
 class SystemWatch:
@@ -93,11 +93,11 @@ class SystemWatch:
         psutil.cpu_percent()  # the first answer is about the time since this one
         while not self._stop.wait(self._every_s):
             try:
-                found = system_metrics()
+                metrics = system_metrics()
             except psutil.Error as error:
                 logger.warning("system metrics end here: %s", error)
                 return
-            self._tell(round(time.monotonic() - started), found)
+            self._tell(round(time.monotonic() - started), metrics)
 
 
 @cache
@@ -328,9 +328,9 @@ class LoggedRun:
         if self._buffer is not None:
             self._buffer.close()
 
-    def _note_system(self, second: int, found: Mapping[str, float]) -> None:
+    def _note_system(self, second: int, metrics: Mapping[str, float]) -> None:
         try:
-            self._tracker.log(self.run_id, second, found)
+            self._tracker.log(self.run_id, second, metrics)
         except TrackerError as error:
             logger.warning("system metrics of %s not written: %s", self.run_id, error)
 

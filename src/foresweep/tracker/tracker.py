@@ -566,14 +566,14 @@ class Tracker:
 
         Durable 500 at a time: after an error those before are on record. Raises ConfigError.
         """
-        found: list[str] = []
+        run_ids: list[str] = []
         waiting = iter(runs)
         while chunk := list(islice(waiting, CHUNK)):
             pairs = [(writes.logged_run(new), numbers_of(new.metrics)) for new in chunk]
             for row, _ in pairs:
                 self._sign(row)
-            found += self._put_runs(pairs)
-        return found
+            run_ids += self._put_runs(pairs)
+        return run_ids
 
     def _put_runs(self, pairs: Sequence[tuple[dict[str, Any], Numbers]]) -> list[str]:
         def put(line: Line) -> list[str]:

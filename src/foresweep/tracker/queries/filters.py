@@ -147,11 +147,11 @@ def order_by(connection: Connection, key: str) -> list[Column]:
     meaning = Conditions(connection, name).named()
     if not meaning.columns:
         raise UsageError(f"--sort {key!r}: runs cannot be sorted by {meaning.kind}")
-    found: list[Column] = []
+    ordering: list[Column] = []
     for column in meaning.columns:
         ranked = column.desc() if way.strip().lower() == "desc" and colon else column.asc()
-        found += [column.is_(None), ranked]
-    return found
+        ordering += [column.is_(None), ranked]
+    return ordering
 
 
 class Conditions(Terms):
@@ -342,8 +342,8 @@ class Conditions(Terms):
                 return self._when(name, mark, meaning.moment, replace(value, value=text))
             case str() as text if meaning.listed is not None:
                 self._only_equal(name, mark, "tags")
-                found = _some(meaning.listed, meaning.listed == literal(text, sa.Text()))
-                return found if mark == "=" else sa.not_(found)
+                tagged = _some(meaning.listed, meaning.listed == literal(text, sa.Text()))
+                return tagged if mark == "=" else sa.not_(tagged)
             case str() as text if meaning.text is not None:
                 self._only_equal(name, mark, "texts")
                 if meaning.text is runs.c.state and text not in STATES:
@@ -385,8 +385,8 @@ class Conditions(Terms):
             raise self.wrong(name.at, f"{what} are compared with = and !=, not with {mark}")
 
     def _done(self, mark: str, left: Column, right: Column) -> Condition:
-        found: Condition = _COMPARE[mark](left, right)
-        return found
+        compared: Condition = _COMPARE[mark](left, right)
+        return compared
 
 
 def _some(value: Column, wanted: Condition | None) -> Condition:

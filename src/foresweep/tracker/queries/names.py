@@ -76,8 +76,8 @@ class Meaning:
 
     @property
     def columns(self) -> list[Column]:
-        found = (self.number, self.text, self.flag, self.moment)
-        return [column for column in found if column is not None]
+        kinds = (self.number, self.text, self.flag, self.moment)
+        return [column for column in kinds if column is not None]
 
 
 class Terms:
@@ -118,8 +118,8 @@ class Terms:
     def _side(self, name: Name) -> Column:
         """The column of curves that a function means."""
         if name.call != "best":
-            found: Column = curves.c[name.call]
-            return found
+            side: Column = curves.c[name.call]
+            return side
         from foresweep.metrics import METRICS
 
         metric = METRICS.get(split_name(name.name)[1])

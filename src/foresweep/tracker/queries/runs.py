@@ -46,10 +46,10 @@ def get_sweep(connection: Connection, sweep_id: str) -> Sweep:
     """The sweep of this id or unique beginning of one; "latest". Raises NotFound."""
     if sweep_id != "latest":
         return sweep_of(_one(connection, sweeps.c.sweep_id, sweep_id, "sweep"))
-    found = list_sweeps(connection, limit=1)
-    if not found:
+    latest = list_sweeps(connection, limit=1)
+    if not latest:
         raise NotFound("there is no sweep yet; start one with: foresweep sweep --model toto")
-    return found[0]
+    return latest[0]
 
 
 def _one(connection: Connection, column: Column[Any], key: str, kind: str) -> Mapping[Any, Any]:
@@ -58,12 +58,12 @@ def _one(connection: Connection, column: Column[Any], key: str, kind: str) -> Ma
     if exact is not None:
         return exact
     near = select(table).where(column.startswith(key, autoescape=True)).order_by(column)
-    found = connection.execute(near.limit(4)).mappings().all() if key else []
-    if len(found) == 1:
-        return found[0]
-    if found:
-        some = ", ".join(row[column.name] for row in found[:3])
-        raise NotFound(f"{kind} {key!r} could be {some}{' ...' if len(found) > 3 else ''}")
+    rows = connection.execute(near.limit(4)).mappings().all() if key else []
+    if len(rows) == 1:
+        return rows[0]
+    if rows:
+        some = ", ".join(row[column.name] for row in rows[:3])
+        raise NotFound(f"{kind} {key!r} could be {some}{' ...' if len(rows) > 3 else ''}")
     raise NotFound(f"no {kind} {key!r} in this database; list them with: foresweep {kind}s")
 
 
@@ -236,8 +236,8 @@ def fingerprint_in_use(
     if model_name is not None:
         ran = exists().where(runs.c.sweep_id == sweeps.c.sweep_id, runs.c.model_name == model_name)
         query = query.where(ran)
-    found = connection.execute(query.limit(1)).scalar()
-    return "" if found is None else cells_of(found, part)
+    fingerprints = connection.execute(query.limit(1)).scalar()
+    return "" if fingerprints is None else cells_of(fingerprints, part)
 
 
 def sealed_scores(connection: Connection, run_id: str) -> dict[str, float]:

@@ -104,9 +104,9 @@ def check(tracker: Tracker) -> Health:
 def _damage(connection: Connection) -> list[str]:
     """What SQLite itself finds wrong with its file."""
     said = connection.execute(text("PRAGMA integrity_check")).scalars()
-    found = [line for line in said if line != "ok"]
+    damage = [line for line in said if line != "ok"]
     orphans = connection.execute(text("PRAGMA foreign_key_check")).all()
-    return found + [f"row {row[1]} of {row[0]} points to nothing in {row[2]}" for row in orphans]
+    return damage + [f"row {row[1]} of {row[0]} points to nothing in {row[2]}" for row in orphans]
 
 
 def _require_empty(connection: Connection, place: str) -> None:

@@ -153,13 +153,13 @@ class PostgresLine(Line):
         try:
             with self.driver.pipeline() if together else nullcontext():
                 self.execute("BEGIN")
-                found = do(self)
+                answer = do(self)
                 self.execute("COMMIT")
         except BaseException:
             with suppress(psycopg.Error):  # the first error is the one to tell
                 self.driver.rollback()
             raise
-        return found
+        return answer
 
     def insert_many(
         self, table: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]

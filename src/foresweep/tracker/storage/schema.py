@@ -469,7 +469,7 @@ def score_rows(run: Mapping[Any, Any], scores: Mapping[str, float | None]) -> li
         "has_checkpoint": run["checkpoint_path"] is not None,
         "sweep_id": run["sweep_id"],
     }
-    found = {split_name(name): value for name, value in scores.items()}
+    by_part = {split_name(name): value for name, value in scores.items()}
     return [
         {
             **repeated,
@@ -478,7 +478,7 @@ def score_rows(run: Mapping[Any, Any], scores: Mapping[str, float | None]) -> li
             "value": value,
             "fingerprint": cells_of(run["fingerprints"], part),
         }
-        for (part, metric), value in found.items()
+        for (part, metric), value in by_part.items()
     ]
 
 

@@ -138,8 +138,8 @@ class Sqlite:
         if self.path is None:
             return
         try:
-            found = os.stat(self.path)
-            mark = found.st_dev, found.st_ino
+            stat = os.stat(self.path)
+            mark = stat.st_dev, stat.st_ino
         except OSError:
             mark = None
         if mark is None or marks.setdefault("file", mark) != mark:
@@ -193,13 +193,13 @@ class SqliteLine(Line):
         """`do` in one unit of work under the write lock."""
         self.driver.execute("BEGIN IMMEDIATE")
         try:
-            found = do(self)
+            answer = do(self)
             self.driver.execute("COMMIT")
         except BaseException:
             with suppress(sqlite3.Error):  # the first error is the one to tell
                 self.driver.rollback()
             raise
-        return found
+        return answer
 
     def insert_many(
         self, table: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]

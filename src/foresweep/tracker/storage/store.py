@@ -127,8 +127,8 @@ class Store:
         def once() -> T:
             with self._lock:
                 self._base.check_present(self._marks)
-                found: T = self._kept_line().transact(do, together=together)
-                return found
+                answer: T = self._kept_line().transact(do, together=together)
+                return answer
 
         return self._patiently(once)
 

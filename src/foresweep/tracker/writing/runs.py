@@ -107,9 +107,9 @@ def add_runs(
 
 def insert_scores(line: Line, scores: Iterable[Mapping[str, Any]]) -> None:
     """Rows of the scores table."""
-    found = [tuple(score[name] for name in _SCORE_COLUMNS) for score in scores]
-    if found:
-        line.insert_many("scores", _SCORE_COLUMNS, found)
+    rows = [tuple(score[name] for name in _SCORE_COLUMNS) for score in scores]
+    if rows:
+        line.insert_many("scores", _SCORE_COLUMNS, rows)
 
 
 def _insert(line: Line, row: dict[str, Any], numbers: Mapping[str, float | None]) -> bool:
@@ -284,9 +284,9 @@ def finish_run(
 
     Raises NotFound, TrackerError for a run that has ended otherwise.
     """
-    known = _row(connection, run_id)
-    if (known["state"], known["finished_at"]) == (outcome["state"], outcome["finished_at"]):
-        return run_of(known)  # stored before, its answer was lost
+    there = _row(connection, run_id)
+    if (there["state"], there["finished_at"]) == (outcome["state"], outcome["finished_at"]):
+        return run_of(there)  # stored before, its answer was lost
     run = require_unfinished(connection, run_id)
     connection.execute(
         update(schema.curves).where(schema.curves.c.run_id == run["run_id"]).values(is_final=True)
@@ -357,8 +357,8 @@ def repair(store: Store, now: datetime, machine: str, grace: timedelta) -> list[
     Asks first and writes only where something is stale, so that opening stays cheap.
     """
     with store.read() as connection:
-        found = _stale(connection, now, machine, grace)
-    if not any(found):
+        stale = _stale(connection, now, machine, grace)
+    if not any(stale):
         return []
     with store.write() as connection:
         stale_runs, stale_sweeps = _stale(connection, now, machine, grace)
@@ -382,14 +382,14 @@ def _stale(
 ) -> tuple[list[str], list[str]]:
     """(run ids, sweep ids) that are `running` though their process is gone. A sweep with a
     living run is alive, whichever process opened it."""
-    found: list[list[str]] = []
+    gone: list[list[str]] = []
     for table, key in ((runs, "run_id"), (sweeps, "sweep_id")):
         columns = (table.c.machine, table.c.pid, table.c.pid_start, table.c.heartbeat_at)
         query = select(table.c[key], *columns).where(table.c.state == "running")
         rows = connection.execute(query).mappings()
-        found.append([r[key] for r in rows if is_gone(r, now, machine=machine, grace=grace)])
+        gone.append([r[key] for r in rows if is_gone(r, now, machine=machine, grace=grace)])
     living = select(runs.c.sweep_id).where(
-        runs.c.state == RunState.RUNNING.value, runs.c.run_id.not_in(found[0])
+        runs.c.state == RunState.RUNNING.value, runs.c.run_id.not_in(gone[0])
     )
     busy = set(connection.execute(living).scalars())
-    return found[0], [sweep_id for sweep_id in found[1] if sweep_id not in busy]
+    return gone[0], [sweep_id for sweep_id in gone[1] if sweep_id not in busy]

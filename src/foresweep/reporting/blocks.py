@@ -154,7 +154,8 @@ class Page:
 def number(value: float | None, digits: int = 4, *, mark: str = "") -> Cell:
     if value is None or not math.isfinite(value):
         return Cell("–", "", mark="faint")
-    return Cell(f"{value:.{digits}f}", value, mark=mark)
+    is_small = 0 < abs(value) < 10.0 ** (1 - digits)
+    return Cell(f"{value:.2g}" if is_small else f"{value:.{digits}f}", value, mark=mark)
 
 
 def share(value: float | None, *, digits: int = 2, is_marked: bool = False) -> Cell:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from foresweep.errors import ForesweepError
+from foresweep.errors import ForesweepError, NotEnoughData
 from foresweep.evaluation.yardstick import LAST_VALUE, baseline_name
-from foresweep.metrics import METRICS
+from foresweep.metrics import METRICS, objectives_of
 from foresweep.records import Run, Sweep
 from foresweep.reporting import figures
 from foresweep.reporting.blocks import (
@@ -32,7 +33,7 @@ from foresweep.reporting.blocks import (
     when,
 )
 from foresweep.reporting.figures import Bar, TrialPoint
-from foresweep.reporting.views import MARKED, Asked, SweepView, varied
+from foresweep.reporting.views import FEW, MARKED, Asked, SweepView, varied
 from foresweep.search.plan import ASKED
 from foresweep.search.propose.focus import importance
 from foresweep.search.propose.modes import load_space
@@ -88,7 +89,7 @@ def summary(view: SweepView) -> Iterator[Block]:
         ("trials", Cell(f"{sweep.num_trials}")),
         ("runs ended", Cell(f"{done} of {total}")),
         ("best skill on these windows", share(best.skill if best else None, is_marked=True)),
-        ("benchmark", Cell(view.plain_board.benchmark or "–")),
+        ("benchmark", Cell(view.benchmark[0] if view.benchmark else "–")),
         ("verdict", _outcome(view, verdict)),
     ]
     yield Facts(tuple(tiles), kind="tiles")
@@ -213,7 +214,7 @@ def _part_board(view: SweepView, some: Sequence[Run]) -> Leaderboard:
 
 
 def _is_benchmark(view: SweepView, row: Row) -> bool:
-    return view.benchmark is not None and row.run.run_id == view.benchmark.run_id
+    return view.benchmark is not None and row.run.run_id == view.benchmark[1].run_id
 
 
 def _line(view: SweepView, row: Row, place: str) -> tuple[Cell, ...]:
@@ -270,11 +271,10 @@ def _search(view: SweepView) -> Iterator[Block]:
         build=lambda: _best_so_far(view),
         is_live=True,
     )
-    found = pareto(view.runs, view.sweep.objective)
-    if found is not None:
+    if len(objectives_of(view.sweep.objective)) > 1:
         yield from _trade_offs(view)
     for model in view.sweep.models:
-        yield from _of_model(view, model)
+        yield from _of_model(view, model) if view.is_small else _of_many(view, model)
     if len(view.family) > 1:
         yield Figure(
             name="horizons",
@@ -309,6 +309,26 @@ def _thinned(points: list[TrialPoint], sign: int) -> list[TrialPoint]:
         if is_best or k % step == 0:
             kept.append(point)
     return kept
+
+
+def _of_many(view: SweepView, model: str) -> Iterator[Block]:
+    """The same of very many runs, of which nothing is read before a figure is asked for."""
+    for kind, title in (("parallel", "all hyperparameters that varied"), ("slices", "each alone")):
+        yield Figure(
+            name=f"{kind}-{model}",
+            title=f"{model}: {title}, of the best {FEW} runs of {view.num_ranked:,}",
+            alt=f"{view.metric} of the best runs of {model} over its hyperparameters.",
+            build=partial(_many_spec, view, model, kind),
+            height=340 if kind == "parallel" else 660,
+        )
+
+
+def _many_spec(view: SweepView, model: str, kind: str) -> Spec:
+    blocks = (b for b in _of_model(view, model) if isinstance(b, Figure))
+    found = next((b for b in blocks if b.name == f"{kind}-{model}"), None)
+    if found is None:
+        raise NotEnoughData(f"fewer than three of the best {FEW} runs are of {model}")
+    return found.build()
 
 
 def _of_model(view: SweepView, model: str) -> Iterator[Block]:
@@ -377,7 +397,8 @@ def _importance(
 
 def _trade_offs(view: SweepView) -> Iterator[Block]:
     found = pareto(view.runs, view.sweep.objective)
-    assert found is not None
+    if found is None:
+        return
     yield Table(
         name="trade-offs",
         columns=(
@@ -532,7 +553,7 @@ def _space(view: SweepView, model: str) -> Iterator[Block]:
     start: Start = "pretrained" if view.sweep.plan.get("pretrained") else "scratch"
     changed = view.sweep.plan.get("set") or {}
     try:
-        space = load_space(model, start).space
+        space = view.site.once(("space", model, start), lambda: load_space(model, start)).space
     except ForesweepError:
         return
     own = str(asked.get("places", {}).get(model, ""))

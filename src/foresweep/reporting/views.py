@@ -15,7 +15,7 @@ from foresweep.data.splits import PartName, Split
 from foresweep.data.windows import Windows
 from foresweep.errors import ForesweepError, UsageError
 from foresweep.evaluation.breakdown import Group, overall
-from foresweep.evaluation.yardstick import baselines, last_value
+from foresweep.evaluation.yardstick import benchmark, last_value
 from foresweep.metrics import METRICS, PANEL_LOSSES, Outcome, ranked_by, split_score
 from foresweep.records import Run, Sweep
 from foresweep.reporting.report import latest_verdict
@@ -204,9 +204,12 @@ class SweepView:
     def verdict(self) -> Mapping[str, Any] | None:
         return latest_verdict(self.tracker.judgings.verdicts(), self.cells)
 
-    @property
+    @cached_property
     def best(self) -> Row | None:
-        return self.plain_board.best
+        """The best trained run on these windows."""
+        if self.is_small:
+            return self.plain_board.best
+        return leaderboard([*self.baselines, *self.ranked_page(0, 1)], metric=self.metric).best
 
     @cached_property
     def family(self) -> list[Sweep]:
@@ -220,12 +223,12 @@ class SweepView:
     @cached_property
     def last_value(self) -> Run | None:
         """What skill is measured against."""
-        return last_value(r.run for r in self.plain_board.rows)
+        return last_value(self.baselines)
 
     @cached_property
-    def benchmark(self) -> Run | None:
-        named = baselines(r.run for r in self.plain_board.rows)
-        return named.get(self.plain_board.benchmark or "")
+    def benchmark(self) -> tuple[str, Run] | None:
+        """The baseline to beat, with its name."""
+        return benchmark(self.baselines, self.bare)
 
     def skill_bounds(self, run: Run) -> Group | None:
         """Skill against last-value with its 90 % bounds, from stored losses; None where there are

@@ -13,9 +13,9 @@ import torch
 
 from foresweep.errors import CheckpointError, TrainingDiverged
 from foresweep.models.base import Resources, Scored, TrainingJob, TrialPruned, unscored
+from foresweep.models.training.config import TrainingConfig
 from foresweep.models.training.loop import (
     EVALUATIONS,
-    TrainingConfig,
     clear_states,
     fit,
     seeded,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from importlib.util import find_spec
@@ -13,8 +12,13 @@ from foresweep.errors import ConfigError, MissingExtra
 from foresweep.models.base import Facts, config_class, hyper
 from foresweep.models.checkpoint import CARD, CONFIG, WEIGHTS, find_weights
 from foresweep.models.representation import Representation, Target
-from foresweep.models.training.config import check_mode
-from foresweep.models.training.loop import TrainingConfig, resolve_training
+from foresweep.models.training.config import (
+    TrainingConfig,
+    changed,
+    check_fixed,
+    check_mode,
+    resolve_training,
+)
 
 HUB_ID = "ztxtech/fracast-0"
 WIDTHS = {"tiny": 16, "small": 64, "base": 128}  # small: as published
@@ -62,7 +66,7 @@ def settle(config: FracastConfig, facts: Facts) -> FracastConfig:
             f"window={window} holds no context_length={config.context_length}; make it longer"
         )
     shape = _architecture(config, window, options)
-    config = dataclasses.replace(config, window=window, **shape)  # type: ignore[type-var]
+    config = changed(config, window=window, **shape)
     lag = config.view(facts.horizon).lag
     if config.context_length < 2 * lag:
         raise ConfigError(
@@ -81,7 +85,6 @@ def _architecture(
     config: FracastConfig, window: int, options: dict[str, Any] | None
 ) -> dict[str, int]:
     """Width and passes, from the weights, the config or its size. Raises ConfigError."""
-    given = {"d_model": config.d_model, "num_stages": config.num_stages}
     if options is None:
         if config.d_model is None and config.size is None:
             raise ConfigError("without pretrained and size, d_model must be given")
@@ -89,12 +92,7 @@ def _architecture(
         stages = config.num_stages or max(FEWEST_STAGES, math.ceil(math.log2(window)) - 1)
         return {"d_model": width, "num_stages": stages}
     fixed = {"d_model": options["d_model"], "num_stages": options["n_stages"]}
-    for name, value in given.items():
-        if value not in (None, fixed[name]):
-            raise ConfigError(
-                f"{name}={value} contradicts pretrained={config.pretrained!r}, whose weights have "
-                f"{name}={fixed[name]}; leave it out, or train from scratch"
-            )
+    check_fixed(config, fixed)
     return fixed
 
 

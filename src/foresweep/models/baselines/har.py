@@ -13,7 +13,7 @@ in common (a market's volatility) is left out: a forecast may depend on its own 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -78,10 +78,10 @@ class HarFit:
 class Har(Baseline):
     """The close stays where it is, with the spread that a regression of its volatility gives."""
 
-    name: ClassVar[str] = "har"
+    name = "har"
     Config: ClassVar[type[Any]] = HarConfig
-    centred: ClassVar[bool] = True
-    default_context: ClassVar[int] = MOST_BARS
+    centred = True
+    default_context = MOST_BARS
 
     def train(self, job: TrainingJob) -> Checkpoint:
         """Fit, score once, report it as step 0, write the checkpoint.

@@ -27,12 +27,7 @@ from foresweep.models.base import (
     unscored,
 )
 from foresweep.models.checkpoint import write_checkpoint
-from foresweep.models.training.config import (
-    TINY_STEPS,
-    TrainingConfig,
-    check_mode,
-    resolve_training,
-)
+from foresweep.models.training.config import TINY_STEPS, TrainingConfig
 from foresweep.models.training.optimisation import (
     Average,
     Decays,
@@ -46,18 +41,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-
-__all__ = [
-    "Fitted",
-    "Learner",
-    "TrainingConfig",
-    "check_mode",
-    "fit",
-    "inference",
-    "learning_rate",
-    "resolve_training",
-    "seeded",
-]
 
 EVALUATIONS = 8
 """Rolling-origin scorings on tune in one training, evenly spaced, the last at the end."""

@@ -13,7 +13,7 @@ in common (a market's volatility) is left out: a forecast may depend on its own 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 

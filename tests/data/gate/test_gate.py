@@ -295,13 +295,62 @@ def test_a_short_item_is_dropped_with_its_length() -> None:
     assert "X" in one(item(64)).panel.items
 
 
-def test_a_dead_feed_is_dropped() -> None:
-    for length, dead in ((20, False), (21, True)):
-        frame = item()
-        stuck = np.arange(BARS)
-        stuck[100 : 100 + length] = 100
-        frozen = frame[stuck.tolist()].with_columns(timestamp=frame["timestamp"])
-        assert (("stale", 101) in rules_of(one(frozen))) == dead
+def _stuck(length: int) -> pl.DataFrame:
+    frame = item()
+    stuck = np.arange(BARS)
+    stuck[100 : 100 + length] = 100
+    return frame[stuck.tolist()].with_columns(timestamp=frame["timestamp"])
+
+
+def test_a_stale_stretch_is_set_aside_and_a_dead_feed_is_dropped() -> None:
+    assert rules_of(one(_stuck(20))) == []
+    loaded = one(_stuck(41))
+    assert rules_of(loaded) == [("stale_stretch", 102)]
+    assert loaded.panel.bars[loaded.panel.index("X")].num_masked == 40
+    dead = one(_stuck(BARS - 110))
+    if BARS - 111 > BARS / 2:
+        assert ("stale", 101) in rules_of(dead)
+        assert "X" not in dead.panel.items
+
+
+def test_suspended_days_are_set_aside_and_no_more() -> None:
+    frame = item()
+    close = frame["close"][99]
+    days = pl.int_range(pl.len()).is_between(100, 107)
+    still = [pl.when(days).then(close).otherwise(pl.col(c)).alias(c)
+             for c in ("open", "high", "low", "close")]  # fmt: skip
+    volume = pl.when(days).then(0.0).otherwise(pl.col("volume")).alias("volume")
+    loaded = one(frame.with_columns(*still, volume))
+    assert rules_of(loaded) == [("suspended", 101)]
+    bars = loaded.panel.bars[loaded.panel.index("X")]
+    assert bars.num_masked == 8
+    assert len(bars.values) == BARS - 8
+
+
+def test_the_hour_that_comes_twice_is_set_aside_and_other_repeats_drop_the_item() -> None:
+    times = np.datetime64("2023-10-20", "ns") + np.arange(800) * np.timedelta64(30, "m")
+    frame = walk_frame("X", times)
+    at = int(np.flatnonzero(times == np.datetime64("2023-10-29T02:00"))[0])
+    again = frame[at : at + 2].with_columns(pl.col("open", "high", "low", "close") * 1.001)
+    twice = pl.concat([frame[: at + 2], again, frame[at + 2 :]])
+    loaded = load_panel(twice)
+    assert {r for r, _ in rules_of(loaded)} == {"repeated_hour"}
+    assert loaded.panel.num_rows == 798
+    with pytest.raises(DataError, match="contradictory_timestamps"):
+        load_panel(
+            pl.concat(
+                [
+                    frame[:20],
+                    frame[18:20].with_columns(again[["open", "high", "low", "close"]]),
+                    frame[20:],
+                ]
+            )
+        )
+
+
+def test_disorder_in_a_file_newest_first_is_named_where_it_is() -> None:
+    order = [*range(BARS - 1, 150, -1), *range(100, 151), *range(99, -1, -1)]
+    assert rules_of(one(item()[order]))[0] == ("unsorted", BARS - 150 + 1)
 
 
 def test_a_change_of_rhythm_drops_the_item() -> None:

@@ -56,9 +56,12 @@ def inspect(raw: RawItem, actions: Sequence[act.Action] = ()) -> Inspected:
     values = raw.values[ordered.rows].copy()
     if not ordered.fatal:
         faults = _mask(raw, ordered, values, actions)
+        before = int(np.isfinite(values).all(axis=1).sum())
+        faults += _set_aside(values, ordered, has_volume=raw.has_volume)
+        num_aside = before - int(np.isfinite(values).all(axis=1).sum())
         shifted = [Fault(f.rule, f.message, ordered.rows[f.rows], f.said) for f in faults]
         findings += [f for fault in shifted for f in _told(raw, fault)]
-        findings += _item_findings(raw, ordered, values, actions)
+        findings += _item_findings(raw, ordered, values, actions, num_aside)
     lines = raw.line[ordered.rows]
     file = raw.files[0]
     return Inspected(raw.item, file, ordered.times, values, lines, ordered.daily, tuple(findings))
@@ -110,6 +113,26 @@ def _mask(
     return faults
 
 
+def _set_aside(values: Array, ordered: rules.Ordered, *, has_volume: bool) -> list[Fault]:
+    """Mask, in place, stretches in which the item did not trade; say from when and how many."""
+    faults = []
+    for rule, what, rows in (
+        ("suspended", "flat bars without volume", _suspended(values, ordered, has_volume)),
+        ("stale_stretch", "bars repeat the close before", rules.stale_rows(values)),
+    ):
+        if len(rows) and len(rows) <= rules.MOST_ASIDE * len(values):
+            first = rules.show_time(ordered.times[rows[0]])
+            last = rules.show_time(ordered.times[rows[-1]])
+            said = [f"{len(rows)} {what}, {first} to {last}"]
+            faults.append(Fault(rule, "{}", rows[:1], said))
+            values[rows] = np.nan
+    return faults
+
+
+def _suspended(values: Array, ordered: rules.Ordered, has_volume: bool) -> IntArray:
+    return rules.suspended(values) if has_volume and ordered.daily else np.empty(0, np.int64)
+
+
 def _volume_faults(values: Array, bad: rules.Flags) -> list[Fault]:
     """Good rows without a volume, now bad, or, where there are many, volume set aside for the
     whole item."""
@@ -131,13 +154,17 @@ def _masked_now(values: Array, before: rules.Flags) -> list[Fault]:
 
 
 def _item_findings(
-    raw: RawItem, ordered: rules.Ordered, values: Array, actions: Sequence[act.Action]
+    raw: RawItem,
+    ordered: rules.Ordered,
+    values: Array,
+    actions: Sequence[act.Action],
+    num_aside: int,
 ) -> list[Finding]:
     """The rules that drop an item or raise a doubt about it."""
     whole = np.isfinite(values).all(axis=1)
     bars, times, rows = values[whole], ordered.times[whole], ordered.rows[whole]
     num_rows = len(values) + ordered.num_left_out
-    num_bad = num_rows - len(bars)
+    num_bad = num_rows - len(bars) - num_aside
 
     def say(rule: str, message: str, at: int | None = None) -> Finding:
         file = raw.files[0] if at is None else raw.files[raw.file[rows[at]]]

@@ -31,7 +31,7 @@ _ERRORS = {
     "contradictory_timestamps": "Two different rows have the same timestamp.",
     "too_many_bad_rows": "More than 1 % of the rows (and more than one) are bad.",
     "too_short": "Fewer than 64 whole rows.",
-    "stale": "The close stands still for more than 20 bars: a dead feed.",
+    "stale": "The close stands still for more than 20 bars, and for half of all: a dead feed.",
     "mixed_frequency": "The rhythm of the bars changes, or is not that of the other items.",
     "split_jump": "A jump near a split ratio that lasts, with no adjusted close and no entry in "
     "an actions file (ratio 1 says that the move was real).",
@@ -50,6 +50,11 @@ _WARNINGS = {
     "missing_adjusted": "The adjusted close is missing or not positive: the row is masked.",
     "missing_volume": "The volume is missing or negative: the row is masked.",
     "patchy_volume": "More than 1 % of the volumes are missing: the item's volume is not used.",
+    "suspended": "Days on which nothing was traded (one price, that of the day before, and no "
+    "volume): they are set aside.",
+    "stale_stretch": "The close stands still for more than 20 bars: the repeats are set aside.",
+    "repeated_hour": "A clock is put back and the hour comes twice: its bars are set aside (--tz "
+    "tells them apart).",
     "price_flip": "A price jumps and comes back within three bars: the rows are masked.",
     "duplicate_row": "The row repeats another word for word: one of them is left out.",
     "lonely_bar": "A bar where next to no other item has one (a holiday, a weekend): left out.",

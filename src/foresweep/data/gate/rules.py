@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,10 @@ STALE_BARS = 20
 """So many bars in a row that repeat the last close are a dead feed."""
 FLIP_BARS = 3
 """A flip comes back within so many bars."""
+CLOCK_MONTHS = (3, 4, 9, 10, 11)
+"""Clocks are put back in these months, north and south."""
+MOST_ASIDE = 0.5
+"""No more than this share of an item's rows is set aside: beyond it the item is dead."""
 DAY = np.timedelta64(1, "D").astype("timedelta64[ns]")
 BLOCK = 32
 
@@ -47,7 +52,12 @@ def in_order(raw: RawItem) -> Ordered:
     rows = np.flatnonzero(~np.isnat(raw.utc))
     daily = _is_daily(raw.utc[rows])
     times = _dates(raw.utc[rows], raw.wall[rows]) if daily else raw.utc[rows]
+    hours = np.empty(0, dtype=times.dtype) if daily else _repeated_hours(raw, rows, times)
+    aside = rows[np.isin(times, hours)]
+    rows, times = rows[~np.isin(times, hours)], times[~np.isin(times, hours)]
     faults = _order_faults(raw, rows, times)
+    if len(aside):
+        faults.append(Fault("repeated_hour", "the clock goes back: {} comes twice", aside))
     order = np.argsort(times, kind="stable")
     rows, times = rows[order], times[order]
     twice = np.flatnonzero(times[1:] == times[:-1]) + 1
@@ -62,8 +72,28 @@ def in_order(raw: RawItem) -> Ordered:
         faults.append(Fault("duplicate_row", "repeats the row of {}", copies))
     once = np.concatenate([[True], times[1:] != times[:-1]])[: len(times)]
     said = tuple(_with_times(raw, f) for f in faults)
-    num_left_out = len(raw.utc) - len(rows) + len(copies)
+    num_left_out = len(raw.utc) - len(aside) - len(rows) + len(copies)
     return Ordered(rows[once], times[once], daily, num_left_out, said, fatal)
+
+
+def _repeated_hours(raw: RawItem, rows: IntArray, times: Times) -> Times:
+    """The times of intraday bars that come twice because a clock was put back: within one hour of
+    a Sunday of spring or autumn, on no more than two days a year. Nothing where other times come
+    twice as well."""
+    order = np.argsort(times, kind="stable")
+    when, row = times[order], rows[order]
+    twice = np.flatnonzero(when[1:] == when[:-1]) + 1
+    twice = twice[[not _same_bar(raw, row[k - 1], row[k]) for k in twice]] if len(twice) else twice
+    hours = np.unique(when[twice])
+    days = hours.astype("datetime64[D]")
+    months = hours.astype("datetime64[M]").astype(np.int64) % 12 + 1
+    years = np.unique(days).astype("datetime64[Y]")
+    lone = [hours[days == d] for d in np.unique(days)]
+    short = all(h[-1] - h[0] < np.timedelta64(1, "h") for h in lone)
+    often = max((int((years == y).sum()) for y in np.unique(years)), default=0)
+    sundays = ((days.astype(np.int64) + 3) % 7 == 6).all()  # on which clocks are put back
+    good = sundays and np.isin(months, CLOCK_MONTHS).all() and short and often <= 2
+    return hours if good else hours[:0]
 
 
 def _with_times(raw: RawItem, fault: Fault) -> Fault:
@@ -99,8 +129,10 @@ def _order_faults(raw: RawItem, rows: IntArray, times: Times) -> list[Fault]:
         steps = np.diff(times[here]).astype(np.int64)
         back = np.flatnonzero(steps < 0)
         if len(back) and (steps > 0).any():
+            if len(back) > (steps > 0).sum():  # newest first, and here it is not
+                back = np.flatnonzero(steps > 0)
             at = rows[here][back[:1] + 1]
-            faults.append(Fault("unsorted", "{} comes after a later time", at))
+            faults.append(Fault("unsorted", "{} stands out of order", at))
         elif len(back):
             faults.append(Fault("newest_first", "newest first: read backwards from {}", rows[:1]))
     return faults
@@ -203,6 +235,31 @@ def stale_from(close: Array) -> tuple[int, int] | None:
     runs = np.diff(moved)
     longest = int(runs.argmax())
     return (int(moved[longest]), int(runs[longest])) if runs[longest] > STALE_BARS else None
+
+
+def suspended(values: Array) -> IntArray:
+    """Rows of daily bars [n, 5] in which nothing was traded: one price, that of the day before,
+    and no volume, of an item that usually has one."""
+    whole = np.flatnonzero(np.isfinite(values).all(axis=1))
+    bars = values[whole]
+    if not len(bars) or np.median(bars[:, VOLUME]) <= 0:
+        return whole[:0]
+    flat = (np.ptp(bars[:, :VOLUME], axis=1) == 0) & (bars[:, VOLUME] == 0)
+    flat[0] = False
+    flat[1:] &= bars[1:, CLOSE] == bars[:-1, CLOSE]
+    found: IntArray = whole[flat]
+    return found
+
+
+def stale_rows(values: Array) -> IntArray:
+    """Rows [n, 5] that repeat the close of more than STALE_BARS in a row; the first of them is a
+    price."""
+    whole = np.flatnonzero(np.isfinite(values).all(axis=1))
+    if not len(whole):
+        return whole
+    moved = np.flatnonzero(np.concatenate([[True], np.diff(values[whole, CLOSE]) != 0, [True]]))
+    runs = [whole[a + 1 : b] for a, b in pairwise(moved) if b - a > STALE_BARS]
+    return np.concatenate(runs) if runs else whole[:0]
 
 
 def usual_step(times: Times) -> float:

@@ -29,7 +29,7 @@ import numpy as np
 
 from foresweep.data.panel import Panel
 from foresweep.data.reading.sources import load_panel
-from foresweep.data.splits import PartName, Split, make_split
+from foresweep.data.splits import Cut, PartName, Split, make_split
 from foresweep.data.windows import TrainWindows, Windows
 from foresweep.evaluation.backtest import calibrate, forecast_part, make_scorer, score_part
 from foresweep.models.base import (
@@ -139,7 +139,7 @@ def cells(data: str, horizons: list[int], seeds: int) -> Iterator[Cell]:
 def run(cell: Cell, panel: Panel, folder: Path) -> dict[str, Any]:
     """Train, and score raw and calibrated: means, coverage, and losses by origin."""
     started = time.process_time()
-    split = make_split(panel, cell.horizon, stride=STRIDE)
+    split = make_split(panel, Cut(cell.horizon, stride=STRIDE))
     model, out = get_model(cell.entry.model), folder / f".{os.getpid()}"
     config = make_config(model.Config, cell.entry.config, model=cell.entry.model)
     train = TrainWindows(panel, split, split.part("train"))
@@ -154,7 +154,7 @@ def run(cell: Cell, panel: Panel, folder: Path) -> dict[str, Any]:
                 Resources(inference_batch=128),
                 seed=cell.seed,
                 horizon=cell.horizon,
-                score=make_scorer(panel, make_split(panel, cell.horizon, stride=STEER_STRIDE)),
+                score=make_scorer(panel, make_split(panel, Cut(cell.horizon, stride=STEER_STRIDE))),
                 out=out / "checkpoint",
             )
         )

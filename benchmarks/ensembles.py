@@ -24,6 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
+from foresweep.data.splits import Cut
 from foresweep.errors import ModelError
 from foresweep.evaluation.backtest import LOSSES, compare
 from foresweep.evaluation.losses import LossPanel, load_losses
@@ -80,8 +81,7 @@ def trained(data: str, horizon: int, out: Path) -> None:
         models=("toto",),
         mode="by hand",
         data=data,
-        horizon=horizon,
-        stride=STRIDES.get(horizon),
+        cut=Cut(horizon=horizon, stride=STRIDES.get(horizon)),
         objective=METRIC,
         max_runs=len(proposals),
         proposals=proposals,

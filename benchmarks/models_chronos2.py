@@ -32,7 +32,7 @@ from transformers.trainer_callback import TrainerCallback
 from transformers.utils import logging
 
 from foresweep.data.demo import demo_panel
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.windows import TrainWindows, Windows
 from foresweep.models.base import DEFAULT_LEVELS, Facts, Resources, TrainingJob, TrialPruned
 from foresweep.models.chronos2 import network as net
@@ -75,7 +75,7 @@ def forecast_row(
     """`num` windows of the demo panel: one channel of one-bar returns, or one a lead and the bars
     as covariates."""
     panel = demo_panel()
-    split = make_split(panel, HORIZON)
+    split = make_split(panel, Cut(HORIZON))
     windows = Windows(panel, split, split.part("val"))
     context = windows.context(CONTEXT, np.arange(num) % len(windows))
     covariates = "none" if view_target == "return" else "ohlcv"
@@ -120,7 +120,7 @@ class Step:
 def training_row(step: Step, *, target: float, rounds: int) -> Row:
     """Steps on one-bar returns of the demo panel."""
     panel = demo_panel()
-    split = make_split(panel, 1)
+    split = make_split(panel, Cut(1))
     train = TrainWindows(panel, split, split.part("train"))
     config = settled(
         size=step.size, batch_size=step.batch, dropout=step.dropout, precision=step.precision,

@@ -28,7 +28,7 @@ from pairs import Row, paired, table
 
 from foresweep.data.demo import demo_panel
 from foresweep.data.panel import Panel
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.windows import Context, TrainWindows, make_context
 from foresweep.models.base import Facts, Resources
 from foresweep.models.kronos.config import KronosConfig, Nets, architecture_of, build
@@ -105,7 +105,7 @@ def training_row(
     with seeded(0, Resources()):
         nets = build(architecture_of(config))
     panel = demo_panel()
-    split = make_split(panel, AHEAD)
+    split = make_split(panel, Cut(AHEAD))
     bars = TrainingBars(TrainWindows(panel, split, split.part("train")), config, AHEAD)
     theirs = their_training(copy.deepcopy(nets), bars, config)
     ours = our_training(nets, bars, config, rounds + 4 if warm else 0)

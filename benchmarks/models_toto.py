@@ -32,7 +32,7 @@ from pairs import Row, paired, table
 
 from foresweep.data.demo import demo_panel
 from foresweep.data.panel import CLOSE, Panel
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.windows import TrainWindows
 from foresweep.models.base import Facts, Resources, TrainingJob
 from foresweep.models.toto import network as nets
@@ -191,7 +191,7 @@ def turns(training: Callable[[Turn], object]) -> Iterator[Do]:
 def our_training(size: str, context: int, steps: int, turn: Turn, folder: Path) -> None:
     """`fit`, as a trial calls it, with a learner that waits before each batch."""
     panel = demo_panel()
-    split = make_split(panel, 1)
+    split = make_split(panel, Cut(1))
     config = Toto().resolve(
         TotoConfig(
             size=size,  # type: ignore[arg-type]

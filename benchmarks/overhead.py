@@ -20,7 +20,8 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ import numpy as np
 
 from foresweep.records import Run
 from foresweep.search.propose.modes import Proposal, load_space
-from foresweep.search.propose.tpe import Listed, Sampler, TpeSampler, told_of
+from foresweep.search.propose.tpe import Sampler, Told, TpeSampler, told_of
 from foresweep.space import Float, Int, SearchSpace
 from foresweep.tracker.tracker import Tracker
 
@@ -155,6 +156,21 @@ def _suggest(trial: Any, name: str, dimension: Any) -> Any:
 
 def milliseconds(seconds: list[float]) -> str:
     return f"{1e3 * statistics.median(seconds[-LAST:]):.1f}"
+
+
+@dataclass
+class Listed:
+    """A sampler that deals out proposals in order; results change nothing."""
+
+    waiting: list[Proposal]
+
+    def ask(
+        self, number: int, running: Sequence[Told] = (), *, attempt: int = 0
+    ) -> Proposal | None:
+        return self.waiting.pop(0) if self.waiting else None
+
+    def tell(self, told: Told) -> None:
+        """Nothing to learn."""
 
 
 def measure(trials: int) -> None:

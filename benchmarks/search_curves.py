@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from foresweep.data.demo import demo_panel
 from foresweep.data.files import read_npz, write_bytes_atomic
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.windows import TrainWindows, Windows
 from foresweep.errors import TrainingDiverged
 from foresweep.evaluation.backtest import (
@@ -132,7 +132,7 @@ class _Trainer:
 
     def __init__(self) -> None:
         self.panel = demo_panel()
-        self.split = make_split(self.panel, HORIZON)
+        self.split = make_split(self.panel, Cut(HORIZON))
         self.train = TrainWindows(self.panel, self.split, self.split.part("train"))
         self.bars = sum(len(self.train.values(i)) for i in range(self.panel.num_items))
         self.score = make_scorer(self.panel, self.split, seed=SEED)

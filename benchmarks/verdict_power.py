@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from foresweep.data.panel import Panel
 from foresweep.data.reading.sources import load_panel
-from foresweep.data.splits import Part, make_split
+from foresweep.data.splits import Cut, Part, make_split
 from foresweep.data.windows import Windows
 from foresweep.evaluation.losses import volatility_scale
 from foresweep.evaluation.yardstick import effective_origins
@@ -62,7 +62,7 @@ class Market:
 
 
 def read_market(panel: Panel, horizon: int = HORIZON) -> Market:
-    split = make_split(panel, horizon)
+    split = make_split(panel, Cut(horizon))
     origins = panel.eligible[split.min_context - 1 : -horizon]
     last = split.part("test").stop
     part = Part("train", int(panel.eligible[0]), last, len(origins) + horizon, 1, origins)

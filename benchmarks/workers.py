@@ -16,24 +16,27 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from foresweep.data.splits import Cut
 from foresweep.records import Run
-from foresweep.search.engines.crew import Crew
 from foresweep.search.plan import SweepPlan
-from foresweep.search.sweep import sweep
+from foresweep.search.sweep import Workers, sweep
 from foresweep.tracker.tracker import Tracker
 
 PLAN = SweepPlan(
-    models=("chronos2",), mode="random", objective="pinball", stride=10, max_context=128,
+    models=("chronos2",),
+    mode="random",
+    objective="pinball",
+    cut=Cut(stride=10, max_context=128),
     max_steps=120,
-)  # fmt: skip
+)
 
 
 def runs_per_hour(workers: int, trials: int, seed: int) -> float:
     """Of one sweep, in a place of its own."""
     with tempfile.TemporaryDirectory() as folder:
         db = Path(folder) / "sweeps.db"
-        plan = replace(PLAN, max_runs=trials, seed=seed)
-        sweep(plan, db=db, runs=Path(folder) / "runs", crew=Crew(workers=workers))
+        plan = replace(PLAN, max_runs=trials, cut=replace(PLAN.cut, seed=seed))
+        sweep(plan, db=db, runs=Path(folder) / "runs", workers=Workers(count=workers))
         with Tracker(db) as tracker:
             runs = tracker.get_runs("chronos2")
         assert [r.state for r in runs] == ["complete"] * trials

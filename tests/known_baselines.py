@@ -14,7 +14,7 @@ from typing import Any
 from foresweep.search.plan import SweepPlan
 from foresweep.search.sweep import sweep
 
-ASKED = ("data", "horizon", "objective", "stride", "max_context")
+ASKED = ("data", "objective", "cut")
 
 
 def know_baselines(db: Path, plan: SweepPlan) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from foresweep.data.panel import Panel
-from foresweep.data.splits import PartName, make_split
+from foresweep.data.splits import Cut, PartName, make_split
 from foresweep.data.windows import TrainWindows, Windows
 from foresweep.models.base import (
     DEFAULT_LEVELS,
@@ -75,7 +75,7 @@ def train(
     panel: Panel, made: KronosConfig, out: Path, *, seed: int = 0, horizon: int = HORIZON
 ) -> Checkpoint:
     """Train on the panel's train part; the checkpoint, read back."""
-    split = make_split(panel, horizon, max_context=None)
+    split = make_split(panel, Cut(horizon, max_context=None))
     windows, notes = TrainWindows(panel, split, split.part("train")), Notes()
     done = Kronos().train(TrainingJob(
         windows, made, Resources(), seed=seed, horizon=horizon,
@@ -89,7 +89,7 @@ def load(checkpoint: Checkpoint) -> KronosPredictor:
 
 
 def windows_of(panel: Panel, part: PartName = "tune", horizon: int = HORIZON) -> Windows:
-    split = make_split(panel, horizon)
+    split = make_split(panel, Cut(horizon))
     return Windows(panel, split, split.part(part))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from foresweep.data.panel import CLOSE, Panel
-from foresweep.data.splits import Split, make_split
+from foresweep.data.splits import Cut, Split, make_split
 from foresweep.data.windows import TrainWindows, Windows
 from foresweep.models.base import (
     DEFAULT_LEVELS,
@@ -55,7 +55,7 @@ class Case:
 
 
 def make_case(panel: Panel, horizon: int = HORIZON) -> Case:
-    return Case(panel, make_split(panel, horizon))
+    return Case(panel, make_split(panel, Cut(horizon)))
 
 
 def pinball_scorer(windows: Windows, *, every: int = 1) -> Scorer:

@@ -11,7 +11,7 @@ from panels import every_day, walk_frame, weekdays
 
 
 @st.composite
-def ragged_panels(draw: st.DrawFn, *, min_bars: int = 120, max_bars: int = 400) -> Panel:
+def ragged_panels(draw: st.DrawFn, *, min_bars: int = 140, max_bars: int = 400) -> Panel:
     """Panels of 1-4 items that start and end at their own times, with masked rows, missing rows
     and, sometimes, an item that trades on weekends."""
     num_bars = draw(st.integers(min_bars, max_bars))

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import accuracy
 
 from foresweep.data.demo import demo_panel
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.evaluation.backtest import calibrate, evaluate
 from foresweep.models.base import Facts
 from foresweep.models.baselines.naive import Drift
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_cell_holds_what_evaluation_finds_raw_and_calibrated(folder: Path) -> None:
     panel = demo_panel()
-    split = make_split(panel, 1, stride=5)
+    split = make_split(panel, Cut(1, stride=5))
     family = Drift()
     raw = family.predictor(family.resolve(family.Config(), Facts(1, split.max_context, 0)))
     post = CalibrationConfig(centre=True, fit_scale=True)

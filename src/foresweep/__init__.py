@@ -10,18 +10,18 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from foresweep.compat import HyperparamTracker
     from foresweep.data.reading.sources import load_panel
+    from foresweep.data.splits import Cut
     from foresweep.errors import ForesweepError
     from foresweep.evaluation.predict import predict_panel
     from foresweep.models.checkpoint import read_checkpoint as load_checkpoint
     from foresweep.records import Run, Sweep, Trial, Verdict
-    from foresweep.search.engines.crew import Crew
     from foresweep.search.plan import SweepPlan
-    from foresweep.search.sweep import resume, sweep, train
+    from foresweep.search.sweep import Workers, resume, sweep, train
     from foresweep.selection.verdict.runs import verdict
     from foresweep.tracker.tracker import Tracker
 
 __all__ = [
-    "Crew",
+    "Cut",
     "ForesweepError",
     "HyperparamTracker",
     "Run",
@@ -30,6 +30,7 @@ __all__ = [
     "Tracker",
     "Trial",
     "Verdict",
+    "Workers",
     "load_checkpoint",
     "load_panel",
     "predict_panel",
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Crew": "foresweep.search.engines.crew",
+    "Cut": "foresweep.data.splits",
     "ForesweepError": "foresweep.errors",
     "HyperparamTracker": "foresweep.compat",
     "Run": "foresweep.records",
@@ -49,6 +50,7 @@ _HOMES = {
     "Tracker": "foresweep.tracker.tracker",
     "Trial": "foresweep.records",
     "Verdict": "foresweep.records",
+    "Workers": "foresweep.search.sweep",
     "load_checkpoint": "foresweep.models.checkpoint",
     "load_panel": "foresweep.data.reading.sources",
     "predict_panel": "foresweep.evaluation.predict",

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from foresweep.cli.main import main
+from foresweep.data.splits import Cut
 from foresweep.models.base import Resources
 from foresweep.search import sweep as search
 from foresweep.search.plan import SweepPlan
@@ -20,8 +21,9 @@ EVERY = [
     "--inference-batch", "17", "--gradient-checkpointing", "--again", "--actions", "splits.csv",
 ]  # fmt: skip
 ASKED = {
-    "data": "demo", "horizon": 7, "objective": "pinball", "pretrained": "published", "size": None,
-    "pretrain_cutoff": "2024-05-31", "max_steps": 9, "seed": 3, "stride": 11, "max_context": 64,
+    "data": "demo", "cut": Cut(7, 11, 64, seed=3), "objective": "pinball",
+    "pretrained": "published", "size": None,
+    "pretrain_cutoff": "2024-05-31", "max_steps": 9,
     "again": True, "actions": "splits.csv", "resources": Resources("cpu", 2, 4, 17, True),
 }  # fmt: skip
 

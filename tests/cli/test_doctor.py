@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from foresweep.data.splits import Cut
 from foresweep.evaluation.yardstick import alarm, implausible
 from foresweep.search.plan import SweepPlan, by_hand
 from foresweep.search.sweep import sweep
@@ -50,7 +51,11 @@ def test_a_run_is_hunted_on_its_own_bars_and_an_implausible_one_is_flagged(
 ) -> None:
     shell = Shell(capsys)
     db, runs = tmp_path / "sweeps.db", tmp_path / "runs"
-    sweep(by_hand(SweepPlan(models=("drift",), stride=40, max_context=64), {}), db=db, runs=runs)
+    sweep(
+        by_hand(SweepPlan(models=("drift",), cut=Cut(stride=40, max_context=64)), {}),
+        db=db,
+        runs=runs,
+    )
     with Tracker(db) as tracker:
         drift = tracker.get_runs("drift")[0]
     places = ("--db", str(db), "--runs", str(runs))

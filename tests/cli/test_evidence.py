@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from foresweep.cli.live import evidence_lines, origins_line, survivorship_lines
 from foresweep.data.gate.report import QualityReport, found
-from foresweep.data.splits import WANTED_ORIGINS, make_split
+from foresweep.data.splits import WANTED_ORIGINS, Cut, make_split
 from foresweep.evaluation.yardstick import ENOUGH_ORIGINS
 from panels import make_panel
 
@@ -14,7 +14,7 @@ PANEL = make_panel(1, 2000)
 
 
 def test_parts_have_about_forty_origins_by_default_and_each_says_how_many() -> None:
-    split = make_split(PANEL, 5)
+    split = make_split(PANEL, Cut(5))
     for part in split.parts[1:]:
         assert WANTED_ORIGINS <= len(part.origins) < 1.5 * WANTED_ORIGINS
         counted = f"{part.name} {len(part.origins)} origins"
@@ -25,7 +25,7 @@ def test_parts_have_about_forty_origins_by_default_and_each_says_how_many() -> N
 
 def test_too_few_effective_origins_are_said_with_their_number() -> None:
     """Labels of neighbouring origins overlap, so that many origins may be few effective ones."""
-    split = make_split(PANEL, 20)
+    split = make_split(PANEL, Cut(20))
     assert len(split.part("val").origins) > ENOUGH_ORIGINS
     (line,) = evidence_lines(split)
     for name in ("val", "test"):
@@ -34,7 +34,7 @@ def test_too_few_effective_origins_are_said_with_their_number() -> None:
 
 
 def test_only_the_part_that_is_short_is_named() -> None:
-    split = make_split(PANEL, 5)
+    split = make_split(PANEL, Cut(5))
     val = split.part("val")
     parts = tuple(replace(p, origins=p.origins[: ENOUGH_ORIGINS - (p is val)]) for p in split.parts)
     (line,) = evidence_lines(replace(split, parts=parts))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import learning_model
+from foresweep.data.splits import Cut
 from foresweep.metrics import METRICS
 from foresweep.search.plan import SweepPlan
 from foresweep.search.sweep import train
@@ -16,7 +17,7 @@ from foresweep.tracker.tracker import Tracker
 from planted_model import plugin
 from shells import Shell
 
-PLAN = SweepPlan(models=("guest",), mode="by hand", stride=20, max_context=64, max_runs=1)
+PLAN = SweepPlan(models=("guest",), mode="by hand", cut=Cut(stride=20, max_context=64), max_runs=1)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from foresweep.data.splits import Cut
 from foresweep.search.plan import SweepPlan
 from foresweep.search.sweep import sweep
 from foresweep.tracker.tracker import Tracker
@@ -29,7 +30,7 @@ def shell(
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One sweep, made once: each test gets a copy."""
     folder = tmp_path_factory.mktemp("swept")
-    plan = SweepPlan(("drift",), stride=40, max_context=128)
+    plan = SweepPlan(("drift",), cut=Cut(stride=40, max_context=128))
     sweep(plan, db=folder / DB, runs=folder / "hyperparams" / "runs")
     return folder
 

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from foresweep.data.panel import panel_from_frame
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.summary import summarise
 from foresweep.data.windows import TrainWindows, Windows
 from foresweep.errors import ConfigError
@@ -30,7 +30,7 @@ def test_the_summary_counts_bars_gaps_and_windows() -> None:
         (399, 1, 1),
         (399, 0, 1),
     ]
-    split = make_split(panel, 4)
+    split = make_split(panel, Cut(4))
     assert [p.name for p in summary.parts] == ["train", "tune", "val", "test"]
     for part in summary.parts[1:]:
         windows = Windows(panel, split, split.part(part.name))  # type: ignore[arg-type]
@@ -45,7 +45,7 @@ def test_the_windows_of_train_are_counted_at_a_context_that_is_named() -> None:
     panel = make_panel(2, 2000)
     summary = summarise(panel, horizon=5)
     assert (summary.train_context, summary.max_context) == (128, 1024)
-    train = TrainWindows(panel, make_split(panel, 5), make_split(panel, 5).part("train"))
+    train = TrainWindows(panel, make_split(panel, Cut(5)), make_split(panel, Cut(5)).part("train"))
     assert summary.parts[0].num_windows == len(train.starts(128, 5)[0]) == 2 * (1300 - 128 - 5 + 1)
     assert summarise(panel, horizon=5, max_context=64).train_context == 64
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from foresweep.data.panel import Panel
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.tables import read_panel, read_table, stem, write_panel, write_table
 from foresweep.data.windows import Windows
 from foresweep.errors import DataError
@@ -46,7 +46,7 @@ def test_a_panel_read_back_gives_the_same_windows_and_is_read_only(tmp_path: Pat
     write_panel(tmp_path / "panel.npz", panel)
     back = read_panel(tmp_path / "panel.npz")
     prints = [
-        Windows(p, make_split(p, 5), make_split(p, 5).part("val")).fingerprint
+        Windows(p, make_split(p, Cut(5)), make_split(p, Cut(5)).part("val")).fingerprint
         for p in (panel, back)
     ]
     assert prints[0] == prints[1]

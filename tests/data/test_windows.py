@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foresweep.data.panel import CLOSE, Panel, panel_from_frame
-from foresweep.data.splits import PartName, make_split
+from foresweep.data.splits import Cut, PartName, make_split
 from foresweep.data.windows import TrainWindows, Windows
 from foresweep.errors import NotEnoughData
 from panels import every_day, make_frame, make_panel, walk_frame, weekdays
@@ -19,7 +19,7 @@ BARS = 400
 
 
 def _windows(panel: Panel, part: PartName = "val", horizon: int = 5) -> Windows:
-    split = make_split(panel, horizon)
+    split = make_split(panel, Cut(horizon))
     return Windows(panel, split, split.part(part))
 
 
@@ -34,7 +34,7 @@ def _changed(frame: pl.DataFrame, item: str, time: np.datetime64, column: str) -
 def test_a_cell_is_nan_exactly_where_origin_label_or_context_is_missing(
     panel: Panel, horizon: int, length: int
 ) -> None:
-    split = make_split(panel, horizon)
+    split = make_split(panel, Cut(horizon))
     part = split.part("val")
     windows = Windows(panel, split, part)
     valid = np.isfinite(windows.as_panel(np.zeros(len(windows))))
@@ -72,7 +72,7 @@ def test_context_and_labels_are_the_bars_before_and_after_the_origin() -> None:
 
 def test_a_context_skips_masked_rows_and_takes_older_ones() -> None:
     frame = make_frame(1, BARS)
-    split_at = make_split(make_panel(1, BARS), 5).part("val").origins[0]
+    split_at = make_split(make_panel(1, BARS), Cut(5)).part("val").origins[0]
     close = frame["close"].to_numpy().copy()
     close[split_at - 3] = np.nan
     panel = panel_from_frame(frame.with_columns(close=close))
@@ -115,7 +115,7 @@ def test_windows_go_origin_by_origin_and_lay_out_as_a_panel() -> None:
 
 def test_training_values_are_views_of_the_panel() -> None:
     panel = make_panel(2, BARS)
-    split = make_split(panel, 5)
+    split = make_split(panel, Cut(5))
     train = TrainWindows(panel, split, split.part("train"))
     assert np.shares_memory(train.values(1), panel.bars[1].values)
     assert len(train.values(1)) == 260
@@ -123,7 +123,7 @@ def test_training_values_are_views_of_the_panel() -> None:
 
 def test_a_training_cut_is_the_rows_from_its_start() -> None:
     panel = make_panel(3, BARS)
-    split = make_split(panel, 5)
+    split = make_split(panel, Cut(5))
     train = TrainWindows(panel, split, split.part("train"))
     item, row = train.starts(40, 5)
     chosen = np.array([0, len(item) // 2, len(item) - 1])
@@ -138,7 +138,7 @@ def test_a_training_window_never_spans_a_gap_in_its_labels() -> None:
     frame = make_frame(2, BARS)
     holed = frame.filter((pl.col("item_id") == "A0") | (pl.col("timestamp") != weekdays(BARS)[100]))
     panel = panel_from_frame(holed)
-    split = make_split(panel, 5)
+    split = make_split(panel, Cut(5))
     train = TrainWindows(panel, split, split.part("train"))
     item, row = train.starts(40, 5)
     origins = set((row[item == 1] + 39).tolist())
@@ -150,7 +150,7 @@ def test_a_training_window_never_spans_a_gap_in_its_labels() -> None:
 @pytest.mark.parametrize(("item", "row"), [(0, 216), (1, -1)])
 def test_a_cut_that_leaves_the_part_is_refused(item: int, row: int) -> None:
     panel = make_panel(2, BARS)
-    split = make_split(panel, 5)
+    split = make_split(panel, Cut(5))
     train = TrainWindows(panel, split, split.part("train"))
     train.cut(np.array([0]), np.array([215]), 45)
     with pytest.raises(IndexError, match="leaves 'train'"):
@@ -159,7 +159,7 @@ def test_a_cut_that_leaves_the_part_is_refused(item: int, row: int) -> None:
 
 def test_a_context_longer_than_train_is_refused_with_numbers() -> None:
     panel = make_panel(2, BARS)
-    split = make_split(panel, 5)
+    split = make_split(panel, Cut(5))
     with pytest.raises(NotEnoughData, match=r"258 \+ 5.*longest has 260"):
         TrainWindows(panel, split, split.part("train")).starts(258, 5)
 
@@ -200,7 +200,7 @@ def test_the_fingerprint_survives_rebasing() -> None:
 
 def test_a_label_on_a_masked_row_empties_only_the_cells_that_need_it() -> None:
     frame = make_frame(6, BARS)
-    part = make_split(make_panel(6, BARS), 5).part("val")
+    part = make_split(make_panel(6, BARS), Cut(5)).part("val")
     hole = int(part.origins[6])
     low = frame["low"].to_numpy().copy()
     low[hole] = np.nan  # A0
@@ -215,7 +215,7 @@ def test_a_stock_among_coins_is_not_scored_beyond_its_part() -> None:
     """Five coins make weekends eligible; ten sessions of a stock then last fourteen bars."""
     coins = [walk_frame(f"C{k}", every_day(700)) for k in range(5)]
     panel = panel_from_frame(pl.concat([*coins, walk_frame("S", weekdays(500))]))
-    split = make_split(panel, 10, stride=1)
+    split = make_split(panel, Cut(10, stride=1))
     for part in split.parts[1:]:
         windows = Windows(panel, split, part)
         stock = windows.item == panel.index("S")
@@ -228,16 +228,16 @@ def test_a_stock_among_coins_is_not_scored_beyond_its_part() -> None:
 
 def test_a_window_needs_exactly_the_least_context() -> None:
     panel = make_panel(1, BARS)
-    first = int(make_split(panel, 5).part("tune").origins[0])
+    first = int(make_split(panel, Cut(5)).part("tune").origins[0])
     for least, scored in ((first + 1, True), (first + 2, False)):
-        split = make_split(panel, 5, min_context=least, max_context=least)
+        split = make_split(panel, Cut(5, min_context=least, max_context=least))
         windows = Windows(panel, split, split.part("tune"))
         assert (windows.row[0] == first) == scored
 
 
 def test_training_labels_begin_inside_the_part() -> None:
     panel = make_panel(2, BARS)
-    split = make_split(panel, 5)
+    split = make_split(panel, Cut(5))
     val = TrainWindows(panel, split, split.part("val"))
     _, times = val.cut(*val.starts(40, 5), 45)
     assert times[:, 40].min() == panel.timeline[split.part("val").start]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from foresweep.data.panel import CLOSE
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.windows import Context, Windows
 from foresweep.errors import ForecastError, NotEnoughData
 from foresweep.evaluation.backtest import (
@@ -29,7 +29,7 @@ from foresweep.stats.significance import diebold_mariano
 from panels import close_panel, make_panel
 
 PANEL = make_panel(4, 600, seed=2)
-SPLIT = make_split(PANEL, 5)
+SPLIT = make_split(PANEL, Cut(5))
 
 
 def tune() -> Windows:
@@ -89,7 +89,7 @@ def test_last_value_s_pct_mae_is_that_of_five_lines_of_numpy():
 
 def test_last_value_s_pct_mae_on_the_demo_panel_is_that_of_five_lines_of_numpy():
     demo = pytest.importorskip("foresweep.data.demo").demo_panel()
-    split = make_split(demo, 5)
+    split = make_split(demo, Cut(5))
     for part in ("tune", "val", "test"):
         wide = demo.to_frame().pivot("item_id", index="timestamp", values="close")
         close = wide.sort("timestamp").drop("timestamp").to_numpy()  # [T, items]
@@ -198,9 +198,11 @@ def test_scoring_leaves_every_global_random_state_alone():
 
 def test_a_part_without_a_window_is_refused_in_words():
     panel = close_panel({"A": np.linspace(10, 20, 200)})
-    split = make_split(panel, 2, min_context=100, max_context=100)
+    split = make_split(panel, Cut(2, min_context=100, max_context=100))
     windows = Windows(panel, split, split.part("tune"))
-    empty = Windows(panel, make_split(panel, 2, min_context=120, max_context=126), windows.part)
+    empty = Windows(
+        panel, make_split(panel, Cut(2, min_context=120, max_context=126)), windows.part
+    )
     assert len(empty)
     none = Windows(panel, split, type(windows.part)("tune", 3, 60, 57, 2, np.arange(3, 50, 2)))
     with pytest.raises(NotEnoughData, match="'tune' has no window with 100 bars"):

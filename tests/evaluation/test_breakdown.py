@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.windows import Windows
 from foresweep.errors import DataError, UnknownName, UsageError
 from foresweep.evaluation.backtest import forecast_part, last_value, naive_part, score_part
@@ -29,7 +29,7 @@ from panels import make_panel
 from strategies import ragged_panels
 
 PANEL = make_panel(4, 900, seed=5)
-SPLIT = make_split(PANEL, 3, stride=2)
+SPLIT = make_split(PANEL, Cut(3, stride=2))
 WINDOWS = Windows(PANEL, SPLIT, SPLIT.part("val"))
 NAIVE = naive_part(WINDOWS)
 FORECAST = forecast_part(Drift().predictor(Drift.Config(context_length=100)), WINDOWS)
@@ -49,7 +49,7 @@ def made_up(origins=60, items=8, horizon=2, seed=0, **changes) -> LossPanel:
 @pytest.mark.parametrize("by", BREAKDOWNS)
 @given(panel=ragged_panels())
 def test_every_valid_cell_is_in_exactly_one_group_and_groups_add_up_to_the_score(by, panel):
-    split = make_split(panel, 3)
+    split = make_split(panel, Cut(3))
     windows = Windows(panel, split, split.part("val"))
     if not len(windows):
         return

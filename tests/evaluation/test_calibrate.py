@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foresweep.data.splits import Split, make_split
+from foresweep.data.splits import Cut, Split, make_split
 from foresweep.data.windows import Windows
 from foresweep.errors import NotEnoughData
 from foresweep.evaluation.backtest import calibrate, evaluate, forecast_part, make_scorer
@@ -20,7 +20,7 @@ PANEL = make_panel(3, 500)
 
 
 def split_of(stride: int = 2, horizon: int = 3) -> Split:
-    return make_split(PANEL, horizon, stride=stride, max_context=64)
+    return make_split(PANEL, Cut(horizon, stride=stride, max_context=64))
 
 
 def drift(split: Split):

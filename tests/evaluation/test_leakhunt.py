@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from foresweep.data.panel import CLOSE, OPEN
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.windows import Windows, make_context
 from foresweep.evaluation.leaks import PROBES, hunt, hunt_training
 from foresweep.models.base import Facts, Forecast
@@ -21,7 +21,7 @@ from panels import make_panel
 
 PANEL = make_panel(4, 500, seed=1)
 HORIZON = 4
-SPLIT = make_split(PANEL, HORIZON)
+SPLIT = make_split(PANEL, Cut(HORIZON))
 FACTS = Facts(HORIZON, SPLIT.max_context, 0)
 SPREAD = 0.02 * (np.arange(1, 10) / 10 - 0.5)
 

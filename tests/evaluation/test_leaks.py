@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from foresweep.data.panel import CLOSE, Panel
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.windows import Context, TrainWindows, Windows
 from foresweep.errors import LeakFound
 from foresweep.evaluation.backtest import last_value
@@ -23,7 +23,7 @@ from foresweep.models.base import Forecast
 from panels import make_panel
 
 PANEL = make_panel(3, 500, seed=1)
-SPLIT = make_split(PANEL, 3)
+SPLIT = make_split(PANEL, Cut(3))
 
 
 @dataclass
@@ -185,7 +185,7 @@ def test_the_falling_scorer_always_finds_the_last_step_best():
 
 def test_a_thinned_split_keeps_a_few_of_tunes_windows_and_everything_else():
     panel = make_panel(12, 600, seed=2)
-    split = make_split(panel, 2, stride=1)
+    split = make_split(panel, Cut(2, stride=1))
     few = thinned(panel, split)
     windows = Windows(panel, few, few.part("tune"))
     assert len(windows) == 8 * 12  # items, origins

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from foresweep.data.panel import panel_from_frame
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.windows import Windows
 from foresweep.errors import DataError, UnknownName
 from foresweep.evaluation.backtest import forecast_part, last_value, naive_part
@@ -32,7 +32,7 @@ def holed_windows(part: str = "tune") -> Windows:
         close=pl.when(hole).then(None).otherwise(pl.col("close"))
     )
     panel = panel_from_frame(frame.drop("row"))
-    split = make_split(panel, 3)
+    split = make_split(panel, Cut(3))
     return Windows(panel, split, split.part(part))
 
 
@@ -59,7 +59,7 @@ def test_losses_by_lead_average_to_the_losses_and_those_to_the_score():
 
 def test_the_scale_is_the_weighted_volatility_up_to_the_origin_over_the_horizon():
     panel = make_panel(2, 400, seed=3)
-    split = make_split(panel, 4)
+    split = make_split(panel, Cut(4))
     windows = Windows(panel, split, split.part("val"))
     scale = volatility_scale(windows)
     for n in (0, 7, len(windows) - 1):
@@ -72,7 +72,7 @@ def test_the_scale_is_the_weighted_volatility_up_to_the_origin_over_the_horizon(
 
 def test_the_scale_knows_nothing_after_the_origin():
     panel = make_panel(2, 400, seed=4)
-    split = make_split(panel, 4)
+    split = make_split(panel, Cut(4))
     windows = Windows(panel, split, split.part("tune"))
     for k in (0, 5, len(windows.part.origins) - 1):
         changed = Windows(replace_after(panel, int(windows.part.origins[k])), split, windows.part)
@@ -84,7 +84,7 @@ def test_the_scale_knows_nothing_after_the_origin():
 
 def test_the_usual_move_is_that_of_the_last_year_up_to_the_origin():
     panel = make_panel(2, 500, seed=5)
-    split = make_split(panel, 4)
+    split = make_split(panel, Cut(4))
     windows = Windows(panel, split, split.part("val"))
     found = usual_move(windows)
     for n in (0, 7, len(windows) - 1):
@@ -99,7 +99,7 @@ def test_the_usual_move_is_that_of_the_last_year_up_to_the_origin():
 
 def test_a_young_or_still_item_has_a_usual_move_too():
     panel = close_panel({"A": [9.0] * 100 + [9.0, 10.0] * 50})
-    split = make_split(panel, 1, shares=(0.4, 0.2, 0.2, 0.2))
+    split = make_split(panel, Cut(1, shares=(0.4, 0.2, 0.2, 0.2)))
     windows = Windows(panel, split, split.part("tune"))
     moves = np.abs(np.diff(panel.bars[0].values[:, 3]))
     expected = [moves[:r].mean() or 9e-6 for r in windows.row]
@@ -112,7 +112,7 @@ def test_a_sleepy_item_is_scaled_by_a_quarter_of_its_median_over_train():
     moves = 0.02 * rng.standard_normal(400)
     moves[240:] *= 1e-3
     panel = close_panel({"A": 50 * np.exp(np.cumsum(moves))})
-    split = make_split(panel, 1)
+    split = make_split(panel, Cut(1))
     windows = Windows(panel, split, split.part("test"))
     scale = volatility_scale(windows)
     assert np.ptp(scale) == 0
@@ -121,7 +121,7 @@ def test_a_sleepy_item_is_scaled_by_a_quarter_of_its_median_over_train():
 
 def test_a_price_that_never_moves_has_a_scale_above_zero():
     panel = close_panel({"A": np.full(300, 9.0)})
-    split = make_split(panel, 2)
+    split = make_split(panel, Cut(2))
     assert (volatility_scale(Windows(panel, split, split.part("tune"))) > 0).all()
 
 
@@ -134,7 +134,7 @@ def test_an_item_younger_than_train_is_floored_by_the_others():
         close=pl.when(pl.col("item_id") == "A1").then(pl.lit(7.0)).otherwise(pl.col("close"))
     )
     panel = panel_from_frame(frame.drop("row", "noise"))
-    split = make_split(panel, 2)
+    split = make_split(panel, Cut(2))
     windows = Windows(panel, split, split.part("test"))
     scale = volatility_scale(windows)
     assert (windows.column == 1).any()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from foresweep.data.panel import CLOSE, OPEN, panel_from_frame
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.windows import Windows
 from foresweep.errors import ConfigError, ForecastError
 from foresweep.evaluation.leaks import replace_after
@@ -27,7 +27,7 @@ from strategies import ragged_panels
 
 
 def windows_of(panel, horizon=5, stride=None, part="val") -> Windows:
-    split = make_split(panel, horizon, stride=stride)
+    split = make_split(panel, Cut(horizon, stride=stride))
     return Windows(panel, split, split.part(part))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.evaluation.yardstick import (
     alarm,
     baselines,
@@ -69,7 +69,7 @@ def test_the_benchmark_is_the_best_on_tune_and_ties_go_to_last_value() -> None:
 
 
 def test_effective_origins_of_a_plan_are_those_of_the_split() -> None:
-    split = make_split(make_panel(2, 900), 5, stride=2)
+    split = make_split(make_panel(2, 900), Cut(5, stride=2))
     for name in ("tune", "val", "test"):
         part = split.part(name)
         plan = {"origins": len(part.origins), "stride": part.stride, "bars": part.num_bars}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.windows import Windows
 from foresweep.errors import CheckpointError, ConfigError
 from foresweep.models.base import DEFAULT_LEVELS, Checkpoint, Resources
@@ -20,7 +20,7 @@ from foresweep.models.registry import get_model, model_names
 from panels import make_panel
 
 PANEL = make_panel(2, 400, seed=3)
-SPLIT = make_split(PANEL, 3)
+SPLIT = make_split(PANEL, Cut(3))
 RNG = np.random.default_rng(5)
 FORECASTS = [np.sort(RNG.lognormal(0, 0.2, (6, 3, 9)), axis=-1) for _ in range(4)]
 

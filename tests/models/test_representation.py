@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from foresweep.data.panel import CLOSE, Panel
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.windows import TrainWindows, make_context
 from foresweep.errors import ConfigError, ForecastError
 from foresweep.models.base import DEFAULT_LEVELS
@@ -73,7 +73,7 @@ def test_labels_change_nothing_that_the_context_shows(panel: Panel, form: Repres
 
 @pytest.mark.parametrize("form", EVERY, ids=str)
 def test_training_and_forecasting_see_the_same_bars(panel: Panel, form: Representation) -> None:
-    train = TrainWindows(panel, split := make_split(panel, 5), split.part("train"))
+    train = TrainWindows(panel, split := make_split(panel, Cut(5)), split.part("train"))
     item, row = np.array([0, 1]), np.array([3, 12])
     learnt = form.encode(train.cut(item, row, 48)[0], 40)
     context = make_context(panel, item, row + 39, 40, 5)

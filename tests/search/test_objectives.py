@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import learning_model
+from foresweep.data.splits import Cut
 from foresweep.errors import ConfigError, ForesweepError, UnknownName, UsageError
 from foresweep.records import Run, RunState
 from foresweep.search.events import FinalistsChosen, Listener, SeedsCompared
@@ -27,9 +28,12 @@ from shells import Shell
 pytestmark = pytest.mark.xdist_group("objectives")  # its sweeps are made once
 
 BOTH = SweepPlan(
-    models=("guest",), mode="smart", objective="coverage_80,pct_mae", max_runs=13, stride=20,
-    max_context=64,
-)  # fmt: skip
+    models=("guest",),
+    mode="smart",
+    objective="coverage_80,pct_mae",
+    max_runs=13,
+    cut=Cut(stride=20, max_context=64),
+)
 
 
 @pytest.fixture(scope="module")

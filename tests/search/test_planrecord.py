@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foresweep.data.splits import Cut
 from foresweep.errors import UsageError
 from foresweep.models.base import Resources
 from foresweep.records import Sweep
-from foresweep.search.plan import ASKED, SweepPlan, as_record, at_horizons, family_of, plan_of
+from foresweep.search.plan import ASKED, CUT, SweepPlan, as_record, at_horizons, family_of, plan_of
 from foresweep.search.propose.modes import Proposal
+from foresweep.search.stage import cut_of
 from foresweep.space import Choice, Float, Int, Spaces
 from runs import make_sweep
 
@@ -29,7 +31,7 @@ plans = st.builds(
     SweepPlan,
     models=st.just(("toto", "kronos")),
     mode=st.sampled_from(["smart", "priority"]),
-    horizon=st.integers(1, 20),
+    cut=st.builds(Cut, st.integers(1, 20), st.none() | st.integers(1, 9), seed=st.integers(0, 9)),
     max_runs=st.none() | st.integers(1, 99),
     size=st.none() | st.just("small"),
     pretrained=st.none() | st.text(),
@@ -60,6 +62,19 @@ def test_every_plan_comes_back_as_it_was_asked(plan: SweepPlan) -> None:
     assert plan_of(recorded(plan)) == plan
 
 
+def test_a_plan_of_before_the_cut_was_one_value_is_read_as_it_was_asked() -> None:
+    cut = Cut(3, stride=7, max_context=64, max_windows=900, seed=5)
+    plan = SweepPlan(("toto",), cut=cut, max_runs=4)
+    asked = as_record(plan)
+    asked |= {name: asked["cut"][name] for name in CUT}
+    del asked["cut"]
+    there = {"stride": 7, "max_windows": 900, "max_context": 64, ASKED: asked}
+    older = replace(make_sweep(plan=json.loads(json.dumps(there)), horizon=3), seed=5)
+    assert plan_of(older) == plan
+    assert cut_of(older) == cut
+    assert cut_of(replace(older, plan=there | {ASKED: as_record(plan)})) == cut
+
+
 def test_what_a_newer_version_asked_is_refused_by_name() -> None:
     newer = make_sweep(plan={ASKED: as_record(SweepPlan(("toto",))) | {"mood": "good"}})
     with pytest.raises(UsageError, match="mood"):
@@ -68,9 +83,11 @@ def test_what_a_newer_version_asked_is_refused_by_name() -> None:
 
 def test_a_question_at_several_horizons_is_a_family() -> None:
     plans = at_horizons(SweepPlan(("toto",)), (1, 5, 20))
-    assert [p.horizon for p in plans] == [1, 5, 20]
+    assert [p.cut.horizon for p in plans] == [1, 5, 20]
     assert len({p.family for p in plans}) == 1
-    sweeps = [recorded(p, sweep_id=f"s{p.horizon}", horizon=p.horizon) for p in reversed(plans)]
+    sweeps = [
+        recorded(p, sweep_id=f"s{p.cut.horizon}", horizon=p.cut.horizon) for p in reversed(plans)
+    ]
     other = recorded(SweepPlan(("toto",)), sweep_id="other")
     assert [s.sweep_id for s in family_of(sweeps[0], [other, *sweeps])] == ["s1", "s5", "s20"]
     assert family_of(other, [other, *sweeps]) == [other]
@@ -78,6 +95,6 @@ def test_a_question_at_several_horizons_is_a_family() -> None:
 
 def test_one_horizon_has_no_family_and_none_is_asked_twice() -> None:
     (alone,) = at_horizons(SweepPlan(("toto",)), (5,))
-    assert alone == replace(SweepPlan(("toto",)), horizon=5)
+    assert alone == SweepPlan(("toto",))
     with pytest.raises(UsageError, match="each horizon once"):
         at_horizons(SweepPlan(("toto",)), (5, 5))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import learning_model
+from foresweep.data.splits import Cut
 from foresweep.errors import UsageError
 from foresweep.records import Run, RunState
 from foresweep.search.events import Event, Listener, SpaceNarrowed
@@ -30,8 +31,7 @@ SMART = SweepPlan(
     mode="smart",
     objective="pinball",
     max_runs=14,
-    stride=12,
-    max_context=64,
+    cut=Cut(stride=12, max_context=64),
     pruning="both",
 )
 

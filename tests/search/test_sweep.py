@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from foresweep.data.demo import demo_panel
+from foresweep.data.splits import Cut
 from foresweep.data.tables import write_panel
 from foresweep.data.windows import Context
 from foresweep.errors import ConfigError, LeakFound, UnknownName, UsageError
@@ -20,15 +21,16 @@ from foresweep.records import Run, RunState
 from foresweep.search.engines.base import TaskFailed
 from foresweep.search.events import Event, LeakTested, TrialSkipped
 from foresweep.search.plan import TINY_STEP_CAP, SweepPlan, by_hand
+from foresweep.search.propose.modes import Proposal
 from foresweep.search.sweep import sweep, train
-from foresweep.search.trial import Ground, LeakTest
+from foresweep.search.trial import Ground, LeakTest, Prepared, RunSpec
 from foresweep.tracker.tracker import Tracker
 from panels import make_panel
 from planted_model import installed, plugin
 
 pytestmark = pytest.mark.xdist_group("sweep")  # its sweeps are made once
 
-PLAN = SweepPlan(models=("drift",), stride=40, max_context=128)
+PLAN = SweepPlan(models=("drift",), cut=Cut(stride=40, max_context=128))
 
 
 class Place:
@@ -135,18 +137,22 @@ def test_a_question_of_quantiles_has_calibrated_baselines_beside_the_plain_ones(
 
 def test_another_horizon_is_another_question(swept: Place) -> None:
     before = {r.run_id for r in swept.runs()}
-    new = [r for r in swept.sweep(replace(PLAN, horizon=3)) if r.run_id not in before]
+    new = [
+        r
+        for r in swept.sweep(replace(PLAN, cut=replace(PLAN.cut, horizon=3)))
+        if r.run_id not in before
+    ]
     assert {r.model_name for r in new} >= {"drift", "last-value"}
     assert len({r.fingerprint for r in swept.runs()}) == 2
 
 
 def test_other_scored_items_are_another_question(place: Place) -> None:
     """With few windows allowed, the seed draws the items."""
-    few = replace(PLAN, max_windows=15, stride=None)
+    few = replace(PLAN, cut=replace(PLAN.cut, max_windows=15, stride=None))
     first = place.sweep(few)
     chosen = {r.fingerprint for r in first}
     for seed in range(1, 5):
-        found = {r.fingerprint for r in place.sweep(replace(few, seed=seed))}
+        found = {r.fingerprint for r in place.sweep(replace(few, cut=replace(few.cut, seed=seed)))}
         if found != chosen:
             assert len(place.runs()) > len(first)
             return
@@ -235,7 +241,7 @@ def test_a_leak_test_forecasts_a_few_windows_however_large_the_panel(
     values: dict[str, object], most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its training is scored by nothing; a calibration is fitted on a few windows of tune."""
-    ground = Ground(tmp_path / "panel.npz", horizon=2, stride=1, max_context=64)
+    ground = Ground(tmp_path / "panel.npz", Cut(horizon=2, stride=1, max_context=64))
     write_panel(ground.panel_path, make_panel(12, 600))
     asked: list[int] = []
     plain = Walk.predict
@@ -247,5 +253,6 @@ def test_a_leak_test_forecasts_a_few_windows_however_large_the_panel(
     monkeypatch.setattr(Walk, "predict", counted)
     monkeypatch.setattr("foresweep.search.trial.check_no_leak", lambda *_, **__: None)
     config = {"context_length": 64, **values}
-    LeakTest(ground, "drift", config, Resources(), 0, tmp_path)(lambda *_: None)  # type: ignore[arg-type]
+    prepared = Prepared(Proposal("drift", config, "by hand"), config, "", "")
+    LeakTest(RunSpec(ground, prepared), tmp_path)(lambda *_: None)  # type: ignore[arg-type]
     assert sum(asked) == most

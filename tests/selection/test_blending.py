@@ -7,30 +7,30 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.windows import Windows
 from foresweep.errors import NotEnoughData
 from foresweep.evaluation.backtest import forecast_part, last_value, score_part
 from foresweep.models.base import DEFAULT_LEVELS, Array, Forecast
-from foresweep.selection.ensembling import Bench, Candidate
+from foresweep.selection.ensembling import Candidate, Mixer
 from panels import make_panel
 
 PANEL = make_panel(4, 700, seed=2)
-SPLIT = make_split(PANEL, 4, stride=2)
+SPLIT = make_split(PANEL, Cut(4, stride=2))
 TUNE = Windows(PANEL, SPLIT, SPLIT.part("tune"))
 EVERY = np.ones(len(TUNE), dtype=bool)
 NAIVE = forecast_part(last_value(SPLIT), TUNE).values
 TRUTH = TUNE.labels[:, :, None]
 
 
-def bench(forecasts: Mapping[str, Array], *, naive=("naive",), **kwargs) -> Bench:
+def bench(forecasts: Mapping[str, Array], *, naive=("naive",), **kwargs) -> Mixer:
     def losses(values: Array) -> Array:
         panel = score_part(Forecast(values, DEFAULT_LEVELS), TUNE).losses.losses["pinball"]
         return panel[TUNE.origin, TUNE.column]
 
     candidates = tuple(Candidate(n, n in naive, losses(v)) for n, v in forecasts.items())
     said = {"metric": "pinball", "method": "greedy", "top_k": 5} | kwargs
-    return Bench(TUNE, candidates, forecasts.__getitem__, DEFAULT_LEVELS, **said)
+    return Mixer(TUNE, candidates, forecasts.__getitem__, DEFAULT_LEVELS, **said)
 
 
 def noisy(seed: int, size: float = 0.01) -> Array:
@@ -89,7 +89,7 @@ def test_windows_whose_labels_reach_into_the_scored_half_are_not_fitted_on() -> 
     late = TUNE.origin >= (len(TUNE.part.origins) + 1) // 2
     seen: list[np.ndarray] = []
 
-    class Spy(Bench):
+    class Spy(Mixer):
         def fit(self, rows):
             seen.append(rows)
             return super().fit(rows)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from foresweep.data.splits import Cut
 from foresweep.data.windows import Windows
 from foresweep.errors import CheckpointError, ModelError, PanelChanged, UnknownName, UsageError
 from foresweep.evaluation.backtest import FORECASTS, forecast_part
@@ -36,8 +37,7 @@ GUESTS = {"short": 40, "long": 128}
 PLAN = SweepPlan(
     models=("guest",),
     objective="pinball",
-    stride=20,
-    max_context=128,
+    cut=Cut(stride=20, max_context=128),
     max_runs=2,
     proposals=tuple(
         Proposal("guest", {"context_length": n}, f"by hand: {name}") for name, n in GUESTS.items()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from foresweep.data.panel import Panel
-from foresweep.data.splits import Split, make_split
+from foresweep.data.splits import Cut, Split, make_split
 from foresweep.data.tables import write_panel
 from foresweep.data.windows import Windows
 from foresweep.errors import CheckpointError, ConfigError, PanelChanged, UnknownName, UsageError
@@ -26,7 +26,7 @@ from panels import make_panel
 from shells import Shell
 
 PANEL = make_panel(4, 700, seed=8)
-SPLIT = make_split(PANEL, 3)
+SPLIT = make_split(PANEL, Cut(3))
 
 
 @pytest.fixture

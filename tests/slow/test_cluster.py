@@ -14,15 +14,15 @@ import psutil
 import pytest
 
 from engine_suite import EngineSuite, gone, is_over, pid_of, script, until
+from foresweep.data.splits import Cut
 from foresweep.data.tables import write_panel
 from foresweep.errors import SearchError
-from foresweep.models.base import Resources
 from foresweep.search.engines.base import GO, Died, Engine, run_task
 from foresweep.search.engines.local import LocalEngine
 from foresweep.search.engines.ray import RayEngine
 from foresweep.search.plan import SweepPlan
 from foresweep.search.propose.modes import Proposal
-from foresweep.search.trial import Ground, Prepare, Trial
+from foresweep.search.trial import Ground, Prepare, RunSpec, RunTask
 from panels import make_panel
 from planted_model import plugin
 from ray_nodes import Cluster, kill
@@ -149,13 +149,13 @@ def test_both_engines_give_the_same_trials_bit_for_bit(cluster: Cluster, tmp_pat
 
 def trial(engine: Engine, panel: Path, out: Path, lr: float) -> tuple[Any, bytes]:
     """Scores and weights of a short training."""
-    ground = Ground(panel, horizon=3, stride=6, max_context=32)
+    ground = Ground(panel, Cut(horizon=3, stride=6, max_context=32))
     asked = {"size": "tiny", "max_steps": 4, "context_length": 32, "batch_size": 4, "lr": lr}
     proposal = Proposal("chronos2", asked, "by hand")
     plan = SweepPlan(models=("chronos2",))
     (made,) = run_task(engine, Prepare(ground, (proposal,), plan), log=out / "prepare.log")
     assert made.refused is None
-    task = Trial(ground, "chronos2", made.config, Resources(), 7, out, "run", {})
+    task = RunTask(RunSpec(ground, made, 7), "run", out)
     result = run_task(engine, task, log=out / "training.log", beside=False)
     assert result.checkpoint_path == out / "checkpoint"
     return result.scores, (out / "checkpoint" / "model.safetensors").read_bytes()

@@ -8,20 +8,23 @@ from pathlib import Path
 
 import pytest
 
+from foresweep.data.splits import Cut
 from foresweep.records import Run, RunState
-from foresweep.search.engines.crew import Crew
 from foresweep.search.events import Event, TrialFinished, TrialProgressed, TrialRetried
 from foresweep.search.plan import SweepPlan
-from foresweep.search.sweep import sweep
+from foresweep.search.sweep import Workers, sweep
 from foresweep.tracker.tracker import Tracker
 from ray_nodes import Cluster, kill
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 TRIALS = 4
 PLAN = SweepPlan(
-    models=("chronos2",), mode="random", horizon=2, stride=40, max_context=64, max_steps=160,
+    models=("chronos2",),
+    mode="random",
+    cut=Cut(horizon=2, stride=40, max_context=64),
+    max_steps=160,
     max_runs=TRIALS,
-)  # fmt: skip
+)
 
 
 @pytest.fixture
@@ -62,8 +65,10 @@ def test_a_node_is_killed_and_every_trial_ends_complete_as_on_one_machine(
             if len(training) == 2 and len(cluster.nodes) == 2:  # on both nodes
                 threading.Thread(target=kill, args=(cluster.nodes.pop(),)).start()
 
-    crew = Crew(engine="ray", address=cluster.address)
-    done = sweep(PLAN, db=tmp_path / "ray.db", runs=tmp_path / "ray", listen=listen, crew=crew)
+    workers = Workers(engine="ray", address=cluster.address)
+    done = sweep(
+        PLAN, db=tmp_path / "ray.db", runs=tmp_path / "ray", listen=listen, workers=workers
+    )
     assert done.state == "complete"
     assert len(cluster.nodes) == 1, "never were two trials trained at once"
     found = runs_of(tmp_path / "ray.db")

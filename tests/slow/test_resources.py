@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
+from foresweep.data.splits import Cut
 from foresweep.data.tables import write_panel
 from foresweep.data.windows import TrainWindows
 from foresweep.models.base import Facts, Resources
 from foresweep.search.plan import SweepPlan
 from foresweep.search.propose.modes import Proposal
-from foresweep.search.trial import Ground, Trial, prepare
+from foresweep.search.trial import Ground, RunSpec, RunTask, prepare
 from kronos_tiny import SHAPE
 from panels import make_panel
 
@@ -81,7 +82,7 @@ def silent(step: int, scores: Any, losses: Any = None) -> None:
 def run(model: str, resources: Resources, folder: Path) -> tuple[Mapping[str, float], Seen]:
     """The scores of a short trial, in this process, and what torch did for it."""
     folder.mkdir()
-    ground = Ground(folder / "panel.npz", horizon=3, stride=6, max_context=64)
+    ground = Ground(folder / "panel.npz", Cut(horizon=3, stride=6, max_context=64))
     write_panel(ground.panel_path, PANEL)
     split = ground.cut(PANEL)
     train = TrainWindows(PANEL, split, split.part("train"))
@@ -90,7 +91,7 @@ def run(model: str, resources: Resources, folder: Path) -> tuple[Mapping[str, fl
     proposal = Proposal(model, {"size": "tiny", **ASKED, **CONFIGS[model]}, "by hand")
     made = prepare(proposal, facts, SweepPlan(models=(model,)))
     assert made.refused is None
-    trial = Trial(ground, model, made.config, resources, 0, folder / "run", "run", {})
+    trial = RunTask(RunSpec(ground, made, resources=resources), "run", folder / "run")
     with watched() as seen:
         found = trial(silent)  # type: ignore[arg-type]
     return found.scores, seen

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from foresweep.cli.main import main
+from foresweep.data.splits import Cut
 from foresweep.search.plan import SweepPlan
 from known_baselines import know_baselines
 from shells import Shell
@@ -135,7 +136,9 @@ def test_ctrl_c_leaves_no_run_running(tmp_path: Path) -> None:
 
 
 def test_a_trial_that_raises_is_on_record_with_its_traceback(shell: Shell) -> None:
-    know_baselines(Path("hyperparams/sweeps.db"), SweepPlan((), stride=40, max_context=128))
+    know_baselines(
+        Path("hyperparams/sweeps.db"), SweepPlan((), cut=Cut(stride=40, max_context=128))
+    )
     out = shell("train", "--data", "demo", "--stride", "40", "--max-context", "128",
                 "--model", "chronos2",
                 "--set", "lr=0.01", "--set", "gradient_clip=1e9", "--set", "max_steps=40",

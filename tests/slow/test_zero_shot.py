@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from foresweep.data.splits import Cut
 from foresweep.models.base import Facts
 from foresweep.records import Run, RunState
 from foresweep.search.events import Event, Planned
@@ -57,10 +58,15 @@ def test_fine_tuning_is_shown_beside_the_weights_it_began_with(tmp_path: Path) -
     """One trial was asked for; the weights as they are cost it nothing. A context that the panel
     has no room for leaves the next zero-shot config."""
     plan = SweepPlan(
-        models=("chronos2",), mode="quick", max_runs=1, max_steps=4, stride=40, max_context=128,
-        pretrained=str(write_weights("chronos2", tmp_path / "weights")), size=None,
+        models=("chronos2",),
+        mode="quick",
+        max_runs=1,
+        max_steps=4,
+        cut=Cut(stride=40, max_context=128),
+        pretrained=str(write_weights("chronos2", tmp_path / "weights")),
+        size=None,
         pretrain_cutoff="2009-12-31",
-    )  # fmt: skip
+    )
     found, planned = runs_of(plan, tmp_path)
     assert {r.state for r in found} == {RunState.COMPLETE}
     untrained, tuned = sorted(found, key=lambda r: r.hyperparams["finetune"] != "none")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from foresweep.cli.tables import (
     leaderboard_table,
     number,
     percent,
+    plain_table,
     report_lines,
     seconds,
     show_pareto,
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
     from foresweep.data.gate.report import QualityReport
     from foresweep.data.splits import Split
     from foresweep.records import Run, Sweep
-    from foresweep.search.events import Event, Listener
     from foresweep.search.plan import SweepPlan
+    from foresweep.search.running.costs import Cost
     from foresweep.search.trial import Prepared
     from foresweep.tracker.tracker import Tracker
 
@@ -521,6 +522,104 @@ class LiveView:
         )
 
 
+# How a sweep on record stands, and what a dry run found.
+
+
+def best_by_tune(sweep: Sweep, runs: Sequence[Run]) -> Run | None:
+    """Of the trained ones, by the objective on tune: val is for the leaderboard."""
+    metric = ranked_by(sweep.objective)
+    known = [
+        (METRICS[metric].badness(score), r.run_id, r)
+        for r in runs
+        if metric in METRICS
+        and not r.is_baseline
+        and r.state == "complete"
+        and (score := r.score(f"tune_{metric}")) is not None
+    ]
+    return min(known)[2] if known else None
+
+
+def draw_status(said: dict[str, Any]) -> None:
+    """What `status` says of a sweep."""
+    out = console()
+    states = ", ".join(f"{n} {state}" for state, n in said["runs_by_state"].items()) or "no run yet"
+    out.print(
+        f"Sweep {said['sweep_id']}: {said['state']}; {said['num_trials']} trials, runs: {states}."
+    )
+    if len(said["family"]) > 1:
+        out.print(f"One question at {len(said['family'])} horizons: {', '.join(said['family'])}.")
+    if said["running"]:
+        table = plain_table("running", ">attempt", ">step", ">of", ">for")
+        for r in said["running"]:
+            step, of = str(r["step"]), str(r["of_steps"] or "-")
+            table.add_row(r["run_id"], str(r["attempt"]), step, of, seconds(r["seconds"]))
+        out.print(table)
+    if said["best_by_tune"]:
+        out.print(f"Best by tune so far: {said['best_by_tune']}.")
+    if said["state"] in ("cancelled", "lost", "failed"):
+        out.print(f"Go on with it: foresweep sweep --resume {said['sweep_id']}")
+
+
+MOST_ROWS = 60
+
+
+def draw_dry_run(
+    console: Console,
+    plan: SweepPlan,
+    prepared: Sequence[Prepared],
+    known: Collection[str],
+    costs: Mapping[str, Cost],
+    workers: int,
+) -> None:
+    """Baselines are left out of the table: they cost nothing to speak of."""
+    for p in prepared:
+        if p.refused:
+            console.print(f"left out: {p.proposal.source}: {p.refused}", style="yellow")
+    trained = [p for p in prepared if not p.refused and p.proposal.model not in BASELINES]
+    table = plain_table(
+        *(">#", "model", "config", ">steps", ">batch", ">context", ">parameters", ">time")
+    )
+    for place, p in enumerate(trained[:MOST_ROWS], 1):
+        cost = costs.get(p.config_hash)
+        table.add_row(
+            str(place),
+            p.proposal.model,
+            p.proposal.source.partition(": ")[2] or p.proposal.source,
+            f"{planned_steps(p.config):,}",
+            str(p.config.get("batch_size") or "-"),
+            str(p.config.get("context_length") or "-"),
+            "-" if cost is None or cost.parameters is None else f"{cost.parameters:,}",
+            "trained before" if p.config_hash in known else seconds(cost.seconds if cost else None),
+        )
+    console.print(table)
+    if len(trained) > MOST_ROWS:
+        console.print(f"... and {len(trained) - MOST_ROWS} more.")
+    _say_sum(console, plan, trained, costs, workers)
+
+
+def _say_sum(
+    console: Console,
+    plan: SweepPlan,
+    trained: Sequence[Prepared],
+    costs: Mapping[str, Cost],
+    workers: int,
+) -> None:
+    whole = sum(c.seconds for c in costs.values())
+    steps = sum(planned_steps(p.config) for p in trained if p.config_hash in costs)
+    at_once = f" on {workers} workers" if workers > 1 else ""
+    console.print(
+        f"{len(costs)} trials to train, {steps:,} steps: about {seconds(whole / workers)}"
+        f"{at_once}, reckoned from a few real steps. Nothing was put on record."
+    )
+    more = plan.budget - sum(not p.proposal.is_free for p in trained)
+    if plan.mode in ADAPTIVE and not plan.proposals and more > 0:
+        console.print(f"Then up to {more} trials that are proposed from what these show.")
+    if plan.seeds > 1:
+        console.print(
+            f"Then {plan.num_finalists} finalists with {plan.seeds - 1} further seeds each."
+        )
+
+
 # Between a sweep's events and the mirrors that repeat its runs.
 
 
@@ -545,23 +644,21 @@ class Mirrors:
         for mirror in self._mirrors:
             mirror.close()
 
-    def beside(self, listen: Listener) -> Listener:
+    def beside(self, listen: events.Listener) -> events.Listener:
         """A listener that tells `listen` and then every mirror."""
 
-        def both(event: Event) -> None:
+        def both(event: events.Event) -> None:
             listen(event)
             self._on_event(event)
 
         return both
 
-    def _on_event(self, event: Event) -> None:
-        from foresweep.search.events import TrialFinished, TrialProgressed, TrialStarted
-
+    def _on_event(self, event: events.Event) -> None:
         for mirror in self._mirrors:
             match event:
-                case TrialStarted():
+                case events.TrialStarted():
                     mirror.start(event.run)
-                case TrialProgressed():
+                case events.TrialProgressed():
                     mirror.log(event.run, event.step, event.scores)
-                case TrialFinished():
+                case events.TrialFinished():
                     mirror.finish(event.run)

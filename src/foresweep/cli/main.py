@@ -20,7 +20,6 @@ from foresweep.cli import (
     runs,
     spaces,
     sweep,
-    sweeps,
     verdict,
 )
 from foresweep.errors import ForesweepError
@@ -35,14 +34,14 @@ app = typer.Typer(
 )
 app.command()(sweep.sweep)
 app.command()(sweep.train)
-app.command()(sweeps.sweeps)
-app.command()(sweeps.status)
-app.command()(sweeps.stop)
+app.command()(sweep.sweeps)
+app.command()(sweep.status)
+app.command()(sweep.stop)
 app.command()(best.best)
 app.command()(runs.runs)
 app.command()(best.show)
 app.command()(best.logs)
-app.command()(ensemble.reproduce)
+app.command()(runs.reproduce)
 app.command()(runs.compare)
 app.command()(runs.impact)
 app.command()(report.report)

@@ -114,6 +114,7 @@ def _estimate(
     values: dict[str, Any],
     as_json: bool,
 ) -> None:
+    from foresweep.data.splits import Cut
     from foresweep.search.plan import SweepPlan
     from foresweep.search.running.costs import estimate
 
@@ -122,7 +123,7 @@ def _estimate(
     found = {}
     for name in names:
         plan = SweepPlan(
-            (name,), size=chosen, pretrained=pretrained, horizon=horizon, resources=used
+            (name,), size=chosen, pretrained=pretrained, cut=Cut(horizon), resources=used
         )
         found[name] = estimate(plan, values)
     if as_json:

@@ -1,10 +1,16 @@
-"""`sweep` and `train`: ask for runs, say who does the work, and watch them come."""
+"""`sweep`, `train`, `sweeps`, `status`, `stop`: ask for sweeps, watch them, see how they stand."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import signal
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,20 +24,33 @@ from foresweep.cli.options import (
     GradientCheckpointing,
     Horizon,
     HowRead,
+    Json,
     MicroBatch,
     Runs,
     Size,
+    open_existing,
+    open_tracker,
     parse_values,
     refuse_size_beside_weights,
+    settings,
     sharing,
 )
-from foresweep.cli.running import again, as_horizons, list_only, run, run_all, said_in
-from foresweep.errors import UsageError
+from foresweep.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
-    from foresweep.search.engines.crew import Crew
+    from foresweep.records import Sweep
     from foresweep.search.plan import SweepPlan
-    from foresweep.space import Spaces
+    from foresweep.search.sweep import Workers
+    from foresweep.tracker.tracker import Tracker
+
+STOPPED = 130
+RESOURCES = ("device", "threads", "micro_batch", "inference_batch", "gradient_checkpointing")
+BESIDE_RESUME = (
+    *("resume", "dry_run", "db", "runs", "mirror", "workers", "gpus", "engine", "address"),
+    *("storage", "cpus_per_trial", "gpus_per_trial", "trial_timeout"),
+    *("max_runs", "time_budget", "step_budget", *RESOURCES),
+)
+"""What may be said anew of a sweep that goes on: who works, how much more, where."""
 
 # Options of `sweep` about who does the work, for how long, and from where on.
 
@@ -43,7 +62,7 @@ class EngineName(StrEnum):
     ray = "ray"
 
 
-Workers = Annotated[
+WorkerCount = Annotated[
     int | None,
     typer.Option(
         help="Trials at once, each in its own process. Default: 1; what a Ray cluster has room "
@@ -136,10 +155,10 @@ def as_seconds(option: str, text: str | None) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Hands:
+class Workforce:
     """The options about who does the work."""
 
-    workers: Workers = None
+    workers: WorkerCount = None
     gpus: Gpus = None
     engine: EngineOption = EngineName.local
     address: Address = None
@@ -148,26 +167,25 @@ class Hands:
     gpus_per_trial: GpusPerTrial = None
     trial_timeout: TrialTimeout = None
 
+    def workers_meant(self) -> Workers:
+        """Raises UsageError, UnknownName."""
+        from foresweep.search.sweep import Workers
 
-def make_crew(hands: Hands) -> Crew:
-    """Raises UsageError, UnknownName."""
-    from foresweep.search.engines.crew import Crew
-
-    numbers = tuple(n.strip() for n in (hands.gpus or "").split(",") if n.strip())
-    if hands.gpus is not None and (not numbers or not all(n.isdigit() for n in numbers)):
-        raise UsageError(f"--gpus {hands.gpus!r}: write device numbers, e.g. --gpus 0,1")
-    if len(set(numbers)) < len(numbers):
-        raise UsageError(f"--gpus {hands.gpus}: each GPU has one worker; name each once")
-    return Crew(
-        engine=hands.engine.value,
-        workers=hands.workers,
-        gpus=numbers,
-        trial_timeout_s=as_seconds("--trial-timeout", hands.trial_timeout),
-        address=hands.address,
-        storage=hands.storage,
-        trial_cpus=hands.cpus_per_trial,
-        trial_gpus=hands.gpus_per_trial,
-    ).checked()
+        numbers = tuple(n.strip() for n in (self.gpus or "").split(",") if n.strip())
+        if self.gpus is not None and (not numbers or not all(n.isdigit() for n in numbers)):
+            raise UsageError(f"--gpus {self.gpus!r}: write device numbers, e.g. --gpus 0,1")
+        if len(set(numbers)) < len(numbers):
+            raise UsageError(f"--gpus {self.gpus}: each GPU has one worker; name each once")
+        return Workers(
+            engine=self.engine.value,
+            count=self.workers,
+            gpus=numbers,
+            trial_timeout_s=as_seconds("--trial-timeout", self.trial_timeout),
+            address=self.address,
+            storage=self.storage,
+            trial_cpus=self.cpus_per_trial,
+            trial_gpus=self.gpus_per_trial,
+        ).checked()
 
 
 def threads_each(asked: int | None, workers: int) -> int:
@@ -309,10 +327,10 @@ class Asked:
     runs: Runs = None
 
 
-@sharing(Asked, Hands, HowRead)
+@sharing(Asked, Workforce, HowRead)
 def sweep(
     asked: Asked,
-    hands: Hands,
+    workforce: Workforce,
     how: HowRead,
     context: typer.Context,
     files: Annotated[
@@ -369,42 +387,36 @@ def sweep(
 ) -> None:
     """Train research-backed configs beside the baselines and rank them on the same windows."""
     from foresweep.search.plan import at_horizons
+    from foresweep.search.propose.spacefiles import read_sweep_files
+    from foresweep.space import as_dimension
 
-    crew = make_crew(hands)
+    workers = workforce.workers_meant()
     budget = {
         "max_runs": max_runs,
         "time_budget_s": as_seconds("--time-budget", time_budget),
         "step_budget": step_budget,
     }
     if resume is not None:
-        again(resume, asked, crew, budget, said_in(context), dry_run=dry_run)
-        return
-    models, spaces = _models_and_spaces(files or [], model or [], values or [])
-    plan = _plan(
-        asked, crew.slots, how, models=models, mode=mode.value, spaces=spaces, finalists=finalists,
-        pruning=pruning.value, transfer_from=transfer_from, **budget,
-    )  # fmt: skip
-    plans = at_horizons(plan.checked(), as_horizons(horizon))
+        sources = {name: context.get_parameter_source(name) for name in context.params}
+        said = {n for n, source in sources.items() if source and source.name == "COMMANDLINE"}
+        plans: tuple[SweepPlan, ...] = (_going_on(resume, asked, budget, said),)
+    else:
+        spaces = read_sweep_files(files or [])
+        if not (named := (*spaces.texts, *(model or []))):
+            raise UsageError("say what to sweep: --model toto, or a sweep file")
+        changes = {k: as_dimension(k, v) for k, v in parse_values(values or []).items()}
+        horizons = as_horizons(horizon)
+        plan = _plan(
+            asked, workers.slots, horizons[0], how, models=named, mode=mode.value,
+            spaces=replace(spaces, changes=changes), finalists=finalists, pruning=pruning.value,
+            transfer_from=transfer_from, **budget,
+        )  # fmt: skip
+        plans = at_horizons(plan.checked(), horizons)
     if dry_run:
         for one in plans:
-            list_only(one, asked, crew)
+            _list_only(one, asked, workers)
         return
-    raise typer.Exit(run_all(plans, asked, crew))
-
-
-def _models_and_spaces(
-    files: list[Path], models: list[str], changes: list[str]
-) -> tuple[tuple[str, ...], Spaces]:
-    """What is swept, and from which spaces. Raises UsageError where nothing says a model."""
-    from foresweep.search.propose.spacefiles import read_sweep_files
-    from foresweep.space import as_dimension
-
-    read = read_sweep_files(files)
-    named = (*read.texts, *models)
-    if not named:
-        raise UsageError("say what to sweep: --model toto, or a sweep file")
-    values = parse_values(changes)
-    return named, replace(read, changes={k: as_dimension(k, v) for k, v in values.items()})
+    raise typer.Exit(run_all(plans, asked, workers, going_on=resume))
 
 
 @sharing(Asked, HowRead)
@@ -419,15 +431,19 @@ def train(
     horizon: Horizon = 5,
 ) -> None:
     """Train one config by hand; tracked, scored and ranked like any other."""
-    from foresweep.search.engines.crew import Crew
     from foresweep.search.plan import by_hand
+    from foresweep.search.sweep import ALONE
 
-    plan = _plan(asked, 1, how, models=(model,), mode="by hand", max_runs=1, horizon=horizon)
-    raise typer.Exit(run(by_hand(plan, parse_values(values or [])).checked(), asked, Crew()))
+    plan = _plan(asked, 1, horizon, how, models=(model,), mode="by hand", max_runs=1)
+    plan = by_hand(plan, parse_values(values or [])).checked()
+    raise typer.Exit(run_all((plan,), asked, ALONE))
 
 
-def _plan(asked: Asked, workers: int, how: HowRead = HowRead(), **rest: Any) -> SweepPlan:
+def _plan(
+    asked: Asked, workers: int, horizon: int, how: HowRead = HowRead(), **rest: Any
+) -> SweepPlan:
     from foresweep.data.reading.sources import default_source
+    from foresweep.data.splits import Cut
     from foresweep.models.base import Resources
     from foresweep.search.plan import SweepPlan
     from foresweep.settings import load_settings
@@ -440,10 +456,8 @@ def _plan(asked: Asked, workers: int, how: HowRead = HowRead(), **rest: Any) -> 
         pretrained=asked.pretrained,
         pretrain_cutoff=asked.pretrain_cutoff,
         max_steps=asked.max_steps,
-        seed=asked.seed,
         seeds=asked.seeds,
-        stride=asked.stride,
-        max_context=asked.max_context,
+        cut=Cut(horizon, asked.stride, asked.max_context, seed=asked.seed),
         again=asked.again,
         actions=asked.actions,
         reading=how.said,
@@ -456,3 +470,217 @@ def _plan(asked: Asked, workers: int, how: HowRead = HowRead(), **rest: Any) -> 
         ),
         **rest,
     )
+
+
+def as_horizons(text: str) -> tuple[int, ...]:
+    """`5` or `1,5,20`. Raises UsageError."""
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) < 1:
+        raise UsageError(f"--horizon {text!r}: write bars ahead as 5, or several as 1,5,20")
+    return found
+
+
+def run_all(
+    plans: Iterable[SweepPlan], asked: Asked, workers: Workers, *, going_on: str | None = None
+) -> int:
+    """Run checked plans one after the other (or go on with the sweep of one) under the live view,
+    repeated to mirrors; the worst exit code. One that is stopped stops them all."""
+    from foresweep.cli.live import LiveView, Mirrors
+    from foresweep.search.sweep import run_sweep
+
+    code, runs_dir = 0, settings(asked.db, asked.runs).runs_dir
+    opened = open_tracker if going_on is None else open_existing
+    for plan in plans:
+        with opened(asked.db) as tracker, LiveView(tracker, plan) as view:
+            mirrors: Mirrors
+            with Mirrors(asked.mirror or [], view.say_warning) as mirrors, _terminated_as_ctrl_c():
+                try:
+                    done = run_sweep(
+                        plan,
+                        tracker=tracker,
+                        runs_dir=runs_dir,
+                        listen=mirrors.beside(view.on_event),
+                        workers=workers,
+                        going_on=going_on,
+                    )
+                except KeyboardInterrupt:
+                    view.say_stopped()
+                    return STOPPED
+            if done.state != "complete":
+                view.say_stopped()
+                return STOPPED
+            view.conclude(done)
+            code = max(code, 0 if view.some_complete else 1)
+    return code
+
+
+def _going_on(
+    sweep_id: str, asked: Asked, budget: Mapping[str, Any], said: Collection[str]
+) -> SweepPlan:
+    """The plan of a sweep on record with what is said anew; `said` are the options that were given.
+    Raises UsageError for those that would make it another."""
+    from foresweep.search.plan import plan_of
+
+    other = sorted(set(said) - set(BESIDE_RESUME))
+    if other:
+        spelt = {"values": "--set", "files": "sweep files"}
+        names = ", ".join(spelt.get(name, f"--{name.replace('_', '-')}") for name in other)
+        raise UsageError(
+            f"{names} beside --resume {sweep_id}: a sweep goes on as it was asked; begin a new one "
+            f"for another question"
+        )
+    with open_existing(asked.db) as tracker:
+        plan = plan_of(tracker.get_sweep(sweep_id))
+    changed = {name: getattr(asked, name) for name in said if name in RESOURCES}
+    return replace(
+        plan,
+        resources=replace(plan.resources, **changed),
+        **{k: v for k, v in budget.items() if v is not None},
+    )
+
+
+def _list_only(plan: SweepPlan, asked: Asked, workers: Workers) -> None:
+    """Print what would be trained and what it would cost."""
+    from foresweep.cli.live import LiveView, draw_dry_run
+    from foresweep.search.sweep import dry_run
+    from foresweep.tracker.tracker import Tracker
+
+    try:
+        known = open_existing(asked.db)
+    except NotFound:
+        known = Tracker("sqlite://")  # in memory: nothing is left behind
+    with known as tracker, LiveView(tracker, plan) as view:
+        found = dry_run(plan, tracker=tracker, listen=view.on_event, workers=workers)
+        view.bars.stop()
+        draw_dry_run(view.console, plan, *found, workers.slots)
+
+
+@contextmanager
+def _terminated_as_ctrl_c() -> Iterator[None]:
+    """A scheduler's SIGTERM stops a sweep as Ctrl-C does: what runs is on record as cancelled."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# `sweeps`, `status`, `stop`: what sweeps there are, how one stands, and how it is stopped.
+
+
+SweepArgument = Annotated[
+    str, typer.Argument(help="A sweep's id, a unique beginning of it, or latest.", metavar="SWEEP")
+]
+
+
+def sweeps(
+    limit: Annotated[int, typer.Option(help="The newest so many.", min=1)] = 20,
+    as_json: Json = False,
+    db: Db = None,
+) -> None:
+    """List sweeps, newest first; those of one question at several horizons name their family."""
+    from foresweep.cli.tables import console, plain_table
+    from foresweep.search.plan import ASKED
+
+    with open_existing(db) as tracker:
+        found = tracker.list_sweeps()[:limit]
+    if as_json:
+        typer.echo(json.dumps([_plain(s) for s in found], indent=2))
+        return
+    table = plain_table(
+        *("sweep", "state", "models", "mode", ">horizon", "objective", ">trials"),
+        *("data", "started", "family"),
+    )
+    table.columns[0].no_wrap = True  # an id is there to be copied
+    for s in found:
+        table.add_row(
+            *(s.sweep_id, _state(s), ", ".join(s.models), s.mode, str(s.horizon), s.objective),
+            *(str(s.num_trials), str(s.plan.get("data", "-"))),
+            *(f"{s.started_at:%Y-%m-%d %H:%M}", s.plan.get(ASKED, {}).get("family") or "-"),
+        )
+    console().print(table)
+
+
+def status(sweep: SweepArgument = "latest", as_json: Json = False, db: Db = None) -> None:
+    """How a sweep stands: trials by state, what runs now and for how long, what is left."""
+    from foresweep.cli.live import draw_status
+
+    with open_existing(db) as tracker:
+        found = tracker.get_sweep(sweep)
+        said = _status(tracker, found)
+    if as_json:
+        typer.echo(json.dumps(said, indent=2))
+        return
+    draw_status(said)
+
+
+def stop(sweep: SweepArgument, db: Db = None) -> None:
+    """Ask a running sweep to stop. What runs is on record as cancelled; --resume goes on."""
+    with open_existing(db) as tracker:
+        found = tracker.heads.ask_to_stop(sweep)
+    if found.state != "running":  # it may have been asked before
+        raise UsageError(f"sweep {found.sweep_id} does not run: it is {found.state.value}")
+    typer.echo(
+        f"Asked sweep {found.sweep_id} to stop; go on with it by: "
+        f"foresweep sweep --resume {found.sweep_id}"
+    )
+
+
+def _state(sweep: Sweep) -> str:
+    stopping = sweep.stop_asked_at is not None and sweep.state == "running"
+    return "stopping" if stopping else sweep.state.value
+
+
+def _plain(sweep: Sweep) -> dict[str, Any]:
+    from foresweep.search.plan import ASKED
+
+    return {
+        "sweep_id": sweep.sweep_id,
+        "state": _state(sweep),
+        "models": list(sweep.models),
+        "mode": sweep.mode,
+        "horizon": sweep.horizon,
+        "objective": sweep.objective,
+        "seed": sweep.seed,
+        "num_trials": sweep.num_trials,
+        "data": sweep.plan.get("data"),
+        "family": sweep.plan.get(ASKED, {}).get("family") or None,
+        "started_at": sweep.started_at.isoformat(),
+        "finished_at": sweep.finished_at.isoformat() if sweep.finished_at else None,
+    }
+
+
+def _status(tracker: Tracker, sweep: Sweep) -> dict[str, Any]:
+    """What `status` says, as plain values."""
+    from foresweep.cli.live import best_by_tune
+    from foresweep.search.plan import family_of
+
+    runs = tracker.get_runs(sweep_id=sweep.sweep_id, include_hidden=True)
+    now = datetime.now(UTC)
+    curves = {r.run_id: tracker.get_curves(r.run_id) for r in runs if r.state == "running"}
+    best = best_by_tune(sweep, runs)
+    return _plain(sweep) | {
+        "runs_by_state": dict(sorted(Counter(r.state.value for r in runs).items())),
+        "running": [
+            {
+                "run_id": r.run_id,
+                "attempt": r.attempt,
+                "step": max(
+                    (c.last_step for c in curves[r.run_id] if "/" not in c.name), default=0
+                ),
+                "of_steps": r.hyperparams.get("max_steps"),
+                "seconds": round((now - (r.started_at or now)).total_seconds(), 1),
+            }
+            for r in runs
+            if r.state == "running"
+        ],
+        "best_by_tune": None if best is None else best.run_id,
+        "family": [s.sweep_id for s in family_of(sweep, tracker.list_sweeps())],
+    }

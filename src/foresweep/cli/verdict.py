@@ -166,14 +166,14 @@ def power(
     import dataclasses
 
     from foresweep.data.reading.sources import default_source, load_panel
-    from foresweep.data.splits import make_split
+    from foresweep.data.splits import Cut, make_split
     from foresweep.evaluation.planning import plan_power
     from foresweep.settings import load_settings
 
     if skill is not None and not 0 < skill < 1:
         raise UsageError(f"--skill {skill:g} must be a share between 0 and 1, e.g. 0.02 for 2 %")
     panel = load_panel(data or default_source(load_settings().data), **how.said).panel
-    plan = plan_power(panel, make_split(panel, horizon), trials=trials, skill=skill)
+    plan = plan_power(panel, make_split(panel, Cut(horizon)), trials=trials, skill=skill)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(plan), indent=2))
     else:

@@ -128,11 +128,6 @@ class Panel:
         found = calendar[np.minimum(at, len(calendar) - 1)] == positions
         return np.where(found, at, -1)
 
-    def sessions_after(self, item: int, session: int, count: int) -> NDArray[np.datetime64]:
-        """[count] times of the sessions after `session`: see `sessions_ahead`."""
-        ahead = self.sessions_ahead(np.array([item]), np.array([session]), count)
-        return ahead.reshape(count)
-
     def sessions_ahead(
         self, item: IntArray, session: IntArray, count: int
     ) -> NDArray[np.datetime64]:

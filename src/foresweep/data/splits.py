@@ -71,28 +71,34 @@ class Split:
         return digest.hexdigest()
 
 
-def make_split(
-    panel: Panel,
-    horizon: int,
-    *,
-    shares: tuple[float, float, float, float] = SHARES,
-    stride: int | None = None,
-    max_context: int | None = None,
-    min_context: int = MIN_CONTEXT,
-    max_windows: int = 100_000,
-    seed: int = 0,
-) -> Split:
-    """Cut a panel by time into train, tune, val and test, with `horizon` bars purged between.
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How a panel is cut into windows, as it was asked: one value from the command line to the
+    record."""
 
-    `stride` defaults to max(1, min(H, (bars in part - H) // 40)): about 40 origins or more. When a
-    part would hold more than `max_windows` windows, its stride grows down to 60 origins, then a
+    horizon: int = 5  # bars forecast and scored, and purged between parts
+    stride: int | None = None  # bars between origins; None: about 40 origins a part
+    max_context: int | None = None  # bars; None: 1,024, or what train leaves
+    max_windows: int = 100_000  # of a part
+    seed: int = 0  # draws the items that are scored where there are too many windows
+    shares: tuple[float, float, float, float] = SHARES
+    min_context: int = MIN_CONTEXT
+
+
+def make_split(panel: Panel, cut: Cut) -> Split:
+    """Cut a panel by time into train, tune, val and test, with H bars purged between.
+
+    The stride defaults to max(1, min(H, (bars in part - H) // 40)): about 40 origins or more. When
+    a part would hold more than `max_windows` windows, its stride grows down to 60 origins, then a
     seeded subset of items is scored. Raises NotEnoughData, ConfigError.
     """
-    sizes = {"horizon": horizon, "stride": stride, "max_context": max_context}
-    sizes |= {"min_context": min_context, "max_windows": max_windows}
-    for name, value in sizes.items():
+    for name in ("horizon", "stride", "max_context", "min_context", "max_windows"):
+        value = getattr(cut, name)
         if value is not None and value < 1:
             raise ConfigError(f"{name}={value} must be at least 1")
+    horizon, shares, min_context, max_context = (
+        cut.horizon, cut.shares, cut.min_context, cut.max_context,
+    )  # fmt: skip
     if len(shares) != 4 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-9:
         raise ConfigError(f"shares {shares} must be four positive numbers that add to 1")
     bars = panel.eligible
@@ -100,11 +106,11 @@ def make_split(
     parts = []
     for k, name in enumerate(PARTS):
         first = edges[k] + (horizon if k else 0)
-        parts.append(_cut(panel, name, bars, first, edges[k + 1], horizon, stride, max_windows))
-    fewest = max(1, max_windows // max(len(p.origins) for p in parts[1:]))
+        parts.append(_part(panel, cut, name, first, edges[k + 1]))
+    fewest = max(1, cut.max_windows // max(len(p.origins) for p in parts[1:]))
     items = tuple(range(panel.num_items))
     if fewest < len(items):
-        chosen = np.random.default_rng(seed).choice(len(items), fewest, replace=False)
+        chosen = np.random.default_rng(cut.seed).choice(len(items), fewest, replace=False)
         items = tuple(sorted(int(i) for i in chosen))
     longest = max(edges[1] - 2 * horizon, min_context)
     if max_context is not None and max_context > longest:
@@ -116,18 +122,9 @@ def make_split(
     return Split(horizon, ceiling, min(min_context, ceiling), tuple(parts), items)  # type: ignore[arg-type]
 
 
-def _cut(
-    panel: Panel,
-    name: PartName,
-    bars: IntArray,
-    first: int,
-    end: int,
-    horizon: int,
-    stride: int | None,
-    max_windows: int,
-) -> Part:
+def _part(panel: Panel, cut: Cut, name: PartName, first: int, end: int) -> Part:
     """One part over eligible bars [first, end)."""
-    num = end - first
+    bars, horizon, num = panel.eligible, cut.horizon, end - first
     if num < horizon:
         purged = f" after {horizon} purged ones" if name != "train" else ""
         raise NotEnoughData(
@@ -135,17 +132,14 @@ def _cut(
             f"{max(num, 0)} bars{purged}, of {len(bars)} in all; "
             f"use a shorter horizon or more history"
         )
-    step = stride or max(1, min(horizon, (num - horizon) // WANTED_ORIGINS))
+    step = cut.stride or max(1, min(horizon, (num - horizon) // WANTED_ORIGINS))
     if name == "train":
         origins = bars[:0]
     else:
-        step = _grown(step, num - horizon, panel.num_items, max_windows)
+        # it grows until the part holds at most `max_windows`, or only 60 origins are left
+        room, allowed = num - horizon, max(FEWEST_ORIGINS, cut.max_windows // panel.num_items)
+        if room // step + 1 > allowed:
+            step = max(step, -(-room // max(allowed - 1, 1)))
         origins = bars[first - 1 : end - horizon : step]
     start = int(bars[first - 1]) + 1 if first else int(bars[0])
     return Part(name, start, int(bars[end - 1]) + 1, num, step, origins)
-
-
-def _grown(step: int, room: int, num_items: int, max_windows: int) -> int:
-    """The stride, grown until a part holds at most `max_windows` or only 60 origins are left."""
-    allowed = max(FEWEST_ORIGINS, max_windows // num_items)
-    return max(step, -(-room // max(allowed - 1, 1))) if room // step + 1 > allowed else step

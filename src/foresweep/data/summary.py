@@ -8,7 +8,7 @@ import numpy as np
 
 from foresweep.data.gate.rules import DAY, show_time, usual_step
 from foresweep.data.panel import Panel
-from foresweep.data.splits import Part, Split, make_split
+from foresweep.data.splits import Cut, Part, Split, make_split
 from foresweep.data.windows import TrainWindows, Windows
 from foresweep.errors import NotEnoughData
 
@@ -68,7 +68,7 @@ def summarise(panel: Panel, *, horizon: int = 5, max_context: int | None = None)
     """The summary of a panel and of its split for `horizon`. Raises ConfigError."""
     split, problem = None, ""
     try:
-        split = make_split(panel, horizon, max_context=max_context)
+        split = make_split(panel, Cut(horizon, max_context=max_context))
     except NotEnoughData as error:
         problem = str(error)
     return PanelSummary(

@@ -27,7 +27,7 @@ import numpy as np
 import pytest
 
 from foresweep.data.panel import Bars, Panel
-from foresweep.data.splits import Split, make_split
+from foresweep.data.splits import Cut, Split, make_split
 from foresweep.data.windows import Context, TrainWindows, Windows
 from foresweep.errors import ConfigError, UnknownName
 from foresweep.evaluation.backtest import calibrate, make_scorer
@@ -87,7 +87,7 @@ def _walk(rng: np.random.Generator, start: int, stop: int, level: float) -> Bars
 
 def contract_split(panel: Panel) -> Split:
     """About ten origins a part."""
-    return make_split(panel, HORIZON, stride=2 * HORIZON, max_context=MAX_CONTEXT)
+    return make_split(panel, Cut(HORIZON, stride=2 * HORIZON, max_context=MAX_CONTEXT))
 
 
 def shortened(context: Context, rows: int) -> Context:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 from uuid import uuid4
 
-from foresweep.data.splits import PARTS
+from foresweep.data.splits import PARTS, SHARES, Cut
 from foresweep.errors import ConfigError, UnknownName, UsageError
 from foresweep.evaluation.yardstick import BASELINE_SOURCE
 from foresweep.metrics import METRICS, PANEL_LOSSES, objectives_of
@@ -44,19 +44,15 @@ class SweepPlan:
     models: tuple[str, ...]
     mode: str = "priority"
     data: str = "demo"
-    horizon: int = 5
+    cut: Cut = field(default_factory=Cut)  # its seed names all randomness of the runs, too
     objective: str = "pct_mae"
     max_runs: int | None = None
     size: str | None = "tiny"  # None with pretrained weights
     pretrained: str | None = None
     pretrain_cutoff: str | None = None  # last day that the weights may know, where nobody states it
     max_steps: int | None = None
-    seed: int = 0
     seeds: int = 1  # trainings of each finalist: seed, seed + 1, ...
     finalists: int | None = None  # trials that are trained with every seed; None: FINALISTS
-    stride: int | None = None
-    max_context: int | None = None
-    max_windows: int = 100_000
     actions: str | None = None  # a file of splits and dividends for the data gate
     reading: Mapping[str, Any] = field(default_factory=dict)  # for `load_panel`: how files are read
     again: bool = False  # train equal configs once more
@@ -77,7 +73,7 @@ class SweepPlan:
     @property
     def other_seeds(self) -> range:
         """Of the finalists, beside the sweep's own."""
-        return range(self.seed + 1, self.seed + self.seeds)
+        return range(self.cut.seed + 1, self.cut.seed + self.seeds)
 
     @property
     def num_finalists(self) -> int:
@@ -240,7 +236,10 @@ def at_horizons(plan: SweepPlan, horizons: Sequence[int]) -> tuple[SweepPlan, ..
     if len(set(horizons)) < len(horizons):
         raise UsageError(f"--horizon {','.join(map(str, horizons))}: each horizon once")
     family = uuid4().hex[:12] if len(horizons) > 1 else ""
-    return tuple(dataclasses.replace(plan, horizon=h, family=family) for h in horizons)
+    return tuple(
+        dataclasses.replace(plan, cut=dataclasses.replace(plan.cut, horizon=h), family=family)
+        for h in horizons
+    )
 
 
 def by_hand(plan: SweepPlan, values: Mapping[str, Any]) -> SweepPlan:
@@ -262,6 +261,7 @@ def by_hand(plan: SweepPlan, values: Mapping[str, Any]) -> SweepPlan:
 # A sweep's plan on record, so that another process can go on with it as it was asked.
 
 
+CUT = ("horizon", "stride", "max_context", "max_windows", "seed")
 ASKED = "asked"
 """Where the plan stands in a sweep's record, beside how its parts were cut."""
 
@@ -274,6 +274,7 @@ def as_record(plan: SweepPlan) -> dict[str, Any]:
         del found["reading"]
     return found | {
         "models": list(plan.models),
+        "cut": asdict(plan.cut),
         "resources": asdict(plan.resources),
         "spaces": {
             "texts": dict(spaces.texts),
@@ -295,6 +296,9 @@ def plan_of(sweep: Sweep) -> SweepPlan:
             f"older foresweep), so it cannot be resumed; the same command as then goes on where "
             f"it stopped"
         )
+    if "cut" not in asked:  # an older foresweep's
+        cut = {name: asked[name] for name in CUT if name in asked}
+        asked = {k: v for k, v in asked.items() if k not in cut} | {"cut": cut}
     unknown = sorted(asked.keys() - {f.name for f in fields(SweepPlan)})
     if unknown:
         raise UsageError(
@@ -317,6 +321,7 @@ def _values(asked: Mapping[str, Any]) -> dict[str, Any]:
     changes = {name: from_spec(name, spec) for name, spec in spaces["changes"].items()}
     return {
         "models": tuple(asked["models"]),
+        "cut": Cut(**asked["cut"] | {"shares": tuple(asked["cut"].get("shares", SHARES))}),
         "resources": Resources(**asked["resources"]),
         "spaces": Spaces(spaces["texts"], spaces["places"], changes),
         "proposals": tuple(Proposal(**p) for p in asked["proposals"]),

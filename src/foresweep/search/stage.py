@@ -6,13 +6,13 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from foresweep.data.panel import Panel, changed_bars
 from foresweep.data.reading.sources import load_panel
-from foresweep.data.splits import PARTS, Split
+from foresweep.data.splits import PARTS, Cut, Split, make_split
 from foresweep.data.tables import read_panel, write_panel
 from foresweep.data.windows import Windows
 from foresweep.errors import ConfigError, DataError, PanelChanged, SearchError, UsageError
@@ -37,11 +37,18 @@ class Stage:
     ground: Ground
     panel: Panel
     split: Split
-    task_hash: str
-    panel_hash: str
-    fingerprints: Mapping[str, str]
     listen: Listener
     judge: Judge | None = None  # None: every trial runs to its end
+
+    def folder_of(self, run_id: str) -> Path:
+        """Where a run's files stand: absolute, so that the record holds from any folder."""
+        return (self.runs_dir / run_id).resolve()
+
+
+def fitting(stage: Stage) -> SweepPlan:
+    """The plan with contexts no longer than this panel allows: what is drawn must fit."""
+    cut = replace(stage.plan.cut, max_context=stage.split.max_context)
+    return replace(stage.plan, cut=cut)
 
 
 def require_writable(runs_dir: Path) -> None:
@@ -66,17 +73,8 @@ def set_stage(
     panel: Panel,
     listen: Listener,
 ) -> Stage:
-    path = panel_file(runs_dir, panel)
-    ground = Ground(
-        panel_path=path,
-        horizon=plan.horizon,
-        stride=plan.stride,
-        max_context=plan.max_context,
-        max_windows=plan.max_windows,
-        seed=plan.seed,
-    )
-    split = ground.cut(panel)
-    keep_panel(path, panel)
+    split = make_split(panel, plan.cut)
+    path = keep_panel(runs_dir, panel)
     windows = {n: Windows(panel, split, split.part(n)) for n in PARTS if n != "train"}
     fingerprints: dict[str, str] = {name: w.fingerprint for name, w in windows.items()}
     return Stage(
@@ -84,30 +82,30 @@ def set_stage(
         tracker=tracker,
         engine=engine,
         runs_dir=runs_dir,
-        ground=ground,
+        ground=Ground(
+            panel_path=path,
+            cut=plan.cut,
+            panel_hash=split.cut_hash(panel),
+            task_hash=task_hash(split, fingerprints),
+            fingerprints=fingerprints,
+        ),
         panel=panel,
         split=split,
-        task_hash=task_hash(split, fingerprints),
-        panel_hash=split.cut_hash(panel),
-        fingerprints=fingerprints,
         listen=listen,
         judge=judge_of(plan, tracker, fingerprints),
     )
 
 
-def panel_file(runs_dir: Path, panel: Panel) -> Path:
-    """Where workers read a panel."""
-    return runs_dir / "panels" / f"{panel.hash[:16]}.npz"
-
-
-def keep_panel(path: Path, panel: Panel) -> None:
-    """Write the panel where workers read it, unless a sound copy is there."""
+def keep_panel(runs_dir: Path, panel: Panel) -> Path:
+    """The file where workers read a panel, written unless a sound copy is there."""
+    path = runs_dir / "panels" / f"{panel.hash[:16]}.npz"
     try:
         if path.exists() and read_panel(path).hash == panel.hash:
-            return
+            return path
     except DataError:
         path.unlink()  # damaged: written anew below
     write_panel(path, panel)
+    return path
 
 
 def task_hash(split: Split, fingerprints: Mapping[str, str]) -> str:
@@ -129,15 +127,13 @@ def plan_record(stage: Stage) -> dict[str, Any]:
         "pretrained": stage.plan.pretrained,
         "pretrain_cutoff": stage.plan.pretrain_cutoff,
         "max_steps": stage.plan.step_cap,
-        "max_context": split.max_context,
+        "max_context": split.max_context,  # what came of the cut that was asked for
         "data": stage.plan.data,
         "actions": stage.plan.actions,
         "pruning": list(stage.plan.pruners),
         "transfer_from": stage.plan.transfer_from,
         "spaces": dict(stage.plan.spaces.texts),
         "set": {name: str(d) for name, d in stage.plan.spaces.changes.items()},
-        "stride": stage.plan.stride,
-        "max_windows": stage.plan.max_windows,
         ASKED: as_record(stage.plan),
         "items": [panel.items[i] for i in split.items],  # which lineage it belongs to
         "parts": {
@@ -182,7 +178,7 @@ def _what_fits(stage: Stage, asked: Sequence[Prepared]) -> str:
     most = stage.split.max_context
     contexts = [p.proposal.config.get("context_length") for p in asked]
     wanted = [c for c in contexts if isinstance(c, int) and c > most]
-    if not wanted or len(wanted) < len(asked) or stage.plan.max_context is not None:
+    if not wanted or len(wanted) < len(asked) or stage.plan.cut.max_context is not None:
         return ""
     bars = stage.split.part("train").num_bars
     return (
@@ -241,10 +237,6 @@ def choose(found: Sequence[Prepared], budget: int) -> list[Prepared]:
 # The panel and the cut of a sweep on record, opened again: for what is made of its runs later.
 
 
-MOST_WINDOWS = 100_000
-"""Of a part, where a sweep's record does not say: its default."""
-
-
 def reopen(sweep: Sweep, runs_dir: Path) -> tuple[Panel, Split]:
     """The very panel and cut that a sweep's runs were scored on: its copy in the runs folder, else
     the data it was read from.
@@ -254,10 +246,10 @@ def reopen(sweep: Sweep, runs_dir: Path) -> tuple[Panel, Split]:
     plan = sweep.plan
     if "parts" not in plan:
         raise UsageError(f"sweep {sweep.sweep_id} does not say how its parts were cut; sweep again")
-    ground = ground_of(sweep, runs_dir)
+    cut = cut_of(sweep)
     for panel in _panels(runs_dir, str(plan.get("data", "")), _how_read(plan)):
         try:
-            split = ground.cut(panel)
+            split = make_split(panel, cut)
         except (DataError, ConfigError):  # another panel, too short for this cut
             continue
         if split.cut_hash(panel) == sweep.panel_hash:
@@ -268,15 +260,15 @@ def reopen(sweep: Sweep, runs_dir: Path) -> tuple[Panel, Split]:
     )
 
 
-def ground_of(sweep: Sweep, panel_path: Path) -> Ground:
-    """How a sweep on record cut a panel, which lies in a file."""
+def cut_of(sweep: Sweep) -> Cut:
+    """How a sweep on record cut its panel, its longest context as it came out."""
     plan = sweep.plan
-    return Ground(
-        panel_path=panel_path,
+    asked = plan.get(ASKED, {}).get("cut", plan)  # an older foresweep's stands beside the parts
+    return Cut(
         horizon=sweep.horizon,
-        stride=plan.get("stride"),
+        stride=asked.get("stride"),
         max_context=int(plan["max_context"]),
-        max_windows=int(plan.get("max_windows", MOST_WINDOWS)),
+        max_windows=int(asked.get("max_windows", Cut().max_windows)),
         seed=sweep.seed,
     )
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from foresweep.data.reading.sources import Loaded, load_panel
-from foresweep.errors import UsageError
+from foresweep.data.gate.report import QualityReport
+from foresweep.data.reading.sources import load_panel
+from foresweep.errors import UnknownName, UsageError
 from foresweep.records import Run, Sweep, SweepState
 from foresweep.search.engines.base import Engine
-from foresweep.search.engines.crew import Crew, make_engine
+from foresweep.search.engines.local import LocalEngine
 from foresweep.search.events import (
     DataReady,
     Estimated,
@@ -49,6 +50,7 @@ from foresweep.search.stage import (
     SPARE,
     Stage,
     cutoffs,
+    fitting,
     plan_record,
     prepare_all,
     reopen_for_more,
@@ -60,7 +62,70 @@ from foresweep.search.trial import Prepared
 from foresweep.settings import load_settings
 from foresweep.tracker.tracker import Tracker
 
-ALONE = Crew()
+LOCAL, RAY = "local", "ray"
+ENGINES = (LOCAL, RAY)
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Who does the work of a sweep. No part of the question: others give the same answers."""
+
+    engine: str = LOCAL
+    count: int | None = None  # trials at once; None: one here, what a cluster has room for there
+    gpus: tuple[str, ...] = ()  # local: CUDA device numbers, one worker each
+    trial_timeout_s: float | None = None  # a trial that takes longer is ended
+    address: str | None = None  # ray: of a running cluster; None: one is started on this machine
+    storage: str | None = None  # ray: fsspec URL by which files travel; None: shared folders
+    trial_cpus: float | None = None  # ray: what a trial takes of a node; None: 1
+    trial_gpus: float | None = None  # None: 0
+
+    @property
+    def slots(self) -> int:
+        """Trials at once, as far as it is said."""
+        return len(self.gpus) or self.count or 1
+
+    def checked(self) -> Workers:
+        """These workers. Raises UnknownName, UsageError."""
+        if self.engine not in ENGINES:
+            raise UnknownName("engine", self.engine, ENGINES)
+        if self.count is not None and self.count < 1:
+            raise UsageError(f"--workers {self.count}: at least 1")
+        of_ray = {
+            "--address": self.address,
+            "--storage": self.storage,
+            "--cpus-per-trial": self.trial_cpus,
+            "--gpus-per-trial": self.trial_gpus,
+        }
+        idle = [n for n, value in of_ray.items() if value is not None]
+        if self.engine == LOCAL and idle:
+            raise UsageError(f"{idle[0]} is for --engine ray; local workers have no such thing")
+        if self.engine == RAY and self.gpus:
+            raise UsageError("--gpus is for local workers; a cluster shares by --gpus-per-trial")
+        if self.gpus and self.count is not None:
+            raise UsageError(
+                f"--workers {self.count} beside --gpus {','.join(self.gpus)}: each GPU has one "
+                f"worker; leave --workers out"
+            )
+        return self
+
+    def make_engine(self, models: tuple[str, ...]) -> Engine:
+        """Their engine, not warmed up. Raises MissingExtra, UnknownName, UsageError."""
+        self.checked()
+        if self.engine == LOCAL:
+            return LocalEngine(models, workers=self.count or 1, gpus=self.gpus)
+        from foresweep.search.engines.ray import RayEngine
+
+        return RayEngine(
+            models,
+            address=self.address,
+            cpus=1.0 if self.trial_cpus is None else self.trial_cpus,
+            gpus=self.trial_gpus or 0.0,
+            workers=self.count,
+            storage=self.storage,
+        )
+
+
+ALONE = Workers()
 
 
 def run_sweep(
@@ -69,96 +134,108 @@ def run_sweep(
     tracker: Tracker,
     runs_dir: Path,
     listen: Listener,
-    crew: Crew = ALONE,
+    workers: Workers = ALONE,
+    going_on: str | None = None,
 ) -> Sweep:
     """Run a sweep and give back its record; its state says whether it was stopped from elsewhere.
 
-    Raises UsageError for a wrong plan, DataError for unusable data; KeyboardInterrupt passes
-    through once the running trials are on record as cancelled.
+    `going_on`: the sweep on record to go on with, or whose other heads to join; `plan` is then its
+    own (`plan_of`), in which nothing but budget and resources may have changed. Trials that were
+    broken off go on from their last training state.
+
+    Raises UsageError for a wrong plan, DataError for unusable data, PanelChanged where old bars are
+    not what they were; KeyboardInterrupt passes through once the running trials are on record as
+    cancelled.
     """
     plan = plan.checked()
-    proposals_of(plan)  # refused before anything is read
-    with _engine(crew, plan, runs_dir) as engine:
-        loaded = load_panel(plan.data, actions=plan.actions, **plan.reading)
-        stage = set_stage(plan, tracker, engine, runs_dir, loaded.panel, listen)
-        search_spaces(
-            fitting(stage), tracker, stage.fingerprints
-        )  # refused before anything is trained
-        listen(DataReady(loaded.panel, stage.split, loaded.report))
-        first = transfer_proposals(fitting(stage), tracker, stage.fingerprints)
-        prepared = prepare_all(stage, (*first, *proposals_of(fitting(stage))))
-        if plan.mode == "full":  # a grid may be far larger than somebody thinks
-            _estimate(stage, prepared)
-        sweep = _open(stage, loaded, prepared)
-        return _run(stage, sweep, prepared, crew)
+    old = None if going_on is None else tracker.get_sweep(going_on)
+    with _set(plan, tracker, runs_dir, listen, workers, old) as (stage, prepared, source):
+        dead: frozenset[str] = frozenset()
+        if isinstance(source, QualityReport):
+            sweep = _open(stage, prepared, source)
+        else:
+            assert old is not None
+            sweep = tracker.heads.reopen(old.sweep_id, {**old.plan, **plan_record(stage)})
+            dead = dead_runs(stage, sweep.sweep_id)
+            left = len(open_trials(stage, sweep.sweep_id, dead=dead))
+            elsewhere = len(tracker.heads.held_elsewhere(sweep.sweep_id))  # neither done nor left
+            listen(Resumed(sweep, sweep.num_trials - left - elsewhere, left, source))
+        chosen = tuple(p for p in prepared if not p.refused)
+        listen(Planned(sweep, chosen, tuple(p for p in prepared if p.refused)))
+        state = SweepState.FAILED
+        head = Head(stage, sweep.sweep_id, workers.trial_timeout_s)
+        try:
+            with head.at_work():
+                budget = Budget(stage, sweep.sweep_id)
+                trials = _trials(stage, sweep, prepared, budget, dead)
+                head.drive(trials)
+                if plan.seeds > 1:
+                    finalists = trials.contenders()
+                    head.drive(seeds_of_finalists(stage, sweep.sweep_id, finalists, budget))
+            state = SweepState.COMPLETE
+        except (KeyboardInterrupt, SweepStopped) as error:
+            state = SweepState.CANCELLED
+            if isinstance(error, KeyboardInterrupt):
+                raise
+        finally:
+            if not tracker.heads.held_elsewhere(sweep.sweep_id):  # else other heads go on with it
+                sweep = tracker.finish_sweep(sweep.sweep_id, state)
+    listen(SweepFinished(sweep))
+    return sweep
 
 
 def dry_run(
-    plan: SweepPlan, *, tracker: Tracker, listen: Listener, crew: Crew = ALONE
+    plan: SweepPlan, *, tracker: Tracker, listen: Listener, workers: Workers = ALONE
 ) -> tuple[tuple[Prepared, ...], frozenset[str], dict[str, Cost]]:
     """What `run_sweep` would begin with; which of it was trained before, by config hash; and what
     each of the others costs here. Nothing is trained to its end and nothing is put on record.
     Raises as `run_sweep`."""
     plan = plan.checked()
-    proposals_of(plan)  # refused before anything is read
-    with TemporaryDirectory() as folder, _engine(crew, plan, Path(folder)) as engine:
-        loaded = load_panel(plan.data, actions=plan.actions, **plan.reading)
-        stage = set_stage(plan, tracker, engine, Path(folder), loaded.panel, listen)
-        search_spaces(fitting(stage), tracker, stage.fingerprints)
-        listen(DataReady(loaded.panel, stage.split, loaded.report))
-        first = transfer_proposals(fitting(stage), tracker, stage.fingerprints)
-        prepared = prepare_all(stage, (*first, *proposals_of(fitting(stage))))
+    with (
+        TemporaryDirectory() as folder,
+        _set(plan, tracker, Path(folder), listen, workers) as (stage, prepared, _),
+    ):
         known, new = skip_known(stage, prepared)
         before = frozenset(c.prepared.config_hash for c in known)
         return prepared, before, costs_of(stage, tuple(new))
 
 
-def _estimate(stage: Stage, prepared: tuple[Prepared, ...]) -> None:
-    found = costs_of(stage, [p for p in prepared if not p.refused])
-    seconds = sum(c.seconds for c in found.values())
-    slots = max(1, stage.engine.slots)
-    plan = stage.plan
-    grids = {m: load_space(m, plan.start, plan.spaces).full.size for m in plan.trained}
-    stage.listen(Estimated(len(found), seconds / slots, slots, grids))
-
-
-def resume_sweep(
-    sweep_id: str,
+@contextmanager
+def _set(
     plan: SweepPlan,
-    *,
     tracker: Tracker,
     runs_dir: Path,
     listen: Listener,
-    crew: Crew = ALONE,
-) -> Sweep:
-    """Go on with a sweep on record, or join its other heads; `plan` is its own (`plan_of`), in
-    which nothing but budget and resources may have changed.
-
-    Trials that were broken off go on from their last training state. Raises as `run_sweep`, and
-    PanelChanged where old bars are not what they were.
-    """
-    sweep, plan = tracker.get_sweep(sweep_id), plan.checked()
+    workers: Workers,
+    old: Sweep | None = None,
+) -> Iterator[tuple[Stage, tuple[Prepared, ...], QualityReport | str]]:
+    """The stage of a checked plan, what it begins with, and what there is to say of its data: the
+    gate's report, or of an `old` sweep how its source stands today. No process of the engine, which
+    has begun its imports, is left after the block."""
     proposals_of(plan)  # refused before anything is read
-    with _engine(crew, plan, runs_dir) as engine:
-        panel, note = reopen_for_more(sweep, runs_dir)
+    require_writable(runs_dir)
+    engine = workers.make_engine(plan.models)
+    source: QualityReport | str
+    try:
+        engine.warm_up()
+        if old is None:
+            loaded = load_panel(plan.data, actions=plan.actions, **plan.reading)
+            panel, source = loaded.panel, loaded.report
+        else:
+            panel, source = reopen_for_more(old, runs_dir)
         stage = set_stage(plan, tracker, engine, runs_dir, panel, listen)
-        if (stage.panel_hash, stage.task_hash) != (sweep.panel_hash, sweep.task_hash):
-            raise UsageError(f"sweep {sweep.sweep_id} was cut otherwise; begin a new one")
-        known = sweep.started_at  # what the other model has learnt since is not of this sweep
-        first = transfer_proposals(fitting(stage), tracker, stage.fingerprints, before=known)
-        prepared = prepare_all(stage, (*first, *proposals_of(fitting(stage))))
-        sweep = tracker.heads.reopen(sweep.sweep_id, {**sweep.plan, **plan_record(stage)})
-        dead = dead_runs(stage, sweep.sweep_id)
-        left = len(open_trials(stage, sweep.sweep_id, dead=dead))
-        elsewhere = len(tracker.heads.held_elsewhere(sweep.sweep_id))  # neither done nor broken off
-        listen(Resumed(sweep, sweep.num_trials - left - elsewhere, left, note))
-        listen(_planned(sweep, prepared))
-        return _run(stage, sweep, prepared, crew, dead)
-
-
-def fitting(stage: Stage) -> SweepPlan:
-    """The plan with contexts no longer than this panel allows: what is drawn must fit."""
-    return replace(stage.plan, max_context=stage.split.max_context)
+        ground, cells = stage.ground, stage.ground.fingerprints
+        if isinstance(source, QualityReport):
+            search_spaces(fitting(stage), tracker, cells)  # refused before anything is trained
+            listen(DataReady(panel, stage.split, source))
+        elif old and (ground.panel_hash, ground.task_hash) != (old.panel_hash, old.task_hash):
+            raise UsageError(f"sweep {old.sweep_id} was cut otherwise; begin a new one")
+        # what the other model has learnt since an old sweep began is not of that sweep
+        before = None if old is None else old.started_at
+        first = transfer_proposals(fitting(stage), tracker, cells, before=before)
+        yield stage, prepare_all(stage, (*first, *proposals_of(fitting(stage)))), source
+    finally:
+        engine.close()
 
 
 def proposals_of(plan: SweepPlan) -> tuple[Proposal, ...]:
@@ -167,59 +244,12 @@ def proposals_of(plan: SweepPlan) -> tuple[Proposal, ...]:
         plan.models,
         plan.mode,
         base=plan.base,
-        seed=plan.seed,
+        seed=plan.cut.seed,
         count=SPARE * plan.budget,
         step_cap=plan.step_cap,
         spaces=plan.spaces,
-        max_context=plan.max_context,
+        max_context=plan.cut.max_context,
     )
-
-
-@contextmanager
-def _engine(crew: Crew, plan: SweepPlan, runs_dir: Path) -> Iterator[Engine]:
-    """An engine that has begun its imports; no process of it is left after the block."""
-    require_writable(runs_dir)
-    engine = make_engine(crew.checked(), plan.models)
-    try:
-        engine.warm_up()
-        yield engine
-    finally:
-        engine.close()
-
-
-def _run(
-    stage: Stage,
-    sweep: Sweep,
-    prepared: tuple[Prepared, ...],
-    crew: Crew,
-    dead: frozenset[str] = frozenset(),
-) -> Sweep:
-    """Everything that is left of a sweep that is open."""
-    tracker, sweep_id = stage.tracker, sweep.sweep_id
-    state = SweepState.FAILED
-    head = Head(stage, sweep_id, crew.trial_timeout_s)
-    try:
-        with head.at_work():
-            budget = Budget(stage, sweep_id)
-            trials = _trials(stage, sweep, prepared, budget, dead)
-            head.drive(trials)
-            if stage.plan.seeds > 1:
-                head.drive(seeds_of_finalists(stage, sweep_id, trials.contenders(), budget))
-        state = SweepState.COMPLETE
-    except (KeyboardInterrupt, SweepStopped) as error:
-        by_hand = isinstance(error, KeyboardInterrupt)
-        head.cancel("stopped by Ctrl-C" if by_hand else "stopped by foresweep stop")
-        state = SweepState.CANCELLED
-        if by_hand:
-            raise
-    except Exception as error:  # whatever it was, no run may look as if it went on
-        head.cancel(f"the sweep broke off: {error}")
-        raise
-    finally:
-        if not tracker.heads.held_elsewhere(sweep_id):  # else other heads go on with it
-            sweep = tracker.finish_sweep(sweep_id, state)
-    stage.listen(SweepFinished(sweep))
-    return sweep
 
 
 def _trials(
@@ -237,43 +267,42 @@ def _trials(
     search = None
     if stage.plan.mode in ADAPTIVE and not stage.plan.proposals:
         spaces = search_spaces(
-            fitting(stage), stage.tracker, stage.fingerprints, before=sweep.started_at
+            fitting(stage), stage.tracker, stage.ground.fingerprints, before=sweep.started_at
         )
         write_narrowed(stage, sweep_id, spaces)
         search = begin(stage, sweep_id, prepared, spaces)
     return Trials(stage, sweep_id, new, leaks, budget, search, known, dead)
 
 
-def _open(stage: Stage, loaded: Loaded, prepared: tuple[Prepared, ...]) -> Sweep:
-    plan, tracker = stage.plan, stage.tracker
-    dataset = tracker.add_dataset(
-        panel_hash=stage.panel_hash,
-        source=stage.panel.source,
-        num_items=stage.panel.num_items,
-        num_rows=stage.panel.num_rows,
-        starts_at=str(stage.panel.timeline[0]),
-        ends_at=str(stage.panel.timeline[-1]),
-        findings=loaded.report.as_dict()["findings"],
+def _open(stage: Stage, prepared: tuple[Prepared, ...], report: QualityReport) -> Sweep:
+    """A new sweep on record."""
+    plan, ground, panel = stage.plan, stage.ground, stage.panel
+    if plan.mode == "full":  # a grid may be far larger than somebody thinks
+        costs = costs_of(stage, [p for p in prepared if not p.refused])
+        seconds, slots = sum(c.seconds for c in costs.values()), max(1, stage.engine.slots)
+        grids = {m: load_space(m, plan.start, plan.spaces).full.size for m in plan.trained}
+        stage.listen(Estimated(len(costs), seconds / slots, slots, grids))
+    dataset = stage.tracker.add_dataset(
+        panel_hash=ground.panel_hash,
+        source=panel.source,
+        num_items=panel.num_items,
+        num_rows=panel.num_rows,
+        starts_at=str(panel.timeline[0]),
+        ends_at=str(panel.timeline[-1]),
+        findings=report.as_dict()["findings"],
     )
-    sweep = tracker.create_sweep(
+    return stage.tracker.create_sweep(
         models=plan.models,
         mode=plan.mode,
         objective=plan.objective,
-        horizon=plan.horizon,
-        seed=plan.seed,
-        panel_hash=stage.panel_hash,
-        task_hash=stage.task_hash,
-        fingerprints=stage.fingerprints,
+        horizon=plan.cut.horizon,
+        seed=plan.cut.seed,
+        panel_hash=ground.panel_hash,
+        task_hash=ground.task_hash,
+        fingerprints=ground.fingerprints,
         plan=plan_record(stage) | {"cutoffs": cutoffs(prepared)},
         dataset_id=dataset,
     )
-    stage.listen(_planned(sweep, prepared))
-    return sweep
-
-
-def _planned(sweep: Sweep, prepared: tuple[Prepared, ...]) -> Planned:
-    chosen = tuple(p for p in prepared if not p.refused)
-    return Planned(sweep, chosen, tuple(p for p in prepared if p.refused))
 
 
 # The Python face of the search: one call from a script or a notebook.
@@ -285,12 +314,12 @@ def sweep(
     db: str | Path | None = None,
     runs: str | Path | None = None,
     listen: Listener | None = None,
-    crew: Crew = ALONE,
+    workers: Workers = ALONE,
 ) -> Sweep:
     """Run a sweep and give back its record.
 
     `db` and `runs` say where results live (default: as the command line does); `listen` is called
-    with every event (search/events.py); `crew` says how many workers there are. Raises what
+    with every event (search/events.py); `workers` says how many there are. Raises what
     `run_sweep` raises.
     """
     places = load_settings(database=db, runs_dir=runs)
@@ -300,7 +329,7 @@ def sweep(
             tracker=tracker,
             runs_dir=places.runs_dir,
             listen=listen or _nobody_listens,
-            crew=crew,
+            workers=workers,
         )
 
 
@@ -310,19 +339,19 @@ def resume(
     db: str | Path | None = None,
     runs: str | Path | None = None,
     listen: Listener | None = None,
-    crew: Crew = ALONE,
+    workers: Workers = ALONE,
 ) -> Sweep:
-    """Go on with a sweep on record, or join its other heads. Raises what `resume_sweep` raises."""
+    """Go on with a sweep on record, or join its other heads. Raises what `run_sweep` raises."""
     places = load_settings(database=db, runs_dir=runs)
     with Tracker(places.database, create=False) as tracker:
         known = tracker.get_sweep(sweep_id)
-        return resume_sweep(
-            known.sweep_id,
+        return run_sweep(
             plan_of(known),
+            going_on=known.sweep_id,
             tracker=tracker,
             runs_dir=places.runs_dir,
             listen=listen or _nobody_listens,
-            crew=crew,
+            workers=workers,
         )
 
 

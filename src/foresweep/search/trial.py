@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from foresweep.data.panel import Panel
-from foresweep.data.splits import SHARES, PartName, Split, make_split
+from foresweep.data.splits import Cut, PartName, Split, make_split
 from foresweep.data.tables import read_panel
 from foresweep.data.windows import TrainWindows
 from foresweep.errors import CheckpointError, ForesweepError
@@ -28,7 +28,6 @@ from foresweep.models.base import (
     ForecastModel,
     Predictor,
     Resources,
-    Scorer,
     TrainingJob,
     as_dict,
     bf16_is_fast,
@@ -69,30 +68,17 @@ nothing on the way."""
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What all trials of a sweep stand on: the panel's file and how it is cut."""
+    """What all runs of a sweep stand on: the panel's file, how it is cut, and what names both."""
 
     panel_path: Path
-    horizon: int
-    stride: int | None = None
-    max_context: int | None = None
-    max_windows: int = 100_000
-    shares: tuple[float, float, float, float] = SHARES
-    seed: int = 0
-
-    def cut(self, panel: Panel) -> Split:
-        return make_split(
-            panel,
-            self.horizon,
-            shares=self.shares,
-            stride=self.stride,
-            max_context=self.max_context,
-            max_windows=self.max_windows,
-            seed=self.seed,
-        )
+    cut: Cut
+    panel_hash: str = ""
+    task_hash: str = ""
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
 
     def load(self) -> tuple[Panel, Split]:
         panel = read_panel(self.panel_path)
-        return panel, self.cut(panel)
+        return panel, make_split(panel, self.cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +92,44 @@ class Prepared:
     refused: str | None = None
     steps_asked: int | None = None  # where the sweep's cap cut them
     cutoff: Cutoff | None = None  # of its pretrained weights, where somebody knows
+
+    def columns(self) -> dict[str, Any]:
+        """What a trial's record says of it."""
+        return {
+            "model": self.proposal.model,
+            "config": self.config,
+            "config_hash": self.config_hash,
+            "train_hash": self.train_hash,
+            "source": self.proposal.source,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """What a run is: which config, on which windows, as which attempt at which trial. Everything
+    that puts a run on record or trains it starts from here."""
+
+    ground: Ground
+    prepared: Prepared
+    seed: int = 0
+    resources: Resources = field(default_factory=Resources)
+    trial: tuple[str, int] = ("", 0)  # sweep id, number; the lease is held by who runs it
+    attempt: int = 1
+    earlier: tuple[str, ...] = ()  # run ids of attempts that were broken off, newest first
+    deaths: int = 0  # of its process, in this head
+    note: str = ""  # why it is tried once more
+    cause: str = ""  # why it cannot be run at all
+    tags: tuple[str, ...] = ()
+
+    @property
+    def model(self) -> str:
+        return self.prepared.proposal.model
+
+    def load(self) -> tuple[ForecastModel, Any, Panel, Split]:
+        """The family, its config and the windows, in a worker."""
+        model = get_model(self.model)
+        config = make_config(model.Config, self.prepared.config, model=self.model)
+        return model, config, *self.ground.load()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,19 +154,25 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """Task: configs that are on record as trials, made ready once more; nothing is resolved anew,
-    so that a trial goes on with the config it began with."""
+    """Task: configs that are on record, made ready once more; nothing is resolved anew, so that a
+    trial goes on with the config it began with. `anew`: hashed as they come out today."""
 
     settled: tuple[Prepared, ...]
     pretrain_cutoff: str | None
+    anew: bool = False
 
     def __call__(self, channel: Channel) -> tuple[Prepared, ...]:
-        return tuple(self._with_cutoff(p) for p in self.settled)
+        return tuple(map(self._settled, self.settled))
 
-    def _with_cutoff(self, p: Prepared) -> Prepared:
-        model = get_model(p.proposal.model)
-        config = make_config(model.Config, p.config, model=p.proposal.model)
-        return replace(p, cutoff=weights_cutoff(model, config, self.pretrain_cutoff))
+    def _settled(self, p: Prepared) -> Prepared:
+        name = p.proposal.model
+        model = get_model(name)
+        config = make_config(model.Config, p.config, model=name)
+        p = replace(p, cutoff=weights_cutoff(model, config, self.pretrain_cutoff))
+        if not self.anew:
+            return p
+        weights = model.weights_hash(config)
+        return replace(p, config_hash=config_hash(config, model=name, weights_hash=weights))
 
 
 def prepare(proposal: Proposal, facts: Facts, plan: SweepPlan) -> Prepared:
@@ -180,23 +210,27 @@ def fitting(config_type: type[Any], values: Mapping[str, Any]) -> dict[str, Any]
 class LeakTest:
     """Task: train one config for a moment and see whether its forecasts move with the future."""
 
-    ground: Ground
-    model: str
-    config: Mapping[str, Any]
-    resources: Resources
-    seed: int
+    spec: RunSpec
     out: Path
 
     def __call__(self, channel: Channel) -> None:
-        panel, split = self.ground.load()
-        model = get_model(self.model)
-        config = make_config(model.Config, self.config, model=self.model)
+        model, config, panel, split = self.spec.load()
         if getattr(config, "max_steps", None):
             config = replace(config, max_steps=LEAK_STEPS)
-        checkpoint = _train(model, config, panel, split, self, channel, falling_scorer())
+        job = TrainingJob(
+            TrainWindows(panel, split, split.part("train")),
+            config,
+            on_device(self.spec.resources),
+            seed=self.spec.seed,
+            horizon=split.horizon,
+            score=falling_scorer(),
+            report=channel,
+            out=self.out / CHECKPOINT,
+        )
+        checkpoint = read_checkpoint(model.train(job).path)
         few = thinned(panel, split) if wants_calibration(config) else split
         _, predictor, _ = _calibrated(model, config, checkpoint, panel, few, self)
-        check_no_leak(predictor, panel, split, seed=self.seed)
+        check_no_leak(predictor, panel, split, seed=self.spec.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +240,7 @@ class TrialResult:
     scores: Mapping[str, float]  # tune_*, val_* and, to be sealed, test_*
     checkpoint_path: Path
     training_time_s: float
-    scoring_time_s: float
-    peak_memory_mb: float
+    peak_memory_mb: float | None
 
     @property
     def equals_last_value(self) -> bool:
@@ -216,62 +249,57 @@ class TrialResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """Task: one config, trained, scored, written to `out`."""
+class RunTask:
+    """Task: a run, trained, scored, written to `out`."""
 
-    ground: Ground
-    model: str
-    config: Mapping[str, Any]  # resolved
-    resources: Resources
-    seed: int
-    out: Path
+    spec: RunSpec
     run_id: str
-    fingerprints: Mapping[str, str]
-    cutoff: Cutoff | None = None
+    out: Path
     trained: Path | None = None  # a checkpoint of the same training, to be asked differently
     earlier: tuple[Path, ...] = ()  # `out` of attempts that were broken off, newest first
 
     def __call__(self, channel: Channel) -> TrialResult:
-        panel, split = self.ground.load()
-        model = get_model(self.model)
-        config = make_config(model.Config, self.config, model=self.model)
+        model, config, panel, split = self.spec.load()
+        seed, cutoff = self.spec.seed, self.spec.prepared.cutoff
         started = time.perf_counter()
-        checkpoint = self._checkpoint(model, config, panel, split, channel)
-        trained = time.perf_counter()
+        # what is scored is what can be loaded again: of a training from its start; or the rest of
+        # one that was broken off; or, where one like it has ended, its weights, to be asked anew
+        out, before = self.out / CHECKPOINT, [e / CHECKPOINT for e in self.earlier]
+        if trained := self.trained or next(filter(is_whole, before), None):
+            checkpoint = derive_checkpoint(
+                trained, out, config=as_dict(config), leave=(CALIBRATION,)
+            )
+        else:
+            job = TrainingJob(
+                TrainWindows(panel, split, split.part("train")),
+                config,
+                on_device(self.spec.resources),
+                seed=seed,
+                horizon=split.horizon,
+                score=make_scorer(panel, split, seed=seed),
+                report=channel,
+                out=out,
+                resume=None if adopt_states(before, out) is None else out,
+            )
+            checkpoint = read_checkpoint(model.train(job).path)
+        training_time_s = time.perf_counter() - started
         checkpoint, predictor, made = _calibrated(model, config, checkpoint, panel, split, self)
-        scores = evaluate(predictor, panel, split, seed=self.seed, out=self.out, made=made)
+        scores = evaluate(predictor, panel, split, seed=seed, out=self.out, made=made)
         card = card_of(
             panel,
             split,
             scores,
             run_id=self.run_id,
-            seed=self.seed,
-            fingerprints=self.fingerprints,
-            cutoff=asdict(self.cutoff) if self.cutoff else None,
+            seed=seed,
+            fingerprints=self.spec.ground.fingerprints,
+            cutoff=asdict(cutoff) if cutoff else None,
         )
         update_card(checkpoint, card)
         return TrialResult(
             scores=scores,
             checkpoint_path=checkpoint.path,
-            training_time_s=trained - started,
-            scoring_time_s=time.perf_counter() - trained,
+            training_time_s=training_time_s,
             peak_memory_mb=peak_memory_mb(),
-        )
-
-    def _checkpoint(
-        self, model: ForecastModel, config: Any, panel: Panel, split: Split, channel: Channel
-    ) -> Checkpoint:
-        """Of a training from its start; or the rest of one that was broken off; or, where one like
-        it has ended, its weights, to be asked anew."""
-        out = self.out / CHECKPOINT
-        ended = [e / CHECKPOINT for e in self.earlier if is_whole(e / CHECKPOINT)]
-        trained = self.trained or next(iter(ended), None)
-        if trained is not None:
-            return derive_checkpoint(trained, out, config=as_dict(config), leave=(CALIBRATION,))
-        going_on = adopt_states([e / CHECKPOINT for e in self.earlier], out)
-        scorer = make_scorer(panel, split, seed=self.seed)
-        return _train(
-            model, config, panel, split, self, channel, scorer, resume=going_on is not None
         )
 
 
@@ -311,53 +339,21 @@ def card_of(
     }
 
 
-def _train(
-    model: ForecastModel,
-    config: Any,
-    panel: Panel,
-    split: Split,
-    task: Trial | LeakTest,
-    channel: Channel,
-    score: Scorer,
-    *,
-    resume: bool = False,
-) -> Checkpoint:
-    """Train, or go on from the states beside the checkpoint to be, and read back what was written:
-    what is scored is what can be loaded again."""
-    out = task.out / CHECKPOINT
-    checkpoint = model.train(
-        TrainingJob(
-            TrainWindows(panel, split, split.part("train")),
-            config,
-            on_device(task.resources),
-            seed=task.seed,
-            horizon=split.horizon,
-            score=score,
-            report=channel,
-            out=out,
-            resume=out if resume else None,
-        )
-    )
-    return read_checkpoint(checkpoint.path)
-
-
 def _calibrated(
     model: ForecastModel,
     config: Any,
     checkpoint: Checkpoint,
     panel: Panel,
     split: Split,
-    task: Trial | LeakTest,
+    task: RunTask | LeakTest,
 ) -> tuple[Checkpoint, Predictor, dict[PartName, Forecast]]:
     """The predictor to score, calibrated and stored where its config asks for it, with tune's own
     cross-fitted forecasts; then no part is forecast twice."""
-    resources = on_device(task.resources)
+    resources = on_device(task.spec.resources)
     made: dict[PartName, Forecast] = {}
     if wants_calibration(config):
         raw = model.load(checkpoint, resources)
-        tuned = calibrate(raw, config, panel, split, seed=task.seed)
-        checkpoint, made = (
-            store_calibration(checkpoint, tuned.calibration),
-            {"tune": tuned.forecast},
-        )
+        tuned = calibrate(raw, config, panel, split, seed=task.spec.seed)
+        checkpoint = store_calibration(checkpoint, tuned.calibration)
+        made["tune"] = tuned.forecast
     return checkpoint, load_predictor(model, checkpoint, resources), made

@@ -29,8 +29,10 @@ from foresweep.models.checkpoint import json_hash, read_checkpoint, update_card
 from foresweep.models.ensemble import Member, Method, combine, members_of, write_ensemble
 from foresweep.models.registry import ENSEMBLE, get_model
 from foresweep.records import Run, RunState, Sweep
-from foresweep.search.stage import reopen
-from foresweep.search.trial import card_of
+from foresweep.search.propose.modes import Proposal
+from foresweep.search.running.head import complete_run, run_here
+from foresweep.search.stage import cut_of, reopen
+from foresweep.search.trial import CHECKPOINT, Ground, Prepared, RunSpec, TrialResult, card_of
 from foresweep.selection.sealed import has_losses, open_losses
 from foresweep.tracker.queries.runs import by_config, median_seed
 from foresweep.tracker.tracker import Tracker
@@ -62,7 +64,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Bench:
+class Mixer:
     """The windows of tune and every candidate's forecasts of them, which are read when wanted."""
 
     windows: Windows
@@ -170,7 +172,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Share:
     """A member beside the whole, by mean loss."""
 
     run: Run
@@ -186,7 +188,7 @@ class Made:
 
     run: Run
     metric: str
-    parts: tuple[Part, ...]  # largest weight first
+    parts: tuple[Share, ...]  # largest weight first
     tune: float  # its own, each half of tune mixed by what was fitted on the other
     val: float
     is_new: bool  # False: the same members and weights were on record
@@ -224,7 +226,7 @@ class Pool:
         close = windows.last_close[:, None, None]
         return np.where(stored.values == close.astype(np.float32), close, stored.values)
 
-    def bench(self, recipe: Recipe) -> Bench:
+    def mixer(self, recipe: Recipe) -> Mixer:
         """What weights are fitted on."""
         kept: dict[str, Array] = {}
 
@@ -238,7 +240,7 @@ class Pool:
             Candidate(name, run.is_baseline, open_losses(run, "tune").losses[self.metric][at])
             for name, run in self.runs.items()
         )
-        return Bench(
+        return Mixer(
             self.tune,
             candidates,
             forecasts,
@@ -267,8 +269,8 @@ def make_ensemble(
     sweep = tracker.get_sweep(sweep_id or "latest")
     pool = gather(tracker, sweep, recipe, runs_dir)
     started = time.perf_counter()
-    bench = pool.bench(recipe)
-    weights = bench.fit(np.ones(len(pool.tune), dtype=bool))
+    mixer = pool.mixer(recipe)
+    weights = mixer.fit(np.ones(len(pool.tune), dtype=bool))
     _require_two(pool, weights)
     members = [_member(pool.runs[name], weight) for name, weight in weights.items()]
     digest = json_hash(members_of(members, recipe.method))
@@ -281,7 +283,7 @@ def make_ensemble(
         None,
     )
     run = earlier or _record(
-        tracker, pool, recipe, bench, members, digest, runs_dir, resources or Resources(), started
+        tracker, pool, recipe, mixer, members, digest, runs_dir, resources or Resources(), started
     )
     return _beside_its_parts(pool, run, weights, is_new=earlier is None)
 
@@ -350,7 +352,7 @@ def _record(
     tracker: Tracker,
     pool: Pool,
     recipe: Recipe,
-    bench: Bench,
+    mixer: Mixer,
     members: Sequence[Member],
     digest: str,
     runs_dir: Path,
@@ -358,61 +360,28 @@ def _record(
     started: float,
 ) -> Run:
     """Save and score it as a trial of the sweep; whatever happens is on record."""
-    said = {
+    config = {
         **asdict(recipe),
         "metric": pool.metric,
         "members": {m.run_id: m.weight for m in members},
         **_pretrained(pool, members),
     }
     sweep, source = pool.sweep, f"ensemble: {recipe.method} of {len(members)}"
-    trial = tracker.heads.add_trial(
-        sweep.sweep_id,
-        model=ENSEMBLE,
-        config=said,
-        config_hash=digest,
-        train_hash=digest,
-        source=source,
-    )
-    run = tracker.start_run(
-        model=ENSEMBLE,
-        hyperparams=said,
-        sweep_id=sweep.sweep_id,
-        trial_number=trial.number,
-        seed=0,
-        config_hash=digest,
-        train_hash=digest,
-        panel_hash=sweep.panel_hash,
-        task_hash=sweep.task_hash,
-        fingerprints=sweep.fingerprints,
-        source=source,
-        is_baseline=False,
-    )
-    out = (runs_dir / run.run_id).resolve()
-    try:
+    prepared = Prepared(Proposal(ENSEMBLE, config, source), config, digest, digest)
+    trial = tracker.heads.add_trial(sweep.sweep_id, **prepared.columns())
+    cells = (sweep.panel_hash, sweep.task_hash, sweep.fingerprints)
+    ground = Ground(runs_dir, cut_of(sweep), *cells)  # its panel is read already
+    spec = RunSpec(ground, prepared, 0, resources, trial=(sweep.sweep_id, trial.number))
+    with run_here(tracker, spec) as run:
         for member in members:
             _prove(pool, member, resources)
-        scores = _save_and_score(pool, bench, members, recipe.method, run, out)
-    except KeyboardInterrupt:
-        tracker.cancel_run(run.run_id)
-        raise
-    except Exception as error:  # whatever it is: on record, and raised again
-        tracker.finish_run(run.run_id, "failed", error=f"{type(error).__name__}: {error}")
-        raise
-    spent = time.perf_counter() - started
-    return tracker.finish_run(
-        run.run_id,
-        "complete",
-        scores=scores,
-        checkpoint_path=out / "checkpoint",
-        forecasts_path=out,
-        training_time_seconds=spent + _training_seconds(pool, members),
-        duration_seconds=spent,
-    )
-
-
-def _training_seconds(pool: Pool, members: Sequence[Member]) -> float:
-    """What its members took to train: it costs as much as all of them."""
-    return sum(pool.runs[m.run_id].training_time_seconds or 0.0 for m in members)
+        out = (runs_dir / run.run_id).resolve()
+        scores = _save_and_score(pool, mixer, members, recipe.method, run, out)
+        # it costs as much as all of its members
+        trained = sum(pool.runs[m.run_id].training_time_seconds or 0.0 for m in members)
+        spent = time.perf_counter() - started
+        result = TrialResult(scores, out / CHECKPOINT, spent + trained, peak_memory_mb=None)
+        return complete_run(tracker, run, result, out=out, started=started)
 
 
 def _pretrained(pool: Pool, members: Sequence[Member]) -> dict[str, str]:
@@ -448,19 +417,19 @@ def _prove(pool: Pool, member: Member, resources: Resources) -> None:
 
 def _save_and_score(
     pool: Pool,
-    bench: Bench,
+    mixer: Mixer,
     members: Sequence[Member],
     method: Method,
     run: Run,
     out: Path,
 ) -> dict[str, float]:
     weights = {m.run_id: m.weight for m in members}
-    made: dict[PartName, Forecast] = {"tune": bench.cross_fitted()}
+    made: dict[PartName, Forecast] = {"tune": mixer.cross_fitted()}
     for part in SCORED_PARTS[1:]:
         windows = pool.windows(part)
         values = [pool.forecast(name, windows) for name in weights]
-        made[part] = Forecast(bench.combined(values, weights), DEFAULT_LEVELS)
-    checkpoint = write_ensemble(out / "checkpoint", members, method, card={})
+        made[part] = Forecast(mixer.combined(values, weights), DEFAULT_LEVELS)
+    checkpoint = write_ensemble(out / CHECKPOINT, members, method, card={})
     scores = evaluate(last_value(pool.split), pool.panel, pool.split, out=out, made=made)
     card = card_of(
         pool.panel,
@@ -498,7 +467,7 @@ def _beside_its_parts(pool: Pool, run: Run, weights: dict[str, float], *, is_new
         member = pool.runs[name]
         val = open_losses(member, "val")
         p = compare(own, val, metric=pool.metric)
-        parts.append(Part(member, weight, mean(open_losses(member, "tune")), mean(val), p))
+        parts.append(Share(member, weight, mean(open_losses(member, "tune")), mean(val), p))
     tune = mean(open_losses(run, "tune"))
     return Made(run, pool.metric, tuple(parts), tune, mean(own), is_new, pool.left_out)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from foresweep.data.gate.calendars import group_by_calendar
 from foresweep.data.panel import panel_from_frame
 from foresweep.data.reading.sources import load_panel
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.windows import Windows
 from panels import every_day, walk_frame, weekdays
 
@@ -41,7 +41,7 @@ def _without(sessions: np.ndarray, share: float, seed: int) -> np.ndarray:
 def test_every_cell_of_two_exchanges_is_scored(horizon: int) -> None:
     panel = load_panel(_frame(_two_exchanges())).panel
     assert [panel.calendar_of[panel.index(i)] for i in ("H0", "H2", "T0", "T2")] == [0, 0, 1, 1]
-    split = make_split(panel, horizon)
+    split = make_split(panel, Cut(horizon))
     for part in split.parts[1:]:
         windows = Windows(panel, split, part)
         assert len(windows) == windows.shape[0] * windows.shape[1] > 0

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.windows import Context, Windows, make_context
 from foresweep.errors import ConfigError
 from foresweep.evaluation.contract import ModelContract
@@ -249,7 +249,7 @@ def test_random_walk_widens_after_a_storm_and_last_value_hardly_does():
 @pytest.mark.parametrize("name", ["last-value", "random-walk"])
 def test_the_80_percent_band_of_a_true_walk_covers_about_80_percent(name):
     panel = close_panel({f"W{k}": walk(900, seed=k) for k in range(12)})
-    split = make_split(panel, 3)
+    split = make_split(panel, Cut(3))
     windows = Windows(panel, split, split.part("tune"))
     family = get_model(name)
     predictor = family.predictor(family.resolve(family.Config(), FACTS))

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.windows import Context, TrainWindows, Windows, make_context
 from foresweep.errors import CheckpointError, ConfigError, ForecastError, NotEnoughData
 from foresweep.evaluation.backtest import evaluate, make_scorer
@@ -37,7 +37,7 @@ class TestHar(ModelContract):
 
 
 def train_of(panel, horizon: int = 3) -> TrainWindows:
-    split = make_split(panel, horizon)
+    split = make_split(panel, Cut(horizon))
     return TrainWindows(panel, split, split.part("train"))
 
 
@@ -101,7 +101,7 @@ def clustered_panel(seed: int = 0):
 
 def test_where_volatility_reverts_har_beats_last_value_and_is_not_behind_ewma() -> None:
     panel = clustered_panel()
-    split = make_split(panel, 5)
+    split = make_split(panel, Cut(5))
     har = evaluate(predictor_of(panel, 5), panel, split, parts=("val", "test"))
     family = RandomWalk()
     walk = family.predictor(family.resolve(family.Config(), FACTS))
@@ -205,7 +205,7 @@ def test_what_it_cannot_do_is_said() -> None:
 
 def test_a_checkpoint_without_its_fit_is_refused(tmp_path) -> None:
     panel = make_panel(2, 300)
-    split = make_split(panel, 3)
+    split = make_split(panel, Cut(3))
     family = Har()
     checkpoint = family.train(
         TrainingJob(

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foresweep.data.panel import CLOSE, panel_from_frame
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.windows import TrainWindows, Windows
 from foresweep.errors import ConfigError, ForecastError, ModelError, WeightsNotFound
 from foresweep.models.base import DEFAULT_LEVELS, Facts, Resources, TrainingJob, make_config
@@ -44,7 +44,7 @@ def resolved(**values: Any) -> Chronos2Config:
 @pytest.fixture(scope="module")
 def train() -> TrainWindows:
     panel = make_panel(num_items=3, num_bars=300)
-    split = make_split(panel, FACTS.horizon)
+    split = make_split(panel, Cut(FACTS.horizon))
     return TrainWindows(panel, split, split.part("train"))
 
 
@@ -301,7 +301,7 @@ def test_labels_change_nothing_of_the_context_they_follow() -> None:
     config = resolved(**SMALL, target="price", covariates="ohlcv")
     found = []
     for panel in (panel_from_frame(frame), panel_from_frame(other)):
-        split = make_split(panel, FACTS.horizon)
+        split = make_split(panel, Cut(FACTS.horizon))
         with seeded(0, Resources()):
             own = TrainWindows(panel, split, split.part("train"))
             learner = start(TrainingJob(own, config, horizon=5, out=Path()))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.windows import TrainWindows, Windows
 from foresweep.errors import CheckpointError, ConfigError
 from foresweep.models.base import (
@@ -36,7 +36,7 @@ LEVELS = (0.01, *(k / 100 for k in range(5, 100, 5)), 0.99)
 @pytest.fixture(scope="module")
 def train() -> TrainWindows:
     panel = make_panel(num_items=3, num_bars=300)
-    split = make_split(panel, FACTS.horizon)
+    split = make_split(panel, Cut(FACTS.horizon))
     return TrainWindows(panel, split, split.part("train"))
 
 
@@ -173,7 +173,7 @@ def test_a_zero_shot_entry_is_scored_once_and_holds_the_weights_as_they_were(
 
 def test_a_zero_shot_entry_needs_no_bars_to_train_on(folder: Path, tmp_path: Path) -> None:
     panel = make_panel(num_items=3, num_bars=300)
-    split = make_split(panel, FACTS.horizon)
+    split = make_split(panel, Cut(FACTS.horizon))
     whole = TrainWindows(panel, split, split.part("train"))
     config = zero_shot(str(folder), context_length=256)
     assert enter(whole, config, tmp_path / "c").card["fitted"]["step"] == 0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kronos_finance._vendor.kronos_model.kronos import calc_time_stamps
 
 from foresweep.data.panel import CLOSE, Panel
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.windows import TrainWindows
 from foresweep.errors import NotEnoughData
 from foresweep.models.kronos.config import KronosConfig
@@ -135,7 +135,7 @@ def test_a_price_that_never_moves_stays_finite(target: Target) -> None:
 
 
 def training_bars(panel: Panel, context: int) -> TrainingBars:
-    split = make_split(panel, LABELS)
+    split = make_split(panel, Cut(LABELS))
     train = TrainWindows(panel, split, split.part("train"))
     return TrainingBars(train, KronosConfig(context_length=context, target="return"), LABELS)
 

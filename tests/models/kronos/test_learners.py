@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.windows import TrainWindows
 from foresweep.models.base import Resources
 from foresweep.models.kronos.config import Nets, architecture_of, build
@@ -38,7 +38,7 @@ def nets() -> Nets:
 
 @pytest.fixture
 def bars() -> TrainingBars:
-    split = make_split(PANEL, HORIZON)
+    split = make_split(PANEL, Cut(HORIZON))
     return TrainingBars(TrainWindows(PANEL, split, split.part("train")), config(), HORIZON)
 
 
@@ -171,7 +171,7 @@ def test_a_window_drawn_again_is_not_encoded_again(nets: Nets, bars: TrainingBar
 
 
 def test_a_mirrored_or_merged_window_is_another_one(nets: Nets) -> None:
-    split = make_split(PANEL, HORIZON)
+    split = make_split(PANEL, Cut(HORIZON))
     train = TrainWindows(PANEL, split, split.part("train"))
     bars = TrainingBars(train, config(sign_flip=True, time_scale=2), HORIZON)
     memory, rng = Tokens(nets.tokenizer, bars), np.random.default_rng(0)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from foresweep.data.panel import Panel, panel_from_frame
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.windows import TrainWindows
 from foresweep.errors import CheckpointError, ForecastError
 from foresweep.models.base import DEFAULT_LEVELS, Checkpoint, Facts, Resources, TrainingJob
@@ -189,7 +189,7 @@ def test_loading_and_forecasting_leave_torchs_random_state_alone(trained: Checkp
 def test_both_stages_report_one_row_of_steps_and_only_the_second_is_scored(
     tmp_path: Path,
 ) -> None:
-    split, notes = make_split(PANEL, HORIZON), Notes()
+    split, notes = make_split(PANEL, Cut(HORIZON)), Notes()
     windows = TrainWindows(PANEL, split, split.part("train"))
     done = Kronos().train(TrainingJob(
         windows, config(max_steps=16, tokenizer_fraction=0.5), Resources(), seed=0,
@@ -206,15 +206,15 @@ def test_both_stages_report_one_row_of_steps_and_only_the_second_is_scored(
 def test_a_training_cut_short_in_its_second_stage_goes_on_to_the_same_weights(
     trained: Checkpoint, tmp_path: Path
 ) -> None:
-    split, out, notes = make_split(PANEL, HORIZON), tmp_path / "cut", Notes()
+    split, out, notes = make_split(PANEL, Cut(HORIZON)), tmp_path / "cut", Notes()
     windows = TrainWindows(PANEL, split, split.part("train"))
 
-    class Cut(Exception):
+    class Broken(Exception):
         pass
 
     def stop(step: int, scores: object, losses: object = None) -> None:
         if step == 4:
-            raise Cut
+            raise Broken
 
     def run(report: Callable[..., None], resume: Path | None) -> None:
         Kronos().train(TrainingJob(
@@ -222,7 +222,7 @@ def test_a_training_cut_short_in_its_second_stage_goes_on_to_the_same_weights(
             report=report, out=out, resume=resume,
         ))  # fmt: skip
 
-    with pytest.raises(Cut):
+    with pytest.raises(Broken):
         run(stop, None)
     run(notes.report, out)
     wanted, found = (

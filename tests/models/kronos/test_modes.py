@@ -13,7 +13,7 @@ from kronos_finance._vendor.kronos_model.kronos import Kronos as TheirKronos
 from kronos_finance._vendor.kronos_model.kronos import KronosPredictor as TheirPredictor
 from kronos_finance._vendor.kronos_model.kronos import KronosTokenizer
 
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.windows import Context, TrainWindows
 from foresweep.errors import ConfigError
 from foresweep.models.base import Checkpoint, Resources, TrainingJob
@@ -86,7 +86,7 @@ def their_closes(predictor: TheirPredictor, context: Context, num_samples: int) 
 
 
 def test_zero_shot_keeps_every_bit_and_is_scored_once(folder: Path, tmp_path: Path) -> None:
-    split, notes = make_split(PANEL, HORIZON), Notes()
+    split, notes = make_split(PANEL, Cut(HORIZON)), Notes()
     windows = TrainWindows(PANEL, split, split.part("train"))
     done = Kronos().train(TrainingJob(
         windows, config(pretrained=str(folder), finetune="none"), Resources(), seed=0,
@@ -113,7 +113,7 @@ def test_what_is_scored_while_adapters_hang_in_is_what_is_written(
     folder: Path, tmp_path: Path
 ) -> None:
     made = config(pretrained=str(folder), finetune="lora", lora_alpha=64, lora_dropout=0.5)
-    split, windows = make_split(PANEL, HORIZON), windows_of(PANEL)
+    split, windows = make_split(PANEL, Cut(HORIZON)), windows_of(PANEL)
     scored = []
 
     class Forecasts(Notes):
@@ -160,7 +160,7 @@ def test_half_of_one_block_cannot_be_frozen(folder: Path, tmp_path: Path) -> Non
 
 
 def test_gradient_checkpointing_changes_no_weight(tmp_path: Path) -> None:
-    split = make_split(PANEL, HORIZON)
+    split = make_split(PANEL, Cut(HORIZON))
     windows = TrainWindows(PANEL, split, split.part("train"))
 
     def weights(resources: Resources, name: str, **values: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from scipy import stats
 
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.windows import TrainWindows, make_context
 from foresweep.errors import ConfigError, ModelError, WeightsNotFound
 from foresweep.models.base import DEFAULT_LEVELS, Resources, TrainingJob, as_dict
@@ -42,7 +42,7 @@ class TestWindows:
 
     def test_training_and_forecasting_see_the_same_series(self) -> None:
         panel, config = make_panel(3, 400), resolved()
-        split = make_split(panel, 3)
+        split = make_split(panel, Cut(3))
         train = TrainWindows(panel, split, split.part("train"))
         learner = TotoLearner(network_of(config), train, config, 3, Resources())
         item, row = np.array([0, 2]), np.array([5, 60])
@@ -58,7 +58,7 @@ class TestWindows:
     def test_the_loss_is_that_of_the_authors_module(self) -> None:
         config = resolved()
         panel = make_panel(2, 300)
-        split = make_split(panel, 3)
+        split = make_split(panel, Cut(3))
         train = TrainWindows(panel, split, split.part("train"))
         learner = TotoLearner(network_of(config), train, config, 3, Resources())
         (series,) = learner.draw(np.random.default_rng(0), 4)
@@ -169,7 +169,7 @@ class TestPretrained:
     def test_training_begins_at_the_weights_and_is_stored_whole(self, tmp_path: Path) -> None:
         state = authors_folder(tmp_path)
         panel = make_panel(3, 400)
-        split = make_split(panel, 3)
+        split = make_split(panel, Cut(3))
         config = Toto().resolve(self.config(tmp_path, max_steps=1, lr=1e-9), FACTS)
         checkpoint = Toto().train(
             TrainingJob(

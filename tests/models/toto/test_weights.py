@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.windows import TrainWindows
 from foresweep.errors import ConfigError, ModelError
 from foresweep.models.base import (
@@ -45,7 +45,7 @@ ZERO_SHOT = {"finetune": "none", "size": None, "context_length": 64, "num_sample
 
 def trained(config: TotoConfig, out: Path, score: Any = unscored) -> Checkpoint:
     panel = make_panel(3, 400)
-    split = make_split(panel, 3)
+    split = make_split(panel, Cut(3))
     return Toto().train(
         TrainingJob(
             TrainWindows(panel, split, split.part("train")),
@@ -199,7 +199,7 @@ def test_weights_know_what_they_are_hashed_with(tmp_path: Path) -> None:
 class TestHalfPrecision:
     def learner(self, precision: str) -> TotoLearner:
         panel = make_panel(2, 300)
-        split = make_split(panel, 3)
+        split = make_split(panel, Cut(3))
         config = resolved(precision=precision)
         train = TrainWindows(panel, split, split.part("train"))
         return TotoLearner(network_of(config), train, config, 3, Resources())

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from foresweep.models.base import Resources
 from foresweep.records import RunState
 from foresweep.search.propose.adaptive import Search
 from foresweep.search.propose.modes import Proposal
 from foresweep.search.propose.tpe import Told
-from foresweep.search.running.head import Assignment
-from foresweep.search.trial import Prepared
+from foresweep.search.trial import Ground, Prepared, RunSpec
 
 
 class Recorder:
@@ -51,7 +51,7 @@ def test_a_trial_that_was_taken_over_is_not_proposed_again() -> None:
     """A config that is in the sweep cannot be claimed: proposed again, it was for ever."""
     search = Search(stage=None, sweep_id="s", fresh=Recorder, budget=9)  # type: ignore[arg-type]
     prepared = Prepared(Proposal("toto", {}, "smart"), {"lr": 1e-3}, "its hash", "")
-    search.began(Assignment(prepared, ("s", 4), 0, Resources(), attempt=2))
+    search.began(RunSpec(Ground(Path(), 5), prepared, trial=("s", 4), attempt=2))
     assert "its hash" in search.known
 
 

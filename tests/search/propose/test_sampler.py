@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from foresweep.records import RunState
 from foresweep.search.propose.modes import Proposal
-from foresweep.search.propose.tpe import Listed, Rounds, Told, TpeSampler, tell_all
+from foresweep.search.propose.tpe import Rounds, Told, TpeSampler, tell_all
 from foresweep.space import Choice, Float, Int, SearchSpace
 
 SPACE = SearchSpace(
@@ -116,6 +118,21 @@ def test_what_lies_beyond_the_space_is_told_at_its_edge() -> None:
     assert trial.params["lr"] == 1e-1
     assert trial.params["batch_size"] == 0  # 8 is the nearest
     assert not {"loss", "width", "steps"} & set(trial.params)
+
+
+@dataclass
+class Listed:
+    """A sampler that deals out proposals in order; results change nothing."""
+
+    waiting: list[Proposal]
+
+    def ask(
+        self, number: int, running: Sequence[Told] = (), *, attempt: int = 0
+    ) -> Proposal | None:
+        return self.waiting.pop(0) if self.waiting else None
+
+    def tell(self, told: Told) -> None:
+        """Nothing to learn."""
 
 
 def test_the_budget_is_handed_round_the_models() -> None:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import learning_model
+from foresweep.data.splits import Cut
 from foresweep.errors import UnknownName, UsageError
 from foresweep.evaluation.yardstick import EQUALS_LAST_VALUE
 from foresweep.records import Run, RunState
@@ -49,9 +50,12 @@ class Model(Learner):
 """
 SPACE = learning_model.SPACE + "[space.lr]\nlow = 1e-4\nhigh = 1e-2\nlog = true\n"
 PLAN = SweepPlan(
-    models=("guest",), mode="quick", objective="pinball", stride=20, max_context=64,
+    models=("guest",),
+    mode="quick",
+    objective="pinball",
+    cut=Cut(stride=20, max_context=64),
     transfer_from="host",
-)  # fmt: skip
+)
 QUICK = '[[quick]]\nname = "{0}"\nsource = "made up"\nconfig = {{ tilt = {0}, lr = {1} }}\n'
 
 
@@ -222,7 +226,7 @@ def test_without_such_runs_it_is_said_how_to_make_some(book: Book) -> None:
         r"some: foresweep sweep --model toto --data demo --horizon 5 --stride 9"
     )
     with pytest.raises(UsageError, match=says):
-        book.proposals(stride=9)
+        book.proposals(cut=Cut(stride=9))
 
 
 def test_several_models_take_turns_and_the_source_gets_none(book: Book) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from foresweep.data.demo import demo_panel
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.windows import Windows, make_context
 from foresweep.errors import ConfigError
 from foresweep.evaluation.backtest import calibrate, score_part
@@ -27,7 +27,7 @@ from foresweep.selection.leaderboard import leaderboard
 from foresweep.tracker.tracker import Tracker
 from planted_model import plugin
 
-PLAN = SweepPlan(models=("drift",), objective="pinball", stride=20, max_context=128)
+PLAN = SweepPlan(models=("drift",), objective="pinball", cut=Cut(stride=20, max_context=128))
 ASKED = {"centre": True, "fit_scale": True, "isotonic": True}
 
 
@@ -70,7 +70,7 @@ def test_it_shares_its_training_with_the_plain_one_and_is_another_config(
 
 def test_tune_is_scored_cross_fitted_and_val_by_what_all_of_tune_taught(run: Run) -> None:
     panel = demo_panel()
-    split = make_split(panel, 5, stride=20, max_context=128)
+    split = make_split(panel, Cut(5, stride=20, max_context=128))
     raw = Drift().predictor(Drift.Config(context_length=128))
     tuned = calibrate(raw, Drift.Config(**ASKED), panel, split)
     windows = {n: Windows(panel, split, split.part(n)) for n in ("tune", "val")}
@@ -145,7 +145,7 @@ class Guest(Drift):
 def test_another_calibration_of_the_same_training_is_not_trained_again(
     place: Place, tmp_path: Path
 ) -> None:
-    plan = replace(PLAN, models=("guest",), seed=1)
+    plan = replace(PLAN, models=("guest",), cut=replace(PLAN.cut, seed=1))
     count = tmp_path / "guest_package" / "trained.txt"
     with plugin(tmp_path, module=COUNTING):
         place.sweep(plan, {"fit_scale": True})

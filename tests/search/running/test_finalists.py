@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foresweep.data.splits import make_split
+from foresweep.data.splits import Cut, make_split
 from foresweep.errors import UsageError
 from foresweep.evaluation.yardstick import EQUALS_LAST_VALUE
 from foresweep.models.checkpoint import Cutoff
@@ -67,7 +67,7 @@ SPACE = 'model = "guest"\n' + "".join(
     f'[[quick]]\nname = "{n}"\nsource = "made up"\nconfig = {{ context_length = {n} }}\n'
     for n in (32, 64, 128)
 )
-PLAN = SweepPlan(models=("guest",), mode="quick", stride=40, max_context=128)
+PLAN = SweepPlan(models=("guest",), mode="quick", cut=Cut(stride=40, max_context=128))
 SEEDED = replace(PLAN, seeds=3, finalists=2)
 
 
@@ -161,7 +161,10 @@ def test_seeds_asked_for_later_join_the_trial_that_is_on_record(swept: Place) ->
 
 
 def test_a_seed_that_fails_is_on_record_and_the_others_decide(swept: Place) -> None:
-    plan = by_hand(replace(PLAN, seed=1, seeds=3), {"context_length": 80})
+    plan = by_hand(
+        replace(PLAN, cut=replace(PLAN.cut, seed=1), seeds=3),
+        {"context_length": 80},
+    )
     found = [r for r in swept.sweep(plan) if r.hyperparams["context_length"] == 80]
     assert {r.seed: r.state.value for r in found} == {1: "complete", 2: "complete", 3: "failed"}
     (compared,) = swept.told(SeedsCompared)
@@ -282,7 +285,7 @@ def test_weights_are_clean_if_they_are_known_to_end_before_test(
     config: dict[str, Any], cutoff: str | None, seen: bool
 ) -> None:
     panel = make_panel(1, 400)
-    split = make_split(panel, 3)
+    split = make_split(panel, Cut(3))
     first = panel.timeline[split.part("test").start].astype("datetime64[D]")
     days = {"first day": first, "day before": first - np.timedelta64(1, "D")}
     known = None if cutoff is None else Cutoff(str(days[cutoff]), "made up")

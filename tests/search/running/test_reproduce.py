@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import learning_model
+from foresweep.data.splits import Cut
 from foresweep.errors import PanelChanged, SearchError, UsageError
 from foresweep.models.registry import ENSEMBLE
 from foresweep.records import Run, RunState
@@ -53,7 +54,11 @@ class Guest(Learner):
 """
 """A learner that depends on what no record holds: the words of a file."""
 PLAN = SweepPlan(
-    models=("guest",), mode="by hand", objective="pinball", stride=12, max_context=64, max_runs=1
+    models=("guest",),
+    mode="by hand",
+    objective="pinball",
+    cut=Cut(stride=12, max_context=64),
+    max_runs=1,
 )
 
 
@@ -70,7 +75,10 @@ class Place:
 
     def train(self, **values: object) -> Run:
         self.mood.write_text("0")
-        plan = replace(PLAN, seed=int(str(values.pop("seed", 0))))
+        plan = replace(
+            PLAN,
+            cut=replace(PLAN.cut, seed=int(str(values.pop("seed", 0)))),
+        )
         return train(plan, values, db=self.db, runs=self.runs_dir)
 
     def again(self, run: Run, mood: str = "0") -> Reproduction:
@@ -202,7 +210,7 @@ def test_a_training_that_fails_is_on_record_and_the_original_stands(place: Place
         assert again.state == RunState.FAILED
         assert "could not convert" in str(again.error)
         assert tracker.heads.take_lease(str(run.sweep_id), int(run.trial_number or 0))
-    assert not any(isinstance(event, TrialFinished) for event in place.heard)
+    assert [e.run.state for e in place.heard if isinstance(e, TrialFinished)] == [RunState.FAILED]
 
 
 def test_what_cannot_be_trained_again_is_refused_with_the_way_on(place: Place) -> None:

@@ -15,12 +15,12 @@ import polars as pl
 import pytest
 
 import learning_model
+from foresweep.data.splits import Cut
 from foresweep.errors import PanelChanged, UsageError
 from foresweep.records import Run, RunState, Sweep
-from foresweep.search.engines.crew import Crew
 from foresweep.search.events import Event, Resumed, TrialFinished, TrialStarted, Waiting
 from foresweep.search.plan import SweepPlan
-from foresweep.search.sweep import resume, sweep
+from foresweep.search.sweep import Workers, resume, sweep
 from foresweep.tracker.tracker import Tracker
 from known_baselines import know_baselines
 from panels import make_frame
@@ -42,7 +42,11 @@ GATED = learning_model.MODULE.replace(
 """The first config, whose tilt is 1, is trained at once; the others wait until a file is there."""
 TRIALS = 4
 PLAN = SweepPlan(
-    models=("guest",), mode="smart", objective="pinball", max_runs=TRIALS, stride=40, max_context=64
+    models=("guest",),
+    mode="smart",
+    objective="pinball",
+    max_runs=TRIALS,
+    cut=Cut(stride=40, max_context=64),
 )
 
 
@@ -58,9 +62,11 @@ class Place:
     def sweep(self, plan: SweepPlan) -> Sweep:
         return sweep(plan, db=self.db, runs=self.runs_dir, listen=self.heard.append)
 
-    def resume(self, sweep_id: str = "latest", crew: Crew = Crew()) -> Sweep:  # noqa: B008
+    def resume(self, sweep_id: str = "latest", workers: Workers = Workers()) -> Sweep:  # noqa: B008
         self.heard.clear()
-        return resume(sweep_id, db=self.db, runs=self.runs_dir, listen=self.heard.append, crew=crew)
+        return resume(
+            sweep_id, db=self.db, runs=self.runs_dir, listen=self.heard.append, workers=workers
+        )
 
     def runs(self, model: str | None = "guest") -> list[Run]:
         """By trial and attempt."""
@@ -91,9 +97,8 @@ class Place:
             """
         here = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
         text = (
-            "from foresweep.models.base import Resources\nfrom foresweep.space import Spaces\n"
-            + textwrap.dedent(script)
-            + textwrap.dedent(code)
+            "from foresweep.data.splits import Cut\nfrom foresweep.models.base import Resources\n"
+            "from foresweep.space import Spaces\n" + textwrap.dedent(script) + textwrap.dedent(code)
         )
         return subprocess.Popen(
             [sys.executable, "-c", text],
@@ -260,7 +265,7 @@ def test_ctrl_c_leaves_nothing_running_and_the_sweep_can_go_on(
     (run,) = (r for r in place.runs(None) if r.state != RunState.COMPLETE)
     assert (run.run_id, run.state, run.error) == (broken, "cancelled", "stopped by Ctrl-C")
     gate.touch()
-    place.resume(crew=Crew(workers=2))
+    place.resume(workers=Workers(count=2))
     assert len([r for r in place.runs() if r.state == RunState.COMPLETE]) == TRIALS
 
 

@@ -10,23 +10,27 @@ from pathlib import Path
 import pytest
 
 import learning_model
+from foresweep.data.splits import Cut
 from foresweep.errors import UnknownName, UsageError
 from foresweep.models.base import Resources
 from foresweep.records import Run, RunState
-from foresweep.search.engines.crew import Crew
 from foresweep.search.events import BudgetSpent, Event, TrialFinished, TrialRetried, TrialStarted
 from foresweep.search.plan import SweepPlan
 from foresweep.search.running.head import half_the_memory
-from foresweep.search.sweep import sweep
+from foresweep.search.sweep import Workers, sweep
 from foresweep.tracker.tracker import Tracker
 from known_baselines import know_baselines
 from planted_model import plugin
 
 RANDOM = SweepPlan(
-    models=("guest",), mode="random", objective="pinball", max_runs=5, stride=40, max_context=64
+    models=("guest",),
+    mode="random",
+    objective="pinball",
+    max_runs=5,
+    cut=Cut(stride=40, max_context=64),
 )
 SMART = replace(RANDOM, mode="smart", max_runs=8)
-TWO = Crew(workers=2)
+TWO = Workers(count=2)
 
 
 class Place:
@@ -38,9 +42,11 @@ class Place:
         self.heard: list[Event] = []
         know_baselines(self.db, RANDOM)
 
-    def sweep(self, plan: SweepPlan, crew: Crew = TWO) -> list[Run]:
+    def sweep(self, plan: SweepPlan, workers: Workers = TWO) -> list[Run]:
         """The runs of `guest` in a sweep, by trial and attempt."""
-        done = sweep(plan, db=self.db, runs=self.runs_dir, listen=self.heard.append, crew=crew)
+        done = sweep(
+            plan, db=self.db, runs=self.runs_dir, listen=self.heard.append, workers=workers
+        )
         with Tracker(self.db) as tracker:
             runs = tracker.get_runs("guest", sweep_id=done.sweep_id)
         return sorted(runs, key=lambda r: (r.trial_number or 0, r.attempt))
@@ -64,7 +70,7 @@ def scores(runs: list[Run]) -> list[tuple[object, ...]]:
 @pytest.mark.usefixtures("guest")
 def test_two_workers_find_what_one_finds(place: Place, tmp_path: Path) -> None:
     both = place.sweep(RANDOM)
-    alone = Place(tmp_path / "alone").sweep(RANDOM, Crew())
+    alone = Place(tmp_path / "alone").sweep(RANDOM, Workers())
     assert scores(both) == scores(alone)
     assert len(both) == 5
 
@@ -166,7 +172,7 @@ def test_a_trial_that_is_killed_twice_fails_and_the_sweep_goes_on(
 
 def test_a_trial_that_hangs_is_ended_and_says_after_how_long(place: Place, tmp_path: Path) -> None:
     with meets(tmp_path, HANGS):  # type: ignore[attr-defined]
-        hung, other = place.sweep(QUICK, Crew(workers=2, trial_timeout_s=3.0))
+        hung, other = place.sweep(QUICK, Workers(count=2, trial_timeout_s=3.0))
     assert (hung.state, other.state) == ("failed", "complete")
     assert "--trial-timeout 3 s" in (hung.error or "")
 
@@ -198,7 +204,7 @@ def test_half_the_memory_is_half_the_windows_of_a_backward_pass() -> None:
 
 @pytest.mark.usefixtures("guest")
 def test_no_trial_begins_when_the_steps_are_spent(place: Place) -> None:
-    runs = place.sweep(replace(SMART, step_budget=3 * learning_model.STEPS + 1), Crew())
+    runs = place.sweep(replace(SMART, step_budget=3 * learning_model.STEPS + 1), Workers())
     assert len(runs) == 3
     (said,) = (e for e in place.heard if isinstance(e, BudgetSpent))
     assert "48 of 49 steps" in said.why
@@ -206,13 +212,13 @@ def test_no_trial_begins_when_the_steps_are_spent(place: Place) -> None:
 
 @pytest.mark.usefixtures("guest")
 def test_no_trial_begins_when_the_time_is_over(place: Place) -> None:
-    runs = place.sweep(replace(SMART, time_budget_s=1e-9), Crew())
+    runs = place.sweep(replace(SMART, time_budget_s=1e-9), Workers())
     assert runs == []
     assert any(isinstance(e, BudgetSpent) for e in place.heard)
 
 
-def test_a_crew_says_what_it_cannot_do() -> None:
+def test_workers_say_what_they_cannot_do() -> None:
     with pytest.raises(UnknownName, match="did you mean 'local'"):
-        Crew(engine="locale").checked()
+        Workers(engine="locale").checked()
     with pytest.raises(UsageError, match="each GPU has one worker"):
-        Crew(workers=3, gpus=("0",)).checked()
+        Workers(count=3, gpus=("0",)).checked()

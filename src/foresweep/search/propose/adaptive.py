@@ -23,9 +23,9 @@ from foresweep.search.propose.tpe import (
     tell_all,
     told_of,
 )
-from foresweep.search.running.head import Assignment, attempts_at, is_open, seed_for
+from foresweep.search.running.head import attempts_at, is_open, seed_for
 from foresweep.search.stage import Stage, prepare_some
-from foresweep.search.trial import Prepared
+from foresweep.search.trial import Prepared, RunSpec
 from foresweep.space import SearchSpace
 from foresweep.tracker.tracker import Tracker
 
@@ -83,7 +83,7 @@ class Search:
         self.proposed += 1
         self.known.add(trial.config_hash)
 
-    def began(self, work: Assignment) -> None:
+    def began(self, work: RunSpec) -> None:
         """A trial of this head runs."""
         number, p = work.trial[1], work.prepared
         self._met.add(number)
@@ -151,7 +151,9 @@ def begin(
     search = Search(stage, sweep_id, partial(_samplers, plan, spaces), plan.budget - len(spent))
     told: list[Told] = []
     for model in plan.trained:
-        runs = earlier_runs(tracker, model=model, fingerprints=stage.fingerprints, base=plan.base)
+        runs = earlier_runs(
+            tracker, model=model, fingerprints=stage.ground.fingerprints, base=plan.base
+        )
         told += [told_of(r, tracker, plan.objectives, sweep_id=sweep_id) for r in runs]
         if plan.again:  # what another sweep trained may be trained once more, not what this one did
             runs = [r for r in runs if r.sweep_id == sweep_id]
@@ -179,7 +181,7 @@ def search_spaces(
     found: dict[str, SearchSpace | Focus] = {}
     files = load_spaces(plan.trained, plan.start, plan.mode, plan.spaces)
     for model, file in files.items():
-        space = within(file.space, plan.step_cap, plan.max_context)
+        space = within(file.space, plan.step_cap, plan.cut.max_context)
         if plan.mode == FOCUSED:
             runs = earlier_runs(tracker, model=model, fingerprints=fingerprints, base=plan.base)
             if before is not None:
@@ -210,7 +212,7 @@ def _samplers(plan: SweepPlan, spaces: Mapping[str, SearchSpace | Focus]) -> Rou
                 found.space if isinstance(found, Focus) else found,
                 objectives=plan.objectives,
                 base=plan.base,
-                seed=plan.seed,
+                seed=plan.cut.seed,
                 source=plan.mode,
                 at_edge=plan.mode != FOCUSED,
             )

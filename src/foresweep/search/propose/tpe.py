@@ -73,21 +73,6 @@ def seed_of(sweep_seed: int, number: int, attempt: int, model: str) -> int:
 
 
 @dataclass(slots=True)
-class Listed:
-    """Deals out proposals in order; results change nothing. Not frozen: it knows where it is."""
-
-    waiting: list[Proposal]
-
-    def ask(
-        self, number: int, running: Sequence[Told] = (), *, attempt: int = 0
-    ) -> Proposal | None:
-        return self.waiting.pop(0) if self.waiting else None
-
-    def tell(self, told: Told) -> None:
-        """Nothing to learn."""
-
-
-@dataclass(slots=True)
 class Rounds:
     """One sampler a model; the trials are handed round, fewest first. Not frozen: it counts."""
 

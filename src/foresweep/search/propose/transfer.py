@@ -117,9 +117,9 @@ def _command(plan: SweepPlan) -> str:
     said = {
         "--model": plan.transfer_from,
         "--data": plan.data,
-        "--horizon": plan.horizon,
-        "--stride": plan.stride,
-        "--max-context": plan.max_context,
+        "--horizon": plan.cut.horizon,
+        "--stride": plan.cut.stride,
+        "--max-context": plan.cut.max_context,
         "--pretrained": plan.pretrained,
     }
     words = [w for name, value in said.items() if value is not None for w in (name, str(value))]
@@ -151,7 +151,9 @@ def _space(model: str, plan: SweepPlan) -> SearchSpace:
     """What the target is searched in; empty for a family without a space file."""
     if model not in plan.spaces.texts and registry.space_text(model) is None:
         return SearchSpace({})
-    return within(load_space(model, plan.start, plan.spaces).space, plan.step_cap, plan.max_context)
+    return within(
+        load_space(model, plan.start, plan.spaces).space, plan.step_cap, plan.cut.max_context
+    )
 
 
 def map_config(run: Run, model: str, space: SearchSpace, plan: SweepPlan) -> Mapped:
@@ -198,7 +200,7 @@ def _width_of(model: str, config: Mapping[str, Any], plan: SweepPlan) -> int | N
     """The width of the target's network in the sweep's size or weights; None where the family does
     not say, or refuses the config, as it will once more, with words, when it is to be tried."""
     family = registry.get_model(model)
-    facts = Facts(plan.horizon, plan.max_context or ANY_CONTEXT, train_bars=1)
+    facts = Facts(plan.cut.horizon, plan.cut.max_context or ANY_CONTEXT, train_bars=1)
     values = {**plan.base, **config, **plan.spaces.fixed}
     try:
         made = make_config(family.Config, fitting(family.Config, values), model=model)

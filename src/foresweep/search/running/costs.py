@@ -45,7 +45,7 @@ from foresweep.search.engines.local import LocalEngine
 from foresweep.search.plan import SweepPlan, by_hand
 from foresweep.search.running.trials import planned_steps
 from foresweep.search.stage import Stage
-from foresweep.search.trial import Ground, Prepared, fitting
+from foresweep.search.trial import Prepared, RunSpec, fitting
 from foresweep.tracker.session import peak_memory_mb
 
 # What a config costs on this machine: a few of its real steps, in a process of their own.
@@ -117,7 +117,7 @@ class Measure:
         (proposal,) = self.plan.proposals
         resources = on_device(self.plan.resources)
         panel = demo_panel()
-        split = make_split(panel, self.plan.horizon, max_context=self.plan.max_context)
+        split = make_split(panel, self.plan.cut)
         train = TrainWindows(panel, split, split.part("train"))
         model = get_model(proposal.model)
         bars = sum(len(train.values(i)) for i in range(panel.num_items))
@@ -125,7 +125,7 @@ class Measure:
         facts = Facts(split.horizon, split.max_context, bars, self.plan.step_cap, fast)
         values = fitting(model.Config, proposal.config)
         config = model.resolve(make_config(model.Config, values, model=model.name), facts)
-        return measured(model, config, panel, split, resources, self.plan.seed, self.folder)
+        return measured(model, config, panel, split, resources, self.plan.cut.seed, self.folder)
 
 
 def measured(
@@ -212,20 +212,14 @@ class Cost:
 class MeasureTrial:
     """Task: a few steps of one resolved config on the sweep's own panel."""
 
-    ground: Ground
-    model: str
-    config: Mapping[str, Any]
-    resources: Resources
+    spec: RunSpec
     folder: Path
 
     def __call__(self, channel: Channel) -> tuple[Estimate, int, int]:
         """The estimate, and the windows of tune and of all scored parts."""
-        panel, split = self.ground.load()
-        model = get_model(self.model)
-        config = make_config(model.Config, self.config, model=self.model)
-        found = measured(
-            model, config, panel, split, on_device(self.resources), self.ground.seed, self.folder
-        )
+        model, config, panel, split = self.spec.load()
+        resources = on_device(self.spec.resources)
+        found = measured(model, config, panel, split, resources, self.spec.seed, self.folder)
         tune, *rest = (
             len(split.part(p).origins) * len(split.items) for p in ("tune", "val", "test")
         )
@@ -269,9 +263,8 @@ def _work(p: Prepared) -> float:
 
 def _measure(stage: Stage, p: Prepared) -> Cost | None:
     with TemporaryDirectory() as folder:
-        task = MeasureTrial(
-            stage.ground, p.proposal.model, p.config, stage.plan.resources, Path(folder)
-        )
+        spec = RunSpec(stage.ground, p, stage.plan.cut.seed, stage.plan.resources)
+        task = MeasureTrial(spec, Path(folder))
         try:
             found, tune, scored = run_task(stage.engine, task, log=Path(folder) / "log")
         except ForesweepError:  # what it is will be on record when it is tried

@@ -13,7 +13,7 @@ from typing import Any
 
 from foresweep.data.panel import Panel
 from foresweep.data.reading.sources import load_panel
-from foresweep.data.splits import Split
+from foresweep.data.splits import Cut, Split, make_split
 from foresweep.data.windows import TrainWindows
 from foresweep.errors import LeakFound, NotFound, UsageError, WorkerDied
 from foresweep.evaluation.backtest import make_scorer
@@ -34,7 +34,7 @@ from foresweep.search.engines.base import TaskFailed, run_task
 from foresweep.search.events import LeakTested
 from foresweep.search.plan import SweepPlan, by_hand
 from foresweep.search.stage import Stage, reopen
-from foresweep.search.trial import LEAK_STEPS, Ground, LeakTest, Prepared, prepare
+from foresweep.search.trial import LEAK_STEPS, LeakTest, Prepared, RunSpec, prepare
 
 
 @dataclass(slots=True)
@@ -46,29 +46,24 @@ class LeakTests:
     causes: dict[str, str] = field(default_factory=dict)
 
     def test_all(self, configs: Sequence[Prepared]) -> None:
-        """Test every model of these. Raises LeakFound."""
+        """Test every model of these. Raises LeakFound.
+
+        What could not be tested is not trained: its trials go on record as failed with the cause. A
+        config that trains goes first: it says more than weights as they are.
+        """
         for model in dict.fromkeys(p.proposal.model for p in configs):
-            self.causes[model] = self._untestable([p for p in configs if p.proposal.model == model])
+            mine = [p for p in configs if p.proposal.model == model]
+            for config in sorted(mine, key=lambda p: p.config.get("finetune") == "none"):
+                self.causes[model] = self._test(config)
+                if not self.causes[model]:
+                    break
 
     def cause(self, config: Prepared) -> str:
         """Why a config must not be trained; "" where its model has passed. Raises LeakFound."""
         model = config.proposal.model
         if model not in self.causes:  # all of its first configs had been trained before
-            self.causes[model] = self._untestable([config])
+            self.test_all([config])
         return self.causes[model]
-
-    def _untestable(self, configs: Sequence[Prepared]) -> str:
-        """Why no config of a model could be tested for leaks; "" once one has passed.
-
-        What was not tested is not trained: its trials go on record as failed with this cause. A
-        config that trains goes first: it says more than weights as they are.
-        """
-        cause = ""
-        for config in sorted(configs, key=lambda p: p.config.get("finetune") == "none"):
-            cause = self._test(config)
-            if not cause:
-                break
-        return cause
 
     def _test(self, config: Prepared) -> str:
         """One short training; "" where it passed, else why it could not be done.
@@ -78,11 +73,9 @@ class LeakTests:
         stage, model = self.stage, config.proposal.model
         out = stage.runs_dir / f".leaktest-{self.sweep_id}-{model}"
         started = time.perf_counter()
-        task = LeakTest(
-            stage.ground, model, config.config, stage.plan.resources, stage.plan.seed, out
-        )
+        spec = RunSpec(stage.ground, config, stage.plan.cut.seed, stage.plan.resources)
         try:
-            run_task(stage.engine, task, log=out / "training.log")
+            run_task(stage.engine, LeakTest(spec, out), log=out / "training.log")
         except TaskFailed as error:
             if error.failed.kind == LeakFound.__name__:
                 raise LeakFound(f"{model}: {error}; its scores would mean nothing") from error
@@ -125,9 +118,9 @@ def hunt_model(name: str, *, data: str, horizon: int = 5, size: str = "tiny") ->
 
     Raises UnknownName, UsageError where the config cannot be tried, DataError.
     """
-    plan = by_hand(SweepPlan(models=(name,), data=data, horizon=horizon, size=size).checked(), {})
+    plan = by_hand(SweepPlan(models=(name,), data=data, cut=Cut(horizon), size=size).checked(), {})
     panel = load_panel(data).panel
-    split = Ground(Path(), horizon).cut(panel)
+    split = make_split(panel, plan.cut)
     train = TrainWindows(panel, split, split.part("train"))
     bars = sum(len(train.values(i)) for i in range(panel.num_items))
     ready = prepare(plan.proposals[0], Facts(horizon, split.max_context, bars, LEAK_STEPS), plan)

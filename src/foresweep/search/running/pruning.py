@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,21 +46,6 @@ learns fast, not who ends well: among the better third of 221 trainings its corr
 was -.11, an eighth later +.24 (benchmarks/search_efficiency.py)."""
 
 
-class Pruner(Protocol):
-    """Looks at a running trial after each of its scorings on tune."""
-
-    def should_prune(
-        self,
-        trial: int,
-        step: int,
-        scores: Mapping[str, float],
-        losses: Mapping[str, Sequence[float]],
-    ) -> str | None:
-        """Why trial number `trial` is not worth going on after `step`; None: it is. `scores` by
-        full name; `losses` [origins] by metric, each origin's mean over items."""
-        ...
-
-
 @dataclass(slots=True)
 class Hyperband:
     """Successive halving in brackets (Li et al. 2018; asynchronous as in ASHA, Li et al. 2020).
@@ -68,6 +53,9 @@ class Hyperband:
     Not frozen: it holds its study. A trial's place in a bracket follows from the order in which
     trials are first seen. A step that a resumed trial reports again gets the answer it got first:
     the others at its rung were judged beside that value.
+
+    As every pruner it says why trial number `trial` is not worth going on after `step`; None: it
+    is. `scores` are by full name; `losses` [origins] by metric, each origin's mean over items.
     """
 
     objective: str
@@ -272,7 +260,7 @@ def judge_of(plan: SweepPlan, tracker: Tracker, fingerprints: Mapping[str, str])
         )
         _replay(pruners, runs, tracker, objective)
         found[model] = pruners
-    return Judge(objective, plan.seed, found)
+    return Judge(objective, plan.cut.seed, found)
 
 
 def _replay(pruners: Pruners, runs: list[Run], tracker: Tracker, objective: str) -> None:

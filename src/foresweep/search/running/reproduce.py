@@ -7,32 +7,31 @@ grows by it, and wherever runs compete the original stands.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from foresweep.data.splits import PARTS
-from foresweep.data.windows import Windows
-from foresweep.errors import ForesweepError, PanelChanged, SearchError, UsageError
-from foresweep.models.base import Resources, config_hash, make_config
-from foresweep.models.checkpoint import Cutoff, weights_cutoff
-from foresweep.models.registry import ENSEMBLE, get_model
+from foresweep.errors import PanelChanged, SearchError, UsageError
+from foresweep.models.base import Resources
+from foresweep.models.registry import ENSEMBLE
 from foresweep.models.training.loop import clear_states
 from foresweep.records import REPRODUCES, Run, RunState, Sweep
-from foresweep.search.engines.base import Channel, Engine, Progress, TaskFailed, run_task
+from foresweep.search.engines.base import TaskFailed, run_task
 from foresweep.search.engines.local import LocalEngine
-from foresweep.search.events import Listener, TrialFinished, TrialProgressed, TrialStarted
+from foresweep.search.events import Listener
+from foresweep.search.plan import SweepPlan
+from foresweep.search.propose.modes import Proposal
+from foresweep.search.running.head import MOST_DEATHS, Head
 from foresweep.search.stage import (
     CONTAMINATED,
-    ground_of,
-    keep_panel,
-    panel_file,
+    Stage,
+    cut_of,
     reopen,
     require_writable,
+    set_stage,
 )
-from foresweep.search.trial import CHECKPOINT, Trial, TrialResult
-from foresweep.tracker.tracker import Heartbeat, Tracker
+from foresweep.search.trial import CHECKPOINT, Prepared, RunSpec, Settle
+from foresweep.tracker.tracker import Tracker
 
 PLACES = ("git_commit", "python", "platform", "cpu_model", "gpu_models")
 """What of an environment may move a score, beside its packages."""
@@ -117,89 +116,96 @@ def reproduce(run: Run, *, tracker: Tracker, runs_dir: Path, listen: Listener) -
     did not come to its end (it is on record with its cause).
     """
     sweep = _sweep_of(run, tracker)
+    plan = SweepPlan(
+        models=(run.model_name,),
+        cut=cut_of(sweep),
+        resources=Resources(**run.resources),
+        pretrain_cutoff=sweep.plan.get("pretrain_cutoff"),
+        again=True,
+    )
     require_writable(runs_dir)
-    engine = LocalEngine((run.model_name,))
+    engine = LocalEngine(plan.models)
     engine.warm_up()
     try:
-        panel = _same_panel(run, sweep, runs_dir)
-        cutoff = _same_config(run, sweep, engine, runs_dir)
-        again = _open(run, tracker)
-        listen(TrialStarted(again))
-        task = Trial(
-            ground=ground_of(sweep, panel),
-            model=run.model_name,
-            config=run.hyperparams,
-            resources=Resources(**run.resources),
-            seed=int(run.seed or 0),
-            out=(runs_dir / again.run_id).resolve(),
-            run_id=again.run_id,
-            fingerprints=run.fingerprints,
-            cutoff=cutoff,
-        )
-        with Heartbeat(tracker, (again.run_id,)):
-            again = _train(task, again, tracker, engine, listen)
+        panel, _ = reopen(sweep, runs_dir)
+        stage = set_stage(plan, tracker, engine, runs_dir, panel, listen)
+        once = Once(_spec_of(run, stage))
+        head = Head(stage)
+        with head.at_work():
+            head.drive(once)
     finally:
         engine.close()
-    listen(TrialFinished(again))
+    again = once.run
+    assert again is not None
+    clear_states(stage.folder_of(again.run_id) / CHECKPOINT)  # nothing will go on from here
+    if again.state is not RunState.COMPLETE:
+        raise SearchError(
+            f"the second training failed: {str(again.error).strip().splitlines()[-1]}; it is on "
+            f"record: foresweep show {again.run_id}"
+        )
     return _compared(run, again, tracker)
 
 
-def _same_panel(run: Run, sweep: Sweep, runs_dir: Path) -> Path:
-    """The file of the very bars that a run was trained on. Raises PanelChanged where they are gone
-    or cut or scored otherwise."""
-    panel, split = reopen(sweep, runs_dir)
-    windows = {p: Windows(panel, split, split.part(p)) for p in PARTS if p != "train"}
-    if any(run.fingerprints.get(p) != w.fingerprint for p, w in windows.items()):
+@dataclass(slots=True)
+class Once:
+    """A source (head.py) of one run. Not frozen: it is told what came of it."""
+
+    spec: RunSpec | None
+    run: Run | None = None
+
+    def next(self) -> RunSpec | None:
+        spec, self.spec = self.spec, None
+        return spec
+
+    def ended(self, spec: RunSpec, run: Run) -> None:
+        self.run = run
+
+    def others_work(self) -> bool:
+        return False
+
+
+def _spec_of(run: Run, stage: Stage) -> RunSpec:
+    """A further run of the same trial, whose lease this process holds.
+
+    Raises PanelChanged where the windows are not what they were, SearchError where config and
+    weights are not, or another process trains the trial.
+    """
+    found = stage.ground.fingerprints
+    if any(run.fingerprints.get(part) != there for part, there in found.items()):
         raise PanelChanged(
             f"run {run.run_id} was scored on other windows, or by an earlier version of the "
             f"metrics: its scores and new ones cannot be held against each other; sweep again"
         )
-    file = panel_file(runs_dir, panel)
-    keep_panel(file, panel)
-    return file
-
-
-def _same_config(run: Run, sweep: Sweep, engine: Engine, runs_dir: Path) -> Cutoff | None:
-    """Up to when the run's weights know the world. Raises SearchError where config and weights are
-    not what they were."""
-    task = Known(run.model_name, run.hyperparams, sweep.plan.get("pretrain_cutoff"))
+    proposal = Proposal(run.model_name, run.hyperparams, f"{REPRODUCES}: {run.run_id}")
+    known = Prepared(proposal, run.hyperparams, run.config_hash, run.train_hash)
+    task = Settle((known,), stage.plan.pretrain_cutoff, anew=True)
     try:
-        made: Made = run_task(engine, task, log=runs_dir / "prepare.log")
+        (prepared,) = run_task(stage.engine, task, log=stage.runs_dir / "prepare.log")
     except TaskFailed as error:
         raise SearchError(f"run {run.run_id} cannot be trained again: {error}") from error
-    if made.config_hash != run.config_hash:
+    if prepared.config_hash != run.config_hash:
         raise SearchError(
             f"run {run.run_id} cannot be trained again: the hyperparameters of {run.model_name} or "
             f"the pretrained weights are not what they were (its config_hash is another); compare "
             f"with: foresweep show {run.run_id}"
         )
-    return made.cutoff
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """What a config comes to today."""
-
-    config_hash: str
-    cutoff: Cutoff | None
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """Task: hash a resolved config as it is on record. Done in a worker: it reads weights."""
-
-    model: str
-    config: Mapping[str, object]
-    said_cutoff: str | None
-
-    def __call__(self, channel: Channel) -> Made:
-        model = get_model(self.model)
-        config = make_config(model.Config, self.config, model=self.model)
-        weights = model.weights_hash(config)
-        return Made(
-            config_hash(config, model=self.model, weights_hash=weights),
-            weights_cutoff(model, config, self.said_cutoff),
+    trial = str(run.sweep_id), int(run.trial_number or 0)
+    if not stage.tracker.heads.take_lease(*trial):
+        raise SearchError(
+            f"another process trains trial {trial[1]} of sweep {trial[0]} now; wait for its end"
         )
+    same = stage.tracker.get_runs(run.model_name, sweep_id=trial[0], include_hidden=True)
+    attempts = [r.attempt for r in same if (r.trial_number, r.seed) == (trial[1], run.seed)]
+    return RunSpec(
+        ground=stage.ground,
+        prepared=prepared,
+        seed=int(run.seed or 0),
+        resources=stage.plan.resources,
+        trial=trial,
+        attempt=max(attempts) + 1,
+        deaths=MOST_DEATHS,  # no further attempt: it is asked for by hand
+        tags=tuple(tag for tag in run.tags if tag == CONTAMINATED),
+    )
 
 
 def _sweep_of(run: Run, tracker: Tracker) -> Sweep:
@@ -224,69 +230,6 @@ def _sweep_of(run: Run, tracker: Tracker) -> Sweep:
             f"against; those that have: foresweep runs --state complete"
         )
     return tracker.get_sweep(run.sweep_id)
-
-
-def _open(run: Run, tracker: Tracker) -> Run:
-    """A running run of the same trial, whose lease this process holds. Raises SearchError."""
-    trial = str(run.sweep_id), int(run.trial_number or 0)
-    if not tracker.heads.take_lease(*trial):
-        raise SearchError(
-            f"another process trains trial {trial[1]} of sweep {trial[0]} now; wait for its end"
-        )
-    same = tracker.get_runs(run.model_name, sweep_id=trial[0], include_hidden=True)
-    attempts = [r.attempt for r in same if (r.trial_number, r.seed) == (trial[1], run.seed)]
-    return tracker.start_run(
-        model=run.model_name,
-        hyperparams=run.hyperparams,
-        sweep_id=trial[0],
-        trial_number=trial[1],
-        seed=run.seed,
-        attempt=max(attempts) + 1,
-        config_hash=run.config_hash,
-        train_hash=run.train_hash,
-        panel_hash=run.panel_hash,
-        task_hash=run.task_hash,
-        fingerprints=run.fingerprints,
-        resources=run.resources,
-        source=f"{REPRODUCES}: {run.run_id}",
-        tags=[tag for tag in run.tags if tag == CONTAMINATED],
-        is_baseline=run.is_baseline,
-    )
-
-
-def _train(task: Trial, run: Run, tracker: Tracker, engine: Engine, listen: Listener) -> Run:
-    """The run with what came of it on record. Raises SearchError where it is no scores."""
-
-    def on_progress(progress: Progress) -> None:
-        tracker.log(run.run_id, progress.step, progress.scores)
-        listen(TrialProgressed(run, progress.step, progress.scores))
-
-    started = time.perf_counter()
-    try:
-        result: TrialResult = run_task(
-            engine, task, log=task.out / "training.log", on_progress=on_progress, beside=False
-        )
-    except KeyboardInterrupt:
-        tracker.cancel_run(run.run_id)
-        raise
-    except ForesweepError as error:
-        cause = error.failed.traceback if isinstance(error, TaskFailed) else str(error)
-        tracker.finish_run(run.run_id, RunState.FAILED, error=cause)
-        raise SearchError(
-            f"the second training failed: {error}; it is on record: foresweep show {run.run_id}"
-        ) from error
-    finally:
-        clear_states(task.out / CHECKPOINT)  # nothing will go on from here
-    return tracker.finish_run(
-        run.run_id,
-        RunState.COMPLETE,
-        scores=result.scores,
-        checkpoint_path=result.checkpoint_path,
-        forecasts_path=task.out,
-        training_time_seconds=result.training_time_s,
-        duration_seconds=time.perf_counter() - started,
-        peak_memory_mb=result.peak_memory_mb,
-    )
 
 
 def _compared(run: Run, again: Run, tracker: Tracker) -> Reproduction:

@@ -15,7 +15,6 @@ from foresweep.search.events import BudgetSpent, FinalistsChosen, SeedsCompared,
 from foresweep.search.propose.adaptive import Search
 from foresweep.search.running.head import (
     DIED,
-    Assignment,
     attempts_at,
     earlier_run,
     is_open,
@@ -24,7 +23,7 @@ from foresweep.search.running.head import (
 )
 from foresweep.search.running.leaks import LeakTests
 from foresweep.search.stage import Stage, settle
-from foresweep.search.trial import Prepared
+from foresweep.search.trial import Prepared, RunSpec
 from foresweep.tracker.queries.runs import median_seed
 
 # How long a sweep may go on: wall time of this head, and optimiser steps of all trials.
@@ -140,15 +139,15 @@ class Seeds:
     budget: Budget
     finalists: list[Finalist]
 
-    def next(self) -> Assignment | None:
+    def next(self) -> RunSpec | None:
         for finalist in self.finalists:
             if not finalist.is_running and (work := self._of(finalist)) is not None:
                 finalist.is_running = True
                 return work
         return None
 
-    def ended(self, work: Assignment, run: Run) -> None:
-        (finalist,) = (f for f in self.finalists if f.is_running and f.trial == work.trial)
+    def ended(self, spec: RunSpec, run: Run) -> None:
+        (finalist,) = (f for f in self.finalists if f.is_running and f.trial == spec.trial)
         finalist.is_running = False
         self._trained(finalist)
 
@@ -156,7 +155,7 @@ class Seeds:
         """A seed that is left although workers are free is held by another head."""
         return not self.budget.said and any(f.left for f in self.finalists)
 
-    def _of(self, finalist: Finalist) -> Assignment | None:
+    def _of(self, finalist: Finalist) -> RunSpec | None:
         """The next seed of a finalist that nobody has trained or trains."""
         stage, prepared = self.stage, finalist.contender.prepared
         while finalist.left:
@@ -175,7 +174,7 @@ class Seeds:
         config = finalist.contender.prepared.config
         return self.budget.allows(config) and self.stage.tracker.heads.take_lease(*finalist.trial)
 
-    def _leased(self, finalist: Finalist) -> Assignment | None:
+    def _leased(self, finalist: Finalist) -> RunSpec | None:
         """The next seed, its trial's lease held; None where another head has just ended it."""
         stage, (sweep_id, number), seed = self.stage, finalist.trial, finalist.left[0]
         stage.tracker.repair()
@@ -233,7 +232,7 @@ class Trials:
     _own: set[int] = field(default_factory=set)  # trials that this head has met
     _looked_at: float = 0.0
 
-    def next(self) -> Assignment | None:
+    def next(self) -> RunSpec | None:
         work = self._orphan() or self._listed()
         if work is None and self.search is not None:
             work = self._searched(self.search)
@@ -243,14 +242,14 @@ class Trials:
                 self.search.began(work)
         return work
 
-    def ended(self, work: Assignment, run: Run) -> None:
+    def ended(self, spec: RunSpec, run: Run) -> None:
         if self.search is not None:
             self.search.tell(run)
 
     def others_work(self) -> bool:
         return bool(self.stage.tracker.heads.held_elsewhere(self.sweep_id))
 
-    def _listed(self) -> Assignment | None:
+    def _listed(self) -> RunSpec | None:
         """The next of the list that no head has tried."""
         if not self.waiting:
             return None
@@ -262,25 +261,25 @@ class Trials:
             if not p.proposal.is_free and not self.budget.allows(p.config):
                 self.waiting.clear()
                 return None
-            trial = self.stage.tracker.heads.claim_trial(self.sweep_id, **columns_of(p))
+            trial = self.stage.tracker.heads.claim_trial(self.sweep_id, **p.columns())
             if trial is not None:
-                return self._assignment(p, trial, ())
+                return self._spec(p, trial, ())
         return None
 
-    def _searched(self, search: Search) -> Assignment | None:
+    def _searched(self, search: Search) -> RunSpec | None:
         """What the sampler proposes next, claimed under the number it was proposed for."""
         while not self.budget.said and (p := search.next()) is not None:
             if not self.budget.allows(p.config):
                 return None
             trial = self.stage.tracker.heads.claim_trial(
-                self.sweep_id, **columns_of(p), number=search.number
+                self.sweep_id, **p.columns(), number=search.number
             )
             if trial is not None:
                 search.took(trial)
-                return self._assignment(p, trial, ())
+                return self._spec(p, trial, ())
         return None
 
-    def _orphan(self) -> Assignment | None:
+    def _orphan(self) -> RunSpec | None:
         """A trial that was begun and not ended, and that no living head holds."""
         now = time.monotonic()
         if now - self._looked_at < ORPHANS_EVERY_S or not self._is_shared():
@@ -296,7 +295,7 @@ class Trials:
         """Are there trials that this head has not met? Of its own it knows what became."""
         return self.stage.tracker.heads.pulse(self.sweep_id).num_trials > len(self._own)
 
-    def _adopt(self, trial: Trial) -> Assignment | None:
+    def _adopt(self, trial: Trial) -> RunSpec | None:
         tracker = self.stage.tracker
         if not tracker.heads.take_lease(self.sweep_id, trial.number):
             return None
@@ -306,9 +305,9 @@ class Trials:
         if not is_open(attempts, self.dead):  # its head ended it while this one looked
             tracker.heads.release_lease(self.sweep_id, trial.number)
             return None
-        return self._assignment(prepared, trial, attempts)
+        return self._spec(prepared, trial, attempts)
 
-    def _assignment(self, p: Prepared, trial: Trial, attempts: Sequence[Run]) -> Assignment:
+    def _spec(self, p: Prepared, trial: Trial, attempts: Sequence[Run]) -> RunSpec:
         self._settled[p.config_hash] = p
         seed = seed_for(self.stage, p.proposal.model)
         place = (self.sweep_id, trial.number)
@@ -330,24 +329,13 @@ class Trials:
         mine = {  # of several the first: a later one only repeats it
             r.trial_number: r
             for r in reversed(runs)
-            if r.seed == self.stage.plan.seed and r.run_id not in known and not r.reproduces
+            if r.seed == self.stage.plan.cut.seed and r.run_id not in known and not r.reproduces
         }
         trials = [t for t in tracker.get_trials(self.sweep_id) if t.number in mine]
         there = {c.prepared.config_hash for c in self.known}  # another sweep may have made it since
         trials = [t for t in trials if t.config_hash not in there]
         pairs = zip(self.prepared_of(trials), trials, strict=True)
         return [*self.known, *(Contender(p, mine[t.number]) for p, t in pairs)]
-
-
-def columns_of(p: Prepared) -> dict[str, Any]:
-    """What a trial's record says of a config."""
-    return {
-        "model": p.proposal.model,
-        "config": p.config,
-        "config_hash": p.config_hash,
-        "train_hash": p.train_hash,
-        "source": p.proposal.source,
-    }
 
 
 def open_trials(

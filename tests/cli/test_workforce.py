@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foresweep.cli import running
-from foresweep.cli import sweep as crew
-from foresweep.cli.running import as_horizons
-from foresweep.cli.sweep import EngineName, Hands, as_seconds, make_crew, threads_each
+from foresweep.cli import sweep as command
+from foresweep.cli.sweep import Asked, EngineName, Workforce, as_horizons, as_seconds, threads_each
 from foresweep.errors import UsageError
-from foresweep.search.engines.crew import Crew
+from foresweep.records import Sweep, SweepState
+from foresweep.search.plan import SweepPlan, at_horizons
+from foresweep.search.sweep import Workers
+from runs import make_sweep
 
 
 @pytest.mark.parametrize(
@@ -38,12 +40,12 @@ def test_what_is_no_time_is_refused_by_its_option(text: str) -> None:
 
 
 def test_gpus_are_numbers_and_each_is_one_worker() -> None:
-    assert make_crew(Hands(gpus="0, 1")).gpus == ("0", "1")
-    assert make_crew(Hands(gpus="0,1")).slots == 2
+    assert Workforce(gpus="0, 1").workers_meant().gpus == ("0", "1")
+    assert Workforce(gpus="0,1").workers_meant().slots == 2
     with pytest.raises(UsageError, match="device numbers"):
-        make_crew(Hands(gpus="cuda:0"))
+        Workforce(gpus="cuda:0").workers_meant()
     with pytest.raises(UsageError, match="device numbers"):
-        make_crew(Hands(gpus=""))
+        Workforce(gpus="").workers_meant()
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,7 @@ def test_gpus_are_numbers_and_each_is_one_worker() -> None:
 def test_threads_follow_from_cores_and_workers(
     cores: int, asked: int | None, workers: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crew.os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(command.os, "cpu_count", lambda: cores)
     assert threads_each(asked, workers) == threads
 
 
@@ -66,31 +68,38 @@ def test_horizons_are_whole_bars() -> None:
 
 
 def test_options_of_a_cluster_are_refused_where_there_is_none() -> None:
-    for hands in (Hands(address="auto"), Hands(storage="file:///x"), Hands(gpus_per_trial=0.5)):
+    for workforce in (
+        Workforce(address="auto"),
+        Workforce(storage="file:///x"),
+        Workforce(gpus_per_trial=0.5),
+    ):
         with pytest.raises(UsageError, match="is for --engine ray"):
-            make_crew(hands)
+            workforce.workers_meant()
     with pytest.raises(UsageError, match="--gpus is for local workers"):
-        make_crew(Hands(engine=EngineName.ray, gpus="0"))
-    assert make_crew(Hands(engine=EngineName.ray, cpus_per_trial=0.5)).trial_cpus == 0.5
+        Workforce(engine=EngineName.ray, gpus="0").workers_meant()
+    assert Workforce(engine=EngineName.ray, cpus_per_trial=0.5).workers_meant().trial_cpus == 0.5
 
 
+@pytest.mark.parametrize("by_hand", [True, False])
 def test_a_family_that_is_stopped_begins_no_further_sweep(
-    monkeypatch: pytest.MonkeyPatch,
+    by_hand: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C ended the sweep of one horizon, and the next began."""
-    codes = iter([0, running.STOPPED, 0])
-    begun: list[object] = []
+    begun: list[int] = []
 
-    def run(plan: object, *_: object) -> int:
-        begun.append(plan)
-        return next(codes)
+    def run_sweep(plan: SweepPlan, **_: object) -> Sweep:
+        begun.append(plan.cut.horizon)
+        if by_hand:
+            raise KeyboardInterrupt
+        return replace(make_sweep(), state=SweepState.CANCELLED)
 
-    monkeypatch.setattr(running, "run", run)
-    plans: Any = ("one", "two", "three")
-    assert running.run_all(plans, cast(Any, None), Crew()) == running.STOPPED
-    assert begun == ["one", "two"]
+    monkeypatch.setattr("foresweep.search.sweep.run_sweep", run_sweep)
+    plans = at_horizons(SweepPlan(("drift",)), (1, 5, 20))
+    asked = Asked(db=str(tmp_path / "sweeps.db"), runs=tmp_path)
+    assert command.run_all(plans, asked, Workers()) == command.STOPPED
+    assert begun == [1]
 
 
 def test_a_gpu_is_named_once() -> None:
     with pytest.raises(UsageError, match="name each once"):
-        make_crew(Hands(gpus="0,0"))
+        Workforce(gpus="0,0").workers_meant()

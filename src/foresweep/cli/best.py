@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,11 +23,12 @@ from foresweep.cli.options import (
     open_existing,
     settings,
 )
-from foresweep.cli.predict import find_log, with_checkpoint
+from foresweep.cli.predict import find_log, standing, with_checkpoint
 from foresweep.cli.runs import run_json
 from foresweep.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
+    from foresweep.evaluation.breakdown import Group
     from foresweep.records import Run, Sweep
     from foresweep.selection.leaderboard import Leaderboard, Row
     from foresweep.tracker.tracker import Tracker
@@ -96,8 +97,7 @@ def best(
     is better than the benchmark (S) and what cannot be told from the best (M). After a sweep with
     several objectives the configs that give up nothing, and the knee among them, are shown, too.
     """
-    from foresweep.cli.board import say_apart, show_groups
-    from foresweep.cli.tables import pareto_places, show_pareto
+    from foresweep.cli.tables import console, pareto_places, show_pareto
 
     if maximize and minimize:
         raise UsageError("--maximize and --minimize contradict each other; give one")
@@ -125,10 +125,15 @@ def best(
             show_groups(tracker, row.run, by, metric, runs_dir=runs_dir, as_json=as_json)
             return
         every = [r.run for r in board.rows]
+        apart: tuple[str, ...] = ()
         if top_k > 1 and not interactive:
-            from foresweep.cli.board import with_marks
+            from foresweep.selection.standing import elsewhere, with_standing
 
-            board, rows, apart = with_marks(tracker, board, rows, asked)
+            board = with_standing(board, asked)
+            marked = {row.run.run_id: row for row in board.rows}
+            rows = [marked[r.run.run_id] for r in rows]
+            by_hand = len(tracker.get_runs(fingerprint=""))
+            apart = elsewhere(tracker.list_sweeps(), asked, by_hand)
     if as_json:
         where = pareto_places(every, objective)
         found = [_row_json(r) | where.get(r.run.run_id, {}) for r in rows[:top_k]]
@@ -136,10 +141,18 @@ def best(
     elif not interactive:
         _show_best(board, rows[:top_k], listed=top_k > 1)
         show_pareto(every, objective)
-        if top_k > 1:
-            say_apart(apart)
+        if apart:
+            out = console()
+            out.print("Not in this table, since scores of other windows cannot be compared:")
+            for line in apart:
+                out.print(f"- {line}", soft_wrap=True)
     if row is not None and export_path:
-        _export(row, board)
+        from foresweep.selection.export import export_best
+
+        path, card = export_best(row, metric=board.metric, folder=Path.cwd())
+        typer.echo(
+            f"Wrote {path.name} (the checkpoint's folder) and {card.name} (its card).", err=True
+        )
     if row is None:
         raise typer.Exit(1)
 
@@ -152,13 +165,9 @@ def _board(
 
     if split_score(metric)[0] not in ("val", "tune"):
         raise UsageError(f"--metric {metric}: models are chosen on val or tune, never on the rest")
-    found = [with_checkpoint(tracker, run) for run in _comparable(tracker, sweep)]
-    return leaderboard(found, metric=metric, maximize=maximize)
-
-
-def _comparable(tracker: Tracker, sweep: Sweep | None) -> list[Run]:
-    """The runs of one fingerprint: the sweep's, else those logged by hand."""
-    return tracker.get_runs(fingerprint="" if sweep is None else sweep.fingerprints["val"])
+    by_hand_or_of = "" if sweep is None else sweep.fingerprints["val"]
+    runs = [with_checkpoint(tracker, r) for r in tracker.get_runs(fingerprint=by_hand_or_of)]
+    return leaderboard(runs, metric=metric, maximize=maximize)
 
 
 def _candidates(board: Leaderboard, model: str | None, baselines: bool) -> list[Row]:
@@ -240,8 +249,6 @@ def _row_json(row: Row) -> dict[str, Any]:
 
 
 def _show_best(board: Leaderboard, rows: list[Row], *, listed: bool) -> None:
-    from dataclasses import replace
-
     from foresweep.cli.tables import console, leaderboard_table, standing_lines, verdict_line
 
     out = console()
@@ -255,13 +262,6 @@ def _show_best(board: Leaderboard, rows: list[Row], *, listed: bool) -> None:
     out.print(verdict_line(board, rows[0]), soft_wrap=True)
     for line in standing_lines(board):
         out.print(line, soft_wrap=True)
-
-
-def _export(row: Row, board: Leaderboard) -> None:
-    from foresweep.selection.export import export_best
-
-    path, card = export_best(row, metric=board.metric, folder=Path.cwd())
-    typer.echo(f"Wrote {path.name} (the checkpoint's folder) and {card.name} (its card).", err=True)
 
 
 def show(
@@ -291,8 +291,6 @@ def show(
     --by shows where it wins and loses, beside last-value and with 95 % bounds by block bootstrap;
     --cost-bps what its forecasts would have earned at another cost than the stored 5.
     """
-    from foresweep.cli.board import show_groups, show_trading
-
     if by is None and metric is not None:
         raise UsageError(
             "--metric says what --by shows; give --by item, origin, lead, year, regime"
@@ -321,7 +319,7 @@ def show(
     if as_json:
         extra = {
             "provenance": dict(provenance),
-            "curves": [_curve_json(c) for c in curves],
+            "curves": [_plain(asdict(c)) for c in curves],
             "notes_added": [{"at": at, "who": who, "text": text} for at, who, text in notes],
         }
         typer.echo(json.dumps(run_json(found) | extra, indent=2, default=str))
@@ -329,14 +327,6 @@ def show(
     _draw_run(found, curves, provenance)
     for at, who, text in notes:
         typer.echo(f"note by {who}, {at:%Y-%m-%d %H:%M} UTC: {text}")
-
-
-def _curve_json(curve: Any) -> dict[str, Any]:
-    import dataclasses
-    import math
-
-    found = dataclasses.asdict(curve)
-    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in found.items()}
 
 
 def _in_a_line(provenance: Any) -> dict[str, Any]:
@@ -389,6 +379,89 @@ def _pairs(out: Any, heading: str, values: dict[str, Any]) -> None:
     for key, value in values.items():
         table.add_row(key, str(value))
     out.print(table)
+
+
+# `show RUN --by` and `show RUN --cost-bps`: a run of record, asked again.
+
+
+def show_groups(
+    tracker: Tracker, run: Run, by: str, metric: str | None, *, runs_dir: Path, as_json: bool
+) -> None:
+    """Print a run's score by item, origin, lead, year or regime."""
+    from foresweep.selection.groups import run_groups
+
+    sweep = None if run.sweep_id is None else tracker.get_sweep(run.sweep_id)
+    name = metric or metric_of(sweep)
+    found = run_groups(tracker, _here(tracker, run), name, by, runs_dir=runs_dir)
+    if as_json:
+        typer.echo(json.dumps([_plain(asdict(group)) for group in found], indent=2))
+        return
+    _draw(run, name, by, found)
+
+
+def _draw(run: Run, name: str, by: str, found: tuple[Group, ...]) -> None:
+    from foresweep.cli.tables import console, number, percent, plain_table
+
+    bounded = any(g.lower is not None for g in found)
+    against = any(g.skill is not None for g in found)
+    headings = [by, f">{name}", *([">95 %"] if bounded else [])]
+    headings += [">skill vs naive"] if against else []
+    headings += [">95 %"] if against and bounded else []
+    table = plain_table(*headings, ">windows", ">origins")
+    for g in found:
+        cells = [g.key, number(g.score)]
+        cells += [_span(g.lower, g.upper, number)] if bounded else []
+        cells += [percent(g.skill, 2)] if against else []
+        cells += [_span(g.skill_lower, g.skill_upper, percent)] if against and bounded else []
+        table.add_row(*cells, str(g.num_windows), str(g.num_origins))
+    out = console()
+    out.print(f"{run.model_name}  run {run.run_id}  ({run.source})")
+    out.print(table)
+    if against:
+        won = sum((g.skill or 0.0) > 0 for g in found)
+        out.print(f"Better than last-value on {won} of {len(found)}; one line alone is luck.")
+
+
+def _span(low: float | None, high: float | None, form: Any) -> str:
+    return "-" if low is None or high is None else f"{form(low)} to {form(high)}"
+
+
+def show_trading(
+    tracker: Tracker, run: Run, part: str, cost_bps: float, *, runs_dir: Path, as_json: bool
+) -> None:
+    """Print what the trading rule would have earned on a run's forecasts at another cost."""
+    from foresweep.cli.tables import console, number, plain_table
+    from foresweep.metrics import METRICS
+    from foresweep.selection.groups import run_trading
+
+    found = run_trading(
+        tracker, _here(tracker, run), part, runs_dir=runs_dir, cost_bps=cost_bps
+    ).scores
+    if as_json:
+        scores = {f"{part}_{name}": value for name, value in found.items()}
+        typer.echo(json.dumps(_plain({"cost_bps": cost_bps} | scores), indent=2))
+        return
+    table = plain_table("score", ">value", "unit")
+    for name, value in found.items():
+        table.add_row(f"{part}_{name}", number(value, 4), METRICS[name].unit)
+    out = console()
+    out.print(f"{run.model_name}  run {run.run_id}  at {cost_bps:g} basis points")
+    out.print(table)
+    if math.isnan(found["sharpe"]):
+        out.print("The forecast never takes a position of its own: undefined.")
+
+
+def _here(tracker: Tracker, run: Run) -> Run:
+    """The run with the path of its forecasts as it is found from here."""
+    if run.forecasts_path is None:
+        return run
+    found = standing(tracker, run, Path(run.forecasts_path))
+    return run if found is None else replace(run, forecasts_path=str(found))
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """What is undefined as null."""
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
 
 
 def logs(run: RunId, db: Db = None, runs: Runs = None) -> None:

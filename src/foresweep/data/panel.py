@@ -294,6 +294,15 @@ def _continue(calendar: NDArray[np.datetime64], count: int) -> NDArray[np.dateti
     and weekends, the times of day and weekdays seen before."""
     step = np.median(np.diff(calendar[-500:]).astype(np.int64)).astype(np.int64)
     day = np.int64(86_400_000_000_000)
+    months = _continued_months(calendar, count)
+    if months is not None:
+        return months
+    if 6 * day < step < 8 * day:  # the usual weekday, whatever a holiday made of the last week
+        weekdays = (calendar[-26:].astype("datetime64[D]").astype(np.int64) + 3) % 7
+        shift = int(np.bincount(weekdays).argmax()) - int(weekdays[-1])
+        first = calendar[-1] + np.timedelta64(shift, "D")
+        weeks: NDArray[np.datetime64] = first + np.arange(1, count + 1) * np.timedelta64(7, "D")
+        return weeks
     if step >= 5 * day:  # weekly or slower: no weekday pattern to keep
         ahead: NDArray[np.datetime64] = calendar[-1] + (np.arange(1, count + 1) * step).astype(
             "timedelta64[ns]"
@@ -307,6 +316,40 @@ def _continue(calendar: NDArray[np.datetime64], count: int) -> NDArray[np.dateti
         out += [t for t in week * 7 * day + seen if t > recent[-1]]
         week += 1
     return np.array(out[:count], dtype="int64").astype("datetime64[ns]")
+
+
+def _continued_months(
+    calendar: NDArray[np.datetime64], count: int
+) -> NDArray[np.datetime64] | None:
+    """`count` times after the last where bars are whole months apart, on the same day of the month
+    or on its last (weekday); None for any other rhythm."""
+    recent = calendar[-24:]
+    months = recent.astype("datetime64[M]")
+    gaps, counts = np.unique(np.diff(months).astype(np.int64), return_counts=True)
+    if len(recent) < 4 or gaps[0] < 1 or counts.max() < 0.9 * counts.sum():
+        return None
+    gap = gaps[counts.argmax()]
+    days = recent.astype("datetime64[D]")
+    clock = recent - days
+    day_of_month = (days - months.astype("datetime64[D]")).astype(np.int64)
+    ahead = months[-1] + gap * np.arange(1, count + 1)
+    last_days = [(m + 1).astype("datetime64[D]") - 1 for m in (months, ahead)]
+    weekdays = [np.busday_offset(d, 0, roll="backward") for d in last_days]
+    firsts = [
+        np.busday_offset(m.astype("datetime64[D]"), 0, roll="forward") for m in (months, ahead)
+    ]
+    if (day_of_month == day_of_month[0]).all() and day_of_month[0] < 28:
+        found = ahead.astype("datetime64[D]") + day_of_month[0]
+    elif (days == last_days[0]).all():
+        found = last_days[1]
+    elif (days == weekdays[0]).mean() > 0.9:  # a holiday may have been the last weekday
+        found = weekdays[1]
+    elif (days == firsts[0]).mean() > 0.9:
+        found = firsts[1]
+    else:
+        return None
+    out: NDArray[np.datetime64] = found.astype("datetime64[ns]") + clock[-1]
+    return out
 
 
 def _slots_of_the_week(recent: IntArray, day: int) -> IntArray:

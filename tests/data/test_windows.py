@@ -172,9 +172,12 @@ def test_the_fingerprint_sees_labels_items_and_horizon(part: PartName) -> None:
     time = windows.panel.timeline[label]
     changed = _windows(panel_from_frame(_changed(frame, "A1", time, "close")), part)
     fewer = _windows(panel_from_frame(frame.filter(pl.col("item_id") != "A2")), part)
+    other = _windows(
+        panel_from_frame(frame.with_columns(pl.col("item_id").replace("A2", "B"))), part
+    )
     longer = _windows(panel_from_frame(frame), part, horizon=6)
-    prints = {w.fingerprint for w in (windows, changed, fewer, longer)}
-    assert len(prints) == 4
+    prints = {w.fingerprint for w in (windows, changed, fewer, other, longer)}
+    assert len(prints) == 5
 
 
 @given(st.integers(0, 2), st.integers(0, BARS - 1))

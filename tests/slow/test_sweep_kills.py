@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from foresweep.records import Run, RunState
+from foresweep.records import Run, RunState, Sweep
 from foresweep.tracker.tracker import Tracker
 
 pytestmark = pytest.mark.slow
@@ -21,23 +21,27 @@ PLAN = (
     *("sweep", "--model", "chronos2", "--mode", "random", "--data", "demo", "--horizon", "2"),
     *("--stride", "20", "--max-context", "64", "--max-steps", "48"),
 )
+RESUME = ("sweep", "--resume", "latest")
 
 
 class Campaign:
-    """One sweep, begun once and resumed after each death of its head."""
+    """A sweep, begun once and resumed after each death of its head; where it comes to its end
+    before its kills do, another with the next seed. So it takes as long as its kills, whatever the
+    machine."""
 
     def __init__(self, folder: Path, trials: int, seed: int) -> None:
         self.folder, self.trials, self.chance = folder, trials, random.Random(seed)
         self.killed = {"head": 0, "worker": 0}
         self.errors = folder / "errors.txt"
+        self.begun = 0
 
     def start(self) -> subprocess.Popen[str]:
-        with Tracker(self.folder / "sweeps.db") as tracker:
-            begun = bool(tracker.list_sweeps())
-        asked = (
-            ("sweep", "--resume", "latest") if begun else (*PLAN, "--max-runs", str(self.trials))
-        )
+        begun = len(self.sweeps()) == self.begun  # else a head was killed before its sweep stood
+        if begun and self.is_complete():
+            self.begun, begun = self.begun + 1, False
+        new = (*PLAN, "--max-runs", str(self.trials), "--seed", str(self.begun))
         places = ("--db", str(self.folder / "sweeps.db"), "--runs", str(self.folder / "runs"))
+        asked = RESUME if begun else new
         command = [sys.executable, "-m", "foresweep", *asked, "--workers", "2", *places]
         with self.errors.open("a") as errors:
             return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, text=True)
@@ -49,9 +53,8 @@ class Campaign:
     def run(self, kills: int) -> None:
         """Kill so many times, then let the sweep come to its end."""
         head = self.start()
-        while sum(self.killed.values()) < kills and not self.is_complete():
-            self._wait_for_training(head)
-            time.sleep(self.chance.uniform(0.0, 4.0))
+        while sum(self.killed.values()) < kills:
+            self._wait_for_scorings(head)
             if head.poll() is not None:
                 self._require_sound(head)
                 head = self.start()
@@ -68,10 +71,19 @@ class Campaign:
                 return
             head = self.start()
 
-    def _wait_for_training(self, head: subprocess.Popen[str]) -> None:
-        """A head that is killed before it has begun anything proves nothing."""
-        while head.poll() is None and not any(r.state == RunState.RUNNING for r in self.runs()):
-            time.sleep(0.1)
+    def _wait_for_scorings(self, head: subprocess.Popen[str]) -> None:
+        """Until a trial is being trained and a few more scorings are on record, and a moment: a
+        head that is killed before it has begun anything proves nothing."""
+        wanted, before = self.chance.randint(0, 3), None
+        while head.poll() is None:
+            runs = self.runs()
+            scored = sum(len(self.scorings(r)) for r in runs)
+            if before is None and any(r.state == RunState.RUNNING for r in runs):
+                before = scored
+            if before is not None and scored >= before + wanted:
+                break
+            time.sleep(0.05)
+        time.sleep(self.chance.uniform(0.0, 0.2))
 
     def _kill_a_worker(self, head: subprocess.Popen[str]) -> None:
         training = [p for p in workers(head) if p.is_running()]
@@ -79,14 +91,24 @@ class Campaign:
             self.chance.choice(training).kill()
             self.killed["worker"] += 1
 
+    def sweeps(self) -> list[Sweep]:
+        """Newest first."""
+        with Tracker(self.folder / "sweeps.db") as tracker:
+            return tracker.list_sweeps()
+
     def runs(self) -> list[Run]:
+        """Of all sweeps, by trial and attempt."""
         with Tracker(self.folder / "sweeps.db") as tracker:
             found = tracker.get_runs("chronos2")
-        return sorted(found, key=lambda r: (r.trial_number or 0, r.attempt))
+        return sorted(found, key=lambda r: (r.sweep_id or "", r.trial_number or 0, r.attempt))
 
     def is_complete(self) -> bool:
-        done = {r.trial_number for r in self.runs() if r.state == RunState.COMPLETE}
-        return len(done) == self.trials
+        """Has every trial of the newest sweep come to its end? True before the first one."""
+        for newest in self.sweeps()[:1]:
+            runs = [r for r in self.runs() if r.sweep_id == newest.sweep_id]
+            done = {r.trial_number for r in runs if r.state == RunState.COMPLETE}
+            return len(done) == self.trials
+        return True
 
     def scorings(self, run: Run) -> list[int]:
         with Tracker(self.folder / "sweeps.db") as tracker:
@@ -105,12 +127,12 @@ def check(campaign: Campaign) -> None:
     """Every trial complete once, nothing left running, no scoring made twice but the last."""
     with Tracker(campaign.folder / "sweeps.db") as tracker:
         assert not [r for r in tracker.get_runs() if r.state in ("running", "waiting")]
-        assert tracker.get_sweep().state == "complete"
-        assert len(tracker.list_sweeps()) == 1
-    by_trial: dict[int, list[Run]] = defaultdict(list)
+        assert {s.state for s in tracker.list_sweeps()} == {"complete"}
+        assert len(tracker.list_sweeps()) == campaign.begun
+    by_trial: dict[tuple[str | None, int | None], list[Run]] = defaultdict(list)
     for run in campaign.runs():
-        by_trial[run.trial_number or 0].append(run)
-    assert len(by_trial) == campaign.trials
+        by_trial[run.sweep_id, run.trial_number].append(run)
+    assert len(by_trial) == campaign.trials * campaign.begun
     for attempts in by_trial.values():
         assert [r.state for r in attempts].count(RunState.COMPLETE) == 1
         assert attempts[-1].state == RunState.COMPLETE
@@ -128,6 +150,7 @@ def test_a_few_kills_lose_no_trial(tmp_path: Path) -> None:
     campaign = Campaign(tmp_path, trials=3, seed=0)
     campaign.run(kills=3)
     check(campaign)
+    assert sum(campaign.killed.values()) == 3
 
 
 @pytest.mark.soak
@@ -137,4 +160,8 @@ def test_twenty_kills_lose_no_trial_of_twelve(tmp_path: Path) -> None:
     campaign.run(kills=20)
     check(campaign)
     assert sum(campaign.killed.values()) == 20, campaign.killed
-    print(campaign.killed, [(r.trial_number, r.attempt, r.state.value) for r in campaign.runs()])
+    print(
+        campaign.begun,
+        campaign.killed,
+        [(r.trial_number, r.attempt, r.state.value) for r in campaign.runs()],
+    )

@@ -336,8 +336,6 @@ def jsonable(value: Any, name: str, *, depth: int = 0) -> Any:
     float, keys that are no texts, what is nested too deep, anything that is no number, text, truth
     value, list or mapping.
     """
-    if depth > DEEPEST:
-        raise ConfigError(f"{name[:60]}... is nested more than {DEEPEST} deep")
     if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
         value = value.item()
     if value is None or isinstance(value, str | bool | int):
@@ -348,6 +346,8 @@ def jsonable(value: Any, name: str, *, depth: int = 0) -> Any:
         if not math.isfinite(value):
             raise ConfigError(f"{name} is {value}: it cannot be stored; use a number or None")
         return float(value)
+    if depth > DEEPEST:
+        raise ConfigError(f"{name[:60]}... is nested more than {DEEPEST} deep")
     if isinstance(value, Mapping):
         return {
             _key(k, name): jsonable(v, f"{name}[{k!r}]", depth=depth + 1) for k, v in value.items()

@@ -28,12 +28,12 @@ from planted_model import announced
 from runs import make_run
 from tracker_data import CELLS, make_sweep
 
+pytestmark = pytest.mark.xdist_group("transfer")  # its sweeps are made once
+
 TWINS = """from dataclasses import replace
 
 from learning_model import Learner, LearnerConfig
 from foresweep.models.base import config_class, hyper
-
-pytestmark = pytest.mark.xdist_group("transfer")  # its sweeps are made once
 
 
 @config_class

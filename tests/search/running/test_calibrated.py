@@ -27,6 +27,8 @@ from foresweep.selection.leaderboard import leaderboard
 from foresweep.tracker.tracker import Tracker
 from planted_model import plugin
 
+pytestmark = pytest.mark.xdist_group("calibrated")  # its sweeps are made once
+
 PLAN = SweepPlan(models=("drift",), objective="pinball", cut=Cut(stride=20, max_context=128))
 ASKED = {"centre": True, "fit_scale": True, "isotonic": True}
 
@@ -127,8 +129,6 @@ def test_a_trained_run_whose_medians_are_the_last_close_is_tagged_and_unranked(
 COUNTING = """from pathlib import Path
 
 from foresweep.models.baselines.naive import Drift
-
-pytestmark = pytest.mark.xdist_group("calibrated")  # its sweeps are made once
 
 
 class Guest(Drift):

@@ -28,6 +28,8 @@ from panels import make_panel
 from planted_model import plugin
 from runs import make_run
 
+pytestmark = pytest.mark.xdist_group("finalists")  # its sweeps are made once
+
 DICE = """from foresweep.models.base import Forecast
 from foresweep.models.baselines.naive import Drift
 from foresweep.models.checkpoint import write_checkpoint
@@ -242,8 +244,6 @@ def test_seeds_without_effect_are_refused(changed: dict[str, Any], says: str) ->
 PRETRAINED = """from foresweep.models.baselines.naive import BaselineConfig, Drift
 from foresweep.models.base import config_class, hyper
 from foresweep.models.checkpoint import Cutoff
-
-pytestmark = pytest.mark.xdist_group("finalists")  # its sweeps are made once
 
 
 @config_class

@@ -35,12 +35,12 @@ from foresweep.tracker.tracker import Tracker
 from planted_model import plugin
 from runs import make_run
 
+pytestmark = pytest.mark.xdist_group("reproduce")  # its sweeps are made once
+
 MOODY = """from dataclasses import replace
 from pathlib import Path
 
 from learning_model import Learner
-
-pytestmark = pytest.mark.xdist_group("reproduce")  # its sweeps are made once
 
 MOOD = Path(__file__).with_name("mood")
 

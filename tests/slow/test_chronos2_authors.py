@@ -157,9 +157,10 @@ def test_a_published_size_takes_a_real_training_step(size: Any, millions: int, c
     )  # fmt: skip
     config = Chronos2().resolve(wanted, Facts(5, 512, 1000))
     with seeded(0, Resources()):
-        learner = start(TrainingJob(case.train, config, horizon=5, out=Path()))
+        job = TrainingJob(case.train, config, horizon=5, out=Path())
+        learner = start(job)
         before = learner.module.get_parameter("input_patch_embedding.hidden_layer.weight").clone()
-        run = _Run(learner, config, Resources(), 0, no_norm_or_bias)
+        run = _Run(learner, job, no_norm_or_bias)
         run.advance(0)
     size = sum(p.numel() for p in learner.module.parameters())
     assert size == pytest.approx(1e6 * millions, rel=0.01)

@@ -3,7 +3,7 @@
     python benchmarks/dashboard.py [--sizes 10000,100000] [--peers PYTHON] [--write]
 
 Each run has 20 hyperparameters and 15 scores. Ours are made through the tracker in one sweep
-(beyond 10,000 copied in SQL); the peers' are written into their own SQLite databases (MLflow's
+(beyond 2,000 copied in SQL); the peers' are written into their own SQLite databases (MLflow's
 tables directly, which takes minutes instead of an hour) and served by their own servers. A page
 counts as usable when the first row of its table of runs stands in a headless Chromium; each figure
 is the median of 20 fresh visits (5 for peers). The peers need newer web libraries than the models
@@ -37,7 +37,7 @@ from statistics import median
 from foresweep.tracker.tracker import Tracker
 
 VISITS = 20
-MADE = 10_000
+MADE = 2_000
 PARAMS, SCORES = 20, 15
 HERE = Path(__file__).parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
@@ -46,7 +46,7 @@ ROWS = "#leaderboard tbody tr:not(.pinned)"
 
 def fill_ours(database: Path, size: int) -> None:
     """A sweep of so many runs of three models, 2 % of them failed, beside three baselines; beyond
-    the first 10,000 they are copies of those, under ids and scores of their own."""
+    the first 2,000 they are copies of those, under ids and scores of their own."""
     make_ours(database, min(size, MADE))
     with sqlite3.connect(database) as db:
         tables = ("runs", "scores")

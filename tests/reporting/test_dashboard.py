@@ -70,7 +70,7 @@ def browser(made: Planted) -> TestClient:
 def every_page(made: Planted) -> list[str]:
     sweep, good, fair = made.sweep.sweep_id, made.id("good"), made.id("fair")
     pages = [f"/{kind}/{sweep}" for kind in ("sweep", "models", "data", "verdict")]
-    return ["/", "/service", *pages, f"/run/{good}", f"/compare?run={good}&run={fair}"]
+    return ["/", "/runs", "/service", *pages, f"/run/{good}", f"/compare?run={good}&run={fair}"]
 
 
 def csrf_of(browser: TestClient, run_id: str) -> str:
@@ -292,6 +292,19 @@ def test_errors_are_pages_and_json_with_the_words_of_the_error(
     assert browser.get("/compare?run=x").status_code == 400
     for odd in ("page=0", "page=-1", "page=x", "page=" + "9" * 5000, "size=9999999", "page=²"):
         assert browser.get(f"/sweep/{sweep}?{odd}").status_code == 200
+
+
+def test_runs_logged_by_hand_are_listed_beside_those_of_sweeps(
+    browser: TestClient, made: Planted
+) -> None:
+    run_id = made.tracker.log_run("by-hand", {"lr": 0.5}, {"val_pct_mae": 9.25})
+    newest = browser.get("/runs/table/runs.json?size=1").json()["rows"]
+    assert [(r["run"], r["sweep"]) for r in newest] == [(run_id, "by hand")]
+    best = browser.get("/runs/table/runs.json?sort=val_pct_mae&size=2").json()["rows"]
+    assert best[0]["val_pct_mae"] <= best[1]["val_pct_mae"]
+    found = browser.get("/runs", params={"where": "val_pct_mae > 9"}).text
+    assert run_id in found
+    assert made.id("good") not in found
 
 
 def test_an_empty_database_says_what_to_do_next(tmp_path: Path) -> None:

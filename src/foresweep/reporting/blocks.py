@@ -50,6 +50,7 @@ class Table:
     caption: str = ""
     num_pinned: int = 0
     num_all: int | None = None  # of how many rows these are some; None: they are all
+    is_paged: bool = False  # live: ordered, filtered and paged by the database
     picks: tuple[str, ...] = ()  # a run's id for each row, where rows can be picked to compare
 
     def as_csv(self) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from foresweep.errors import ForesweepError, MissingExtra, NotFound, UsageError
-from foresweep.reporting import pages, render
+from foresweep.reporting import overview, pages, render, verdictpage
 from foresweep.reporting.blocks import Page, Section, Words
 from foresweep.reporting.render import EXTRA, Context
 from foresweep.reporting.runpage import MOST_COMPARED, compare_page, run_page
@@ -202,7 +202,9 @@ class _Routes:
     def _page(self, kind: str, key: str, asked: Asked) -> Page:
         site = self.site
         if kind == "overview":
-            return pages.overview(site, asked)
+            return overview.overview(site, asked)
+        if kind == "runs":
+            return overview.runs_page(site, asked)
         if kind == "service":
             return pages.service_page(site)
         if kind == "run":
@@ -217,8 +219,10 @@ class _Routes:
         if kind == "sweep":
             return sweep_page(view, asked)
         made: Mapping[str, Any] = {
-            "models": pages.models_page, "data": pages.data_page, "verdict": pages.verdict_page,
-        }  # fmt: skip
+            "models": pages.models_page,
+            "data": pages.data_page,
+            "verdict": verdictpage.verdict_page,
+        }
         page: Page = made[kind](view)
         return page
 
@@ -245,7 +249,7 @@ class _Routes:
         except NotFound:
             sweep_id = ""
         links = self.site.links
-        found = [("Overview", "/", kind == "overview")]
+        found = [("Overview", "/", kind == "overview"), ("Runs", "/runs", kind == "runs")]
         for name, label in OF_A_SWEEP.items() if sweep_id else ():
             found.append((label, links.to(name, sweep_id) or "/", kind == name))
         return [*found, ("In service", "/service", kind == "service")]
@@ -318,6 +322,7 @@ KINDS = {
     "models": "/models/{key}",
     "data": "/data/{key}",
     "verdict": "/verdict/{key}",
+    "runs": "/runs",
     "run": "/run/{key}",
     "compare": "/compare",
     "service": "/service",

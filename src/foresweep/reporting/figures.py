@@ -34,7 +34,7 @@ def safe(text: object) -> str:
 
 
 def _layout(x: str = "", y: str = "", **more: Any) -> dict[str, Any]:
-    axis = {"zeroline": False, "automargin": True}
+    axis = {"zeroline": False, "automargin": True, "exponentformat": "e"}
     return {
         "margin": {"l": 56, "r": 16, "t": 12, "b": 44},
         "hovermode": "closest",
@@ -139,7 +139,7 @@ def skills(bars: Sequence[Bar], words: str) -> Spec:
         if any(b.is_baseline is kind for b in known)
     ]
     layout = _layout(words)
-    order = {"categoryorder": "array", "categoryarray": [safe(b.label) for b in known]}
+    order = {"categoryorder": "array", "categoryarray": [safe(b.label) for b in known], "dtick": 1}
     layout["yaxis"] |= {"title": {"text": ""}, "type": "category"} | order
     shape, _ = _line(0.0, "", is_across=False)
     return {"data": data, "layout": layout | {"shapes": [shape]}}
@@ -235,6 +235,7 @@ def slices(axes: Mapping[str, Sequence[Any]], scores: Sequence[float], metric: s
             "type": kind,
             "automargin": True,
             "zeroline": False,
+            "exponentformat": "e",
         }
         layout[f"yaxis{place}"] = {"automargin": True, "zeroline": False}
         if (k - 1) % across == 0:

@@ -13,7 +13,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from foresweep.errors import ForesweepError, MissingExtra
-from foresweep.reporting import pages
+from foresweep.reporting import overview, pages, verdictpage
 from foresweep.reporting.blocks import Figure, Page, Spec
 from foresweep.reporting.runpage import run_page
 from foresweep.reporting.sweeppage import sweep_page
@@ -120,11 +120,11 @@ def report_html(site: Site, view: SweepView) -> str:
     best = [r.run for r in board.rows if r.place and not r.run.is_baseline][:BEST_RUNS]
     site.links = Links(False, view.sweep.sweep_id, frozenset(r.run_id for r in best))
     shown = [
-        pages.overview(site, asked),
+        overview.overview(site, asked),
         sweep_page(view, asked),
         pages.models_page(view),
         *(run_page(site, run, asked) for run in best),
-        pages.verdict_page(view),
+        verdictpage.verdict_page(view),
         pages.data_page(view),
     ]
     specs = {

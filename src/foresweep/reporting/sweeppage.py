@@ -47,6 +47,15 @@ STATE_MARKS = {"complete": "good", "failed": "bad", "lost": "bad", "pruned": "wa
                "cancelled": "warn", "running": "live"}  # fmt: skip
 
 
+def above(view: SweepView) -> tuple[tuple[str, str], ...]:
+    """The pages above those beside a sweep."""
+    links, sweep_id = view.site.links, view.sweep.sweep_id
+    return (
+        ("Overview", links.to("") or "#overview"),
+        (f"Sweep {sweep_id}", links.to("sweep", sweep_id) or "#sweep"),
+    )
+
+
 def state_cell(state: str) -> Cell:
     return Cell(state, mark=f"state {STATE_MARKS.get(state, '')}".strip())
 
@@ -180,6 +189,7 @@ def leaderboard_table(view: SweepView, asked: Asked) -> Table:
         ),
         rows=tuple(cells),
         num_pinned=len(pinned),
+        is_paged=True,
         num_all=total,
         caption=f"Baselines on top; equal windows only ({view.cells[:12]}); never test.",
         picks=tuple(r.run.run_id for r in (*pinned, *rows)),

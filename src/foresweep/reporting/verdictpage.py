@@ -1,0 +1,246 @@
+"""The page of a verdict, as far as it may be told: what it saw of test is not on record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from foresweep.records import TEST_GATE, is_sealed
+from foresweep.reporting import figures
+from foresweep.reporting.blocks import (
+    Block,
+    Cell,
+    Column,
+    Facts,
+    Figure,
+    Page,
+    Section,
+    Table,
+    Words,
+    number,
+    share,
+    shown,
+    when,
+)
+from foresweep.reporting.figures import Bar
+from foresweep.reporting.sweeppage import above
+from foresweep.reporting.views import SweepView
+
+
+def verdict_page(view: SweepView) -> Page:
+    row = view.verdict
+    return Page(
+        id="verdict",
+        title="Verdict",
+        lead=f"sweep {view.sweep.sweep_id}, {view.sweep.horizon} bars ahead",
+        sections=tuple(_verdict(view, row)),
+        crumbs=above(view),
+    )
+
+
+def _verdict(view: SweepView, row: Mapping[str, Any] | None) -> Iterator[Section]:
+    if row is None:
+        ask = f"foresweep verdict --sweep {view.sweep.sweep_id}"
+        words = "No verdict is on record: nobody has asked yet whether the best is luck. Ask with: "
+        yield Section("verdict", "Not asked yet", (Words(words + ask, "empty"),))
+        return
+    said: Mapping[str, Any] = row["content"]
+    outcome = str(said["outcome"])
+    kind = {"promote": "good", "naive wins": "bad"}.get(outcome, "warn")
+    opening: list[Block] = [
+        Words(f"{outcome.upper()}: {said['reason']}.", kind),
+        Words(MEANING.get(outcome, "")),
+        Facts(
+            (
+                ("candidate", run_link_of(view, str(said["candidate"]), str(said["label"]))),
+                ("judged", when(row["judged_at"])),
+                ("against", Cell(f"{said['benchmark']}, {said['benchmark_why']}")),
+                ("trials counted", shown(said["num_trials"])),
+                ("judging number", shown(said["judged_number"])),
+                ("look at the test", shown(said["look_number"] or "not looked")),
+            )
+        ),
+    ]
+    yield Section("verdict", "What it says", tuple(opening))
+    yield Section("gates", "Gate by gate", (_gates(said), _against(said)))
+    yield Section("luck", "Luck and power", tuple(_luck(said)))
+    yield Section("targets", "Targets and notes", tuple(_targets(view, said)))
+    yield Section("looks", "Every look at the test", (_looks(view),))
+
+
+MEANING = {
+    "promote": "The candidate is better than the naive forecasts by more than the luck of picking "
+    "explains, on data that ranked it and on data that nobody had seen.",
+    "naive wins": "No trial is better than the naive forecast, and there were data enough to see "
+    "it if one were by a useful amount. Use the naive forecast.",
+    "hold": "What is there does not suffice to use the candidate. The first gate that is not "
+    "passed says what is missing.",
+}
+
+
+def run_link_of(view: SweepView, run_id: str, label: str) -> Cell:
+    return Cell(f"{label} ({run_id})", href=view.site.links.to("run", run_id))
+
+
+GATES = {
+    0: "Is there evidence enough to say anything?",
+    1: "Is it better on val, all trials counted?",
+    2: "Would the way it was picked lose out of sample?",
+    3: "Have the weights seen the test period?",
+    4: "Does the sealed test agree?",
+}
+
+
+def _gates(said: Mapping[str, Any]) -> Table:
+    rows = []
+    for check in said["checks"]:
+        passed = {None: "not looked", True: "passed", False: "not passed"}[check["passed"]]
+        mark = {None: "faint", True: "good", False: "bad"}[check["passed"]]
+        is_hidden = check["gate"] == TEST_GATE
+        value = "sealed" if is_hidden and check["passed"] is not None else _value(check["value"])
+        needed = "–" if check["threshold"] is None else (
+            f"{check['relation']} {_value(check['threshold'])}"
+        )  # fmt: skip
+        rows.append(
+            (
+                Cell(str(check["gate"])),
+                Cell(GATES.get(check["gate"], "")),
+                Cell(str(check["name"])),
+                Cell(value),
+                Cell(needed),
+                Cell(passed, mark=mark),
+            )
+        )
+    return Table(
+        name="gates",
+        columns=(
+            Column("gate"),
+            Column("question"),
+            Column("asks"),
+            Column("is", is_number=True),
+            Column("needed", is_number=True),
+            Column("passed"),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def _value(value: float | str | None) -> str:
+    return "–" if value is None else value if isinstance(value, str) else f"{value:.4g}"
+
+
+def _against(said: Mapping[str, Any]) -> Table:
+    return Table(
+        name="against",
+        columns=(
+            Column("against"),
+            Column("raw skill on val", is_number=True),
+            Column("scaled skill", is_number=True),
+            Column("at least", is_number=True),
+            Column("at most", is_number=True),
+            Column("p (StepM)", is_number=True),
+        ),
+        rows=tuple(
+            (
+                Cell(str(a["opponent"])),
+                share(a["raw_skill"], is_marked=True),
+                share(a["scaled_skill"], is_marked=True),
+                share(a["lower_skill"]),
+                share(a["upper_skill"]),
+                number(a["pvalue"]),
+            )
+            for a in said["against"]
+        ),
+        caption="Bounds hold for all trials at once, 95 % on each side; scaled: in units of "
+        "volatility.",
+    )
+
+
+def _luck(said: Mapping[str, Any]) -> Iterator[Block]:
+    ours = said["against"][0]
+    low, high = ours["lower_skill"], ours["upper_skill"]
+    bars = [
+        Bar(f"ours: {said['label']}", ours["scaled_skill"], low, high),
+        Bar(f"best of {said['num_trials']} without skill", said["expected_best_skill"]),
+        Bar("the best, less the luck of picking", said["debiased_skill"]),
+        Bar("smallest that could be proved", said["detectable_skill"]),
+    ]  # fmt: skip
+    yield Figure(
+        name="luck",
+        title="Ours beside luck",
+        alt="Scaled skill of the candidate beside the best of as many skill-free trials.",
+        build=partial(figures.luck, bars),
+        height=240,
+        note=f"{said['num_trials']} trials, as many as {said['num_effective_trials']:.1f} "
+        f"independent ones.",
+    )
+    yield Facts(
+        (
+            ("best of as many without skill", share(said["expected_best_skill"])),
+            ("smallest skill that could be proved", share(said["detectable_skill"])),
+            ("less the luck of picking", share(said["debiased_skill"])),
+            ("probability of loss (CSCV)", number(said["probability_of_loss"], 2)),
+            ("probability of overfitting", number(said["pbo"], 2)),
+            ("overtuning", number(said["overtuning"])),
+        ),
+        kind="tiles",
+    )
+
+
+def _targets(view: SweepView, said: Mapping[str, Any]) -> Iterator[Block]:
+    yield Table(
+        name="targets",
+        columns=(
+            Column("target"),
+            Column("is", is_number=True),
+            Column("wished"),
+            Column("met"),
+            Column("how much that means"),
+        ),
+        rows=tuple(
+            (
+                Cell(str(t["name"])),
+                Cell("sealed") if is_sealed(str(t["name"])) else number(t["value"]),
+                Cell(str(t["target"])),
+                Cell({None: "–", True: "yes", False: "no"}[t["met"]]),
+                Cell(str(t["comment"])),
+            )
+            for t in said["targets"]
+            if not is_sealed(str(t["name"]))
+        ),
+    )
+    best = view.best
+    if best is not None:
+        held = best.run.score(f"{view.part}_coverage_80")
+        yield Words(
+            f"Coverage: the 80 % band of the best trained run holds "
+            f"{'–' if held is None else f'{100 * held:.0f} %'} of the closes on val."
+        )
+    for note in said["notes"]:
+        yield Words(str(note))
+
+
+def _looks(view: SweepView) -> Block:
+    looks = [
+        look
+        for look in view.tracker.judgings.test_looks()
+        if look.get("panel_hash") == view.sweep.panel_hash
+    ]
+    if not looks:
+        return Words("Nobody has looked at the test part of these data.", "good")
+    return Table(
+        name="looks",
+        columns=(Column("run"), Column("when"), Column("who"), Column("why"), Column("number")),
+        rows=tuple(
+            (
+                Cell(str(look["run_id"]), mark="code"),
+                when(look["looked_at"]),
+                Cell(str(look["who"])),
+                Cell(str(look["why"])),
+                shown(look.get("number")),
+            )
+            for look in looks
+        ),
+        caption="No page shows what was seen.",
+    )

@@ -295,10 +295,10 @@ def test_a_short_item_is_dropped_with_its_length() -> None:
     assert "X" in one(item(64)).panel.items
 
 
-def _stuck(length: int) -> pl.DataFrame:
+def _stuck(length: int, start: int = 100) -> pl.DataFrame:
     frame = item()
     stuck = np.arange(BARS)
-    stuck[100 : 100 + length] = 100
+    stuck[start : start + length] = start
     return frame[stuck.tolist()].with_columns(timestamp=frame["timestamp"])
 
 
@@ -307,10 +307,9 @@ def test_a_stale_stretch_is_set_aside_and_a_dead_feed_is_dropped() -> None:
     loaded = one(_stuck(41))
     assert rules_of(loaded) == [("stale_stretch", 102)]
     assert loaded.panel.bars[loaded.panel.index("X")].num_masked == 40
-    dead = one(_stuck(BARS - 110))
-    if BARS - 111 > BARS / 2:
-        assert ("stale", 101) in rules_of(dead)
-        assert "X" not in dead.panel.items
+    dead = one(_stuck(BARS - 80, start=80))
+    assert rules_of(dead) == [("stale", 81)]
+    assert "X" not in dead.panel.items
 
 
 def test_suspended_days_are_set_aside_and_no_more() -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from foresweep.data.demo import demo_panel
 from foresweep.data.panel import Panel
 from foresweep.data.splits import Cut, make_split
 from foresweep.data.windows import Context, TrainWindows, make_context
-from foresweep.models.base import Facts, Resources
+from foresweep.models.base import Facts, Resources, TrainingJob
 from foresweep.models.kronos.config import KronosConfig, Nets, architecture_of, build
 from foresweep.models.kronos.model import (
     Kronos,
@@ -185,7 +186,7 @@ def our_training(nets: Nets, bars: TrainingBars, config: KronosConfig, steps: in
     are remembered before."""
     live = KronosPredictor(nets, config, Resources())
     learner = PredictorLearner(nets, bars, live)
-    run = _Run(learner, config, Resources(), 0, every_parameter)
+    run = _Run(learner, TrainingJob(None, config, horizon=1, out=Path()), every_parameter)
     before = copy.deepcopy(run.rng)
     for _ in range(steps):
         learner.draw(before, config.batch_size)

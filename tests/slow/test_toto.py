@@ -16,7 +16,7 @@ import torch
 
 from foresweep.data.demo import demo_panel
 from foresweep.data.windows import Context, TrainWindows
-from foresweep.models.base import DEFAULT_LEVELS, Levels, Resources, Scored
+from foresweep.models.base import DEFAULT_LEVELS, Levels, Resources, Scored, TrainingJob
 from foresweep.models.checkpoint import read_checkpoint, read_weights
 from foresweep.models.toto.model import (
     Toto,
@@ -217,7 +217,7 @@ def test_the_published_size_takes_a_real_training_step() -> None:
         before = watched.detach().clone()
         train = TrainWindows(case.panel, case.split, case.split.part("train"))
         learner = TotoLearner(network, train, config, case.split.horizon, Resources())
-        run = _Run(learner, config, Resources(), 0, every_parameter)
+        run = _Run(learner, TrainingJob(train, config, horizon=1, out=Path()), every_parameter)
         run.advance(0)
     assert round(sum(p.numel() for p in network.parameters()) / 1e6) == 151
     assert np.isfinite(run.losses).all()

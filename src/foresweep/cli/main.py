@@ -13,7 +13,6 @@ from foresweep.cli import (
     best,
     data,
     doctor,
-    ensemble,
     manage,
     predict,
     report,
@@ -49,7 +48,7 @@ app.command()(report.dashboard)
 app.command()(manage.note)
 app.command()(manage.tag)
 app.command()(manage.rm)
-app.command()(ensemble.ensemble)
+app.command()(predict.ensemble)
 app.command()(predict.predict)
 app.command()(doctor.doctor)
 app.command()(verdict.verdict)

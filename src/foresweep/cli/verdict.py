@@ -81,7 +81,7 @@ def verdict(
 
     Exit code 0: promote, 3: naive wins, 4: hold. Opening the test is recorded.
     """
-    from foresweep.cli.verdict_text import draw
+    from foresweep.cli.tables import show_verdict
     from foresweep.records import Outcome
 
     only_files = {
@@ -119,7 +119,7 @@ def verdict(
         typer.echo(json.dumps(plain[0] if len(plain) == 1 else plain, indent=2, allow_nan=False))
     else:
         for one in told:
-            draw(one)
+            show_verdict(one)
     codes = {Outcome.PROMOTE: 0, Outcome.NAIVE_WINS: NAIVE_WINS, Outcome.HOLD: HOLD}
     raise typer.Exit(max(codes[v.outcome] for v in told))
 

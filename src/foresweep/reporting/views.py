@@ -35,6 +35,8 @@ MARKED = 120
 """Ranked runs up to which StepM and the confidence set are reckoned when a page is asked for."""
 PAGE = 50
 MOST_KEPT, MOST_OUTCOMES = 5000, 8
+KEPT_FROM = 1000
+"""Trials from which counts of a sweep that has ended are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,16 +137,31 @@ class SweepView:
         self.part, self.bare = split_score(self.metric)
         self.cells = sweep.fingerprints.get("val", "")
 
+    def _counted(self, name: str, count: Callable[[Any], T]) -> T:
+        """What is counted over all runs of the sweep; of a large one that has ended it is kept, for
+        nothing but a further trial changes it."""
+
+        def ask() -> T:
+            with self.tracker.store.read() as connection:
+                return count(connection)
+
+        sweep = self.sweep
+        if sweep.state == "running" or sweep.num_trials < KEPT_FROM:
+            return ask()
+        key = (name, sweep.sweep_id, self.metric, sweep.num_trials, sweep.finished_at)
+        return self.site.once(key, ask)
+
     @cached_property
     def states(self) -> Mapping[str, int]:
-        with self.tracker.store.read() as connection:
-            return queries.states_of(connection, self.sweep.sweep_id)
+        return self._counted("states", lambda c: queries.states_of(c, self.sweep.sweep_id))
 
     @cached_property
     def num_ranked(self) -> int:
         """Trained runs with a score on these windows."""
-        with self.tracker.store.read() as connection:
-            return queries.count_ranked(connection, metric=self.metric, fingerprint=self.cells)
+        metric, cells = self.metric, self.cells
+        return self._counted(
+            "ranked", lambda c: queries.count_ranked(c, metric=metric, fingerprint=cells)
+        )
 
     @property
     def is_small(self) -> bool:
@@ -159,12 +176,17 @@ class SweepView:
     def own_best(self) -> Row | None:
         """The best trained run of this sweep alone, beside the baselines: its skill, not its
         place; read without reading all of them."""
-        with self.tracker.store.read() as connection:
-            found = queries.best_of_sweep(
-                connection,
-                metric=self.metric,
-                fingerprint=self.cells,
-                sweep_id=self.sweep.sweep_id,
+        metric, cells, sweep_id = self.metric, self.cells, self.sweep.sweep_id
+        first = self.ranked_page(0, 1)
+        found: Run | None
+        if first and first[0].sweep_id == sweep_id:
+            found = first[0]
+        else:
+            found = self._counted(
+                "best",
+                lambda c: queries.best_of_sweep(
+                    c, metric=metric, fingerprint=cells, sweep_id=sweep_id
+                ),
             )
         if found is None:
             return None

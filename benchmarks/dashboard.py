@@ -64,7 +64,6 @@ def fill_ours(database: Path, size: int) -> None:
                 chosen = ", ".join(own.get(n, n) for n in names)
                 made = f"is_baseline = 0 AND rowid <= {last[table]}"
                 db.execute(f"INSERT INTO {table} SELECT {chosen} FROM {table} WHERE {made}")
-        db.execute("ANALYZE")
 
 
 def make_ours(database: Path, size: int) -> None:

@@ -102,12 +102,13 @@ def guard_for(host: str, token: str | None, *, is_read_only: bool) -> Guard:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to an address. Raises UsageError where that is taken or not ours."""
+    """A socket that listens on an address. Raises UsageError where that is taken or not ours."""
     kind = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(kind, socket.SOCK_STREAM)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((host, port))
+        found.listen(128)  # whoever calls before the first answer waits for it
     except OSError as error:
         found.close()
         raise UsageError(

@@ -131,14 +131,13 @@ def ended_badly(connection: Connection, sweep_id: str, *, limit: int) -> list[Ru
 
 def beats(connection: Connection) -> list[Beat]:
     """Every run that is said to run, newest first."""
-    query = (
-        select(runs.c.run_id, runs.c.sweep_id, runs.c.heartbeat_at, func.max(curves.c.last_step))
-        .select_from(runs.outerjoin(curves, curves.c.run_id == runs.c.run_id))
-        .where(runs.c.state == RunState.RUNNING.value)
-        .group_by(runs.c.run_id)
-        .order_by(runs.c.run_id.desc())
-    )
-    return [Beat(r[0], r[1], r[2], r[3] or 0) for r in connection.execute(query)]
+    running = runs.c.state == RunState.RUNNING.value  # sorted here: there, it may read every run
+    query = select(runs.c.run_id, runs.c.sweep_id, runs.c.heartbeat_at).where(running)
+    found = sorted(connection.execute(query).all(), key=lambda row: row.run_id, reverse=True)
+    steps = select(curves.c.run_id, func.max(curves.c.last_step)).group_by(curves.c.run_id)
+    mine = steps.where(curves.c.run_id.in_([row.run_id for row in found]))
+    last = dict(connection.execute(mine).tuples().all()) if found else {}
+    return [Beat(r.run_id, r.sweep_id, r.heartbeat_at, last.get(r.run_id, 0)) for r in found]
 
 
 def progress(connection: Connection, sweep_id: str) -> list[Progress]:

@@ -182,7 +182,7 @@ def test_dates_to_come_keep_the_rhythm_of_months_and_weeks(step: str) -> None:
     index = pd.date_range("2004-01-01", periods=80, freq=step)
     frame = walk_frame("X", index[:70].to_numpy().astype("datetime64[ns]"))
     panel = panel_from_frame(frame)
-    ahead = panel.sessions_after(0, 69, 10)
+    ahead = sessions_after(panel, 0, 69, 10)
     assert [str(t)[:10] for t in ahead] == [str(t)[:10] for t in index[70:].to_numpy()]
 
 
@@ -190,5 +190,5 @@ def test_a_week_that_ends_before_a_holiday_does_not_move_those_to_come() -> None
     fridays = weekdays(400, "2015-01-02")[::5].copy()
     fridays[-1] -= np.timedelta64(1, "D")  # Good Friday
     panel = panel_from_frame(walk_frame("X", fridays))
-    ahead = panel.sessions_after(0, len(fridays) - 1, 2)
+    ahead = sessions_after(panel, 0, len(fridays) - 1, 2)
     assert (ahead - fridays[-1]).astype("timedelta64[D]").astype(int).tolist() == [8, 15]

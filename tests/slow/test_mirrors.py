@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,10 @@ def test_wandb_offline_has_what_a_sweep_did_and_knows_nothing_of_the_machine(
     done = play(tracker, mirrors)
     mirrors[0].close()
     assert said == []
+    ends = time.monotonic() + 30  # its service may still be writing when `finish` returns
+    while not any(r.WhichOneof("record_type") == "exit" for r in wandb_records(workplace)):
+        assert time.monotonic() < ends, "the file of the run never ends"
+        time.sleep(0.05)
     records = wandb_records(workplace)
     (run,) = (r.run for r in records if r.WhichOneof("record_type") == "run")
     config = {u.key or u.nested_key[0]: u.value_json for u in run.config.update}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from foresweep.data.splits import Cut
+from foresweep.data.splits import Cut, make_split
 from foresweep.data.tables import write_panel
 from foresweep.data.windows import TrainWindows
 from foresweep.models.base import Facts, Resources
@@ -84,7 +84,7 @@ def run(model: str, resources: Resources, folder: Path) -> tuple[Mapping[str, fl
     folder.mkdir()
     ground = Ground(folder / "panel.npz", Cut(horizon=3, stride=6, max_context=64))
     write_panel(ground.panel_path, PANEL)
-    split = ground.cut(PANEL)
+    split = make_split(PANEL, ground.cut)
     train = TrainWindows(PANEL, split, split.part("train"))
     bars = sum(len(train.values(i)) for i in range(PANEL.num_items))
     facts = Facts(split.horizon, split.max_context, bars, step_cap=3)

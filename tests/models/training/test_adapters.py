@@ -116,7 +116,7 @@ def test_adapters_alone_are_trained_and_begin_as_nothing() -> None:
 
 
 def test_merged_adapters_leave_the_plain_network_with_the_same_output() -> None:
-    network, x = net(), torch.randn(5, 2)
+    network, x = net(), torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
     names = set(network.state_dict())
     adapted = tune(network, config(finetune="lora", lora_r=2, lora_alpha=4), LAYERS)
     optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.5)
@@ -127,7 +127,7 @@ def test_merged_adapters_leave_the_plain_network_with_the_same_output() -> None:
     moved = network(x)
     merged = adapted.merged().eval()
     assert set(merged.state_dict()) == names
-    torch.testing.assert_close(merged(x), moved)
+    torch.testing.assert_close(merged(x), moved, rtol=1e-5, atol=1e-5)
     fresh = net().eval()
     assert not torch.allclose(merged(x), fresh(x))
     assert torch.equal(merged.token.weight, fresh.token.weight)

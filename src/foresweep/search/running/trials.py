@@ -247,6 +247,7 @@ class Trials:
             self.search.tell(run)
 
     def others_work(self) -> bool:
+        self._looked_at = 0.0  # a head that died since the last look left what would be forgotten
         return bool(self.stage.tracker.heads.held_elsewhere(self.sweep_id))
 
     def _listed(self) -> RunSpec | None:

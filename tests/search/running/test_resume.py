@@ -236,7 +236,12 @@ def test_a_head_takes_over_what_another_leaves_behind(
 
 
 @pytest.mark.usefixtures("opened")
-def test_a_sweep_that_is_asked_to_stop_stops_and_can_go_on(place: Place) -> None:
+def test_a_sweep_that_is_asked_to_stop_stops_and_can_go_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # four such trials end within a second: the head asks before each, not once a second
+    monkeypatch.setattr("foresweep.search.running.head.PULSE_S", 0.0)
+
     def listen(event: Event) -> None:
         if isinstance(event, TrialFinished) and event.run.model_name == "guest":
             with Tracker(place.db) as other:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foresweep.data.reading.aliases import canonical, missing_columns
+from foresweep.data.reading.aliases import canonical
 from foresweep.data.reading.columns import RawItem, raw_items
 from foresweep.data.reading.dates import parse_dates
 from foresweep.data.tables import parse_table
@@ -75,8 +75,7 @@ def test_columns_that_are_not_ours_are_ignored() -> None:
     assert raw.faults == ()
 
 
-def test_missing_and_doubled_columns_are_named() -> None:
-    assert missing_columns(canonical(["Date", "Open", "Close"])) == ["high", "low"]
+def test_doubled_columns_are_named() -> None:
     with pytest.raises(DataError, match="'Close' and 'close'"):
         canonical(["Date", "Close", "close"])
     canonical(["Date", "x", "X"])  # not ours: of no interest

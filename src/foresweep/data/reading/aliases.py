@@ -368,8 +368,3 @@ def canonical(columns: Sequence[str]) -> dict[str, str]:
     Raises DataError where two columns are one name (`Close` and `close`).
     """
     return {ours: columns[k] for ours, k in understand(columns).at.items()}
-
-
-def missing_columns(columns: Mapping[str, str]) -> list[str]:
-    """The required names that `canonical` did not find."""
-    return [name for name in REQUIRED if name not in columns]

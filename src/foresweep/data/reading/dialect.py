@@ -154,7 +154,6 @@ class Layout:
     quote: str
     names: tuple[str, ...]
     header: Header
-    header_line: int  # from 1; 0 where there is none
     data_line: int  # from 1
     width: int  # fields of a data row
     labels: tuple[str, ...] = ()
@@ -227,7 +226,7 @@ def _layout(lines: Sequence[str], separator: str, overrules: Overrules) -> Layou
         if not header.missing:
             data = _data_from(fields, k + 1, first, header.at["timestamp"])
             labels = labels or _labels(fields[k + 1 : data], width, header)
-            return Layout(separator, quote, names, header, k + 1, data + 1, width, labels,
+            return Layout(separator, quote, names, header, data + 1, width, labels,
                           _header_guesses(lines, k, guess))  # fmt: skip
         if missing is None and len(header.at) > 1:
             has = ", ".join(n for n in names[:8])
@@ -238,7 +237,7 @@ def _layout(lines: Sequence[str], separator: str, overrules: Overrules) -> Layou
         names, header, top, labels = several
         said = (f"a header of {first - top} rows",) if first - top > 1 else ()
         above = _header_guesses(lines, top, "")
-        return Layout(separator, quote, names, header, top + 1, first + 1, width, labels,
+        return Layout(separator, quote, names, header, first + 1, width, labels,
                       (*above, *said))  # fmt: skip
     if clash or missing:
         raise clash or missing  # type: ignore[misc]
@@ -296,7 +295,7 @@ def _without_data(
         if not header.missing:
             if not any(any(c.strip() for c in f) for f in fields[k + 1 :]):
                 raise Refused("empty_file", "the file has a header and no rows")
-            return Layout(separator, quote, tuple(names), header, k + 1, k + 2, len(names))
+            return Layout(separator, quote, tuple(names), header, k + 2, len(names))
         if len(header.at) > 1 and best.rule == "unreadable":
             has = ", ".join(names[:8])
             what = ", ".join(header.missing)
@@ -388,7 +387,7 @@ def _headerless(
         except DataError as error:
             raise Refused("ambiguous_column", str(error)) from error
         if not header.missing:
-            return Layout(separator, quote, names, header, 0, first + 1, width)
+            return Layout(separator, quote, names, header, first + 1, width)
     vendor = vendor_of(rows, separator)
     if vendor is None:
         raise Refused(
@@ -398,7 +397,7 @@ def _headerless(
         )
     name, columns = vendor
     guesses = _header_guesses(lines, first, f"no header: {name}'s columns by their form")
-    return Layout(separator, quote, columns, understand(columns), 0, first + 1, width, (), guesses)
+    return Layout(separator, quote, columns, understand(columns), first + 1, width, (), guesses)
 
 
 def vendor_of(

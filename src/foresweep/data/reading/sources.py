@@ -93,9 +93,12 @@ def _files(path: Path) -> list[Path]:
         raise DataError(f"{path}: no such file or folder; use a folder of CSV files, or: demo")
     files = _tables_in(path)
     if not files and (path / "train").is_dir():
-        raise DataError(f"{path}: no CSV or Parquet file; did you mean {path / 'train'}?")
+        raise DataError(f"{path}: no file of prices; did you mean {path / 'train'}?")
     if not files:
-        raise DataError(f"{path}: no CSV or Parquet file in this folder")
+        raise DataError(
+            f"{path}: no file of prices (.csv, .tsv, .txt, .parquet, .feather, "
+            ".json, .jsonl, .xlsx, packed or not) in this folder"
+        )
     sibling = path.resolve().parent / "test"
     if path.resolve().name == "train" and sibling.is_dir():
         files += [path.parent / "test" / p.name for p in _tables_in(sibling)]
@@ -109,7 +112,6 @@ def _tables_in(folder: Path) -> list[Path]:
         )
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed: {error.strerror}") from error
-    return sorted(found)
 
 
 def _read_all(

@@ -17,6 +17,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
+from foresweep.data.reading.dialect import decode
 from foresweep.data.reading.sources import load_panel
 from foresweep.errors import DataError
 
@@ -511,3 +512,13 @@ def test_three_files_of_one_item_are_none(tmp_path: Path) -> None:
     loaded = load_panel(tmp_path)
     assert loaded.panel.items == ("Y",)
     assert loaded.report.counts["ambiguous_item"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding"),
+    [("café", "cp1252"), ("Größe", "cp1252"), ("示例", "gb18030"), ("例", "cp932")],
+)
+def test_a_few_letters_do_not_make_a_rare_encoding(name: str, encoding: str) -> None:
+    rows = "".join(f"{name},2020-01-{day:02d},1,2,1,2\n" for day in range(1, 32))
+    text, _ = decode(f"Name,Date,Open,High,Low,Close\n{rows}".encode(encoding))
+    assert text.count(f"{name},2020-01-") == 31

@@ -97,7 +97,9 @@ def _legacy(content: bytes) -> tuple[str, str]:
     # whole lines: a character must not be cut
     head = content[:8000].rpartition(b"\n")[0] or content[:8000]
     guessed = charset_normalizer.from_bytes(head).best()
-    names = dict.fromkeys([*([guessed.encoding] if guessed else []), *_LEGACY])
+    guess = [guessed.encoding] if guessed else []
+    # of a few letters it names rare encodings (cp1006): such a one comes after the usual
+    names = dict.fromkeys([*(g for g in guess if g in _LEGACY), *_LEGACY, *guess])
     readable: list[tuple[int, int, int, str]] = []
     for name in names:
         try:
@@ -114,9 +116,11 @@ def _legacy(content: bytes) -> tuple[str, str]:
 
 
 def _strange(text: str) -> int:
-    """Letters and signs beyond ASCII that touch a digit and are no currency."""
+    """Letters and signs beyond ASCII that touch a digit and are no currency, and East Asian ones
+    inside a Latin word (`Größe` read as gb18030)."""
     touching = re.findall(r"(?<=\d)[^\x00-\x7f]|[^\x00-\x7f](?=\d)", text)
-    return sum(unicodedata.category(c) not in ("Sc", "Zs") for c in touching)
+    inside = re.findall(r"[a-z][\u2e80-\uffdc]+[a-z]", text)
+    return len(inside) + sum(unicodedata.category(c) not in ("Sc", "Zs") for c in touching)
 
 
 def _known_words(text: str) -> int:

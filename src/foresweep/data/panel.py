@@ -26,6 +26,8 @@ IntArray = NDArray[np.int64]
 
 COLUMNS = ("open", "high", "low", "close", "volume")
 OPEN, HIGH, LOW, CLOSE, VOLUME = range(5)
+AMOUNT = 5
+"""Column of the money that changed hands, behind COLUMNS, in panels some item of which has it."""
 LIVE_SHARE = 0.8
 """A timestamp can be an origin when this share of the live items has a bar there."""
 
@@ -34,7 +36,7 @@ LIVE_SHARE = 0.8
 class Bars:
     """The whole rows of one item, oldest first."""
 
-    values: Array  # [n, 5] in the order of COLUMNS; read-only
+    values: Array  # [n, 5] in the order of COLUMNS, [n, 6] with the amount; read-only
     sessions: IntArray  # [n] rising: index of each row in the item's calendar
     num_masked: int  # rows left out because one of their numbers is missing or was masked
 
@@ -53,6 +55,11 @@ class Panel:
     @property
     def num_items(self) -> int:
         return len(self.items)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """[F] of `bars` and `stacked`: COLUMNS, and `amount` where some item has it."""
+        return COLUMNS if self.bars[0].values.shape[1] == len(COLUMNS) else (*COLUMNS, "amount")
 
     @property
     def num_rows(self) -> int:
@@ -79,7 +86,7 @@ class Panel:
 
     @cached_property
     def stacked(self) -> Array:
-        """[R, 5] the whole rows of all items end to end, so that a batch is one gather. Shares
+        """[R, F] the whole rows of all items end to end, so that a batch is one gather. Shares
         memory with `bars` where the panel was built here."""
         return _stack([b.values for b in self.bars])
 
@@ -172,11 +179,11 @@ class Panel:
         )
 
     def to_frame(self) -> pl.DataFrame:
-        """Long frame item_id, timestamp, open, high, low, close, volume of the whole rows."""
+        """Long frame item_id, timestamp and `columns` of the whole rows."""
         parts = [
             pl.DataFrame(
                 {"item_id": [name] * len(bars.values), "timestamp": self.timestamps_of(i)}
-                | {c: bars.values[:, k] for k, c in enumerate(COLUMNS)}
+                | {c: bars.values[:, k] for k, c in enumerate(self.columns)}
             )
             for i, (name, bars) in enumerate(zip(self.items, self.bars, strict=True))
         ]
@@ -184,7 +191,8 @@ class Panel:
 
 
 def panel_from_frame(frame: pl.DataFrame, *, source: str = "frame") -> Panel:
-    """Panel of a long frame: item_id, timestamp, open, high, low, close and, optionally, volume.
+    """Panel of a long frame: item_id, timestamp, open, high, low, close and, optionally, volume and
+    amount (derived in the rows that have none).
 
     Rows with a missing or NaN price are masked: they stay in the calendar and leave the data.
     Raises DataError on missing columns, no rows, or two rows of one item at one time.
@@ -197,7 +205,7 @@ def panel_from_frame(frame: pl.DataFrame, *, source: str = "frame") -> Panel:
     frame = frame.select(
         pl.col("item_id").cast(pl.String),
         pl.col("timestamp").cast(pl.Datetime("ns")),
-        *[pl.col(c).cast(pl.Float64) for c in COLUMNS],
+        *[pl.col(c).cast(pl.Float64) for c in (*COLUMNS, "amount") if c in frame.columns],
     ).sort("item_id", "timestamp")
     if frame.is_empty():
         raise DataError(f"{source}: no rows")
@@ -224,6 +232,10 @@ def _assemble(frame: pl.DataFrame, source: str) -> Panel:
         for n in range(max(calendar_of) + 1)
     ]
     whole = np.isfinite(values).all(axis=1)
+    if "amount" in frame.columns:
+        amount = frame["amount"].fill_null(np.nan).to_numpy()
+        amount = np.where(np.isfinite(amount), amount, derived_amount(values))
+        values = np.column_stack([values, amount])
     kept = np.ascontiguousarray(values[whole])
     ends = np.cumsum(whole)
     bars = []
@@ -246,6 +258,13 @@ def _assemble(frame: pl.DataFrame, source: str) -> Panel:
     )
 
 
+def derived_amount(bars: Array) -> Array:
+    """[...] the money that changed hands in bars [..., F] that do not tell it: the volume times the
+    mean of the four prices, as Kronos' authors do."""
+    amount: Array = bars[..., VOLUME] * bars[..., :VOLUME].mean(axis=-1)
+    return amount
+
+
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:
     array.setflags(write=False)
     return array
@@ -254,7 +273,7 @@ def _frozen(array: NDArray[Any]) -> NDArray[Any]:
 def _stack(parts: Sequence[Array]) -> Array:
     """The parts end to end: the array they are consecutive slices of, else a copy."""
     base = parts[0].base
-    whole = isinstance(base, np.ndarray) and base.shape == (sum(map(len, parts)), len(COLUMNS))
+    whole = isinstance(base, np.ndarray) and base.shape == (sum(map(len, parts)), parts[0].shape[1])
     if isinstance(base, np.ndarray) and whole and all(p.base is base for p in parts):
         starts = np.cumsum([0, *map(len, parts)])
         if all(_address(p) == _address(base[a:]) for p, a in zip(parts, starts, strict=False)):

@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from foresweep.data.panel import CLOSE, COLUMNS, Array, IntArray, Panel
+from foresweep.data.panel import CLOSE, Array, IntArray, Panel
 from foresweep.data.splits import Part, Split
 from foresweep.errors import NotEnoughData
 
@@ -29,7 +29,7 @@ METRIC_VERSION = 1
 class Context:
     """What a model may see. Shapes: N windows, C bars, F columns, H bars ahead."""
 
-    values: Array  # [N, C, F] float64, raw prices and volume; NaN where `mask` is False
+    values: Array  # [N, C, F] float64, raw prices, volume, amount; NaN where `mask` is False
     columns: tuple[str, ...]
     item_ids: tuple[str, ...]  # [N]
     timestamps: NDArray[np.datetime64]  # [N, C]; NaT where `mask` is False
@@ -87,7 +87,7 @@ def make_context(panel: Panel, item: IntArray, row: IntArray, length: int, horiz
     session = panel.stacked_sessions[panel.offsets[item] + row]
     future = panel.sessions_ahead(item, session, horizon)
     ids = tuple(panel.items[i] for i in item)
-    return Context(values, COLUMNS, ids, past, future, mask)
+    return Context(values, panel.columns, ids, past, future, mask)
 
 
 @dataclass(frozen=True, eq=False)

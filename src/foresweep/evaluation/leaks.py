@@ -70,7 +70,7 @@ def _replaced(bars: Bars, rows: IntArray, rng: np.random.Generator) -> Bars:
     values = bars.values.copy()
     factor = rng.uniform(1.1, 2.0, (2, len(rows))) ** rng.choice([-1, 1], (2, len(rows)))
     values[rows, :VOLUME] *= factor[0][:, None]
-    values[rows, VOLUME] = (values[rows, VOLUME] + 1.0) * factor[1]
+    values[rows, VOLUME:] = (values[rows, VOLUME:] + 1.0) * factor[1][:, None]
     values.setflags(write=False)
     return dataclasses.replace(bars, values=values)
 
@@ -328,7 +328,7 @@ class Way:
             values = bars[item].values.copy()
             values[row, slice(0, VOLUME) if column is None else column] *= NUDGE
             if column is None:
-                values[row, VOLUME] = (values[row, VOLUME] + 1.0) * NUDGE
+                values[row, VOLUME:] = (values[row, VOLUME:] + 1.0) * NUDGE
             values.setflags(write=False)
             bars[item] = dataclasses.replace(bars[item], values=values)
         return dataclasses.replace(self.panel, bars=tuple(bars))

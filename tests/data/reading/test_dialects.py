@@ -264,7 +264,7 @@ def test_a_file_is_read_as_pandas_reads_it(tmp_path: Path, dialect: Dialect) -> 
     panel = load_panel(path).panel
     wanted = oracle(content, dialect)
     assert np.array_equal(panel.timestamps_of(0), wanted.index.to_numpy().astype("datetime64[ns]"))
-    assert panel.bars[0].values == pytest.approx(wanted.to_numpy(), rel=1e-12)
+    assert panel.bars[0].values[:, :5] == pytest.approx(wanted.to_numpy(), rel=1e-12)
     assert load_panel(tmp_path).panel.items == ("X",)
 
 
@@ -452,7 +452,7 @@ def test_json_of_any_shape_is_read(tmp_path: Path, make: Callable[[], Any]) -> N
     path.write_text(json.dumps(make()))
     panel = load_panel(path).panel
     assert np.array_equal(panel.timeline, DAYS.index.to_numpy())
-    assert np.array_equal(panel.bars[0].values, DAYS.to_numpy())
+    assert np.array_equal(panel.bars[0].values[:, :5], DAYS.to_numpy())
 
 
 @pytest.mark.parametrize("kind", ["feather", "xlsx", "zip", "gz", "bz2", "parquet", "jsonl"])
@@ -481,7 +481,7 @@ def test_every_kind_of_file_gives_the_same_panel(tmp_path: Path, kind: str) -> N
     panel = load_panel(tmp_path).panel
     assert panel.items == ("X",)
     assert np.array_equal(panel.timeline, DAYS.index.to_numpy())
-    assert np.array_equal(panel.bars[0].values, DAYS.to_numpy())
+    assert np.array_equal(panel.bars[0].values[:, :5], DAYS.to_numpy())
 
 
 @pytest.mark.parametrize(

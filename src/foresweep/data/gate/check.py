@@ -42,6 +42,7 @@ class Inspected:
     lines: IntArray  # [m] for findings of the panel's rules
     daily: bool
     findings: tuple[Finding, ...]
+    amount: Array | None = None  # [m] money that changed hands, in every whole row
 
     @property
     def dropped(self) -> bool:
@@ -64,7 +65,29 @@ def inspect(raw: RawItem, actions: Sequence[act.Action] = ()) -> Inspected:
         findings += _item_findings(raw, ordered, values, actions, num_aside)
     lines = raw.line[ordered.rows]
     file = raw.files[0]
-    return Inspected(raw.item, file, ordered.times, values, lines, ordered.daily, tuple(findings))
+    amount, told = _amount(raw, ordered, values)
+    findings += told
+    return Inspected(
+        raw.item, file, ordered.times, values, lines, ordered.daily, tuple(findings), amount
+    )
+
+
+def _amount(
+    raw: RawItem, ordered: rules.Ordered, values: Array
+) -> tuple[Array | None, list[Finding]]:
+    """([m] amounts, None where the item has none or some whole row lacks its own; what is said)."""
+    if raw.amount is None:
+        return None, []
+    amount = raw.amount[ordered.rows]
+    whole = np.isfinite(values).all(axis=1)
+    own = amount[whole]
+    if not (own > 0).any():
+        return None, []
+    lacking = int((~(own >= 0) | ~np.isfinite(own)).sum())
+    if not lacking:
+        return amount, []
+    message = f"{lacking} of {len(own)} amounts are missing"
+    return None, [found("patchy_amount", message, file=raw.files[0], item=raw.item)]
 
 
 def _told(raw: RawItem, fault: Fault) -> list[Finding]:
@@ -246,7 +269,8 @@ def check(
     told += lonely
     told += missing_sessions(kept, source)
     told += _survivorship(kept, source)
-    frame = pl.concat([_frame(i) for i in kept])
+    with_amount = any(i.amount is not None for i in kept)
+    frame = pl.concat([_frame(i, with_amount) for i in kept])
     num_masked = int(frame["close"].is_nan().sum())
     names = tuple(i.item for i in kept)
     unread = [f.item or f.file for f in findings if f.severity == "error"]
@@ -255,8 +279,11 @@ def check(
     return frame, report
 
 
-def _frame(item: Inspected) -> pl.DataFrame:
+def _frame(item: Inspected, with_amount: bool) -> pl.DataFrame:
     columns = {c: item.values[:, k] for k, c in enumerate(COLUMNS)}
+    if with_amount:
+        nothing = np.full(len(item.times), np.nan)
+        columns["amount"] = nothing if item.amount is None else item.amount
     name = pl.Series("item_id", [item.item]).new_from_index(0, len(item.times))
     return pl.DataFrame({"item_id": name, "timestamp": item.times} | columns)
 
@@ -333,6 +360,7 @@ def _rows_of(item: Inspected, rows: IntArray) -> Inspected:
         item.lines[rows],
         item.daily,
         item.findings,
+        None if item.amount is None else item.amount[rows],
     )
 
 

@@ -50,6 +50,7 @@ _WARNINGS = {
     "missing_adjusted": "The adjusted close is missing or not positive: the row is masked.",
     "missing_volume": "The volume is missing or negative: the row is masked.",
     "patchy_volume": "More than 1 % of the volumes are missing: the item's volume is not used.",
+    "patchy_amount": "Some amounts are missing: the item's amount is taken as volume times price.",
     "suspended": "Days on which nothing was traded (one price, that of the day before, and no "
     "volume): they are set aside.",
     "stale_stretch": "The close stands still for more than 20 bars: the repeats are set aside.",

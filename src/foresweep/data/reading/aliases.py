@@ -261,7 +261,7 @@ def understand(names: Sequence[str], chosen: Mapping[str, str] | None = None) ->
     if first_is_index:
         ranked["timestamp"].append(0)
     times = [forced["timestamp"]] if "timestamp" in forced else _unique(at, ranked)
-    used = {*at.values(), *times, *ranked["clock"]} - {at.get("amount", -1)}
+    used = {*at.values(), *times, *ranked["clock"]}
     unused = tuple(n for k, n in enumerate(names) if k not in used and keys[k])
     clock = tuple(k for k in ranked["clock"] if k not in forced.values())
     if "clock" in forced or "time" in forced:

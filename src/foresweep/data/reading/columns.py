@@ -53,6 +53,7 @@ class RawItem:
     adjusted: Array | None  # [n] adjusted close
     has_volume: bool
     faults: tuple[Fault, ...] = ()
+    amount: Array | None = None  # [n] money that changed hands, NaN where missing
 
 
 def raw_items(
@@ -61,7 +62,7 @@ def raw_items(
     """Every item of a table whose `columns` (our name -> the table's) are known: all rows as
     `item`, or, when that is None, by its item column. Empty rows are left out."""
     names = tuple(columns.values())
-    header = understand(names, {o: n for o, n in columns.items() if o != "amount"})
+    header = understand(names, columns)
     frame = table.select(pl.col(n).alias(f"c{k}") for k, n in enumerate(names))
     return items_of(Table(frame, names, header, first_line), file=file, item=item)[0]
 
@@ -95,7 +96,7 @@ def items_of(
 
 def _named(table: Table) -> list[str]:
     """Which columns are taken for prices, where their names are not the plain words."""
-    pairs = [(n, table.names[table.header.at[n]]) for n in (*COLUMNS, "adjusted")
+    pairs = [(n, table.names[table.header.at[n]]) for n in (*COLUMNS, "adjusted", "amount")
              if n in table.header.at]  # fmt: skip
     told = [f"{n} from {name!r}" for n, name in pairs if bare(name) not in (n, "vol", "adjclose")]
     return [", ".join(told)] if told else []
@@ -154,6 +155,7 @@ def rows_of(raw: RawItem, rows: IntArray, *, item: str | None = None) -> RawItem
         wall=raw.wall[rows],
         values=raw.values[rows],
         adjusted=None if raw.adjusted is None else raw.adjusted[rows],
+        amount=None if raw.amount is None else raw.amount[rows],
         faults=tuple(faults),
     )
 
@@ -358,6 +360,7 @@ def _typed(
         adjusted=numbers["adjusted"][0][rows] if "adjusted" in numbers else None,
         has_volume="volume" in numbers,
         faults=tuple(told),
+        amount=None if (amount := _amount(table, decimal, guesses)) is None else amount[rows],
     )
     items = None
     if "item_id" in at:
@@ -381,6 +384,19 @@ def _volume(
                 numbers = numbers * unit
             return (numbers, text), column
     return ((read_numbers(volumes[0], decimal)), volumes[0]) if volumes else None
+
+
+def _amount(table: Table, decimal: str, guesses: list[str]) -> Array | None:
+    """[n] the money that changed hands, in the file's own currency; None where no column has it (a
+    turnover of at most 100 is a rate in percent, as akshare's)."""
+    if "amount" not in table.header.at:
+        return None
+    k = table.header.at["amount"]
+    numbers, _ = read_numbers(table.frame[f"c{k}"], decimal)
+    if bare(table.names[k]) == "turnover" and not (numbers > 100).any():
+        guesses.append(f"{table.names[k]!r} is a rate and not used")
+        return None
+    return numbers * volume_unit(table.names[k])
 
 
 def _left_out(

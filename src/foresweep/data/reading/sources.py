@@ -222,6 +222,9 @@ def _join(first: RawItem, second: RawItem) -> RawItem:
     adjusted = None
     if first.adjusted is not None and second.adjusted is not None:
         adjusted = np.concatenate([first.adjusted, second.adjusted])
+    amount = None
+    if first.amount is not None and second.amount is not None:
+        amount = np.concatenate([first.amount, second.amount])
     return RawItem(
         item=first.item,
         files=first.files + second.files,
@@ -233,6 +236,7 @@ def _join(first: RawItem, second: RawItem) -> RawItem:
         adjusted=adjusted,
         has_volume=has_volume,
         faults=(*first.faults, *later),
+        amount=amount,
     )
 
 

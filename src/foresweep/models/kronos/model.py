@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from foresweep.data.panel import CLOSE, OPEN, VOLUME, IntArray
+from foresweep.data.panel import AMOUNT, CLOSE, OPEN, VOLUME, IntArray, derived_amount
 from foresweep.data.windows import Context, TrainWindows
 from foresweep.models.base import (
     Array,
@@ -60,10 +60,10 @@ if TYPE_CHECKING:
 
 # What Kronos sees of a window: six features, normalised by the context alone, and time stamps.
 #
-# Features in the authors' order: open, high, low, close, volume, amount (volume times the mean of
-# the four prices). Prices enter as z-scored levels, as the authors' weights were trained
-# (`price`), or as log ratios to the previous close in percent (`return`); a window's first
-# bar, whose previous close is not seen, is measured from its own open.
+# Features in the authors' order: open, high, low, close, volume, amount (where the data have none,
+# volume times the mean of the four prices). Prices enter as z-scored levels, as the authors'
+# weights were trained (`price`), or as log ratios to the previous close in percent (`return`); a
+# window's first bar, whose previous close is not seen, is measured from its own open.
 
 
 Target = Literal["return", "price"]
@@ -97,8 +97,9 @@ class Normal:
 
 
 def normalise(bars: Array, num_context: int, target: Target) -> Normal:
-    """Windows `bars` [N, T, 5] of open, high, low, close, volume, whose first `num_context` bars
-    are the context: mean and standard deviation are theirs, bars after the origin add nothing."""
+    """Windows `bars` [N, T, F] of open, high, low, close, volume[, amount], whose first
+    `num_context` bars are the context: mean and standard deviation are theirs, bars after the
+    origin add nothing."""
     base = bars[:, num_context - 1, CLOSE]
     features = _features(bars, base, target)
     context = features[:, :num_context]
@@ -110,6 +111,7 @@ def normalise(bars: Array, num_context: int, target: Target) -> Normal:
 def _features(bars: Array, base: Array, target: Target) -> Array:
     """[N, T, 6], prices in percent: of the previous close (log) or of the origin's close."""
     prices, volume = bars[..., :VOLUME], bars[..., VOLUME]
+    told = bars.shape[-1] > AMOUNT
     out = np.empty((*bars.shape[:2], NUM_FEATURES))
     if target == "return":
         before = np.concatenate([bars[:, :1, OPEN], bars[:, :-1, CLOSE]], axis=1)
@@ -117,7 +119,7 @@ def _features(bars: Array, base: Array, target: Target) -> Array:
     else:
         out[..., :VOLUME] = 100 * prices / base[:, None, None]
     out[..., VOLUME] = volume
-    out[..., VOLUME + 1] = volume * prices.mean(axis=-1)
+    out[..., AMOUNT] = bars[..., AMOUNT] if told else derived_amount(bars)
     return out
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from foresweep.data.panel import CLOSE, HIGH, LOW, OPEN, VOLUME, Array, IntArray
+from foresweep.data.panel import AMOUNT, CLOSE, HIGH, LOW, OPEN, VOLUME, Array, IntArray
 from foresweep.data.windows import TrainWindows
 from foresweep.errors import ModelError, NotEnoughData
 from foresweep.models.base import Resources, TrainingJob
@@ -337,7 +337,7 @@ class WindowSampler:
     ) -> tuple[Array, NDArray[np.datetime64]]:
         if self._scale == 1:
             return self._train.cut(item, row, self._length)
-        bars = np.empty((len(item), self._length, VOLUME + 1))
+        bars = np.empty((len(item), self._length, len(self._train.panel.columns)))
         times = np.empty((len(item), self._length), dtype="datetime64[ns]")
         for k in np.unique(merged):
             same = merged == k
@@ -358,7 +358,7 @@ def mirror(bars: Array) -> Array:
 
 def merge(bars: Array, k: int) -> Array:
     """Bars [B, k L, F] as [B, L, F], each of k that follow one another: the first open, the
-    highest high, the lowest low, the last close, the volumes' sum."""
+    highest high, the lowest low, the last close, the volumes' (and amounts') sum."""
     parts = bars.reshape(len(bars), -1, k, bars.shape[-1])
     out = np.empty((*parts.shape[:2], bars.shape[-1]))
     out[..., OPEN] = parts[:, :, 0, OPEN]
@@ -366,4 +366,5 @@ def merge(bars: Array, k: int) -> Array:
     out[..., LOW] = parts[..., LOW].min(axis=2)
     out[..., CLOSE] = parts[:, :, -1, CLOSE]
     out[..., VOLUME] = parts[..., VOLUME].sum(axis=2)
+    out[..., AMOUNT:] = parts[..., AMOUNT:].sum(axis=2)
     return out

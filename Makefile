@@ -7,6 +7,8 @@ PLUGIN := examples/foresweep-fracast
 # One thread a process: on few cores two spinning OpenMP teams are many times slower than one.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# Kept bytecode, whatever the machine says: without it each of the tests' processes compiles anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo install check test test-fast soak fmt bench clean

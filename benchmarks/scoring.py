@@ -44,7 +44,12 @@ def make_outcomes(
     labels = last[:, None] * np.exp(0.02 * rng.standard_normal((num, leads)))
     median = last[:, None] * np.exp(0.005 * rng.standard_normal((num, leads)))
     spread = np.exp(0.02 * np.array([NormalDist().inv_cdf(level) for level in LEVELS]))
-    setting = Setting(rng.uniform(1, 9, num), 0.01 * last, np.repeat(np.arange(origins), items))
+    setting = Setting(
+        rng.uniform(1, 9, num),
+        0.01 * last,
+        np.repeat(np.arange(origins), items),
+        np.tile(np.arange(items), origins),
+    )
     ours = Outcome(labels, median[..., None] * spread, LEVELS, last, setting)
     flat = np.broadcast_to(last[:, None, None], ours.quantiles.shape)
     naive = replace(ours, quantiles=flat)

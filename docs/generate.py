@@ -31,9 +31,11 @@ def metrics_page() -> str:
         "y: close after the origin; m: median forecast; q: forecast quantile; b: close at the "
         "origin; s: volatility over the horizon known at the origin, in percent (100 sqrt(H v), v "
         "the EWMA 0.94 of squared returns, at least a quarter of its median over train); A: bars "
-        "per year. Means are over windows and leads 1..H. Every window has equal weight, whatever "
-        "its price; so an item with fewer windows in the part (it ends early, rows are masked) "
-        "counts less. A score's full name carries its part: `tune_pct_mae` steers, `val_pct_mae` "
+        "per year. The mean of a loss is taken over leads 1..H, then over the windows of each "
+        "item, then over items: every item has equal weight, whatever its price and however "
+        "many windows it has (it may end early, rows may be masked); shares, correlations and "
+        "R2 are over all windows. A score's full name carries its part: `tune_pct_mae` steers, "
+        "`val_pct_mae` "
         "ranks, `test_pct_mae` is sealed.",
         "",
         "A metric with a loss per window can be tested window by window; the others say something "

@@ -18,6 +18,7 @@ from foresweep.metrics import (
     Outcome,
     Setting,
     get_metric,
+    panel_mean,
     pinball_loss,
     score,
     split_score,
@@ -33,7 +34,10 @@ def outcome_of(seed: int = 0, num: int = 150, horizon: int = 4, items: int = 5) 
     labels = last[:, None] * np.exp(0.03 * rng.standard_normal((num, horizon)))
     moves = np.sort(0.03 * rng.standard_normal((num, horizon, len(LEVELS))), axis=2)
     setting = Setting(
-        rng.uniform(1, 9, num), last * rng.uniform(0.01, 0.05, num), np.arange(num) // items
+        rng.uniform(1, 9, num),
+        last * rng.uniform(0.01, 0.05, num),
+        np.arange(num) // items,
+        np.arange(num) % items,
     )
     return Outcome(labels, last[:, None, None] * np.exp(moves), LEVELS, last, setting)
 
@@ -375,3 +379,17 @@ def test_an_unknown_metric_is_refused_with_the_nearest():
     with pytest.raises(UnknownName, match="did you mean 'pinball'"):
         get_metric("pinbal")
     assert get_metric("pinball").unit == "percent"
+
+
+def test_an_item_that_ends_early_weighs_as_much_as_any_other():
+    outcome = outcome_of(num=150, items=5)
+    kept = np.flatnonzero((outcome.known.item != 2) | (outcome.known.origin < 7))
+    some = outcome.take(kept)
+    losses, item = some.pct_errors.mean(axis=1), some.known.item
+    each = [losses[item == k].mean() for k in range(5)]
+    assert value("pct_mae", some) == pytest.approx(np.mean(each), rel=1e-12)
+    assert value("pct_mae", some) != pytest.approx(losses.mean(), rel=1e-3)
+    panel = np.full((30, 5), np.nan)
+    panel[some.known.origin, item] = losses
+    assert panel_mean(panel) == value("pct_mae", some)
+    assert value("pct_mae", outcome) == outcome.pct_errors.mean()  # to the last bit

@@ -21,7 +21,7 @@ from foresweep.evaluation.breakdown import (
     score_leads,
 )
 from foresweep.evaluation.losses import LossPanel
-from foresweep.metrics import METRICS, Outcome
+from foresweep.metrics import METRICS, Outcome, panel_mean
 from foresweep.models.base import Forecast
 from foresweep.models.baselines.naive import Drift
 from foresweep.stats.significance import block_counts
@@ -61,8 +61,14 @@ def test_every_valid_cell_is_in_exactly_one_group_and_groups_add_up_to_the_score
     found = breakdown(losses, "pct_mae", by, reps=50)
     cells = sum(g.num_windows for g in found)
     assert cells == len(windows) * (3 if by == "lead" else 1)
-    total = sum(g.score * g.num_windows for g in found) / cells
-    assert total == pytest.approx(np.nanmean(losses.losses["pct_mae"]))
+    values = losses.by_lead["pct_mae"] if by == "lead" else losses.losses["pct_mae"][..., None]
+    for group in found:  # every item of it weighs the same
+        own = np.where(groups(losses, by)[group.key], values, np.nan)
+        items = [np.nanmean(one) for one in np.moveaxis(own, 1, 0) if not np.isnan(one).all()]
+        assert group.score == pytest.approx(np.mean(items))
+    if by in ("item", "lead"):
+        whole = panel_mean(losses.losses["pct_mae"])
+        assert np.mean([g.score for g in found]) == pytest.approx(whole)
 
 
 def test_groups_stand_in_natural_order_under_names_people_know():

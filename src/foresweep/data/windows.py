@@ -21,8 +21,9 @@ from foresweep.data.panel import CLOSE, Array, IntArray, Panel
 from foresweep.data.splits import Part, Split
 from foresweep.errors import NotEnoughData
 
-METRIC_VERSION = 1
-"""Part of every fingerprint: raise it when a metric's definition changes."""
+METRIC_VERSION, BEFORE_ITEMS = 2, 1
+"""Part of every fingerprint: raise it when a metric's definition changes. Version 2: every item
+weighs the same. Where all items have as many windows nothing changed, and 1 still stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +205,10 @@ class Windows:
         Labels enter as moves from the origin's close, to 1e-8: a re-based (dividend-adjusted)
         history keeps its fingerprint, another price does not.
         """
-        digest = hashlib.sha256(f"metrics {METRIC_VERSION} horizon {self.horizon}".encode())
+        counts = np.bincount(self.column)
+        alike = len(np.unique(counts[counts > 0])) <= 1
+        version = BEFORE_ITEMS if alike else METRIC_VERSION
+        digest = hashlib.sha256(f"metrics {version} horizon {self.horizon}".encode())
         digest.update("\n".join(self.panel.items[i] for i in self.split.items).encode())
         digest.update(self.panel.timeline[self.part.origins].astype("int64").tobytes())
         digest.update(self.origin.astype("int64").tobytes())

@@ -152,25 +152,29 @@ def origin_names(origins: NDArray[np.datetime64], scale: Array, by: str) -> NDAr
 def _group(
     key: str, ours: Array, theirs: Array | None, block: int, level: float, reps: int, seed: int
 ) -> Group | None:
-    """One group, from losses [O, I, L] that are NaN outside it; None where it has no window."""
+    """One group, from losses [O, I, L] that are NaN outside it; None where it has no window. Every
+    item weighs the same, however many windows it has, as in the score itself."""
     valid = np.isfinite(ours) if theirs is None else np.isfinite(ours) & np.isfinite(theirs)
-    cells = valid.sum(axis=(1, 2)).astype(np.float64)
-    kept = cells > 0
+    kept = valid.any(axis=(1, 2))
     if not kept.any():
         return None
-    total, count = np.where(valid, ours, 0.0).sum(axis=(1, 2))[kept], cells[kept]
-    num, loss = int(kept.sum()), float(total.sum() / count.sum())
+    each = valid.sum(axis=(0, 2))
+    fair = each.max() / np.maximum(each, 1)[:, None]  # [I, 1]; 1 where all have as many windows
+    total = np.where(valid, fair * ours, 0.0).sum(axis=(1, 2))[kept]
+    count = np.where(valid, fair, 0.0).sum(axis=(1, 2))[kept]
+    num, num_windows = int(kept.sum()), int(valid.sum())
+    loss = float(total.sum() / count.sum())
     enough = num >= max(FEWEST_ORIGINS, 2 * block)
     drawn = block_counts(num, block=block, reps=reps, seed=seed) if enough else None
     tails = [(1 - level) / 2, (1 + level) / 2]
     lower, upper = _bounds(drawn, total, count, tails)
     if theirs is None:
-        return Group(key, int(count.sum()), num, loss, lower, upper)
-    beside = np.where(valid, theirs, 0.0).sum(axis=(1, 2))[kept]
+        return Group(key, num_windows, num, loss, lower, upper)
+    beside = np.where(valid, fair * theirs, 0.0).sum(axis=(1, 2))[kept]
     skill = 1.0 - float(total.sum() / beside.sum()) if beside.sum() > 0 else None
     ratio = _bounds(drawn, total, beside, tails[::-1]) if skill is not None else (None, None)
     low, high = (None if r is None else 1.0 - r for r in ratio)
-    return Group(key, int(count.sum()), num, loss, lower, upper, skill, low, high)
+    return Group(key, num_windows, num, loss, lower, upper, skill, low, high)
 
 
 def _bounds(

@@ -129,7 +129,7 @@ def volatility_scale(windows: Windows) -> Array:
 
 def setting_of(windows: Windows) -> Setting:
     """What is known of each window at its origin: volatility, usual move, which origin it is."""
-    return Setting(volatility_scale(windows), usual_move(windows), windows.origin)
+    return Setting(volatility_scale(windows), usual_move(windows), windows.origin, windows.column)
 
 
 def usual_move(windows: Windows) -> Array:

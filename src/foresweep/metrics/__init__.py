@@ -1,6 +1,13 @@
 """What a forecast is worth: pure functions of [N, H] and [N, H, Q], and one table of them."""
 
-from foresweep.metrics.scores import Outcome, Setting, pinball_loss, skill
+from foresweep.metrics.scores import (
+    Outcome,
+    Setting,
+    item_mean,
+    panel_mean,
+    pinball_loss,
+    skill,
+)
 from foresweep.metrics.table import (
     METRICS,
     PANEL_LOSSES,
@@ -26,8 +33,10 @@ __all__ = [
     "Outcome",
     "Setting",
     "get_metric",
+    "item_mean",
     "judged_by",
     "objectives_of",
+    "panel_mean",
     "pinball_loss",
     "ranked_by",
     "score",

@@ -1,7 +1,8 @@
 """What was forecast and what came, and every loss and score that is a function of the two.
 
 Shape letters: N windows, H leads, Q quantile levels. All errors are relative to the close at the
-origin, so no item weighs by its nominal price; every window weighs the same.
+origin, so no item weighs by its nominal price; in the mean of a loss every item weighs the same,
+however many windows it has.
 """
 
 from __future__ import annotations
@@ -33,9 +34,12 @@ class Setting:
     scale: Array  # [N] percent: the item's volatility over the horizon, known at the origin
     usual_move: Array  # [N] price: mean absolute move from bar to bar, known at the origin
     origin: IntArray  # [N] windows with the same number share their origin
+    item: IntArray  # [N] windows with the same number are of one item
 
     def take(self, index: IntArray) -> Setting:
-        return Setting(self.scale[index], self.usual_move[index], self.origin[index])
+        return Setting(
+            self.scale[index], self.usual_move[index], self.origin[index], self.item[index]
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,6 +114,11 @@ class Outcome:
         up, down = self.median > base * (1.0 + SAME), self.median < base * (1.0 - SAME)
         return up.astype(np.int8) - down.astype(np.int8)
 
+    def mean(self, losses: Array) -> float:
+        """Mean of losses [N, H] over leads, an item's windows and items; without a setting every
+        window weighs the same."""
+        return item_mean(losses, None if self.setting is None else self.setting.item)
+
     def take(self, index: IntArray) -> Outcome:
         """The windows at `index`, in that order."""
         setting = None if self.setting is None else self.setting.take(index)
@@ -144,6 +153,27 @@ class Outcome:
         cells = max(num * horizon, 1)
         share = inside / cells if len(band) == 2 else float("nan")
         return Pass(median, pinballs, below / cells, share)
+
+
+def item_mean(losses: Array, item: IntArray | None) -> float:
+    """Mean over leads, then over the windows of each item, then over items: an item that ends
+    early, or has rows masked, counts like any other. `losses` [N] or [N, H], `item` [N].
+
+    Where items have the same number of windows this is the plain mean, and is made as such.
+    """
+    counts = np.zeros(0) if item is None else np.bincount(item)
+    counts = counts[counts > 0]
+    if item is None or not len(counts) or (counts == counts[0]).all():
+        return float(losses.mean())
+    each = losses.mean(axis=1) if losses.ndim > 1 else losses
+    sums = np.bincount(item, weights=each)[np.bincount(item) > 0]
+    return float((sums / counts).mean())
+
+
+def panel_mean(losses: Array) -> float:
+    """`item_mean` of a panel of losses [O, I], NaN where an item has no window at an origin."""
+    origin, item = np.nonzero(~np.isnan(losses))
+    return item_mean(losses[origin, item], item)
 
 
 # Losses [N, H], one a cell, whose mean over windows and leads is the metric of the same name.

@@ -78,7 +78,7 @@ def _mean_of(
         False,
         formula,
         source,
-        lambda o, _: float(loss(o).mean()),
+        lambda o, _: o.mean(loss(o)),
         loss,
         needs_setting=needs_setting,
     )
@@ -88,7 +88,7 @@ def _skill_of(name: str, formula: str, source: str, loss: Callable[[Outcome], Ar
     """A skill against last-value on the same windows."""
 
     def compute(outcome: Outcome, naive: Outcome) -> float:
-        return skill(float(loss(outcome).mean()), float(loss(naive).mean()))
+        return skill(outcome.mean(loss(outcome)), naive.mean(loss(naive)))
 
     return Metric(name, "fraction", True, formula, source, compute)
 
@@ -107,7 +107,7 @@ _ROWS = (
         False,
         "pct_mae of last-value: 100 * mean |b - y| / b",
         _HYNDMAN,
-        lambda _, naive: float(pct_mae_loss(naive).mean()),
+        lambda _, naive: naive.mean(pct_mae_loss(naive)),
     ),
     _skill_of("skill", "1 - pct_mae / naive_pct_mae", _MURPHY, pct_mae_loss),
     _mean_of("price_mae", "price", "mean |m - y|", _HYNDMAN, price_mae_loss),

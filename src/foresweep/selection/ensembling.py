@@ -22,7 +22,7 @@ from foresweep.data.windows import Windows
 from foresweep.errors import CheckpointError, ModelError, NotEnoughData, UnknownName, UsageError
 from foresweep.evaluation.backtest import FORECASTS, SCORED_PARTS, compare, evaluate, last_value
 from foresweep.evaluation.losses import LossPanel, load_forecast
-from foresweep.metrics import METRICS, PANEL_LOSSES, Outcome, judged_by
+from foresweep.metrics import METRICS, PANEL_LOSSES, Outcome, item_mean, judged_by, panel_mean
 from foresweep.models.base import DEFAULT_LEVELS, Array, Forecast, Levels, Resources
 from foresweep.models.calibration import load_predictor
 from foresweep.models.checkpoint import json_hash, read_checkpoint, update_card
@@ -78,7 +78,8 @@ class Mixer:
     def pool(self, rows: Mask) -> list[str]:
         """Who may take part, best on these windows first: the `top_k` trained ones, and the
         baselines; for mean and median, which weigh all alike, only the best baseline."""
-        ranked = sorted(self.candidates, key=lambda c: float(c.losses[rows].mean()))
+        item = self.windows.column[rows]
+        ranked = sorted(self.candidates, key=lambda c: item_mean(c.losses[rows], item))
         trained = [c for c in ranked if not c.is_baseline][: self.top_k]
         naive = [c for c in ranked if c.is_baseline]
         beside = naive if self.method == "greedy" else naive[:1]
@@ -459,7 +460,7 @@ def _cutoff(pool: Pool, members: Sequence[Member]) -> dict[str, Any] | None:
 
 def _beside_its_parts(pool: Pool, run: Run, weights: dict[str, float], *, is_new: bool) -> Made:
     def mean(panel: LossPanel) -> float:
-        return float(np.nanmean(panel.losses[pool.metric]))
+        return panel_mean(panel.losses[pool.metric])
 
     own = open_losses(run, "val")
     parts = []

@@ -14,7 +14,7 @@ import numpy as np
 
 from foresweep.errors import DataError, UnknownName
 from foresweep.evaluation import yardstick
-from foresweep.metrics import skill
+from foresweep.metrics import panel_mean, skill
 from foresweep.stats.significance import Array, origin_means, standard_errors
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ class PartLosses:
         return losses
 
     def raw_mean(self, name: str) -> float:
-        """Mean loss over all cells: the score that ranks."""
-        return float(np.nanmean(self.of(name)))
+        """Mean loss, every item alike: the score that ranks."""
+        return panel_mean(self.of(name))
 
     def raw_skill(self, name: str, opponent: str) -> float:
         """1 - loss / the opponent's; 0 where both are nothing."""

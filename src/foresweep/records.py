@@ -15,6 +15,9 @@ PARTS = ("train", "tune", "val", "test")
 """As in data.splits; said again here, so that reading records loads no data library."""
 REPRODUCES = "reproduces"
 """Before the run's id in the source of a run that trained another once more."""
+STEERING = "steering"
+"""Among a run's fingerprints, beside those of its parts: the windows of tune that steered it, where
+they were not all. `N/M seed S HASH`."""
 _SEALED = re.compile(r"test(?![a-z0-9])", re.IGNORECASE)
 
 
@@ -60,6 +63,16 @@ def split_name(full_name: str) -> tuple[str, str]:
 def is_sealed(full_name: str) -> bool:
     """Does this name speak of the test part? `test_mae`, `test/mae` and `Test-MAE` do."""
     return _SEALED.match(full_name) is not None
+
+
+def steering_words(fingerprints: Mapping[str, str]) -> str | None:
+    """Which windows steer, of a sweep's or a run's fingerprints; None: all of tune."""
+    said = fingerprints.get(STEERING)
+    if said is None:
+        return None
+    share, _, drawn = said.rpartition(" ")[0].partition(" ")
+    some, _, every = share.partition("/")
+    return f"{int(some):,} of {int(every):,} windows of tune, {drawn}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +163,12 @@ class Run:
         nowhere: the original stands for its config and seed."""
         word, _, run_id = self.source.partition(": ")
         return run_id if word == REPRODUCES else None
+
+    @property
+    def steered_by(self) -> str | None:
+        """The windows of tune that pruned it and chose its kept step, in words; None: all, or
+        nothing was trained."""
+        return None if self.is_baseline else steering_words(self.fingerprints)
 
     @property
     def has_checkpoint_files(self) -> bool:

@@ -38,6 +38,7 @@ plans = st.builds(
     time_budget_s=st.none() | st.floats(1, 1e6),
     step_budget=st.none() | st.integers(1),
     again=st.booleans(),
+    steer_windows=st.none() | st.integers(1, 9999) | st.just("all"),
     resources=st.builds(Resources, micro_batch=st.none() | st.integers(1, 64)),
     spaces=st.builds(
         Spaces,
@@ -67,10 +68,10 @@ def test_a_plan_of_before_the_cut_was_one_value_is_read_as_it_was_asked() -> Non
     plan = SweepPlan(("toto",), cut=cut, max_runs=4)
     asked = as_record(plan)
     asked |= {name: asked["cut"][name] for name in CUT}
-    del asked["cut"]
+    del asked["cut"], asked["steer_windows"]
     there = {"stride": 7, "max_windows": 900, "max_context": 64, ASKED: asked}
     older = replace(make_sweep(plan=json.loads(json.dumps(there)), horizon=3), seed=5)
-    assert plan_of(older) == plan
+    assert plan_of(older) == replace(plan, steer_windows="all")  # as it was then
     assert cut_of(older) == cut
     assert cut_of(replace(older, plan=there | {ASKED: as_record(plan)})) == cut
 

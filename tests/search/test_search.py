@@ -12,12 +12,12 @@ import pytest
 import learning_model
 from foresweep.data.splits import Cut
 from foresweep.errors import UsageError
-from foresweep.records import Run, RunState
+from foresweep.records import STEERING, Run, RunState
 from foresweep.search.events import Event, Listener, SpaceNarrowed
-from foresweep.search.plan import SweepPlan, by_hand
+from foresweep.search.plan import ASKED, SweepPlan, by_hand, plan_of
 from foresweep.search.propose.modes import load_space
 from foresweep.search.propose.spacefiles import read_sweep_files
-from foresweep.search.running.pruning import RACED
+from foresweep.search.running.pruning import RACED, judge_of
 from foresweep.search.sweep import resume, sweep
 from foresweep.space import Spaces
 from foresweep.tracker.tracker import Tracker
@@ -161,3 +161,33 @@ def test_a_search_whose_first_configs_cannot_be_tried_begins_with_its_space(tmp_
     plan = replace(SMART, max_runs=2, pruning="none", spaces=Spaces({"guest": text}))
     runs = Place(tmp_path).sweep(plan)
     assert [(r.source, r.state) for r in runs] == 2 * [("smart", RunState.COMPLETE)]
+
+
+def test_few_windows_steer_all_are_scored_and_the_record_says_so(
+    smart_place: Place, smart: list[Run]
+) -> None:
+    """A trial's curve is of the windows that steer; its score on tune is of all."""
+    plan = replace(by_hand(SMART, {"tilt": 0.5}), steer_windows=54, pruning="none")
+    (run,) = smart_place.sweep(plan)
+    assert run.steered_by == "54 of 108 windows of tune, seed 0"
+    with Tracker(smart_place.db) as tracker:
+        last = tracker.get_curve(run.run_id, "tune_pinball")[-1][1]
+        known = tracker.get_sweep(str(run.sweep_id))
+    assert last != run.score("tune_pinball")
+    assert all(r.steered_by is None and r.task_hash != run.task_hash for r in smart)
+    assert plan_of(known).steer_windows == 54
+    older = {k: v for k, v in known.plan[ASKED].items() if k != "steer_windows"}
+    assert plan_of(replace(known, plan={ASKED: older})).steer_windows == "all"
+
+
+def test_a_race_is_run_against_losses_of_the_same_windows_only(
+    smart_place: Place, smart: list[Run]
+) -> None:
+    with Tracker(smart_place.db) as tracker:
+        cells = dict(smart[0].fingerprints)
+        for mine, knows in ((cells, True), ({**cells, STEERING: "54/108 seed 0 x"}, False)):
+            judge = judge_of(SMART, tracker, mine)
+            assert judge is not None
+            racing = judge.pruners["guest"].racing
+            assert racing is not None
+            assert (racing.best is not None) is knows

@@ -350,6 +350,7 @@ def _draw_run(run: Run, curves: Any, provenance: Any) -> None:
         "training": run.training_time_seconds, "peak memory (MiB)": run.peak_memory_mb,
         "checkpoint": run.checkpoint_path, "notes": run.notes,
         "tags": ", ".join(run.tags) or None,
+        "steered by": run.steered_by,
         **_in_a_line(provenance),
     }  # fmt: skip
     _pairs(out, "run", {k: v for k, v in facts.items() if v is not None})

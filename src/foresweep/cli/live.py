@@ -331,6 +331,11 @@ class LiveView:
             f"Horizon {split.horizon} bars; {origins_line(split)}; contexts of at most "
             f"{split.max_context} bars."
         )
+        if event.steering is not None:
+            self.say(
+                f"On the way trainings are steered by {event.steering}; what is recorded is of all "
+                f"(--steer-windows all steers by all)."
+            )
         for line in evidence_lines(split):
             self.say(line, "yellow")
         self.test_from = str(panel.timeline[split.part("test").start].astype("datetime64[D]"))

@@ -18,6 +18,7 @@ from foresweep.cli import (
     report,
     runs,
     spaces,
+    status,
     sweep,
     verdict,
 )
@@ -33,9 +34,9 @@ app = typer.Typer(
 )
 app.command()(sweep.sweep)
 app.command()(sweep.train)
-app.command()(sweep.sweeps)
-app.command()(sweep.status)
-app.command()(sweep.stop)
+app.command()(status.sweeps)
+app.command()(status.status)
+app.command()(status.stop)
 app.command()(best.best)
 app.command()(runs.runs)
 app.command()(best.show)

@@ -102,6 +102,7 @@ class Windows:
     panel: Panel
     split: Split
     part: Part
+    only: IntArray | None = None  # indices of those to keep, among all of the part; None: all
 
     @property
     def horizon(self) -> int:
@@ -123,6 +124,8 @@ class Windows:
             row.append(rows[good])
         at, column_of, row_of = (np.concatenate(x) for x in (origin, item, row))
         order = np.lexsort((column_of, at))
+        if self.only is not None:
+            order = order[self.only]
         return at[order], column_of[order], row_of[order]
 
     @property

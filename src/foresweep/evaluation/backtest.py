@@ -20,6 +20,7 @@ from foresweep.data.splits import PartName, Split
 from foresweep.data.windows import Windows
 from foresweep.errors import ForecastError, NotEnoughData
 from foresweep.evaluation.losses import LossPanel, loss_panel, save_forecast, setting_of
+from foresweep.evaluation.steering import steering_windows
 from foresweep.evaluation.trading import Market, Trading, make_market, trade
 from foresweep.metrics import Outcome, Setting
 from foresweep.models.base import (
@@ -143,12 +144,22 @@ def _outcome(forecast: Forecast, windows: Windows, setting: Setting) -> Outcome:
     return Outcome(windows.labels, forecast.values, forecast.levels, windows.last_close, setting)
 
 
-def make_scorer(panel: Panel, split: Split, *, seed: int = 0, batch: int = BATCH) -> Scorer:
-    """The engine bound to tune: what training is given, and all it sees of tune.
+def make_scorer(
+    panel: Panel,
+    split: Split,
+    *,
+    seed: int = 0,
+    batch: int = BATCH,
+    steer: int | None = None,
+    steer_seed: int = 0,
+) -> Scorer:
+    """The engine bound to tune: what training is given, and all it sees of tune: all windows, or
+    about `steer` of them (`steering_windows`), drawn by `steer_seed`.
 
     It draws nothing from any global random state. Raises NotEnoughData, at once.
     """
     windows = Windows(panel, split, split.part("tune"))
+    windows = steering_windows(windows, steer, steer_seed)
     naive = naive_part(windows)
 
     def score(predictor: Predictor) -> Scored:

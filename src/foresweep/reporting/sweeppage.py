@@ -10,7 +10,7 @@ from typing import Any
 from foresweep.errors import ForesweepError, NotEnoughData
 from foresweep.evaluation.yardstick import LAST_VALUE, baseline_name
 from foresweep.metrics import METRICS, objectives_of
-from foresweep.records import Run, Sweep
+from foresweep.records import Run, Sweep, steering_words
 from foresweep.reporting import figures
 from foresweep.reporting.blocks import (
     Block,
@@ -519,6 +519,7 @@ def _question(view: SweepView) -> Iterator[Block]:
             ("seed", shown(sweep.seed)),
             ("pruning", Cell(", ".join(plan.get("pruning") or ()) or "none")),
             ("at most", shown(plan.get("max_runs"))),
+            ("steered by", Cell(steering_words(sweep.fingerprints) or "all windows of tune")),
         )
     )  # fmt: skip
     if plan.get("parts"):

@@ -21,6 +21,7 @@ class DataReady:
     panel: Panel
     split: Split
     report: QualityReport
+    steering: str | None = None  # which windows of tune steer, in words; None: all
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from foresweep.data.splits import PARTS, SHARES, Cut
 from foresweep.errors import ConfigError, UnknownName, UsageError
+from foresweep.evaluation.steering import ALL
 from foresweep.evaluation.yardstick import BASELINE_SOURCE
 from foresweep.metrics import METRICS, PANEL_LOSSES, objectives_of
 from foresweep.models.base import Resources
@@ -56,6 +57,7 @@ class SweepPlan:
     actions: str | None = None  # a file of splits and dividends for the data gate
     reading: Mapping[str, Any] = field(default_factory=dict)  # for `load_panel`: how files are read
     again: bool = False  # train equal configs once more
+    steer_windows: int | str | None = None  # of tune, on the way; "all"; None: steering.py decides
     resources: Resources = field(default_factory=Resources)
     pruning: str = "none"  # one of PRUNING
     time_budget_s: float | None = None  # no trial begins later than this after a head began
@@ -123,6 +125,7 @@ class SweepPlan:
                 f"scratch with --mode priority"
             )
         self._require_seeds_that_matter(models)
+        self._require_steering(models)
         self._refuse_idle_changes()
         self._refuse_impossible_pruning()
         cutoff = None if self.pretrain_cutoff is None else self._said_cutoff()
@@ -196,6 +199,19 @@ class SweepPlan:
                 f"nothing; leave it out"
             )
 
+    def _require_steering(self, models: tuple[str, ...]) -> None:
+        """Raises UsageError for windows that cannot steer, or where nothing is steered."""
+        asked = self.steer_windows
+        if asked is None:
+            return
+        if asked != ALL and (not isinstance(asked, int) or asked < 1):
+            raise UsageError(f"--steer-windows {asked}: give a number of windows, or {ALL}")
+        if asked != ALL and set(models) <= set(BASELINES):
+            raise UsageError(
+                f"--steer-windows {asked} has no effect on {', '.join(models)}: baselines are not "
+                f"trained; leave it out"
+            )
+
     def _refuse_impossible_pruning(self) -> None:
         """Raises UnknownName, UsageError where no trial could be judged so."""
         if self.pruning not in PRUNING:
@@ -264,6 +280,9 @@ def by_hand(plan: SweepPlan, values: Mapping[str, Any]) -> SweepPlan:
 CUT = ("horizon", "stride", "max_context", "max_windows", "seed")
 ASKED = "asked"
 """Where the plan stands in a sweep's record, beside how its parts were cut."""
+STEERED = "steer_windows"
+"""How many windows of tune steer, as it was decided: a number or "all". A sweep whose record says
+nothing of it was begun when all of them did, and goes on so."""
 
 
 def as_record(plan: SweepPlan) -> dict[str, Any]:
@@ -299,6 +318,8 @@ def plan_of(sweep: Sweep) -> SweepPlan:
     if "cut" not in asked:  # an older foresweep's
         cut = {name: asked[name] for name in CUT if name in asked}
         asked = {k: v for k, v in asked.items() if k not in cut} | {"cut": cut}
+    decided = sweep.plan.get(STEERED, asked.get("steer_windows", ALL))
+    asked = {**asked, "steer_windows": decided}
     unknown = sorted(asked.keys() - {f.name for f in fields(SweepPlan)})
     if unknown:
         raise UsageError(

@@ -16,10 +16,17 @@ from foresweep.data.splits import PARTS, Cut, Split, make_split
 from foresweep.data.tables import read_panel, write_panel
 from foresweep.data.windows import Windows
 from foresweep.errors import ConfigError, DataError, PanelChanged, SearchError, UsageError
-from foresweep.records import Sweep, Trial
+from foresweep.evaluation.steering import (
+    ALL,
+    steering_print,
+    steering_windows,
+    windows_wanted,
+)
+from foresweep.models.training.config import DEFAULT_STEPS
+from foresweep.records import STEERING, Sweep, Trial
 from foresweep.search.engines.base import Engine, run_task
 from foresweep.search.events import Listener
-from foresweep.search.plan import ASKED, SweepPlan, as_record
+from foresweep.search.plan import ASKED, STEERED, SweepPlan, as_record
 from foresweep.search.propose.modes import ADAPTIVE, Proposal, baseline_proposals
 from foresweep.search.running.pruning import Judge, judge_of
 from foresweep.search.trial import Ground, Prepare, Prepared, Settle
@@ -77,6 +84,13 @@ def set_stage(
     path = keep_panel(runs_dir, panel)
     windows = {n: Windows(panel, split, split.part(n)) for n in PARTS if n != "train"}
     fingerprints: dict[str, str] = {name: w.fingerprint for name, w in windows.items()}
+    asked = plan.steer_windows if plan.trained else ALL
+    steer = windows_wanted(asked, plan.step_cap or DEFAULT_STEPS)
+    chosen = steering_windows(windows["tune"], steer, plan.cut.seed)
+    if len(chosen) < len(windows["tune"]):
+        fingerprints[STEERING] = steering_print(chosen, windows["tune"], plan.cut.seed)
+    else:
+        steer = None
     return Stage(
         plan=plan,
         tracker=tracker,
@@ -88,6 +102,7 @@ def set_stage(
             panel_hash=split.cut_hash(panel),
             task_hash=task_hash(split, fingerprints),
             fingerprints=fingerprints,
+            steer=steer,
         ),
         panel=panel,
         split=split,
@@ -110,7 +125,8 @@ def keep_panel(runs_dir: Path, panel: Panel) -> Path:
 
 def task_hash(split: Split, fingerprints: Mapping[str, str]) -> str:
     """sha256 of what decides a score beside config, panel and seed: horizon, strides, longest
-    context and the scored windows. The objective is no part of it: it ranks and trains nothing."""
+    context, the scored windows and, where they are not all of tune, those that steer. The objective
+    is no part of it: it ranks and trains nothing."""
     strides = [p.stride for p in split.parts]
     asked = [split.horizon, strides, split.max_context, sorted(fingerprints.items())]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
@@ -135,6 +151,7 @@ def plan_record(stage: Stage) -> dict[str, Any]:
         "spaces": dict(stage.plan.spaces.texts),
         "set": {name: str(d) for name, d in stage.plan.spaces.changes.items()},
         ASKED: as_record(stage.plan),
+        STEERED: stage.ground.steer or ALL,
         "items": [panel.items[i] for i in split.items],  # which lineage it belongs to
         "parts": {
             part.name: {

@@ -16,7 +16,7 @@ from typing import Any
 from foresweep.data.gate.report import QualityReport
 from foresweep.data.reading.sources import load_panel
 from foresweep.errors import UnknownName, UsageError
-from foresweep.records import Run, Sweep, SweepState
+from foresweep.records import Run, Sweep, SweepState, steering_words
 from foresweep.search.engines.base import Engine
 from foresweep.search.engines.local import LocalEngine
 from foresweep.search.events import (
@@ -227,7 +227,7 @@ def _set(
         ground, cells = stage.ground, stage.ground.fingerprints
         if isinstance(source, QualityReport):
             search_spaces(fitting(stage), tracker, cells)  # refused before anything is trained
-            listen(DataReady(panel, stage.split, source))
+            listen(DataReady(panel, stage.split, source, steering_words(cells)))
         elif old and (ground.panel_hash, ground.task_hash) != (old.panel_hash, old.task_hash):
             raise UsageError(f"sweep {old.sweep_id} was cut otherwise; begin a new one")
         # what the other model has learnt since an old sweep began is not of that sweep

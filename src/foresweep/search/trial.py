@@ -75,6 +75,7 @@ class Ground:
     panel_hash: str = ""
     task_hash: str = ""
     fingerprints: Mapping[str, str] = field(default_factory=dict)
+    steer: int | None = None  # windows of tune that steer, as wanted; None: all
 
     def load(self) -> tuple[Panel, Split]:
         panel = read_panel(self.panel_path)
@@ -276,7 +277,13 @@ class RunTask:
                 on_device(self.spec.resources),
                 seed=seed,
                 horizon=split.horizon,
-                score=make_scorer(panel, split, seed=seed),
+                score=make_scorer(
+                    panel,
+                    split,
+                    seed=seed,
+                    steer=self.spec.ground.steer,
+                    steer_seed=self.spec.ground.cut.seed,
+                ),
                 report=channel,
                 out=out,
                 resume=None if adopt_states(before, out) is None else out,

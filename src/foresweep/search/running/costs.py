@@ -216,14 +216,14 @@ class MeasureTrial:
     folder: Path
 
     def __call__(self, channel: Channel) -> tuple[Estimate, int, int]:
-        """The estimate, and the windows of tune and of all scored parts."""
+        """The estimate, the windows that steer and those of all scored parts."""
         model, config, panel, split = self.spec.load()
         resources = on_device(self.spec.resources)
         found = measured(model, config, panel, split, resources, self.spec.seed, self.folder)
         tune, *rest = (
             len(split.part(p).origins) * len(split.items) for p in ("tune", "val", "test")
         )
-        return found, tune, tune + sum(rest)
+        return found, min(tune, self.spec.ground.steer or tune), tune + sum(rest)
 
 
 def costs_of(stage: Stage, prepared: Sequence[Prepared]) -> dict[str, Cost]:
@@ -266,10 +266,10 @@ def _measure(stage: Stage, p: Prepared) -> Cost | None:
         spec = RunSpec(stage.ground, p, stage.plan.cut.seed, stage.plan.resources)
         task = MeasureTrial(spec, Path(folder))
         try:
-            found, tune, scored = run_task(stage.engine, task, log=Path(folder) / "log")
+            found, steering, scored = run_task(stage.engine, task, log=Path(folder) / "log")
         except ForesweepError:  # what it is will be on record when it is tried
             return None
     step = sum(s.seconds_per_step or 0.0 for s in found.stages) / max(1, len(found.stages))
-    windows = scored + (EVALUATIONS * tune if planned_steps(p.config) else 0)
+    windows = scored + (EVALUATIONS * steering if planned_steps(p.config) else 0)
     seconds = planned_steps(p.config) * step + windows * found.seconds_per_forecast
     return Cost(found.parameters, seconds)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from foresweep.data.files import read_npz, write_npz
 from foresweep.errors import DataError
 from foresweep.metrics import METRICS
-from foresweep.records import Run, RunState
+from foresweep.records import STEERING, Run, RunState
 from foresweep.search.engines.base import Progress
 from foresweep.search.plan import SweepPlan
 from foresweep.search.propose.modes import load_space
@@ -253,7 +253,9 @@ def judge_of(plan: SweepPlan, tracker: Tracker, fingerprints: Mapping[str, str])
     (objective,) = plan.objectives
     found = {}
     for model in plan.trained:
-        runs = earlier_runs(tracker, model=model, fingerprints=fingerprints, base=plan.base)
+        known = earlier_runs(tracker, model=model, fingerprints=fingerprints, base=plan.base)
+        # scores on the way are of the windows that steer: those of others are no measure
+        runs = [r for r in known if r.fingerprints.get(STEERING) == fingerprints.get(STEERING)]
         pruners = Pruners(
             Hyperband(objective, _most_steps(plan, model)) if "hyperband" in kinds else None,
             Racing(objective) if "racing" in kinds else None,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foresweep.errors import PanelChanged, SearchError, UsageError
+from foresweep.evaluation.steering import ALL
 from foresweep.models.base import Resources
 from foresweep.models.registry import ENSEMBLE
 from foresweep.models.training.loop import clear_states
@@ -19,7 +20,7 @@ from foresweep.records import REPRODUCES, Run, RunState, Sweep
 from foresweep.search.engines.base import TaskFailed, run_task
 from foresweep.search.engines.local import LocalEngine
 from foresweep.search.events import Listener
-from foresweep.search.plan import SweepPlan
+from foresweep.search.plan import STEERED, SweepPlan
 from foresweep.search.propose.modes import Proposal
 from foresweep.search.running.head import MOST_DEATHS, Head
 from foresweep.search.stage import (
@@ -122,6 +123,7 @@ def reproduce(run: Run, *, tracker: Tracker, runs_dir: Path, listen: Listener) -
         resources=Resources(**run.resources),
         pretrain_cutoff=sweep.plan.get("pretrain_cutoff"),
         again=True,
+        steer_windows=sweep.plan.get(STEERED, ALL),
     )
     require_writable(runs_dir)
     engine = LocalEngine(plan.models)

@@ -19,6 +19,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -232,13 +233,18 @@ def versions(model: str) -> dict[str, str]:
     if point is not None and point.dist is not None and brought_by(point) != OURS:
         needs = [re.split(r"[^\w.-]", need, maxsplit=1)[0] for need in point.dist.requires or ()]
         packages += [point.dist.name, *needs]
-    by_package = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            by_package[package] = version(package)
-        except PackageNotFoundError:  # an extra that nobody asked for
-            continue
-    return by_package
+    found = {package: _version_of(package) for package in packages}
+    return {"python": platform.python_version()} | {p: v for p, v in found.items() if v}
+
+
+@cache
+def _version_of(package: str) -> str | None:
+    """None where it is not installed: an extra that nobody asked for. Kept, as a process imports a
+    package once: looking it up takes longer than writing a small checkpoint."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def sha256_of(file: Path) -> str:

@@ -263,7 +263,9 @@ def _git(*arguments: str, folder: Path | None) -> str | None:
     return done.stdout.decode("utf-8", errors="replace").strip()
 
 
+@cache
 def _packages() -> dict[str, str]:
+    """Looked up once a process: each is a file to read."""
     versions = {}
     for name in PACKAGES:
         try:

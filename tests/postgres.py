@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import pwd
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 
@@ -91,6 +93,17 @@ class Server:
             self._process.wait()
             self._process = None
 
+    def end(self) -> None:
+        """At once: a process of the server that is busy would be waited for for five seconds."""
+        if self._process is not None:
+            children = psutil.Process(self._process.pid).children()
+            self._process.send_signal(signal.SIGQUIT)  # it leaves no shared memory behind
+            for child in children:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
+            self._process.wait()
+            self._process = None
+
     def url(self, database: str) -> str:
         return f"postgresql://tester@/{database}?host={self._socket}"
 
@@ -109,7 +122,7 @@ def running(settings: list[str] | None = None) -> Iterator[Server]:
         try:
             yield server
         finally:
-            server.stop(signal.SIGQUIT)
+            server.end()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -36,8 +36,8 @@ from foresweep.data.splits import Cut, make_split
 from foresweep.data.windows import TrainWindows
 from foresweep.models.base import Facts, Resources, TrainingJob
 from foresweep.models.toto import network as nets
+from foresweep.models.toto.decoding import sample_paths
 from foresweep.models.toto.model import Toto, TotoConfig, TotoLearner
-from foresweep.models.toto.network import sample_paths
 from foresweep.models.training.loop import fit, seeded
 
 HORIZON, SAMPLES = 64, 64

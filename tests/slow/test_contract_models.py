@@ -40,7 +40,7 @@ class TestToto(ModelContract):
         return get_model("toto")
 
     def config(self):
-        return STEPS | TOTO | {"num_samples": 16}
+        return STEPS | TOTO
 
     def settings(self):
         return {"size": by_size(TOTO) | {"context_length": 64}}

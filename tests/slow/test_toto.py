@@ -18,6 +18,7 @@ from foresweep.data.demo import demo_panel
 from foresweep.data.windows import Context, TrainWindows
 from foresweep.models.base import DEFAULT_LEVELS, Levels, Resources, Scored, TrainingJob
 from foresweep.models.checkpoint import read_checkpoint, read_weights
+from foresweep.models.toto.decoding import Newest, draw
 from foresweep.models.toto.model import (
     Toto,
     TotoConfig,
@@ -26,7 +27,6 @@ from foresweep.models.toto.model import (
     start,
     usable_rows,
 )
-from foresweep.models.toto.network import Newest, draw
 from foresweep.models.training.loop import _Run, inference, seeded
 from foresweep.models.training.optimisation import every_parameter
 from panels import sine_panel

@@ -97,6 +97,19 @@ class Representation:
         return self.num_targets + (NUM_COVARIATES if self.covariates == "ohlcv" else 0)
 
     @property
+    def direct(self) -> bool:
+        """Is the move to a lead one bar of a target channel, times the window's scale? Then its
+        quantiles are that bar's own. One-bar returns are summed, which takes paths."""
+        return self.target != "return" or self.horizon == 1
+
+    @property
+    def places(self) -> tuple[IntArray, IntArray]:
+        """[L], [L] channel and bar after the origin where each of the `leads` is, if `direct`."""
+        leads = np.array(self.leads)
+        channels = np.arange(len(leads)) if self.target == "overlapping" else 0 * leads
+        return channels, leads - 1
+
+    @property
     def lag(self) -> int:
         """Bars at the start of a window that only serve to form the channels of later ones."""
         if self.target == "overlapping":
@@ -149,17 +162,17 @@ class Representation:
 
     def moves_of_paths(self, paths: Array, scale: Array) -> Array:
         """[N, S, L] moves at `leads` of sampled target channels [N, S, V, T >= horizon]."""
-        leads = np.array(self.leads)
         if self.target == "overlapping":
-            return self.moves_of_points(paths[:, :, np.arange(len(leads)), leads - 1], scale)
+            channels, steps = self.places
+            return self.moves_of_points(paths[:, :, channels, steps], scale)
         one = paths[:, :, 0, : self.horizon] * scale[:, None, None]
         if self.target == "return":
             return np.cumsum(one, axis=-1, dtype=np.float64)
         return one
 
     def moves_of_points(self, points: Array, scale: Array) -> Array:
-        """[N, S, L] moves of what overlapping channels [N, S, L] hold, each at its own lead."""
-        moves: Array = points * scale[:, None, None]
+        """[N, ...] moves of what target channels [N, ...] hold at the leads' `places`."""
+        moves: Array = points * scale.reshape(-1, *[1] * (points.ndim - 1))
         return moves
 
     def moves_of_quantiles(self, quantiles: Array, scale: Array, levels: Levels) -> Array:

@@ -11,15 +11,14 @@ from scipy import stats
 
 from foresweep.models.base import DEFAULT_LEVELS
 from foresweep.models.toto import network as nets
-from foresweep.models.toto.network import (
+from foresweep.models.toto.decoding import (
     Chains,
-    Mixture,
     draw,
-    fold,
     sample_paths,
     sample_points,
     student_t,
 )
+from foresweep.models.toto.network import Mixture, fold
 from toto_tiny import context_of, network_of, predictor_of, resolved
 
 
@@ -178,7 +177,7 @@ def test_single_bars_are_drawn_as_whole_paths_would_have_them() -> None:
 @pytest.mark.parametrize("scaling", ["none", "volatility"])
 @pytest.mark.parametrize("target", ["overlapping", "return"])
 def test_a_horizon_of_several_patches_is_rolled(target: str, scaling: str) -> None:
-    config = resolved(target=target, patch_size=4, scaling=scaling)
+    config = resolved(target=target, patch_size=4, scaling=scaling, num_samples=64)
     found = predictor_of(config, horizon=11).predict(
         context_of(), horizon=11, levels=DEFAULT_LEVELS, seed=0
     )

@@ -25,6 +25,7 @@ from foresweep.models.base import (
     unscored,
 )
 from foresweep.models.toto import network as nets
+from foresweep.models.toto.decoding import Chains
 from foresweep.models.toto.model import (
     Toto,
     TotoConfig,
@@ -34,7 +35,7 @@ from foresweep.models.toto.model import (
     usable_rows,
     whole_patches,
 )
-from foresweep.models.toto.network import PUBLISHED, Chains
+from foresweep.models.toto.network import PUBLISHED
 from foresweep.models.training.loop import seeded
 from foresweep.models.training.optimisation import half_precision
 from panels import make_panel

@@ -32,6 +32,7 @@ from foresweep.models.representation import (
     sample_quantiles,
 )
 from foresweep.models.toto import network as nets
+from foresweep.models.toto.decoding import point_quantiles, sample_paths, sample_points
 from foresweep.models.toto.network import (
     LossType,
     fill,
@@ -41,8 +42,6 @@ from foresweep.models.toto.network import (
     make_loss,
     options_of,
     read_options,
-    sample_paths,
-    sample_points,
     weights_folder,
 )
 from foresweep.models.training.config import (
@@ -60,6 +59,7 @@ from foresweep.models.training.optimisation import WindowSampler, float32, prepa
 
 AUTHORS_NLL_WEIGHT = 0.575
 DEFAULT_HUBER_DELTA = 0.1
+DEFAULT_SAMPLES = 256
 
 
 @config_class
@@ -105,8 +105,13 @@ class TotoConfig(ViewConfig):
         probe=(0.01, 1.0, {"loss_type": "huber"}),
         gt=0,
     )
-    num_samples: int = hyper(
-        256, "sampled futures a forecast", stage="inference", probe=(16, 64), ge=8
+    num_samples: int | None = hyper(
+        None,
+        "sampled futures a forecast; none: the mixture's exact quantiles, nothing drawn, where "
+        "every lead is one bar of the patch after the context, else 256",
+        stage="inference",
+        probe=(16, None),
+        ge=8,
     )
 
     @property
@@ -147,6 +152,11 @@ def _huber_delta(config: TotoConfig) -> float | None:
     return None
 
 
+def _samples(config: TotoConfig, horizon: int, patch: int) -> int | None:
+    """Futures drawn where none are asked for: none where the mixture states every lead itself."""
+    return None if config.view(horizon).direct and horizon <= patch else DEFAULT_SAMPLES
+
+
 # The family, and how it forecasts.
 
 
@@ -174,7 +184,12 @@ class Toto:
                 f"embed_dim={width} must be an even multiple of num_heads={heads} (rotary "
                 f"positions pair up the dimensions of a head)"
             )
-        config = changed(config, **shape, huber_delta=_huber_delta(config))
+        config = changed(
+            config,
+            **shape,
+            huber_delta=_huber_delta(config),
+            num_samples=config.num_samples or _samples(config, facts.horizon, shape["patch_size"]),
+        )
         config = resolve_training(config, facts, width=width)
         lag = config.view(facts.horizon).lag
         shortest = lag + shape["patch_size"]
@@ -274,7 +289,7 @@ class TotoLearner:
 
 @dataclass(frozen=True, slots=True)
 class TotoPredictor:
-    """Forecasts by sampled futures."""
+    """Forecasts by the mixture's own quantiles, or, with `num_samples`, by sampled futures."""
 
     network: Any
     config: TotoConfig
@@ -286,19 +301,33 @@ class TotoPredictor:
         return self.config.context_length
 
     def predict(self, context: Context, *, horizon: int, levels: Levels, seed: int) -> Forecast:
-        """Price quantiles [N, H, Q] of `num_samples` sampled futures, each window's draws its own.
+        """Price quantiles [N, H, Q]; where futures are drawn, each window's draws are its own.
 
         Raises ForecastError for a horizon longer than the trained one or a window without bars.
         """
         context = context.last(self.config.context_length)
-        lag, patch = self.representation.lag, self.config.architecture["patch_size"]
-        moves = np.empty((len(context), len(self.representation.leads), len(levels)))
-        groups = by_length(context, lambda n: usable_rows(n, lag, patch), batch=self._batch)
+        form, patch = self.representation, self.config.architecture["patch_size"]
+        moves = np.empty((len(context), len(form.leads), len(levels)))
+        groups = by_length(context, lambda n: usable_rows(n, form.lag, patch), batch=self._batch)
         with inference(self.network, self.resources):
             for index, bars in groups:
-                samples = self._samples(context.take(index), bars, seed)
-                moves[index] = sample_quantiles(samples, levels)
-        return self.representation.forecast(moves, context.last_close, horizon, levels)
+                encoded = form.encode(bars, bars.shape[1])
+                series, real = whole_patches(encoded.channels, form.lag, patch)
+                seen = self._tensor(series), torch.from_numpy(real).to(self.resources.device)
+                if self.config.num_samples is None:
+                    places = self._places
+                    points = point_quantiles(self.network, *seen, *places, levels).numpy()
+                    moves[index] = form.moves_of_points(points, encoded.scale)
+                else:
+                    samples = self._samples(context.take(index), seen, encoded.scale, seed)
+                    moves[index] = sample_quantiles(samples, levels)
+        return form.forecast(moves, context.last_close, horizon, levels)
+
+    @property
+    def _places(self) -> tuple[Tensor, Tensor]:
+        """[L], [L] channel and bar of the patch after the context where each lead is."""
+        channels, steps = (torch.from_numpy(p) for p in self.representation.places)
+        return channels, steps
 
     @property
     def _one_patch(self) -> bool:
@@ -311,30 +340,27 @@ class TotoPredictor:
     @property
     def _batch(self) -> int:
         """Windows at a time."""
-        if self._one_patch:
+        if self.config.num_samples is None or self._one_patch:
             return self.resources.inference_batch
         chains = self.config.num_samples * self.representation.num_channels
         return max(1, min(self.resources.inference_batch, CHAINS // chains))
 
-    def _samples(self, context: Context, bars: Array, seed: int) -> Array:
+    def _samples(
+        self, context: Context, seen: tuple[Tensor, Tensor], scale: Array, seed: int
+    ) -> Array:
         """[N, S, L] sampled moves."""
         form, patch = self.representation, self.config.architecture["patch_size"]
-        encoded = form.encode(bars, bars.shape[1])
-        series, real = whole_patches(encoded.channels, form.lag, patch)
-        seen = self._tensor(series), torch.from_numpy(real).to(self.resources.device)
 
         def draws(*shape: int) -> Tensor:
-            wanted = (self.config.num_samples, *shape, 3)
+            wanted = (self.config.num_samples or DEFAULT_SAMPLES, *shape, 3)
             return self._tensor(uniforms(context, seed=seed, shape=wanted))
 
         if self._one_patch:
-            leads = torch.tensor(form.leads)
-            drawn = draws(len(leads))
-            points = sample_points(self.network, *seen, drawn, torch.arange(len(leads)), leads - 1)
-            return form.moves_of_points(points.cpu().numpy().astype(float), encoded.scale)
+            points = sample_points(self.network, *seen, draws(len(form.leads)), *self._places)
+            return form.moves_of_points(points.cpu().numpy().astype(float), scale)
         total = -(-form.horizon // patch) * patch
-        paths = sample_paths(self.network, *seen, draws(series.shape[1], total))
-        return form.moves_of_paths(paths.cpu().numpy().astype(float), encoded.scale)
+        paths = sample_paths(self.network, *seen, draws(seen[0].shape[1], total))
+        return form.moves_of_paths(paths.cpu().numpy().astype(float), scale)
 
     def _tensor(self, values: Array) -> Tensor:
         return torch.from_numpy(values).float().to(self.resources.device)

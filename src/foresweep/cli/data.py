@@ -10,6 +10,7 @@ import typer
 from foresweep.cli.options import Horizon, HowRead, Json, sharing
 
 if TYPE_CHECKING:
+    from foresweep.data.gate.report import QualityReport
     from foresweep.data.reading.sources import Loaded
     from foresweep.data.summary import PanelSummary
 
@@ -25,25 +26,57 @@ Actions = Annotated[
     str | None, typer.Option(help="Splits file: item, date, ratio (ratio 1: a real move).")
 ]
 
+Draft = Annotated[
+    str | None,
+    typer.Option(
+        "--write-actions",
+        help="Write a draft of the actions file there: a line for each jump that is found.",
+    ),
+]
+
 
 @app.command()
 @sharing(HowRead)
 def check(
-    how: HowRead, source: Source = None, actions: Actions = None, as_json: Json = False
+    how: HowRead,
+    source: Source = None,
+    actions: Actions = None,
+    write_actions: Draft = None,
+    as_json: Json = False,
 ) -> None:
     """Run the data gate: every finding names file, row and rule; exit 1 if an item was dropped."""
+    from foresweep.data.gate.report import NothingLeft
     from foresweep.data.reading.sources import default_source, load_panel
     from foresweep.settings import load_settings
 
     place = source or default_source(load_settings().data)
-    loaded = load_panel(place, actions=actions, **how.said)
+    try:
+        loaded = load_panel(place, actions=actions, **how.said)
+    except NothingLeft as nothing:
+        if write_actions is not None:
+            _write_draft(write_actions, nothing.report, actions)
+        raise
     report = loaded.report
+    if write_actions is not None:
+        _write_draft(write_actions, report, actions)
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=2))
     else:
         _draw_findings(loaded)
     if report.errors:
         raise typer.Exit(1)
+
+
+def _write_draft(path: str, report: QualityReport, listed: str | None) -> None:
+    from foresweep.data.gate import actions
+
+    known = actions.read_actions(listed) if listed is not None else None
+    actions.write_actions(path, report.drafts, known)
+    num = len(report.drafts)
+    lines = f"{num} line{'' if num == 1 else 's'}"
+    typer.echo(
+        f"{lines} for an actions file in {path}: check them, then --actions {path}", err=True
+    )
 
 
 def _draw_findings(loaded: Loaded) -> None:

@@ -6,17 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from foresweep.data.gate.actions import (
-    FORWARD,
     Action,
+    Draft,
     adjust_by_actions,
     adjust_by_close,
     read_actions,
-    split_like_jumps,
     tells_of_splits,
+    write_actions,
 )
 from foresweep.errors import DataError
 from panels import walk_frame, weekdays
@@ -75,45 +73,19 @@ def test_adjusting_by_a_ratio_makes_the_same_returns_as_by_the_adjusted_close() 
     assert not tells_of_splits(bars[:, 3], bars[:, 3])
 
 
-@given(st.sampled_from(FORWARD), st.integers(10, 189), st.integers(0, 20), st.booleans())
-def test_every_planted_split_is_seen_on_its_day(
-    ratio: float, day: int, seed: int, reverse: bool
-) -> None:
-    bars = _bars(seed)
-    bars[1:, 0] = bars[:-1, 3]
-    if reverse and ratio in (1.5, 2.5):
-        return
-    bars[day:, :4] *= ratio if reverse else 1 / ratio
-    (jump,) = split_like_jumps(bars[:, 0], bars[:, 3])
-    assert jump.row == day
-    assert jump.split == (f"1-for-{ratio:g}" if reverse else f"{ratio:g}-for-1")
-
-
-@given(st.integers(0, 200))
-def test_an_ordinary_walk_has_no_split(seed: int) -> None:
-    bars = _bars(seed, 400)
-    assert split_like_jumps(bars[:, 0], bars[:, 3]) == []
-
-
-def test_a_jump_that_goes_back_is_no_split() -> None:
-    bars = _bars()
-    bars[100:102, :4] /= 2
-    assert split_like_jumps(bars[:, 0], bars[:, 3]) == []
-
-
-def test_a_fall_that_opens_between_two_ratios_is_no_split() -> None:
-    """Opens at 0.58 and closes at 0.65 of the last close: only the close is like 3 for 2."""
-    bars = _bars()
-    before = bars[99, 3]
-    bars[100:, :4] *= 0.65 * before / bars[100, 3]
-    bars[100, 0] = 0.58 * before
-    assert split_like_jumps(bars[:, 0], bars[:, 3]) == []
-    bars[100, 0] = 0.66 * before
-    assert len(split_like_jumps(bars[:, 0], bars[:, 3])) == 1
-
-
-def test_a_fall_during_the_day_is_no_split() -> None:
-    bars = _bars()
-    bars[100:, 3] /= 2
-    bars[101:, 0] = bars[100:-1, 3]
-    assert split_like_jumps(bars[:, 0], bars[:, 3]) == []
+def test_a_draft_is_read_back_as_it_was_meant(tmp_path: Path) -> None:
+    path = tmp_path / "draft.csv"
+    drafts = [
+        Draft("0700", "2014-05-15", 5.0, "split", "price 0.2 times"),
+        Draft("A,B", "2012-10-02", 1.517, "dividend", 'like a "spin-off"'),
+    ]
+    listed = {"AAPL": [Action(np.datetime64("2005-02-28", "ns"), 2.0)]}
+    write_actions(path, drafts, listed)
+    found = read_actions(path)
+    assert [(i, str(a.date)[:10], a.ratio, a.kind) for i, (a,) in found.items()] == [
+        ("AAPL", "2005-02-28", 2.0, "split"),
+        ("0700", "2014-05-15", 5.0, "split"),
+        ("A,B", "2012-10-02", 1.517, "dividend"),
+    ]
+    with pytest.raises(DataError, match="is there already and is not overwritten"):
+        write_actions(path, [])

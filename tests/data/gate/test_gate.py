@@ -152,7 +152,7 @@ def test_a_low_far_below_its_bar_is_masked() -> None:
 def test_a_real_crash_is_kept_as_it_is() -> None:
     crash = scaled(item(), from_row(150, 0.42))
     loaded = one(crash)
-    assert rules_of(loaded) == []
+    assert rules_of(loaded) == [("event_jump", 151)]
     x = loaded.panel.bars[loaded.panel.index("X")]
     assert np.array_equal(x.values[:, 3], crash["close"])
 

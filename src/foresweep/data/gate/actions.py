@@ -11,6 +11,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from foresweep.data.files import write_bytes_atomic
+from foresweep.data.gate.jumps import LARGE, Jump
 from foresweep.data.panel import VOLUME, Array
 from foresweep.data.reading.aliases import canonical
 from foresweep.data.reading.dates import parse_dates
@@ -18,11 +20,6 @@ from foresweep.data.tables import read_table
 from foresweep.errors import DataError
 
 Kind = Literal["split", "dividend"]
-FORWARD = (1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 50, 100)
-REVERSE = (2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50, 100)
-"""New shares for one old (a price falls so many times), and old shares for one new."""
-NEIGHBOURS = 5
-"""Bars on each side that must keep a split's new level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +32,37 @@ class Action:
 
 
 Actions = Mapping[str, Sequence[Action]]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A line of an actions file as the gate would write it, and what it saw."""
+
+    item: str
+    date: str
+    ratio: float
+    kind: Kind
+    seen: str
+
+    @property
+    def line(self) -> str:
+        """As it stands in the file: `X,2014-06-09,7,split`."""
+        return f"{self.item},{self.date},{self.ratio:g},{self.kind}"
+
+
+def write_actions(path: Path | str, drafts: Sequence[Draft], listed: Actions | None = None) -> None:
+    """An actions file of the lines `listed` already and the drafts, for people to go through.
+
+    Raises DataError where the file is there already or cannot be written.
+    """
+    if Path(path).exists():
+        raise DataError(f"{path} is there already and is not overwritten: choose another name")
+    old = [(i, a) for i, actions in (listed or {}).items() for a in actions]
+    rows = [(i, str(a.date)[:10], a.ratio, a.kind, "") for i, a in old]
+    rows += [(d.item, d.date, d.ratio, d.kind, d.seen) for d in drafts]
+    columns = ["item", "date", "ratio", "kind", "seen"]
+    table = pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row", strict=False)
+    write_bytes_atomic(path, table.write_csv().encode())
 
 
 def read_actions(path: Path | str) -> dict[str, list[Action]]:
@@ -121,51 +149,6 @@ def contradicted(
     return wrong
 
 
-@dataclass(frozen=True, slots=True)
-class Jump:
-    """A move that looks like a split: the row of its first bar, the price's ratio to the bar
-    before, and the split that it resembles."""
-
-    row: int
-    move: float
-    split: str
-
-
-def split_like_jumps(opened: Array, close: Array) -> list[Jump]:
-    """Jumps near a split ratio that last, oldest first; `opened` and `close` [n] are whole rows.
-
-    Near: the gap from the last close to the open, and the close itself, both lie about as far from
-    the ratio as an ordinary night and an ordinary few days move. Lasting: the median close of the
-    next bars is nearer to the new level than to the old one.
-    """
-    if len(close) < 2:
-        return []
-    moves = np.diff(np.log(close))
-    usual = float(np.median(np.abs(moves))) / 0.6745
-    gaps = np.log(opened[1:] / close[:-1])
-    found = []
-    for k in np.flatnonzero(np.abs(moves) > np.log(1.35)):
-        name, size = _nearest_split(gaps[k])
-        near_gap = abs(gaps[k] - size) < np.clip(2 * usual, 0.02, 0.06)
-        near_close = abs(moves[k] - size) < np.clip(5 * usual, 0.04, 0.15)
-        if near_gap and near_close and _lasts(close, int(k) + 1, size):
-            found.append(Jump(int(k) + 1, float(np.exp(moves[k])), name))
-    return found
-
-
-def _nearest_split(gap: float) -> tuple[str, float]:
-    """(name, log move) of the split whose move is nearest to a log price gap."""
-    known = [(f"{n:g}-for-1", -np.log(n)) for n in FORWARD]
-    known += [(f"1-for-{n:g}", np.log(n)) for n in REVERSE]
-    return min(known, key=lambda split: abs(split[1] - gap))
-
-
-def _lasts(close: Array, row: int, size: float) -> bool:
-    before = np.median(close[max(0, row - NEIGHBOURS) : row])
-    after = np.median(close[row : row + NEIGHBOURS])
-    return bool(abs(np.log(after / before) - size) < abs(size) / 2)
-
-
 def unexplained(
     jumps: Sequence[Jump], times: NDArray[np.datetime64], actions: Sequence[Action]
 ) -> list[Jump]:
@@ -177,3 +160,19 @@ def unexplained(
         if not any(times[jump.row - 1] < d and d.astype("datetime64[D]") <= day for d in real):
             left.append(jump)
     return left
+
+
+def drafts_for(item: str, day: str, jump: Jump) -> list[Draft]:
+    """The lines that would explain a jump, the likeliest first: a split with its ratio, a spin-off
+    or special dividend by what the price lost over night, a real move."""
+    seen = f"price {jump.move:.3g} times the bar before, open {jump.gap:.3g} times"
+    split = Draft(item, day, jump.ratio, "split", f"{seen}: like a {jump.split} split")
+    lost = float(f"{1 / jump.gap:.4g}")
+    event = Draft(item, day, lost, "dividend", f"{seen}: like a spin-off or a special dividend")
+    joined = Draft(item, day, lost, "split", f"{seen}: like a split of an odd ratio")
+    real = Draft(item, day, 1.0, "split", f"{seen}: like a real move")
+    if jump.kind == "split":
+        return [split, real] if jump.ratio < 1 else [split, event, real]
+    if jump.kind == "event":
+        return [joined, real] if jump.gap > 1 else [event, real]
+    return [real, event] if jump.gap < np.exp(-LARGE) else [real]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
 from foresweep.data.gate import actions as act
 from foresweep.data.gate import rules
-from foresweep.data.gate.report import Finding, QualityReport, first_lines, found
+from foresweep.data.gate.jumps import Jump, find_jumps
+from foresweep.data.gate.report import Finding, NothingLeft, QualityReport, found, severity_of
 from foresweep.data.panel import (
     CLOSE,
     COLUMNS,
-    OPEN,
     VOLUME,
     Array,
     IntArray,
@@ -23,7 +23,6 @@ from foresweep.data.panel import (
 )
 from foresweep.data.reading.columns import Fault, RawItem
 from foresweep.data.reading.dates import Times
-from foresweep.errors import DataError
 
 SHOWN = 10
 """Findings of one rule shown for one item; the rest are counted in one more."""
@@ -42,6 +41,7 @@ class Inspected:
     lines: IntArray  # [m] for findings of the panel's rules
     daily: bool
     findings: tuple[Finding, ...]
+    drafts: tuple[act.Draft, ...] = ()
     amount: Array | None = None  # [m] money that changed hands, in every whole row
 
     @property
@@ -55,6 +55,7 @@ def inspect(raw: RawItem, actions: Sequence[act.Action] = ()) -> Inspected:
     ordered = rules.in_order(raw)
     findings += [f for fault in ordered.faults for f in _told(raw, fault)]
     values = raw.values[ordered.rows].copy()
+    drafts: list[act.Draft] = []
     if not ordered.fatal:
         faults = _mask(raw, ordered, values, actions)
         before = int(np.isfinite(values).all(axis=1).sum())
@@ -62,14 +63,16 @@ def inspect(raw: RawItem, actions: Sequence[act.Action] = ()) -> Inspected:
         num_aside = before - int(np.isfinite(values).all(axis=1).sum())
         shifted = [Fault(f.rule, f.message, ordered.rows[f.rows], f.said) for f in faults]
         findings += [f for fault in shifted for f in _told(raw, fault)]
-        findings += _item_findings(raw, ordered, values, actions, num_aside)
+        told, drafts = _item_findings(raw, ordered, values, actions, num_aside)
+        findings += told
     lines = raw.line[ordered.rows]
     file = raw.files[0]
     amount, told = _amount(raw, ordered, values)
     findings += told
     return Inspected(
-        raw.item, file, ordered.times, values, lines, ordered.daily, tuple(findings), amount
-    )
+        raw.item, file, ordered.times, values, lines, ordered.daily, tuple(findings),
+        tuple(drafts), amount,
+    )  # fmt: skip
 
 
 def _amount(
@@ -182,8 +185,8 @@ def _item_findings(
     values: Array,
     actions: Sequence[act.Action],
     num_aside: int,
-) -> list[Finding]:
-    """The rules that drop an item or raise a doubt about it."""
+) -> tuple[list[Finding], list[act.Draft]]:
+    """(what the rules say that drop an item or raise a doubt, lines for an actions file)."""
     whole = np.isfinite(values).all(axis=1)
     bars, times, rows = values[whole], ordered.times[whole], ordered.rows[whole]
     num_rows = len(values) + ordered.num_left_out
@@ -200,7 +203,7 @@ def _item_findings(
         findings.append(say("too_many_bad_rows", f"{num_bad} of {num_rows} rows ({share:.1f} %)"))
     if len(bars) < rules.MIN_ROWS:
         message = f"{len(bars)} whole rows, at least {rules.MIN_ROWS} are needed"
-        return [*findings, say("too_short", message)]
+        return [*findings, say("too_short", message)], []
     stale = rules.stale_from(bars[:, CLOSE])
     if stale is not None:
         first, length = stale
@@ -213,34 +216,59 @@ def _item_findings(
         findings.append(say("mixed_frequency", message, row))
     signs = rules.synthetic_signs(bars)
     findings += [say("synthetic", sign) for sign in signs]
-    for rule, message, at in _jumps(raw, rows, times, bars, actions):
-        findings.append(say(rule, message, at))
-    return findings
+    told, drafts = _jumps(raw, rows, times, bars, actions)
+    findings += [say(rule, message, at) for rule, message, at in told]
+    return findings, drafts
 
 
 def _jumps(
     raw: RawItem, rows: IntArray, times: Times, bars: Array, actions: Sequence[act.Action]
-) -> list[tuple[str, str, int | None]]:
-    """(rule, message, row) of split-like jumps that nothing explains, and of false actions."""
+) -> tuple[list[tuple[str, str, int | None]], list[act.Draft]]:
+    """((rule, message, row) of jumps that nothing explains and of false actions, the lines of an
+    actions file that would explain the jumps)."""
     told: list[tuple[str, str, int | None]] = []
-    explains = raw.adjusted is not None and act.tells_of_splits(raw.values[:, CLOSE], raw.adjusted)
+    drafts: list[act.Draft] = []
     if raw.adjusted is None:
         for action in act.contradicted(raw.values[rows, CLOSE], times, actions):
             day = rules.show_time(action.date)
             told.append(
                 ("action_contradicted", f"ratio {action.ratio:g} on {day}: no such jump", None)
             )
-    rule = "large_jump" if explains or keeps_weekends(times) else "split_jump"
-    jumps = act.split_like_jumps(bars[:, OPEN], bars[:, CLOSE])
-    for jump in act.unexplained(jumps, times, actions):
+    explains = raw.adjusted is not None and act.tells_of_splits(raw.values[:, CLOSE], raw.adjusted)
+    kept = explains or keeps_weekends(times)
+    for jump in act.unexplained(find_jumps(bars, times), times, actions):
         day = rules.show_time(times[jump.row])
-        message = (
-            f"{day}: the price is {jump.move:.3g} times the day before, like a {jump.split} split"
-        )
-        if rule == "split_jump":
-            message += f"; give adjusted closes or an actions file ({raw.item},{day[:10]},ratio)"
+        rule = _rule_of(jump, kept)
+        if rule is None:
+            continue
+        like = f", like a {jump.split} split" if jump.split else ""
+        message = f"{day}: the price is {jump.move:.3g} times the {_BAR[day == day[:10]]}{like}"
+        if rule != "large_jump":
+            lines = act.drafts_for(raw.item, day[:10], jump)
+            choice = " or ".join(f"{d.line} ({_MEANS[d.kind, d.ratio == 1]})" for d in lines)
+            asked = "give adjusted closes or" if severity_of(rule) == "error" else "kept; else"
+            message += f"; {asked} say in an actions file: {choice}"
+            drafts.append(lines[0])
         told.append((rule, message, jump.row))
-    return told
+    return told, drafts
+
+
+_BAR = {True: "day before", False: "bar before"}
+_MEANS = {
+    ("split", False): "a split",
+    ("split", True): "a real move",
+    ("dividend", False): "a spin-off or special dividend",
+}
+
+
+def _rule_of(jump: Jump, kept: bool) -> str | None:
+    """The rule that a jump breaks; None for moves and events of prices (adjusted, or of a market
+    that never closes) that are `kept` as they are."""
+    if jump.kind == "split":
+        return "large_jump" if kept else "split_jump"
+    if kept:
+        return None
+    return "event_jump" if jump.kind == "event" else "large_move"
 
 
 def check(
@@ -252,8 +280,8 @@ def check(
 ) -> tuple[pl.DataFrame, QualityReport]:
     """(long frame of what passed, with masked rows as NaN; report) of every item through the gate.
 
-    `findings` are those of files that could not be read. Raises DataError, naming the first
-    findings, when nothing usable is left.
+    `findings` are those of files that could not be read. Raises NothingLeft, naming the
+    first findings, when nothing usable is left.
     """
     listed = actions or {}
     inspected = [inspect(raw, listed.get(raw.item, ())) for raw in raws]
@@ -263,8 +291,9 @@ def check(
     strange = _other_rhythm(kept)
     told += strange
     kept = [i for i in kept if i.item not in {f.item for f in strange}]
+    drafts = tuple(d for i in inspected for d in i.drafts)
     if not kept:
-        raise DataError(f"{source}: no usable item; {first_lines(told)}")
+        raise NothingLeft(QualityReport(source, tuple(told), (), (), 0, 0, drafts))
     kept, lonely = _without_lonely_bars(kept)
     told += lonely
     told += missing_sessions(kept, source)
@@ -275,7 +304,7 @@ def check(
     names = tuple(i.item for i in kept)
     unread = [f.item or f.file for f in findings if f.severity == "error"]
     dropped = tuple(sorted({*unread, *(i.item for i in inspected if i.item not in names)}))
-    report = QualityReport(source, tuple(told), names, dropped, len(frame), num_masked)
+    report = QualityReport(source, tuple(told), names, dropped, len(frame), num_masked, drafts)
     return frame, report
 
 
@@ -352,15 +381,12 @@ def _without_lonely_bars(
 
 
 def _rows_of(item: Inspected, rows: IntArray) -> Inspected:
-    return Inspected(
-        item.item,
-        item.file,
-        item.times[rows],
-        item.values[rows],
-        item.lines[rows],
-        item.daily,
-        item.findings,
-        None if item.amount is None else item.amount[rows],
+    return replace(
+        item,
+        times=item.times[rows],
+        values=item.values[rows],
+        lines=item.lines[rows],
+        amount=None if item.amount is None else item.amount[rows],
     )
 
 

@@ -13,6 +13,9 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
+from foresweep.data.gate.actions import Draft
+from foresweep.errors import DataError
+
 Severity = Literal["error", "warning", "note"]
 
 _ERRORS = {
@@ -33,8 +36,8 @@ _ERRORS = {
     "too_short": "Fewer than 64 whole rows.",
     "stale": "The close stands still for more than 20 bars, and for half of all: a dead feed.",
     "mixed_frequency": "The rhythm of the bars changes, or is not that of the other items.",
-    "split_jump": "A jump near a split ratio that lasts, with no adjusted close and no entry in "
-    "an actions file (ratio 1 says that the move was real).",
+    "split_jump": "A jump within 2 % of a split ratio that lasts, on a day as quiet as the others, "
+    "with no adjusted close and no entry in an actions file (ratio 1 says that the move was real).",
     "action_contradicted": "The actions file names a split that the prices do not show: they are "
     "adjusted already, or the date is wrong.",
 }
@@ -59,7 +62,9 @@ _WARNINGS = {
     "price_flip": "A price jumps and comes back within three bars: the rows are masked.",
     "duplicate_row": "The row repeats another word for word: one of them is left out.",
     "lonely_bar": "A bar where next to no other item has one (a holiday, a weekend): left out.",
-    "large_jump": "A jump near a split ratio in adjusted or round-the-clock prices: kept as real.",
+    "large_jump": "A jump like a split's in adjusted or round-the-clock prices: kept as real.",
+    "event_jump": "A large gap near no split ratio, on a day as quiet as the others (a spin-off, a "
+    "special dividend, a takeover): kept as real; an actions file can say what it was.",
     "synthetic": "The series does not look like market prices.",
     "missing_session": "Sessions of the exchange's calendar have no bar.",
     "unused_action": "The actions file names an item or a date that is not used.",
@@ -75,6 +80,8 @@ _NOTES = {
     "joined": "Files of a train folder and its test folder were joined item by item; the parts "
     "are cut by time.",
     "only_in_test": "The item is only in the test folder: it is not used.",
+    "large_move": "A jump by more than a fifth on a busy day: kept as real; an actions file can "
+    "say that it was none.",
     "survivorship": "No item ends before the others: such a panel holds only survivors, and "
     "results on it are too good.",
 }
@@ -113,6 +120,7 @@ class QualityReport:
     dropped: tuple[str, ...]  # items that were left out (a file that cannot be read by its stem)
     num_rows: int  # rows let through, masked ones included
     num_masked: int
+    drafts: tuple[Draft, ...] = ()  # what an actions file might say of the jumps, likeliest first
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -130,6 +138,14 @@ class QualityReport:
     def as_dict(self) -> dict[str, Any]:
         """JSON-able: what a sweep stores."""
         return asdict(self) | {"counts": self.counts}
+
+
+class NothingLeft(DataError):
+    """No item passed the gate; `report` says why."""
+
+    def __init__(self, report: QualityReport) -> None:
+        super().__init__(f"{report.source}: no usable item; {first_lines(report.findings)}")
+        self.report = report
 
 
 def found(

@@ -14,9 +14,9 @@ import pytest
 from foresweep.data.splits import Cut
 from foresweep.data.windows import Windows
 from foresweep.errors import CheckpointError, ModelError, PanelChanged, UnknownName, UsageError
-from foresweep.evaluation.backtest import FORECASTS, forecast_part
-from foresweep.evaluation.losses import load_forecast
-from foresweep.models.base import Checkpoint, Resources
+from foresweep.evaluation.backtest import FORECASTS, forecast_part, score_part
+from foresweep.evaluation.losses import load_forecast, save_forecast
+from foresweep.models.base import DEFAULT_LEVELS, Checkpoint, Forecast, Resources
 from foresweep.models.calibration import load_predictor
 from foresweep.models.checkpoint import read_checkpoint
 from foresweep.models.ensemble import MEMBERS, Member
@@ -28,6 +28,7 @@ from foresweep.search.stage import reopen
 from foresweep.search.sweep import sweep
 from foresweep.selection import ensembling
 from foresweep.selection.ensembling import Made, Pool, Recipe, ensembles_of, make_ensemble
+from foresweep.selection.sealed import reveal
 from foresweep.selection.verdict.runs import verdict_on_runs
 from foresweep.tracker.tracker import Tracker
 from planted_model import plugin
@@ -86,6 +87,32 @@ def copied(made: tuple[Place, Made], tmp_path: Path) -> Place:
     shutil.copytree(tmp_path / "kept", place.folder)
 
 
+def test_its_test_is_mixed_of_its_members_forecasts_when_it_is_opened(
+    made: tuple[Place, Made], copied: Place
+) -> None:
+    """As it was when every trial forecast test and an ensemble read its members' files."""
+    run = made[1].run
+    with Tracker(copied.db) as tracker:
+        scores = reveal(tracker, run, why="a test")
+        panel, split = reopen(tracker.get_sweep("latest"), copied.runs_dir)
+        members = [tracker.get_run(name) for name in run.hyperparams["members"]]
+    windows, sources = Windows(panel, split, split.part("test")), []
+    for member in members:
+        checkpoint = read_checkpoint(Path(member.checkpoint_path))
+        predictor = load_predictor(get_model(checkpoint.model), checkpoint, Resources())
+        save_forecast(copied.folder / "f.npz", forecast_part(predictor, windows), windows)
+        values = load_forecast(copied.folder / "f.npz", windows).values
+        close = windows.last_close[:, None, None]
+        sources.append(np.where(values == close.astype(np.float32), close, values))
+        assert not (Path(member.forecasts_path) / "test").exists()  # it was not looked at itself
+    weights = run.hyperparams["members"].values()
+    mean = sum(w * v for w, v in zip(weights, sources, strict=True))
+    found = score_part(Forecast(mean, DEFAULT_LEVELS), windows).scores
+    assert scores["test_pinball"] == pytest.approx(found["test_pinball"], rel=1e-12)
+    stored = load_forecast(Path(run.forecasts_path) / "test" / FORECASTS, windows)
+    np.testing.assert_array_equal(stored.values, mean.astype(np.float32))
+
+
 def test_it_is_a_run_and_a_trial_of_the_sweep_scored_on_every_part(
     made: tuple[Place, Made],
 ) -> None:
@@ -97,7 +124,7 @@ def test_it_is_a_run_and_a_trial_of_the_sweep_scored_on_every_part(
     assert run.trial_number > guest.trial_number
     assert set(run.metrics) == set(guest.metrics)
     assert not [name for name in run.metrics if name.startswith("test")]
-    assert (Path(run.forecasts_path) / "test" / "losses.npz").is_file()
+    assert not (Path(run.forecasts_path) / "test").exists()
     assert run.training_time_seconds > sum(p.run.training_time_seconds for p in ensemble.parts)
 
 

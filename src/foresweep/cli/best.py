@@ -42,8 +42,9 @@ WHY = "show --reveal-test"
 def show_test(tracker: Tracker, run: Run, *, as_json: bool) -> None:
     """Record the look, then print a run's test scores and what the look costs."""
     from foresweep.cli.tables import console, number, plain_table
+    from foresweep.selection.sealed import reveal
 
-    scores = tracker.reveal_test(run.run_id, why=WHY)
+    scores = reveal(tracker, run, why=WHY)
     looks = tracker.judgings.test_looks(run.run_id)
     if as_json:
         plain = {k: v if math.isfinite(v) else None for k, v in sorted(scores.items())}

@@ -38,6 +38,8 @@ from foresweep.models.calibration import Calibration, cross_fitted, fit_calibrat
 from foresweep.stats.significance import diebold_mariano, origin_means, overlap_lags
 
 SCORED_PARTS: tuple[PartName, ...] = ("tune", "val", "test")
+OPEN_PARTS: tuple[PartName, ...] = ("tune", "val")
+"""What a trial is scored on; test is forecast when it is opened."""
 TESTED = "pct_mae"
 """The loss that `dm_pvalue_vs_naive` compares."""
 BATCH = 256

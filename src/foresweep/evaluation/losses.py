@@ -193,5 +193,13 @@ def load_forecast(path: Path, windows: Windows) -> Forecast:
     return forecast.checked(len(windows), windows.horizon)
 
 
+def as_stored(values: Array, windows: Windows) -> Array:
+    """Forecasts [N, H, Q] as they are read from single precision: a price stored as the last close
+    is the close."""
+    close = windows.last_close[:, None, None]
+    found: Array = np.where(values == close.astype(np.float32), close, values)
+    return found
+
+
 def _named(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}

@@ -12,7 +12,7 @@ from typing import Any
 
 from foresweep.data.panel import Panel, changed_bars
 from foresweep.data.reading.sources import load_panel
-from foresweep.data.splits import PARTS, Cut, Split, make_split
+from foresweep.data.splits import MIN_CONTEXT, PARTS, SHARES, Cut, Split, make_split
 from foresweep.data.tables import read_panel, write_panel
 from foresweep.data.windows import Windows
 from foresweep.errors import ConfigError, DataError, PanelChanged, SearchError, UsageError
@@ -261,7 +261,7 @@ def reopen(sweep: Sweep, runs_dir: Path) -> tuple[Panel, Split]:
     Raises UsageError for a sweep recorded by hand, PanelChanged where neither is what it was.
     """
     plan = sweep.plan
-    if "parts" not in plan:
+    if "parts" not in plan or "max_context" not in plan:
         raise UsageError(f"sweep {sweep.sweep_id} does not say how its parts were cut; sweep again")
     cut = cut_of(sweep)
     for panel in _panels(runs_dir, str(plan.get("data", "")), _how_read(plan)):
@@ -287,6 +287,8 @@ def cut_of(sweep: Sweep) -> Cut:
         max_context=int(plan["max_context"]),
         max_windows=int(asked.get("max_windows", Cut().max_windows)),
         seed=sweep.seed,
+        shares=tuple(asked.get("shares", SHARES)),
+        min_context=int(asked.get("min_context", MIN_CONTEXT)),
     )
 
 

@@ -1,4 +1,4 @@
-"""One trial, the same for every engine: train, keep the best step, score once on every part.
+"""One trial, the same for every engine: train, keep the best step, score once on tune and val.
 
 The one room that joins data, models and evaluation; it knows no database. Everything here runs in
 a worker process and comes back as plain values.
@@ -17,7 +17,7 @@ from foresweep.data.splits import Cut, PartName, Split, make_split
 from foresweep.data.tables import read_panel
 from foresweep.data.windows import TrainWindows
 from foresweep.errors import CheckpointError, ForesweepError
-from foresweep.evaluation.backtest import calibrate, evaluate, make_scorer
+from foresweep.evaluation.backtest import OPEN_PARTS, calibrate, evaluate, make_scorer
 from foresweep.evaluation.leaks import check_no_leak, falling_scorer, thinned
 from foresweep.evaluation.yardstick import no_skill
 from foresweep.metrics import QUANTILE_METRICS
@@ -238,7 +238,7 @@ class LeakTest:
 class TrialResult:
     """What a finished trial hands to the head."""
 
-    scores: Mapping[str, float]  # tune_*, val_* and, to be sealed, test_*
+    scores: Mapping[str, float]  # tune_*, val_*
     checkpoint_path: Path
     training_time_s: float
     peak_memory_mb: float | None
@@ -291,7 +291,9 @@ class RunTask:
             checkpoint = read_checkpoint(model.train(job).path)
         training_time_s = time.perf_counter() - started
         checkpoint, predictor, made = _calibrated(model, config, checkpoint, panel, split, self)
-        scores = evaluate(predictor, panel, split, seed=seed, out=self.out, made=made)
+        scores = evaluate(
+            predictor, panel, split, parts=OPEN_PARTS, seed=seed, out=self.out, made=made
+        )
         card = card_of(
             panel,
             split,

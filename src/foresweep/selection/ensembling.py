@@ -20,8 +20,15 @@ from foresweep.data.panel import Panel
 from foresweep.data.splits import PartName, Split
 from foresweep.data.windows import Windows
 from foresweep.errors import CheckpointError, ModelError, NotEnoughData, UnknownName, UsageError
-from foresweep.evaluation.backtest import FORECASTS, SCORED_PARTS, compare, evaluate, last_value
-from foresweep.evaluation.losses import LossPanel, load_forecast
+from foresweep.evaluation.backtest import (
+    FORECASTS,
+    OPEN_PARTS,
+    SCORED_PARTS,
+    compare,
+    evaluate,
+    last_value,
+)
+from foresweep.evaluation.losses import LossPanel, as_stored, load_forecast
 from foresweep.metrics import METRICS, PANEL_LOSSES, Outcome, item_mean, judged_by, panel_mean
 from foresweep.models.base import DEFAULT_LEVELS, Array, Forecast, Levels, Resources
 from foresweep.models.calibration import load_predictor
@@ -224,8 +231,7 @@ class Pool:
                 f"run {run_id} has forecasts at levels {stored.levels}, not {DEFAULT_LEVELS}; "
                 f"train it again with --again"
             )
-        close = windows.last_close[:, None, None]
-        return np.where(stored.values == close.astype(np.float32), close, stored.values)
+        return as_stored(stored.values, windows)
 
     def mixer(self, recipe: Recipe) -> Mixer:
         """What weights are fitted on."""
@@ -261,7 +267,7 @@ def make_ensemble(
     resources: Resources | None = None,
 ) -> Made:
     """Choose members and weights on tune, save the ensemble and put it on record as a run of the
-    sweep (default: the latest), scored on every part; test into sealed rows.
+    sweep (default: the latest), scored on tune and val; test is forecast when it is opened.
 
     Raises UsageError for fewer than two candidates, ModelError where no mix is better on tune than
     one of them alone, NotFound, PanelChanged, NotEnoughData, CheckpointError naming the member that
@@ -342,7 +348,7 @@ def _is_there(run: Run) -> bool:
     if run.forecasts_path is None or not run.has_checkpoint_files:
         return False
     folder = Path(run.forecasts_path)
-    return all(has_losses(run, p) and (folder / p / FORECASTS).is_file() for p in SCORED_PARTS)
+    return all(has_losses(run, p) and (folder / p / FORECASTS).is_file() for p in OPEN_PARTS)
 
 
 def _member(run: Run, weight: float) -> Member:
@@ -426,12 +432,14 @@ def _save_and_score(
 ) -> dict[str, float]:
     weights = {m.run_id: m.weight for m in members}
     made: dict[PartName, Forecast] = {"tune": mixer.cross_fitted()}
-    for part in SCORED_PARTS[1:]:
+    for part in OPEN_PARTS[1:]:
         windows = pool.windows(part)
         values = [pool.forecast(name, windows) for name in weights]
         made[part] = Forecast(mixer.combined(values, weights), DEFAULT_LEVELS)
     checkpoint = write_ensemble(out / CHECKPOINT, members, method, card={})
-    scores = evaluate(last_value(pool.split), pool.panel, pool.split, out=out, made=made)
+    scores = evaluate(
+        last_value(pool.split), pool.panel, pool.split, parts=OPEN_PARTS, out=out, made=made
+    )
     card = card_of(
         pool.panel,
         pool.split,

@@ -13,10 +13,9 @@ from foresweep.errors import CheckpointError, UsageError
 from foresweep.evaluation.backtest import LOSSES, RETURNS
 from foresweep.evaluation.losses import LossPanel, load_losses
 from foresweep.evaluation.trading import Returns, load_returns
-from foresweep.records import Run
+from foresweep.records import Run, RunState
+from foresweep.search.running.opening import SEALED, forecast_tests, unopened
 from foresweep.tracker.tracker import Judging, Tracker
-
-SEALED = "test"
 
 
 def open_losses(run: Run, part: str) -> LossPanel:
@@ -52,16 +51,27 @@ def open_test(
 ) -> tuple[int, Mapping[str, LossPanel]]:
     """(k, {run_id: test losses}) of the candidates and of the baselines beside them.
 
-    Who, when and why is in `test_looks` before the first file is opened. Raises as `open_losses`.
+    Who, when and why is in `test_looks` before the first file is opened, or the first forecast of
+    test is made: trials make none (`search.running.opening`). Raises as `open_losses`.
     """
     every = [*candidates, *beside]
-    for run in every:
-        _file(run, SEALED)  # a look that would see nothing is not recorded
+    # a look that would see nothing is not recorded
+    lacking = unopened(tracker, [run for run in every if not has_losses(run, SEALED)])
     ids = [run.run_id for run in candidates]
     number = tracker.judgings.record_look(
         judging, ids, why=f"verdict {judging.judging_id}", who=who
     )
+    forecast_tests(tracker, lacking)
     return number, {run.run_id: _load(run, SEALED) for run in every}
+
+
+def reveal(tracker: Tracker, run: Run, *, why: str) -> dict[str, float]:
+    """A run's test scores by full name, the look on record before they are read or made; none of a
+    run that was logged without. Raises CheckpointError where they can no longer be made."""
+    make = run.sweep_id is not None and run.state == RunState.COMPLETE
+    lacking = unopened(tracker, [run] if make and not tracker.judgings.has_test(run.run_id) else [])
+    scores = tracker.reveal_test(run.run_id, why=why)
+    return forecast_tests(tracker, lacking).get(run.run_id, scores)
 
 
 def has_losses(run: Run, part: str = "val") -> bool:

@@ -298,6 +298,11 @@ class Judgings:
         with self.store.read() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
+    def has_test(self, run_id: str) -> bool:
+        """Has a run test scores on record? None is told, so that it is no look."""
+        with self.store.read() as connection:
+            return bool(queries.sealed_scores(connection, run_id))
+
     def has_equal_test(self, run_id: str) -> bool | None:
         """Are the sealed scores of a run that reproduces another equal to that one's, to the last
         bit? None where one has none, or it reproduces nothing. No score is told, so that it is no

@@ -99,11 +99,24 @@ def test_the_same_training_gives_the_same_scores_bit_for_bit(place: Place) -> No
     run = place.train(tilt=1.0)
     found = place.again(run)
     assert found.is_bit_for_bit
-    assert found.is_test_equal
+    assert found.is_test_equal is None  # nobody has opened it
     assert {s.name.partition("_")[0] for s in found.scores} == {"tune", "val"}
     assert all(s.difference == 0 or s.then is None is s.now for s in found.scores)
     assert found.versions == ()
     assert found.in_words().startswith("reproduced bit for bit")
+
+
+def test_test_scores_that_were_opened_are_compared_without_a_look(place: Place) -> None:
+    run = place.train(tilt=1.0)
+    again = place.again(run).again.run_id
+    with Tracker(place.db) as tracker:
+        tracker.add_scores(run.run_id, {"test_pct_mae": 1.5})
+        assert tracker.judgings.has_equal_test(again) is None
+        tracker.add_scores(again, {"test_pct_mae": 1.5})
+        assert tracker.judgings.has_equal_test(again) is True
+        tracker.add_scores(again, {"test_r2": 0.0})
+        assert tracker.judgings.has_equal_test(again) is False
+        assert tracker.judgings.test_looks() == []
 
 
 def test_it_is_a_further_run_of_the_same_trial_and_says_of_which(place: Place) -> None:
@@ -169,7 +182,6 @@ def test_where_the_original_is_removed_its_reproduction_does_not_take_its_rank(
 def test_what_is_not_the_same_is_shown_with_the_largest_difference(place: Place) -> None:
     found = place.again(place.train(tilt=1.4), mood="0.25")
     assert not found.is_bit_for_bit
-    assert found.is_test_equal is False
     mae = next(s for s in found.scores if s.name == "tune_pct_mae")
     assert mae.difference == found.again.metrics["tune_pct_mae"] - mae.then  # type: ignore[operator]
     assert found.worst is not None

@@ -20,6 +20,7 @@ from foresweep.data.panel import Panel
 from foresweep.data.splits import Split, make_split
 from foresweep.data.windows import TrainWindows, Windows
 from foresweep.errors import ConfigError, ForesweepError, UnknownName, UsageError
+from foresweep.evaluation.backtest import OPEN_PARTS
 from foresweep.models.base import (
     DEFAULT_LEVELS,
     Facts,
@@ -220,9 +221,7 @@ class MeasureTrial:
         model, config, panel, split = self.spec.load()
         resources = on_device(self.spec.resources)
         found = measured(model, config, panel, split, resources, self.spec.seed, self.folder)
-        tune, *rest = (
-            len(split.part(p).origins) * len(split.items) for p in ("tune", "val", "test")
-        )
+        tune, *rest = (len(split.part(p).origins) * len(split.items) for p in OPEN_PARTS)
         return found, min(tune, self.spec.ground.steer or tune), tune + sum(rest)
 
 

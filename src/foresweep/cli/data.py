@@ -131,7 +131,7 @@ def _draw_summary(found: PanelSummary) -> None:
     for i in found.items:
         items.add_row(
             i.item_id, i.start, i.end, f"{i.num_bars:,}", str(i.num_masked), str(i.num_missing),
-            "24/7" if i.always_open else "exchange",
+            i.calendar or "its own days",
         )  # fmt: skip
     out.print(items)
     if found.problem:

@@ -18,7 +18,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from foresweep.data.ahead import times_ahead
 from foresweep.data.gate.calendars import group_by_calendar
+from foresweep.data.gate.exchanges import Kept, calendar_kept, keeps_weekends
 from foresweep.errors import DataError, UnknownName
 
 Array = NDArray[np.float64]
@@ -140,8 +142,8 @@ class Panel:
     ) -> NDArray[np.datetime64]:
         """[N, count] times of the `count` sessions after session [N] of item [N].
 
-        Beyond the panel they are continued at the calendar's own rhythm: weekdays stay weekdays;
-        holidays are not known here.
+        Beyond the panel they are continued: on the sessions of the exchange whose calendar they
+        keep, else at their own rhythm (weekdays stay weekdays).
         """
         out = np.empty((len(item), count), dtype="datetime64[ns]")
         kinds = np.asarray(self.calendar_of)[item]
@@ -151,9 +153,14 @@ class Panel:
             times = self.timeline[self.calendars[kind]]
             beyond = int(wanted.max()) + 1 - len(times)
             if beyond > 0:
-                times = np.concatenate([times, _continue(times, beyond)])
+                times = np.concatenate([times, times_ahead(times, beyond, self.kept[kind])])
             out[here] = times[wanted]
         return out
+
+    @cached_property
+    def kept(self) -> tuple[Kept | None, ...]:
+        """Per calendar: the exchange (or 24/7, 24/5) whose sessions it keeps, None for none."""
+        return tuple(calendar_kept(self.timeline[c]) for c in self.calendars)
 
     @cached_property
     def eligible(self) -> IntArray:
@@ -300,84 +307,6 @@ def calendar_groups(times: Sequence[NDArray[np.datetime64]]) -> list[int]:
             out[i] = start + group
         start += max(groups) + 1
     return out
-
-
-def keeps_weekends(times: NDArray[np.datetime64]) -> bool:
-    """Does an item trade on weekends (24/7) rather than in exchange hours?"""
-    weekday = (times.astype("datetime64[D]").astype(np.int64) + 3) % 7  # Monday is 0
-    return bool((weekday >= 5).mean() > 0.1)
-
-
-def _continue(calendar: NDArray[np.datetime64], count: int) -> NDArray[np.datetime64]:
-    """`count` times after the last, at the calendar's rhythm: the usual step, or, across nights
-    and weekends, the times of day and weekdays seen before."""
-    step = np.median(np.diff(calendar[-500:]).astype(np.int64)).astype(np.int64)
-    day = np.int64(86_400_000_000_000)
-    months = _continued_months(calendar, count)
-    if months is not None:
-        return months
-    if 6 * day < step < 8 * day:  # the usual weekday, whatever a holiday made of the last week
-        weekdays = (calendar[-26:].astype("datetime64[D]").astype(np.int64) + 3) % 7
-        shift = int(np.bincount(weekdays).argmax()) - int(weekdays[-1])
-        first = calendar[-1] + np.timedelta64(shift, "D")
-        weeks: NDArray[np.datetime64] = first + np.arange(1, count + 1) * np.timedelta64(7, "D")
-        return weeks
-    if step >= 5 * day:  # weekly or slower: no weekday pattern to keep
-        ahead: NDArray[np.datetime64] = calendar[-1] + (np.arange(1, count + 1) * step).astype(
-            "timedelta64[ns]"
-        )
-        return ahead
-    recent = calendar[-2000:].astype("int64")
-    out: list[int] = []
-    seen = _slots_of_the_week(recent, int(day))
-    week = recent[-1] // (7 * day)
-    while len(out) < count:
-        out += [t for t in week * 7 * day + seen if t > recent[-1]]
-        week += 1
-    return np.array(out[:count], dtype="int64").astype("datetime64[ns]")
-
-
-def _continued_months(
-    calendar: NDArray[np.datetime64], count: int
-) -> NDArray[np.datetime64] | None:
-    """`count` times after the last where bars are whole months apart, on the same day of the month
-    or on its last (weekday); None for any other rhythm."""
-    recent = calendar[-24:]
-    months = recent.astype("datetime64[M]")
-    gaps, counts = np.unique(np.diff(months).astype(np.int64), return_counts=True)
-    if len(recent) < 4 or gaps[0] < 1 or counts.max() < 0.9 * counts.sum():
-        return None
-    gap = gaps[counts.argmax()]
-    days = recent.astype("datetime64[D]")
-    clock = recent - days
-    day_of_month = (days - months.astype("datetime64[D]")).astype(np.int64)
-    ahead = months[-1] + gap * np.arange(1, count + 1)
-    last_days = [(m + 1).astype("datetime64[D]") - 1 for m in (months, ahead)]
-    weekdays = [np.busday_offset(d, 0, roll="backward") for d in last_days]
-    firsts = [
-        np.busday_offset(m.astype("datetime64[D]"), 0, roll="forward") for m in (months, ahead)
-    ]
-    if (day_of_month == day_of_month[0]).all() and day_of_month[0] < 28:
-        found = ahead.astype("datetime64[D]") + day_of_month[0]
-    elif (days == last_days[0]).all():
-        found = last_days[1]
-    elif (days == weekdays[0]).mean() > 0.9:  # a holiday may have been the last weekday
-        found = weekdays[1]
-    elif (days == firsts[0]).mean() > 0.9:
-        found = firsts[1]
-    else:
-        return None
-    out: NDArray[np.datetime64] = found.astype("datetime64[ns]") + clock[-1]
-    return out
-
-
-def _slots_of_the_week(recent: IntArray, day: int) -> IntArray:
-    """Nanoseconds into the week that have bars now: in at least two of the last four weeks (an
-    earlier clock, before daylight saving, or a stray bar, is not continued)."""
-    last_weeks = recent[recent > recent[-1] - 28 * day]
-    slots, counts = np.unique(last_weeks % (7 * day), return_counts=True)
-    usual: IntArray = slots[counts >= min(2, counts.max())]
-    return usual
 
 
 # Are the old bars of a panel still what they were? Newer ones do not matter.

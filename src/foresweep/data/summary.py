@@ -27,6 +27,7 @@ class ItemSummary:
     num_masked: int
     num_missing: int  # sessions of its calendar inside its span without a whole row
     always_open: bool  # trades on weekends
+    calendar: str  # the exchange whose sessions it keeps, 24/7, 24/5, or empty: its own days
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ def _item(panel: Panel, item: int) -> ItemSummary:
         num_masked=bars.num_masked,
         num_missing=span - len(times),
         always_open=panel.always_open(item),
+        calendar=kept.name if (kept := panel.kept[panel.calendar_of[item]]) else "",
     )
 
 

@@ -10,6 +10,8 @@ import polars as pl
 
 from foresweep.data.gate import actions as act
 from foresweep.data.gate import rules
+from foresweep.data.gate.exchanges import calendar_kept, keeps_weekends, sessions_of
+from foresweep.data.gate.exchanges import told as exchange_told
 from foresweep.data.gate.jumps import Jump, find_jumps
 from foresweep.data.gate.report import Finding, NothingLeft, QualityReport, found, severity_of
 from foresweep.data.panel import (
@@ -19,7 +21,6 @@ from foresweep.data.panel import (
     Array,
     IntArray,
     calendar_groups,
-    keeps_weekends,
 )
 from foresweep.data.reading.columns import Fault, RawItem
 from foresweep.data.reading.dates import Times
@@ -404,27 +405,37 @@ def _presence(items: Sequence[Inspected]) -> tuple[Times, Array]:
 
 
 def missing_sessions(items: Sequence[Inspected], source: str) -> list[Finding]:
-    """Sessions of the New York exchange without bars, where the daily items keep its calendar
-    (at least 98 % of their dates are its sessions): one finding for those that all items miss,
-    one for each item that misses more."""
-    stocks = [i for i in items if i.daily and not keeps_weekends(i.times)]
-    if not stocks or rules.usual_step(stocks[0].times) > 1.5 * rules.DAY.astype(int):
-        return []
-    dates = np.unique(np.concatenate([i.times for i in stocks])).astype("datetime64[D]")
-    sessions = _exchange_sessions(dates[0], dates[-1])
-    if np.isin(dates, sessions).mean() < 0.98:
-        return []
+    """The exchange whose calendar the items of a group keep, and its sessions without bars: one
+    finding for those that all daily items of the group miss, one for each item that misses more."""
+    groups = calendar_groups([i.times for i in items])
+    told = []
+    for group in sorted(set(groups)):
+        own = [i for i, g in zip(items, groups, strict=True) if g == group]
+        times = np.unique(np.concatenate([i.times for i in own]))
+        kept = calendar_kept(times)
+        if kept is None or not kept.is_exchange:
+            continue
+        who = own[0].item if len(own) == 1 else f"{len(own)} items"
+        message = f"{who}: {exchange_told(kept, times[-1].astype('datetime64[D]'))}"
+        told.append(found("calendar", message, file=source, item=None))
+        if kept.daily:
+            told += _missing(own, times.astype("datetime64[D]"), kept.name, source)
+    return told
+
+
+def _missing(items: Sequence[Inspected], dates: Times, code: str, source: str) -> list[Finding]:
+    sessions = sessions_of(code, dates[0], dates[-1])
     told = []
     nobody = sessions[~np.isin(sessions, dates)]
     if len(nobody):
-        message = f"no item has {_some(nobody)} of the exchange XNYS"
+        message = f"no item has {_some(nobody)} of the exchange {code}"
         told.append(found("missing_session", message, file=source, item=None))
-    for i in stocks:
+    for i in items:
         own = i.times.astype("datetime64[D]")
         lived = sessions[(sessions > own[0]) & (sessions < own[-1])]
         gone = np.setdiff1d(lived[~np.isin(lived, own)], nobody)
         if len(gone):
-            message = f"no bar on {_some(gone)} of the exchange XNYS"
+            message = f"no bar on {_some(gone)} of the exchange {code}"
             told.append(found("missing_session", message, file=i.file, item=i.item))
     return told
 
@@ -433,19 +444,6 @@ def _some(dates: Times) -> str:
     shown = ", ".join(str(d) for d in dates[:3])
     more = f" and {len(dates) - 3} more" if len(dates) > 3 else ""
     return f"{len(dates)} session{'s' if len(dates) > 1 else ''} ({shown}{more})"
-
-
-def _exchange_sessions(first: np.datetime64, last: np.datetime64) -> Times:
-    """[S] dates of the New York Stock Exchange's sessions, both ends included."""
-    import exchange_calendars
-
-    week = np.timedelta64(7, "D")
-    calendar = exchange_calendars.get_calendar(
-        "XNYS", start=str(first - week), end=str(last + week)
-    )
-    sessions = calendar.sessions.to_numpy().astype("datetime64[D]")
-    within: Times = sessions[(sessions >= first) & (sessions <= last)]
-    return within
 
 
 def _survivorship(items: Sequence[Inspected], source: str) -> list[Finding]:

@@ -77,6 +77,7 @@ _NOTES = {
     "event_line": "Lines tell of a dividend or a split: they are no bars and left out.",
     "footer": "Lines above or under the table are no bars: they are left out.",
     "newest_first": "The file runs from newest to oldest: it is read backwards.",
+    "calendar": "The exchange whose sessions the items keep: dates to come follow it.",
     "joined": "Files of a train folder and its test folder were joined item by item; the parts "
     "are cut by time.",
     "only_in_test": "The item is only in the test folder: it is not used.",

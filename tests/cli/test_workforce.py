@@ -14,7 +14,7 @@ from foresweep.cli.sweep import Asked, EngineName, Workforce, as_horizons, as_se
 from foresweep.errors import UsageError
 from foresweep.records import Sweep, SweepState
 from foresweep.search.plan import SweepPlan, at_horizons
-from foresweep.search.sweep import Workers
+from foresweep.search.sweep import Workers, gpu_numbers
 from runs import make_sweep
 
 
@@ -103,3 +103,57 @@ def test_a_family_that_is_stopped_begins_no_further_sweep(
 def test_a_gpu_is_named_once() -> None:
     with pytest.raises(UsageError, match="name each once"):
         Workforce(gpus="0,0").workers_meant()
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "trials", "count", "numbers"),
+    [
+        ("auto", (), 9, 6, ()),
+        ("cpu", ("0", "1"), 9, 6, ()),
+        ("auto", (), 4, 4, ()),
+        ("auto", ("0", "1"), 9, None, ("0", "1")),
+        ("cuda", ("0", "1"), 1, None, ("0",)),
+        ("cuda:1", ("0", "1"), 9, 1, ()),
+        ("mps", (), 9, 1, ()),
+    ],
+)
+def test_auto_is_one_worker_a_gpu_else_a_core_and_no_more_than_trials(
+    device: str,
+    gpus: tuple[str, ...],
+    trials: int,
+    count: int | None,
+    numbers: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("foresweep.search.sweep.gpu_numbers", lambda: gpus)
+    monkeypatch.setattr("foresweep.search.sweep.cores", lambda: 6)
+    for said in (None, "auto"):
+        found = Workforce(workers=said).workers_meant(device, trials)
+        assert (found.count, found.gpus, found.is_auto) == (count, numbers, True)
+    found = Workforce(workers="3").workers_meant(device, trials)
+    assert (found.count, found.gpus, found.is_auto) == (3, (), False)
+
+
+def test_gpus_that_are_hidden_from_the_process_are_none_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("foresweep.search.sweep.gpu_models", lambda: ["A", "B", "C"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpu_numbers() == ("0", "1", "2")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
+    assert gpu_numbers() == ("2",)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert gpu_numbers() == ()
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"workers": "many"}, "--workers 'many': give a number, or auto"),
+        ({"workers": "0"}, "--workers 0: at least 1"),
+        ({"workers": "auto", "gpus": "0"}, "leave --workers out"),
+    ],
+)
+def test_what_is_no_number_of_workers_is_refused(said: dict[str, str], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        Workforce(**said).workers_meant()

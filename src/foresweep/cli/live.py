@@ -313,6 +313,8 @@ class LiveView:
                 self._finalists(event)
             case events.SeedsCompared():
                 self._seeds(event)
+            case events.SeveralWorkers():
+                self._several(event)
             case events.SweepFinished():
                 pass
 
@@ -359,6 +361,15 @@ class LiveView:
             f"--max-runs N for more) take about {seconds(event.seconds)}{at_once}, reckoned from a "
             f"few real steps."
         )
+
+    def _several(self, event: events.SeveralWorkers) -> None:
+        text = f"{event.count} trials at once (--workers N)."
+        if event.learns:
+            text += (
+                " What is proposed or cut short depends on what has ended by then: --workers 1 "
+                "gives the same sweep again."
+            )
+        self.say(text, "dim")
 
     def _resumed(self, event: events.Resumed) -> None:
         self.say(

@@ -57,11 +57,12 @@ class EngineName(StrEnum):
 
 
 WorkerCount = Annotated[
-    int | None,
+    str | None,
     typer.Option(
-        help="Trials at once, each in its own process. Default: 1; what a Ray cluster has room "
-        "for.",
-        min=1,
+        help="Trials at once, each in its own process: a number, or auto (the default): one for "
+        "each GPU, else each core, fewer where free memory has no room for what a trial was "
+        "measured to take; what a Ray cluster has room for.",
+        metavar="N|auto",
     ),
 ]
 Gpus = Annotated[
@@ -125,6 +126,7 @@ DryRun = Annotated[
 ]
 UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 FEW_CORES = 4
+AUTO = "auto"
 
 
 def as_seconds(option: str, text: str | None) -> float | None:
@@ -161,19 +163,29 @@ class Workforce:
     gpus_per_trial: GpusPerTrial = None
     trial_timeout: TrialTimeout = None
 
-    def workers_meant(self) -> Workers:
-        """Raises UsageError, UnknownName."""
-        from foresweep.search.sweep import Workers
+    def workers_meant(self, device: str = "auto", trials: int = 1) -> Workers:
+        """Who works on so many trials. Raises UsageError, UnknownName."""
+        from foresweep.search.sweep import Workers, workers_here
 
         numbers = tuple(n.strip() for n in (self.gpus or "").split(",") if n.strip())
         if self.gpus is not None and (not numbers or not all(n.isdigit() for n in numbers)):
             raise UsageError(f"--gpus {self.gpus!r}: write device numbers, e.g. --gpus 0,1")
         if len(set(numbers)) < len(numbers):
             raise UsageError(f"--gpus {self.gpus}: each GPU has one worker; name each once")
-        return Workers(
+        if self.workers not in (None, AUTO) and not str(self.workers).isdigit():
+            raise UsageError(f"--workers {self.workers!r}: give a number, or {AUTO}")
+        if self.workers == AUTO and numbers:
+            raise UsageError(
+                f"--workers {AUTO} beside --gpus {','.join(numbers)}: each GPU has one worker; "
+                f"leave --workers out"
+            )
+        meant = Workers(count=None if self.workers in (None, AUTO) else int(str(self.workers)))
+        if self.workers in (None, AUTO) and not numbers and self.engine is EngineName.local:
+            meant = workers_here(device, trials)
+        return replace(
+            meant,
             engine=self.engine.value,
-            count=self.workers,
-            gpus=numbers,
+            gpus=numbers or meant.gpus,
             trial_timeout_s=as_seconds("--trial-timeout", self.trial_timeout),
             address=self.address,
             storage=self.storage,
@@ -394,7 +406,7 @@ def sweep(
     from foresweep.search.propose.spacefiles import read_sweep_files
     from foresweep.space import as_dimension
 
-    workers = workforce.workers_meant()
+    workforce.workers_meant()  # refused before anything is read
     budget = {
         "max_runs": max_runs,
         "time_budget_s": as_seconds("--time-budget", time_budget),
@@ -403,7 +415,9 @@ def sweep(
     if resume is not None:
         sources = {name: context.get_parameter_source(name) for name in context.params}
         said = {n for n, source in sources.items() if source and source.name == "COMMANDLINE"}
-        plans: tuple[SweepPlan, ...] = (_going_on(resume, asked, budget, said),)
+        plan = _going_on(resume, asked, budget, said)
+        workers = workforce.workers_meant(plan.resources.device, plan.budget)
+        plans: tuple[SweepPlan, ...] = (plan,)
     else:
         spaces = read_sweep_files(files or [])
         if not (named := (*spaces.texts, *(model or []))):
@@ -411,11 +425,15 @@ def sweep(
         changes = {k: as_dimension(k, v) for k, v in parse_values(values or []).items()}
         horizons = as_horizons(horizon)
         plan = _plan(
-            asked, workers.slots, horizons[0], how, models=named, mode=mode.value,
+            asked, 1, horizons[0], how, models=named, mode=mode.value,
             spaces=replace(spaces, changes=changes), finalists=finalists, pruning=pruning.value,
             transfer_from=transfer_from, **budget,
         )  # fmt: skip
-        plans = at_horizons(plan.checked(), horizons)
+        plan = plan.checked()
+        workers = workforce.workers_meant(asked.device, plan.budget)
+        threads = threads_each(asked.threads, workers.slots)
+        plan = replace(plan, resources=replace(plan.resources, threads=threads))
+        plans = at_horizons(plan, horizons)
     if dry_run:
         for one in plans:
             _list_only(one, asked, workers)

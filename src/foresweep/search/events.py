@@ -53,6 +53,14 @@ class SpaceNarrowed:
 
 
 @dataclass(frozen=True, slots=True)
+class SeveralWorkers:
+    """So many trials run at once."""
+
+    count: int
+    learns: bool  # what the sweep does next depends on what has ended by then
+
+
+@dataclass(frozen=True, slots=True)
 class LeakTested:
     """A model's forecasts did not move when only the future was changed."""
 
@@ -145,6 +153,7 @@ Event: TypeAlias = (
     | Planned
     | Estimated
     | LeakTested
+    | SeveralWorkers
     | SpaceNarrowed
     | TrialStarted
     | TrialProgressed

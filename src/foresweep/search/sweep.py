@@ -6,6 +6,7 @@ that fails, dies or is refused is on record with its cause, and the sweep goes o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from foresweep.search.events import (
     Planned,
     Resumed,
     SeedsCompared,
+    SeveralWorkers,
     SweepFinished,
     TrialFinished,
     TrialSkipped,
@@ -60,6 +62,7 @@ from foresweep.search.stage import (
 )
 from foresweep.search.trial import Prepared
 from foresweep.settings import load_settings
+from foresweep.tracker.session import gpu_models
 from foresweep.tracker.tracker import Tracker
 
 LOCAL, RAY = "local", "ray"
@@ -72,6 +75,7 @@ class Workers:
 
     engine: str = LOCAL
     count: int | None = None  # trials at once; None: one here, what a cluster has room for there
+    is_auto: bool = False  # local: `count` is a choice of ours, fewer where memory is short
     gpus: tuple[str, ...] = ()  # local: CUDA device numbers, one worker each
     trial_timeout_s: float | None = None  # a trial that takes longer is ended
     address: str | None = None  # ray: of a running cluster; None: one is started on this machine
@@ -112,7 +116,9 @@ class Workers:
         """Their engine, not warmed up. Raises MissingExtra, UnknownName, UsageError."""
         self.checked()
         if self.engine == LOCAL:
-            return LocalEngine(models, workers=self.count or 1, gpus=self.gpus)
+            return LocalEngine(
+                models, workers=self.count or 1, gpus=self.gpus, is_bounded=self.is_auto
+            )
         from foresweep.search.engines.ray import RayEngine
 
         return RayEngine(
@@ -126,6 +132,34 @@ class Workers:
 
 
 ALONE = Workers()
+
+
+def workers_here(device: str, trials: int) -> Workers:
+    """As many local workers as this machine has use for (`--workers auto`): one for each GPU of a
+    sweep that may use them, else one for each core this process may run on, and no more than there
+    are trials. The engine starts fewer where free memory has no room for them."""
+    kind = device.partition(":")[0]
+    if kind == "mps" or ":" in device:  # one device, however many cores feed it
+        return Workers(count=1, is_auto=True)
+    gpus = () if kind == "cpu" else gpu_numbers()
+    if gpus:
+        return Workers(gpus=gpus[: max(1, trials)], is_auto=True)
+    return Workers(count=max(1, min(cores(), trials)), is_auto=True)
+
+
+def cores() -> int:
+    """CPU cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def gpu_numbers() -> tuple[str, ...]:
+    """CUDA device numbers that this process may use."""
+    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if said is not None:
+        return tuple(n.strip() for n in said.split(",") if n.strip().isdigit())
+    return tuple(str(n) for n in range(len(gpu_models())))
 
 
 def run_sweep(
@@ -168,6 +202,8 @@ def run_sweep(
             with head.at_work():
                 budget = Budget(stage, sweep.sweep_id)
                 trials = _trials(stage, sweep, prepared, budget, dead)
+                if stage.engine.slots > 1:
+                    listen(SeveralWorkers(stage.engine.slots, learns(plan)))
                 head.drive(trials)
                 if plan.seeds > 1:
                     finalists = trials.contenders()
@@ -182,6 +218,12 @@ def run_sweep(
                 sweep = tracker.finish_sweep(sweep.sweep_id, state)
     listen(SweepFinished(sweep))
     return sweep
+
+
+def learns(plan: SweepPlan) -> bool:
+    """Does what a sweep does next depend on what has ended by then, and so on how many trials run
+    at once?"""
+    return bool(plan.pruners) or (plan.mode in ADAPTIVE and not plan.proposals)
 
 
 def dry_run(

@@ -214,7 +214,8 @@ class LeakTest:
     spec: RunSpec
     out: Path
 
-    def __call__(self, channel: Channel) -> None:
+    def __call__(self, channel: Channel) -> float:
+        """MiB that its process took at most."""
         model, config, panel, split = self.spec.load()
         if getattr(config, "max_steps", None):
             config = replace(config, max_steps=LEAK_STEPS)
@@ -232,6 +233,7 @@ class LeakTest:
         few = thinned(panel, split) if wants_calibration(config) else split
         _, predictor, _ = _calibrated(model, config, checkpoint, panel, few, self)
         check_no_leak(predictor, panel, split, seed=self.spec.seed)
+        return peak_memory_mb()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import platform
 import resource
@@ -26,6 +27,7 @@ from foresweep.tracker.liveness import Heartbeat
 
 
 MB = 1024 * 1024
+CGROUP = Path("/sys/fs/cgroup")
 logger = logging.getLogger(__name__)
 
 
@@ -42,6 +44,18 @@ def cpu_model() -> str:
 def memory_mb() -> int:
     """The machine's memory."""
     return int(psutil.virtual_memory().total // MB)
+
+
+def free_memory_mb() -> float:
+    """Memory that processes may still take: the machine's, or less where this control group is held
+    to less."""
+    free = psutil.virtual_memory().available
+    with contextlib.suppress(OSError, ValueError):  # no control group, or "max"
+        most, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        told = (line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        cached = int(dict(told).get("inactive_file", 0))  # files in memory, given up when asked for
+        free = min(free, max(0, most - used + cached))
+    return free / MB
 
 
 def gpu_models() -> list[str]:

@@ -114,3 +114,15 @@ def test_the_server_that_workers_are_forked_from_has_not_touched_cuda(tmp_path: 
     """A process that was forked from one that has cannot use a GPU."""
     engine = LocalEngine(("chronos2",))
     assert run_task(engine, CudaIsUntouched(), log=tmp_path / "log") is True
+
+
+def test_no_more_tasks_run_than_free_memory_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foresweep.search.engines.local.free_memory_mb", lambda: 1000.0)
+    bounded, asked = LocalEngine(workers=8, is_bounded=True), LocalEngine(workers=8)
+    seen = []
+    for need in (0.0, 100.0, 300.0, 200.0, 4000.0):  # the largest counts
+        bounded.needs(need)
+        asked.needs(need)
+        seen.append(bounded.slots)
+    assert seen == [8, 8, 3, 3, 1]
+    assert asked.slots == 8

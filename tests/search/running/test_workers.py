@@ -14,7 +14,14 @@ from foresweep.data.splits import Cut
 from foresweep.errors import UnknownName, UsageError
 from foresweep.models.base import Resources
 from foresweep.records import Run, RunState
-from foresweep.search.events import BudgetSpent, Event, TrialFinished, TrialRetried, TrialStarted
+from foresweep.search.events import (
+    BudgetSpent,
+    Event,
+    SeveralWorkers,
+    TrialFinished,
+    TrialRetried,
+    TrialStarted,
+)
 from foresweep.search.plan import SweepPlan
 from foresweep.search.running.head import half_the_memory
 from foresweep.search.sweep import Workers, sweep
@@ -84,6 +91,7 @@ def test_two_trials_run_at_the_same_time(place: Place) -> None:
         running -= isinstance(event, TrialFinished)
         most = max(most, running)
     assert most == 2
+    assert SeveralWorkers(2, learns=False) in place.heard
 
 
 @pytest.mark.usefixtures("guest")
@@ -92,6 +100,7 @@ def test_a_search_with_two_workers_asks_nothing_twice_and_spends_its_budget(plac
     assert len({r.config_hash for r in runs}) == len(runs) == 8
     assert [r.source for r in runs] == ["priority: first"] + 7 * ["smart"]
     assert {r.state for r in runs} == {RunState.COMPLETE}
+    assert SeveralWorkers(2, learns=True) in place.heard  # said: another number may ask others
 
 
 FATE = """

@@ -172,6 +172,11 @@ class Engine(Protocol):
         """Slots without a task."""
         ...
 
+    def needs(self, memory_mb: float) -> None:
+        """A task was measured to take so much memory: an engine that chose itself how many run at
+        once starts no more than free memory has room for."""
+        ...
+
     def warm_up(self) -> None:
         """Begin with what takes long (imports), in the background."""
         ...

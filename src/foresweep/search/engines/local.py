@@ -21,6 +21,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from foresweep.errors import SearchError
 from foresweep.models.base import TrialPruned
 from foresweep.search.engines.base import (
@@ -34,6 +36,7 @@ from foresweep.search.engines.base import (
     Task,
     failed,
 )
+from foresweep.tracker.session import MB, free_memory_mb
 
 GRACE_S = 5.0
 PRELOAD = "foresweep.search.engines.preload"
@@ -63,16 +66,28 @@ class LocalEngine:
     workers: int = 1
     gpus: tuple[str, ...] = ()
     """One worker each, which sees no other (CUDA_VISIBLE_DEVICES); then `workers` says nothing."""
+    is_bounded: bool = False
+    """Are there fewer where free memory has no room for so many tasks as large as one measured?"""
     _running: dict[Job, _Worker] = field(default_factory=dict)
     _started: int = 0
+    _need_mb: float = 0.0
+    _room: int | None = None
 
     @property
     def slots(self) -> int:
-        return len(self.gpus) or self.workers
+        asked = len(self.gpus) or self.workers
+        return asked if self._room is None else min(asked, self._room)
 
     @property
     def free(self) -> int:
         return self.slots - sum(w.takes_slot for w in self._running.values())
+
+    def needs(self, memory_mb: float) -> None:
+        """See Engine. What runs now counts as free: it will be done."""
+        self._need_mb = max(self._need_mb, memory_mb)
+        if self.is_bounded and self._need_mb > 0:
+            taken = sum(_resident_mb(w.process.pid) for w in self._running.values())
+            self._room = max(1, int((free_memory_mb() + taken) // self._need_mb))
 
     def warm_up(self) -> None:
         """Start the server's imports now, in the background, while the head reads data."""
@@ -164,6 +179,13 @@ class LocalEngine:
     def close(self) -> None:
         for job in tuple(self._running):
             self.end(job)
+
+
+def _resident_mb(pid: int | None) -> float:
+    try:
+        return float(psutil.Process(pid).memory_info().rss) / MB
+    except psutil.Error:
+        return 0.0
 
 
 def _context(models: tuple[str, ...]) -> Any:

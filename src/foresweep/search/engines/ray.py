@@ -237,6 +237,9 @@ class RayEngine:
     def free(self) -> int:
         return max(0, self.slots - sum(p.job is not None for p in self._places))
 
+    def needs(self, memory_mb: float) -> None:
+        """See Engine: Ray's own scheduler shares out the nodes."""
+
     def warm_up(self) -> None:
         """Have one host do its imports while the head reads data."""
         if self.slots and not self._places:

@@ -365,10 +365,11 @@ class Head:
 
     def _over(self, source: Source, job: Job, message: Done | Failed | Died) -> None:
         attempt = self._taken(job)
-        spec, tracker = attempt.spec, self.stage.tracker
+        spec, stage, tracker = attempt.spec, self.stage, self.stage.tracker
         try:
             result, out = outcome(message), attempt.out
             run = complete_run(tracker, attempt.run, result, out=out, started=attempt.started)
+            stage.engine.needs(result.peak_memory_mb or 0.0)
             self._forget_states(attempt)
         except TrialPruned:
             judge = self.stage.judge

@@ -75,7 +75,7 @@ class LeakTests:
         started = time.perf_counter()
         spec = RunSpec(stage.ground, config, stage.plan.cut.seed, stage.plan.resources)
         try:
-            run_task(stage.engine, LeakTest(spec, out), log=out / "training.log")
+            need = run_task(stage.engine, LeakTest(spec, out), log=out / "training.log")
         except TaskFailed as error:
             if error.failed.kind == LeakFound.__name__:
                 raise LeakFound(f"{model}: {error}; its scores would mean nothing") from error
@@ -84,6 +84,7 @@ class LeakTests:
             return f"the leak test could not be done: {error}"
         finally:
             shutil.rmtree(out, ignore_errors=True)
+        stage.engine.needs(need)
         stage.listen(LeakTested(model, time.perf_counter() - started))
         return ""
 

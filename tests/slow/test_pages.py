@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -14,6 +15,9 @@ from typing import Any
 
 import pytest
 
+import learning_model
+from planted_model import plugin
+
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
@@ -24,9 +28,34 @@ pytestmark = [
 ]
 FORESWEEP = (sys.executable, "-m", "foresweep")
 SWEEP = (
-    *("sweep", "--model", "chronos2", "--mode", "random", "--max-runs", "3", "--data", "demo"),
-    *("--max-steps", "300", "--set", "context_length=64", "--set", "batch_size=16"),
+    *("sweep", "--model", "guest", "--mode", "random", "--max-runs", "3", "--data", "demo"),
+    *("--stride", "20", "--max-context", "64"),
 )
+PACED = (
+    learning_model.MODULE.replace(
+        "class Guest(Learner):",
+        """class Paced:
+    def __init__(self, job):
+        self.job = job
+
+    def __call__(self, step, scores, losses):
+        import time
+        from pathlib import Path
+        self.job.report(step, {"train_loss": 1 / step, **scores}, losses)
+        while step in (4, 8) and not (Path({gates!r}) / str(step)).exists():
+            time.sleep(0.05)
+
+
+class Guest(Learner):""",
+    )
+    + """
+    def train(self, job):
+        from dataclasses import replace
+        return super().train(replace(job, report=Paced(job)))
+"""
+)
+"""A model whose training stands still at steps 4 and 8 until a file of that name is there: what a
+browser sees of it does not depend on how fast the machine is."""
 SERIOUS = ("serious", "critical")
 PATIENCE_MS = 120_000
 
@@ -36,11 +65,41 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("watched")
 
 
+class Gates:
+    """Where the paced training looks for leave to go on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+
+    def open(self, *steps: int) -> None:
+        for step in steps:
+            (self.folder / str(step)).touch()
+
+
 @pytest.fixture(scope="module")
-def sweep(place: Path) -> Iterator[subprocess.Popen[bytes]]:
+def gates(place: Path) -> Gates:
+    return Gates(place / "gates")
+
+
+@pytest.fixture(scope="module")
+def guest(place: Path, gates: Gates) -> Iterator[dict[str, str]]:
+    """The environment in which the paced model is installed."""
+    folder = place / "guest"
+    folder.mkdir()
+    module = PACED.replace("{gates!r}", repr(str(gates.folder)))
+    with plugin(folder, module=module, space=learning_model.SPACE):
+        seen = [str(folder), str(Path(__file__).parents[1])]
+        yield {**os.environ, "PYTHONPATH": os.pathsep.join(seen)}
+
+
+@pytest.fixture(scope="module")
+def sweep(place: Path, guest: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """A sweep that runs; its database is there."""
     with (place / "sweep.log").open("wb") as log:
-        running = subprocess.Popen((*FORESWEEP, *SWEEP), cwd=place, stdout=log, stderr=log)
+        running = subprocess.Popen(
+            (*FORESWEEP, *SWEEP), cwd=place, env=guest, stdout=log, stderr=log
+        )
         until = time.monotonic() + 120
         while not (place / "hyperparams/sweeps.db").exists():
             assert running.poll() is None, (place / "sweep.log").read_text()
@@ -123,7 +182,7 @@ def drawn(page: Any, name: str) -> None:
 
 
 def test_a_sweep_is_watched_opened_filtered_noted_and_compared(
-    browser: Any, address: str, sweep: subprocess.Popen[bytes], place: Path
+    browser: Any, address: str, sweep: subprocess.Popen[bytes], place: Path, gates: Gates
 ) -> None:
     page, seen = browser.new_page(), Seen()
     seen.watch(page, address)
@@ -133,15 +192,15 @@ def test_a_sweep_is_watched_opened_filtered_noted_and_compared(
     page.wait_for_selector("#running tbody tr")  # a run appears without a reload
     wait_for(lambda: page.locator("#now-curves").count())
     drawn(page, "now-curves")
-    wait_for(lambda: points(page) > 0)
-    before = points(page)
-    wait_for(lambda: points(page) > before or sweep.poll() is not None)
-    assert points(page) > before, "its curve did not grow"
+    wait_for(lambda: points(page) == 2)
+    gates.open(4)
+    wait_for(lambda: points(page) == 4)
     assert page.evaluate("window.asked") == 1, "the page was loaded anew"
 
+    gates.open(8)
     assert sweep.wait(400) == 0, (place / "sweep.log").read_text()
     page.goto(f"{address}/sweep/latest")
-    page.locator("input[name=where]").fill("lr < 0")
+    page.locator("input[name=where]").fill("rate < 0")
     page.get_by_role("button", name="Filter").click()
     page.wait_for_url("**where=*")
     assert page.locator("#leaderboard tbody tr:not(.pinned)").count() == 0
@@ -175,12 +234,13 @@ def test_a_sweep_is_watched_opened_filtered_noted_and_compared(
 
 
 def test_no_page_has_a_serious_fault_for_those_who_cannot_see_it(
-    browser: Any, address: str, sweep: subprocess.Popen[bytes]
+    browser: Any, address: str, sweep: subprocess.Popen[bytes], gates: Gates
 ) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
+    gates.open(4, 8)
     sweep.wait(400)
-    for scheme, width in (("light", 1280), ("dark", 1280), ("light", 390)):
+    for scheme, width in (("light", 1280), ("dark", 390)):
         context = browser.new_context(
             color_scheme=scheme, viewport={"width": width, "height": 900}, bypass_csp=True
         )
@@ -201,8 +261,9 @@ def test_no_page_has_a_serious_fault_for_those_who_cannot_see_it(
 
 
 def test_the_report_opens_offline_and_asks_for_nothing(
-    browser: Any, sweep: subprocess.Popen[bytes], place: Path
+    browser: Any, sweep: subprocess.Popen[bytes], place: Path, gates: Gates
 ) -> None:
+    gates.open(4, 8)
     sweep.wait(400)
     subprocess.run((*FORESWEEP, "report", "-o", "report.html"), cwd=place, check=True)
     context = browser.new_context(offline=True)

@@ -10,6 +10,7 @@ import polars as pl
 
 from foresweep.data.gate import actions as act
 from foresweep.data.gate import rules
+from foresweep.data.gate.adjusted import believed
 from foresweep.data.gate.exchanges import calendar_kept, keeps_weekends, sessions_of
 from foresweep.data.gate.exchanges import told as exchange_told
 from foresweep.data.gate.jumps import Jump, find_jumps
@@ -58,18 +59,20 @@ def inspect(raw: RawItem, actions: Sequence[act.Action] = ()) -> Inspected:
     values = raw.values[ordered.rows].copy()
     drafts: list[act.Draft] = []
     if not ordered.fatal:
+        raw, actions, told = believed(raw, ordered.rows, ordered.times, actions)
+        findings += [f for fault in told for f in _told(raw, fault)]
         faults = _mask(raw, ordered, values, actions)
         before = int(np.isfinite(values).all(axis=1).sum())
         faults += _set_aside(values, ordered, has_volume=raw.has_volume)
         num_aside = before - int(np.isfinite(values).all(axis=1).sum())
         shifted = [Fault(f.rule, f.message, ordered.rows[f.rows], f.said) for f in faults]
         findings += [f for fault in shifted for f in _told(raw, fault)]
-        told, drafts = _item_findings(raw, ordered, values, actions, num_aside)
-        findings += told
+        said, drafts = _item_findings(raw, ordered, values, actions, num_aside)
+        findings += said
     lines = raw.line[ordered.rows]
     file = raw.files[0]
-    amount, told = _amount(raw, ordered, values)
-    findings += told
+    amount, lacking = _amount(raw, ordered, values)
+    findings += lacking
     return Inspected(
         raw.item, file, ordered.times, values, lines, ordered.daily, tuple(findings),
         tuple(drafts), amount,

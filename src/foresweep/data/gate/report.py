@@ -51,6 +51,10 @@ _WARNINGS = {
     "open_close_outside": "Open or close lies outside [low, high] by more than 0.1 % of the price: "
     "the row is masked.",
     "missing_adjusted": "The adjusted close is missing or not positive: the row is masked.",
+    "patchy_adjusted": "More than 1 % of the adjusted closes are missing: the item is used as it "
+    "was traded.",
+    "adjusted_contradicted": "The adjusted close steps against the close and no dividend or split "
+    "explains it: the item is used as it was traded, but for the splits that both show.",
     "missing_volume": "The volume is missing or negative: the row is masked.",
     "patchy_volume": "More than 1 % of the volumes are missing: the item's volume is not used.",
     "patchy_amount": "Some amounts are missing: the item's amount is taken as volume times price.",
@@ -81,6 +85,8 @@ _NOTES = {
     "joined": "Files of a train folder and its test folder were joined item by item; the parts "
     "are cut by time.",
     "only_in_test": "The item is only in the test folder: it is not used.",
+    "told_split": "The file tells splits and its prices show them: older bars are brought to the "
+    "new terms.",
     "large_move": "A jump by more than a fifth on a busy day: kept as real; an actions file can "
     "say that it was none.",
     "survivorship": "No item ends before the others: such a panel holds only survivors, and "

@@ -93,6 +93,8 @@ _WRITTEN: Mapping[str, tuple[str, ...]] = {
         "adjusted_closing_price "
         "調整後終値 修正終値 수정종가",
     ),
+    "dividends": ("dividends dividend dividend_amount cash_dividend div_cash 配当 股息",),
+    "splits": ("stock_splits stock_split splits split_factor split_ratio split_coefficient",),
     "item_id": (
         "item_id",
         "symbol ticker",
@@ -204,7 +206,7 @@ _ROLE: Mapping[str, str] = {
 }
 KNOWN = frozenset(n for tiers in NAMES.values() for tier in tiers for n in tier)
 _OTHER = re.compile(r"weight|change|chg|avg|average|ma\d|ratio|pct|adj")
-IN_ORDER = ("timestamp", "clock", "item_id", "volume", "amount")
+IN_ORDER = ("timestamp", "clock", "item_id", "volume", "amount", "dividends", "splits")
 """Of these two columns may be there: the first name of the tier counts."""
 
 

@@ -54,6 +54,8 @@ class RawItem:
     has_volume: bool
     faults: tuple[Fault, ...] = ()
     amount: Array | None = None  # [n] money that changed hands, NaN where missing
+    dividends: Array | None = None  # [n] paid for a share whose first bar without it this is
+    splits: Array | None = None  # [n] new shares for one old; 0, 1 or NaN: none
 
 
 def raw_items(
@@ -156,6 +158,8 @@ def rows_of(raw: RawItem, rows: IntArray, *, item: str | None = None) -> RawItem
         values=raw.values[rows],
         adjusted=None if raw.adjusted is None else raw.adjusted[rows],
         amount=None if raw.amount is None else raw.amount[rows],
+        dividends=None if raw.dividends is None else raw.dividends[rows],
+        splits=None if raw.splits is None else raw.splits[rows],
         faults=tuple(faults),
     )
 
@@ -361,6 +365,8 @@ def _typed(
         has_volume="volume" in numbers,
         faults=tuple(told),
         amount=None if (amount := _amount(table, decimal, guesses)) is None else amount[rows],
+        dividends=_plain(table, "dividends", decimal, rows),
+        splits=_plain(table, "splits", decimal, rows),
     )
     items = None
     if "item_id" in at:
@@ -397,6 +403,13 @@ def _amount(table: Table, decimal: str, guesses: list[str]) -> Array | None:
         guesses.append(f"{table.names[k]!r} is a rate and not used")
         return None
     return numbers * volume_unit(table.names[k])
+
+
+def _plain(table: Table, name: str, decimal: str, rows: IntArray) -> Array | None:
+    """[len(rows)] numbers of the column that is `name`, None where there is none."""
+    if name not in table.header.at:
+        return None
+    return read_numbers(table.frame[f"c{table.header.at[name]}"], decimal)[0][rows]
 
 
 def _left_out(

@@ -14,7 +14,7 @@ from foresweep.data.demo import demo_items
 from foresweep.data.gate.actions import Actions, read_actions
 from foresweep.data.gate.check import check
 from foresweep.data.gate.report import Finding, QualityReport, first_lines, found
-from foresweep.data.panel import VOLUME, Panel, panel_from_frame
+from foresweep.data.panel import VOLUME, Array, Panel, panel_from_frame
 from foresweep.data.reading.columns import Fault, RawItem, items_of
 from foresweep.data.reading.dialect import Refused, read_typed
 from foresweep.data.reading.formats import DOUBTFUL, is_prices, stem_of, tables_of
@@ -219,12 +219,10 @@ def _join(first: RawItem, second: RawItem) -> RawItem:
     has_volume = first.has_volume and second.has_volume
     if not has_volume:
         values[:, VOLUME] = 0.0
-    adjusted = None
-    if first.adjusted is not None and second.adjusted is not None:
-        adjusted = np.concatenate([first.adjusted, second.adjusted])
-    amount = None
-    if first.amount is not None and second.amount is not None:
-        amount = np.concatenate([first.amount, second.amount])
+
+    def both(one: Array | None, other: Array | None) -> Array | None:
+        return None if one is None or other is None else np.concatenate([one, other])
+
     return RawItem(
         item=first.item,
         files=first.files + second.files,
@@ -233,10 +231,12 @@ def _join(first: RawItem, second: RawItem) -> RawItem:
         utc=np.concatenate([first.utc, second.utc]),
         wall=np.concatenate([first.wall, second.wall]),
         values=values,
-        adjusted=adjusted,
+        adjusted=both(first.adjusted, second.adjusted),
         has_volume=has_volume,
         faults=(*first.faults, *later),
-        amount=amount,
+        amount=both(first.amount, second.amount),
+        dividends=both(first.dividends, second.dividends),
+        splits=both(first.splits, second.splits),
     )
 
 

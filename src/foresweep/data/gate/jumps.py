@@ -28,11 +28,11 @@ USUAL_BARS = 20
 """Bars before a jump whose volume and range are the usual ones."""
 SMALL = 0.5
 """Log size of the smallest ratio, 3-for-2, that is often met by spin-offs."""
-STIR, STIR_UNSEEN = 2.4, 1.7
+STIR, STIR_UNSEEN = 2.7, 2.0
 """More of it (see `_quiet`) is news; the second without volume. Of 93,000 days of 31 large American
-shares 2006 to 2017, 1 % have more."""
-SURGE = 1.5
-"""So is a log volume so far above the usual (4.5 times)."""
+shares 2006 to 2017, 0.6 % have more."""
+SURGE = 1.3
+"""So is a log volume so far above the usual (3.7 times)."""
 SESSION = np.timedelta64(4, "h")
 """Intraday bars so far apart belong to two sessions."""
 
@@ -85,7 +85,7 @@ def _judge(days: Array, logs: Array, moves: Array, gap: float, k: int) -> Jump |
         _near(logs, row, gap - size, size, usual)
         and abs(move - size) < day
         and _lasts(logs[:, CLOSE], row, size)
-        and _quiet(days, row, float(np.exp(-size)))
+        and _quiet(days, row, float(np.exp(-size)), abs(gap - size) / usual if usual else 0.0)
     ):
         ratio = float(f"{np.exp(-size):.6g}")
         return Jump(row, float(np.exp(move)), float(np.exp(gap)), "split", name, ratio)
@@ -107,7 +107,7 @@ def _near(logs: Array, row: int, off: float, size: float, usual: float) -> bool:
         )
     before = logs[row - 1] + size
     away = max(logs[row, LOW] - before[HIGH], before[LOW] - logs[row, HIGH])
-    return bool(away <= NEAR and abs(off) < np.clip(3 * usual, 0.02, 0.08))
+    return bool(away <= NEAR and abs(off) < np.clip(4 * usual, NEAR, 0.1))
 
 
 def nearest_split(gap: float) -> tuple[str, float]:
@@ -124,22 +124,23 @@ def _lasts(close: Array, row: int, size: float) -> bool:
     return bool(abs(after - before - size) < abs(size) / 2)
 
 
-def _quiet(days: Array, row: int, shares: float) -> bool:
-    """Is it a day like those before? Log range, range of the next bars and volume, each against the
-    usual, are summed. One old share is `shares` new ones, in which volume is counted, or not where
-    the file's volumes are adjusted already: the nearer one counts. Moves of the size of 3-for-2 are
-    common, so that less is borne; those above two are rare, and more is.
+def _quiet(days: Array, row: int, shares: float, off: float = 0.0) -> bool:
+    """Is it a day like those before? Summed are log range, range of the next bars and volume, each
+    against the usual, and half of what the open is `off` the ratio beyond one usual move. One old
+    share is `shares` new ones, in which volume is counted, or not where the file's volumes are
+    adjusted already: the nearer one counts. Moves of the size of 3-for-2 are common, so that less
+    is borne; those above two are rare, and more is.
     """
     size = abs(float(np.log(shares)))
-    rare = -0.4 if 0 < size < SMALL else max(0.0, size - np.log(2)) / 2
+    rare = -0.4 if 0 < size < SMALL else 0.3 * max(0.0, size - np.log(2))
     before = slice(max(0, row - USUAL_BARS), row)
     ranges = np.log(days[:, HIGH] / days[:, LOW])
     usual = float(np.median(ranges[before]))
-    stir = 0.0
+    stir = 0.5 * max(0.0, off - 1)
     if usual > 0:
         later = ranges[row + 1 : row + 1 + NEIGHBOURS]
         seen = [ranges[row], *([float(np.median(later))] if len(later) else [])]
-        stir = float(np.log(np.maximum(seen, usual / 10) / usual).sum())
+        stir += float(np.log(np.maximum(seen, usual / 10) / usual).sum())
     volumes = days[before, VOLUME]
     volumes = volumes[volumes > 0]
     if not len(volumes) or days[row, VOLUME] <= 0:

@@ -20,9 +20,11 @@ _WRITTEN: Mapping[str, tuple[str, ...]] = {
     "timestamp": (
         "timestamp timestamps datetime dateandtime date_time date/time gmt_time local_time "
         "open_time opentime window_start candle_date_time_utc bar_time ts mts open_timestamp "
-        "start_at start_time starttime datetime_utc date_utc trade_datetime candle_time kline_time "
+        "start_at start_time starttime ts_event "
+        "datetime_utc date_utc trade_datetime candle_time kline_time "
         "trade_time 日期时间 交易时间 时间戳 日時",
-        "date trade_date trading_date business_date trade_day day dates price_date "
+        "date exchange_date dlycaldt "
+        "trade_date trading_date business_date trade_day day dates price_date "
         "datum date fecha data дата tarih dato dátum tanggal ngày päivämäärä ημερομηνία วันที่ "
         "日期 交易日期 日付 日付け 日時 年月日 날짜 일자 일시 交易日",
         "time unix unixtime unix_timestamp epoch epoch_time unixtimestamp t begin start "
@@ -34,16 +36,17 @@ _WRITTEN: Mapping[str, tuple[str, ...]] = {
     ),
     "open": (
         "open",
-        "open_price opening opening_price openprice price_open px_open first "
-        "eröffnung eröffnungskurs eröffn erster öffnung ouverture ouv apertura abertura otwarcie "
-        "открытие откр opening açılış öppning öppet öppningskurs åpning åbning åbningskurs "
-        "otevření nyitó nyitóár pembukaan mở_cửa giá_mở_cửa lần_mở avaus άνοιγμα เปิด ราคาเปิด "
+        "open_price opening opening_price openprice price_open px_open openprc dlyopen first "
+        "eröffnung eröffnungskurs eröffn erster anfangskurs "
+        "öffnung ouverture ouv apertura abertura otwarcie "
+        "открытие откр opening açılış öppning öppet öppen öppningskurs åpning åbning åbningskurs "
+        "otevření nyitó nyitóár pembukaan mở mở_cửa giá_mở_cửa lần_mở avaus άνοιγμα เปิด ราคาเปิด "
         "开盘 开盘价 開盤 開盤價 今开 始値 시가",
         "o",
     ),
     "high": (
         "high",
-        "high_price highest price_high highprice px_high day_high dayhigh "
+        "high_price highest price_high highprice px_high askhi dlyhigh day_high dayhigh "
         "hoch höchst höchstkurs tageshoch höchster plus_haut haut máximo máxima máx massimo "
         "massima alto max maximum max_price najwyższy najwyzszy kurs_max maks максимум макс "
         "максимальная hoog hoogste yüksek en_yüksek högst högsta høy høyest høj højest "
@@ -53,7 +56,7 @@ _WRITTEN: Mapping[str, tuple[str, ...]] = {
     ),
     "low": (
         "low",
-        "low_price lowest price_low lowprice px_low day_low daylow "
+        "low_price lowest price_low lowprice px_low bidlo dlylow day_low daylow "
         "tief tiefst tiefstkurs tagestief tiefster plus_bas bas mínimo mínima mín minimo minima "
         "bajo min minimum min_price najniższy najnizszy kurs_min минимум мин минимальная laag "
         "laagste düşük en_düşük lägst lägsta lav lavest minimální terendah thấp giá_thấp_nhất "
@@ -62,23 +65,27 @@ _WRITTEN: Mapping[str, tuple[str, ...]] = {
     ),
     "close": (
         "close",
-        "close_price closing closing_price closeprice price_close px_close close/last "
-        "schluss schlusskurs schlußkurs schluß clôture cloture fermeture cierre chiusura "
+        "close_price closing closing_price closeprice price_close px_close close/last dlyclose "
+        "close_close_price_adjusted_for_splits "
+        "schluss schlusskurs schlußkurs schluß endkurs "
+        "clôture cloture clot fermeture cierre chiusura "
         "fechamento fecho zamknięcie zamkniecie kurs_zamknięcia закрытие закр slot slotkoers "
         "kapanış stängning stängningskurs stäng slutkurs slutt lukkekurs luk zavření "
         "záró záróár penutupan đóng_cửa giá_đóng_cửa päätös κλείσιμο ปิด ราคาปิด "
         "收盘 收盘价 收盤 收盤價 終値 종가",
         "last last_price ltp last_traded_price px_last price latest settle settlement "
         "settlement_price zuletzt letzter "
-        "dernier ultimo último ostatnio цена последняя послед laatste şimdi senast siste "
+        "dernier ultimo último ostatnio цена последняя послед laatste şimdi senast "
+        "senaste siste prc dlyprc "
         "terakhir lần_cuối τελευταία 最新价 最新",
         "c",
     ),
     "volume": (
         "volume vol",
+        "stück stücke stuecke number_of_shares no_of_shares shares_traded",
         "total_volume trade_volume traded_volume share_volume base_volume volume_traded quantity "
-        "total_traded_quantity tottrdqty no_of_shares number_of_shares shares "
-        "shares_traded px_volume real_volume volumen umsatz stück "
+        "total_traded_quantity tottrdqty shares dlyvol "
+        "px_volume real_volume volumen umsatz "
         "volumes volumi quantité quantité_échangée wolumen wol объём объем volym omsætning objem "
         "forgalom hacim hac omzet khối_lượng kl vaihto όγκος ปริมาณ 成交量 成交股數 交易量 总手 "
         "出来高 売買高 거래량",
@@ -91,6 +98,8 @@ _WRITTEN: Mapping[str, tuple[str, ...]] = {
     "adjusted": (
         "adjclose adjusted_close closeadj close_adj adjusted adj_close_price "
         "adjusted_closing_price "
+        "adj_close_adjusted_close_price_adjusted_for_splits_and_dividend_and/or_capital_gain_"
+        "distributions "
         "調整後終値 修正終値 수정종가",
     ),
     "dividends": ("dividends dividend dividend_amount cash_dividend div_cash 配当 股息",),
@@ -292,6 +301,8 @@ def _refuse_twice(
     for k in hits:
         if keys[k] in seen and seen[keys[k]] != k and not forced:
             first = names[seen[keys[k]]]
+            if ours == "volume" and _BRACKETS.search(first) and _BRACKETS.search(names[k]):
+                continue  # Volume (BTC) and Volume (USD) are two things: the first counts
             raise DataError(f"two columns are {keys[k]!r}: {first!r} and {names[k]!r}")
         seen[keys[k]] = k
 

@@ -335,6 +335,11 @@ def _typed(
     elif any(c.dtype == pl.String and c.str.contains(r"\d,\d{3}").any() for c in columns.values()):
         guesses.append("commas between thousands")
     numbers = {n: read_numbers(c, decimal) for n, c in columns.items()}
+    if "ts_event" in table.names:  # Databento's own form: whole numbers of 1e-9
+        levels = np.concatenate([numbers[n][0] for n in COLUMNS[:4]])
+        if np.nanmin(levels) >= 1e6 and (levels[np.isfinite(levels)] % 1 == 0).all():
+            numbers |= {n: (numbers[n][0] / 1e9, numbers[n][1]) for n in COLUMNS[:4]}
+            guesses.append("prices in units of 1e-9")
     chosen = _volume(table, volumes, decimal, guesses)
     if chosen is not None:
         numbers["volume"], columns["volume"] = chosen

@@ -411,6 +411,7 @@ def _written(text: pl.Series, wanted: Wanted) -> ReadTimes:
     days_text = days_text.str.strip_chars(" ,-;").str.replace(r"(\d)[Tt]$", "${1}")
     days_text = days_text.str.replace(_WEEKDAY, "")
     days_text = days_text.str.replace(r"\s*[(（][^)）]*[)）]", "")
+    days_text = days_text.str.replace(r"(?:[,，\s]+|星期|周|週)[一二三四五六日天]$", "")
     days_text = days_text.str.replace(r"(?i)(\d)(?:st|nd|rd|th)\b", "${1}").str.strip_chars(" ,")
     minute, second = (parts[:, k].cast(pl.Int64, strict=False).fill_null(0) for k in (2, 3))
     fraction = parts[:, 4].str.pad_end(9, "0").cast(pl.Int64, strict=False).fill_null(0)
@@ -468,6 +469,10 @@ def _day_options(text: pl.Series, wanted: Wanted) -> dict[str, Times]:
             "month first": (_century(c, wanted), a, b),
         }
         return {n: np.where(six_digits, _calendar(*w, wanted), fixed) for n, w in ways.items()}
+    roc = (three[:, 0].str.len_chars() == 3) & (length_c <= 2)
+    if roc.fill_null(False).any():  # 108/01/02: Taiwan counts its years from 1912
+        own = _flag((length_a <= 3) & (length_c <= 2))
+        return {"with Taiwan's years": np.where(own, _calendar(a + 1911, b, c, wanted), fixed)}
     named, says_more = _month_names(text, wanted)
     fixed = np.where(np.isnat(fixed), named, fixed)
     fixed = np.where(np.isnat(fixed), _months_alone(text, wanted), fixed)
@@ -546,6 +551,8 @@ def _zoned(wall: Times, zones: pl.Series, wanted: Wanted, *, has_clock: bool) ->
     said = []
     for name in zones.unique().drop_nulls().to_list():
         rows = _flag(zones == name)
+        if np.isnat(wall[rows]).all():  # words in a footer
+            continue
         offset = re.fullmatch(r"(?:utc|gmt|z)?([+-])(\d{1,2}):?(\d\d)?", name)
         if offset:
             sign, hours, minutes = offset.groups()

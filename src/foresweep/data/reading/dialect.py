@@ -12,6 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import polars as pl
 
@@ -372,6 +373,7 @@ _BINANCE = (
 )
 _METATRADER = ("date", "time", "open", "high", "low", "close", "volume")
 _HISTDATA = ("datetime", "open", "high", "low", "close", "volume")
+_CCXT = ("timestamp", "open", "high", "low", "close", "volume")
 
 
 def _headerless(
@@ -413,6 +415,7 @@ def vendor_of(
     for name, columns, fits in (
         ("Binance", _BINANCE, width == 12 and all(map(_is_kline, some))),
         ("MetaTrader", _METATRADER, width == 7 and _all(some, r"\d{4}\.\d\d\.\d\d", r"\d\d:\d\d")),
+        ("ccxt", _CCXT, width == 6 and _all(some, r"\d{13}") and _goes_on(some)),
         ("HistData", _HISTDATA, separator == ";" and width == 6 and _all(some, r"\d{8} \d{6}")),
     ):
         at = columns.index("open")
@@ -424,6 +427,19 @@ def vendor_of(
 def _is_kline(row: Sequence[str]) -> bool:
     epochs = [re.fullmatch(r"\d{13}|\d{16}", row[k]) for k in (0, 6)]
     return all(epochs) and int(row[0]) < int(row[6])
+
+
+def _goes_on(rows: Sequence[Sequence[str]]) -> bool:
+    """Do the bars of [time, open, high, low, close, ...] open near the close before them, nearer
+    than they would if opens were closes? Rows run forward."""
+    try:
+        opens, closes = ([float(r[k]) for r in rows] for k in (1, 4))
+        forward = all(int(a[0]) < int(b[0]) for a, b in pairwise(rows))
+    except ValueError:
+        return False
+    gaps = sum(abs(o - c) for o, c in zip(opens[1:], closes, strict=False))
+    other = sum(abs(c - o) for c, o in zip(closes[1:], opens, strict=False))
+    return len(rows) > 9 and forward and gaps < other / 2
 
 
 def _all(rows: Iterable[Sequence[str]], *forms: str) -> bool:

@@ -248,10 +248,24 @@ def _json_table(rows: Any, overrules: Overrules) -> Table:
             raise Refused("no_header", "rows without names: which column is which is not known")
         rows = {n: [r[k] for r in rows] for k, n in enumerate(vendor[1])}
     if isinstance(rows, list):
+        rows = [_unnested(r) if isinstance(r, dict) else r for r in rows]
         names = list(dict.fromkeys(k for r in rows if isinstance(r, dict) for k in r))
         rows = {n: [r.get(n) for r in rows if isinstance(r, dict)] for n in names}
     frame = pl.DataFrame([_series(str(n), v) for n, v in rows.items()])
     return read_typed(frame, overrules)
+
+
+def _unnested(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A candle whose prices lie one level deeper ("mid": {"o": ...}) laid flat. Raises Refused
+    where they are bid and ask."""
+    inner = {
+        k: v for k, v in row.items()
+        if isinstance(v, dict) and {*PRICES} <= {role(str(name)) for name in v}
+    }  # fmt: skip
+    if len(inner) > 1 and "mid" not in inner:
+        raise Refused("ambiguous_column", f"prices are {' and '.join(inner)}: keep one of them")
+    chosen = inner.get("mid") or next(iter(inner.values()), {})
+    return {**{k: v for k, v in row.items() if k not in inner}, **chosen}
 
 
 def _series(name: str, values: Sequence[Any]) -> pl.Series:

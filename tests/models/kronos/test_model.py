@@ -92,8 +92,8 @@ def test_memory_bounds_the_windows_of_a_call_and_never_the_forecast(
 ) -> None:
     predictor, windows = load(trained), windows_of(PANEL)
     wanted = forecast(predictor, windows, first=10)
-    assert ATTENTION_CELLS > 1
-    monkeypatch.setattr("foresweep.models.kronos.model.ATTENTION_CELLS", 1)
+    assert predictor._windows_at_once(HORIZON) > 1
+    monkeypatch.setitem(ATTENTION_CELLS, "cpu", 1)
     assert predictor._windows_at_once(HORIZON) == 1
     np.testing.assert_allclose(forecast(predictor, windows, first=10), wanted, rtol=1e-6)
 
@@ -106,9 +106,10 @@ def test_paths_that_slide_take_fewer_windows_at_a_time() -> None:
         **dict.fromkeys(SHAPE),
         num_samples=64,
     )
-    predictor = KronosPredictor(Nets(None, None), made, Resources(inference_batch=64))
-    assert predictor._windows_at_once(12) == 5
-    assert predictor._windows_at_once(13) == 1
+    for device, wanted in (("cuda", (5, 1)), ("cpu", (1, 1))):
+        resources = Resources(device, inference_batch=64)
+        predictor = KronosPredictor(Nets(None, None), made, resources)
+        assert tuple(predictor._windows_at_once(h) for h in (12, 13)) == wanted
 
 
 def scaled(factor: np.ndarray) -> Panel:

@@ -7,7 +7,10 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from kronos_finance._vendor.kronos_model.kronos import auto_regressive_inference
+from kronos_finance._vendor.kronos_model.kronos import (
+    auto_regressive_inference,
+    top_k_top_p_filtering,
+)
 
 from foresweep.errors import ForecastError
 from foresweep.models.kronos.config import (
@@ -17,7 +20,12 @@ from foresweep.models.kronos.config import (
     build,
     resolve_scratch,
 )
-from foresweep.models.kronos.sampling import Sampling, inverse_cdf, sample_paths
+from foresweep.models.kronos.sampling import (
+    Sampling,
+    _probabilities,
+    inverse_cdf,
+    sample_paths,
+)
 from kronos_tiny import FACTS
 
 NUM_WINDOWS, CONTEXT, HORIZON, SAMPLES = 3, 24, 6, 8
@@ -71,6 +79,15 @@ def test_paths_are_those_of_the_packages_loop_for_the_same_draws(
     temperature: float, top_p: float, num_layers: int, tokenizer_layers: int
 ) -> None:
     compare(nets(num_layers, tokenizer_layers), Sampling(SAMPLES, temperature, top_p))
+
+
+@pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9, 0.999])
+def test_the_likeliest_tokens_are_the_packages_choice_ties_included(top_p: float) -> None:
+    logits = 2 * torch.randn(200, 16, generator=torch.Generator().manual_seed(0))
+    logits[100:] = logits[100:].round()  # many tokens of a row alike
+    ours = _probabilities(logits.clone(), Sampling(1, top_p=top_p))
+    theirs = top_k_top_p_filtering(logits.clone(), top_k=0, top_p=top_p).softmax(-1)
+    assert torch.equal(ours, theirs)
 
 
 def test_the_likeliest_k_tokens_are_the_packages_and_leave_top_p_alone() -> None:

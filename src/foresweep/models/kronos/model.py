@@ -27,6 +27,7 @@ from foresweep.models.base import (
     Predictor,
     Resources,
     TrainingJob,
+    keep_freed_memory,
     make_config,
     uniforms,
     unscored,
@@ -192,9 +193,11 @@ class TrainingBars:
 # The family, and how it forecasts.
 
 
-ATTENTION_CELLS = 2**25
+ATTENTION_CELLS = {"cpu": 2**23}
+MOST_CELLS = 2**25
 """Largest number of attention weights (or of activations of a layer, where paths slide) held at
-once: bounds the windows of one sampling call."""
+once, by device: bounds the windows of one sampling call. On a CPU contexts of 448 bars go a third
+faster 14 at a time than 64 at a time, in a processor's caches."""
 
 
 class Kronos:
@@ -331,7 +334,8 @@ class KronosPredictor:
             widest = max(config.ff_dim or 1, config.d_model or 1)
             cells = max(cells, positions_of(config) * widest)
         cells *= config.num_samples
-        return min(self._resources.inference_batch, max(1, ATTENTION_CELLS // cells))
+        most = ATTENTION_CELLS.get(self._resources.device, MOST_CELLS)
+        return min(self._resources.inference_batch, max(1, most // cells))
 
 
 def _stratified(uniforms: Array) -> Array:
@@ -352,6 +356,7 @@ def _evaluating(nets: Nets) -> Iterator[None]:
     """
     import torch
 
+    keep_freed_memory()
     modes = [net.training for net in nets.parts().values()]
     nets.eval()
     try:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -55,7 +56,8 @@ class Norm:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """A transformer block. Queries come scaled: attend with scale 1."""
+    """A transformer block. Queries come scaled: attend with scale 1. A head's queries and keys come
+    with the entries side by side that `_turned` turns together; their products know no order."""
 
     heads: int
     norm1: Norm
@@ -79,7 +81,7 @@ def block_of(block: Any) -> Block:
     return Block(
         heads=a.n_heads,
         norm1=norm_of(block.norm1),
-        qkv=_stacked(scaled(query, a.head_dim**-0.5), key, value),
+        qkv=_stacked(_paired(scaled(query, a.head_dim**-0.5), a), _paired(key, a), value),
         out=linear_of(a.out_proj),
         norm2=norm_of(block.norm2),
         gate=_stacked(w1, w3),
@@ -113,14 +115,29 @@ def _stacked(*parts: Linear) -> Linear:
     return Linear(weight, torch.cat(biases) if biases else None)
 
 
-def rotations(attention: Any, start: int, stop: int) -> Tensor:
-    """[stop - start, d, d] matrices: x @ R turns a head's x [..., d] to its position, as the
-    package's rotary embedding does."""
+def _paired(linear: Linear, attention: Any) -> Linear:
+    """The layer whose output [h * d] has in each head entries i and i + d / 2 side by side: the
+    package's rotary embedding turns those two together."""
+    order = torch.arange(len(linear.weight), device=linear.weight.device)
+    order = order.view(attention.n_heads, 2, -1).transpose(1, 2).flatten()
+    bias = None if linear.bias is None else linear.bias[order]
+    return Linear(linear.weight[order], bias)
+
+
+def turns_of(attention: Any, start: int, stop: int) -> Tensor:
+    """[stop - start, 1, 1, d / 2] complex: what the pairs of a head are turned by at each position,
+    as the package's rotary embedding turns them."""
     frequency = attention.rotary.inv_freq
     at = torch.arange(start, stop, device=frequency.device).to(frequency)
-    angles = torch.outer(at, frequency)
-    cos, sin = torch.diag_embed(angles.cos()), torch.diag_embed(angles.sin())
-    return torch.cat([torch.cat([cos, sin], -1), torch.cat([-sin, cos], -1)], -2)
+    angles = torch.outer(at, frequency)[:, None, None]
+    return torch.polar(torch.ones_like(angles), angles)
+
+
+def _turned(x: Tensor, turns: Tensor) -> Tensor:
+    """Paired `x` [..., d], turned by `turns` [..., d / 2]."""
+    pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], x.shape[-1] // 2, 2))
+    turned: Tensor = torch.view_as_real(pairs * turns).flatten(-2)
+    return turned
 
 
 # Kronos sampling: every window's context is encoded once and shared by all of its sample paths.
@@ -128,6 +145,8 @@ def rotations(attention: Any, start: int, stop: int) -> Tensor:
 
 Tokens = tuple["Tensor", "Tensor"]
 """Coarse and fine token ids of equal shape."""
+Pair = tuple["Tensor", "Tensor"]
+"""Keys and values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +232,10 @@ def _sample_tokens(
             raise ForecastError(
                 "the Kronos predictor's logits are not finite; its weights are void"
             )
-        chosen = draw(_probabilities(logits, how), step, 0)
-        coarse[:, :, step] = chosen.view(size[:2])
+        probs = _probabilities(logits, how)
+        if len(probs) < size[0] * size[1]:  # all paths of a window stand where its context ends
+            probs = _per_path(probs, how.num_samples)
+        coarse[:, :, step] = draw(probs, step, 0).view(size[:2])
         logits = chains.fine_logits(coarse[:, :, step])
         fine[:, :, step] = draw(_probabilities(logits, how), step, 1).view(size[:2])
     return coarse, fine
@@ -226,9 +247,28 @@ def _probabilities(logits: Tensor, how: Sampling) -> Tensor:
 
     if how.temperature != 1:
         logits = logits / how.temperature
-    if how.top_p < 1 or how.top_k:
+    if how.top_k or (how.top_p < 1 and logits.device.type != "cpu"):
         logits = top_k_top_p_filtering(logits, top_k=how.top_k, top_p=how.top_p)
+    elif how.top_p < 1:
+        kept, tied = _likeliest(logits, how.top_p)
+        if bool(tied.any()):
+            kept[tied] = top_k_top_p_filtering(logits[tied], top_p=how.top_p)
+        logits = kept
     return F.softmax(logits, dim=-1)
+
+
+def _likeliest(logits: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """Logits [M, V] with those beyond the likeliest `top_p` of each row at minus infinity, and the
+    rows [M] where the last token kept is as likely as one left out, which keep both.
+
+    What the authors' filter gives, but sorted by numpy: on a CPU torch takes 24 times as long.
+    """
+    falling = torch.from_numpy(np.sort(logits.numpy(), axis=-1)).flip(-1)
+    before = falling.softmax(-1).cumsum(-1)[:, :-1]  # probability of all that are likelier
+    num_kept = 1 + (before <= top_p).sum(-1)
+    last = falling.gather(-1, num_kept[:, None] - 1)
+    kept = logits >= last
+    return logits.masked_fill(~kept, float("-inf")), kept.sum(-1) > num_kept
 
 
 class _Chains:
@@ -244,22 +284,22 @@ class _Chains:
         fusion = linear_of(embedding.fusion_proj)
         self.fusion = Linear(fusion.weight * embedding.d_model**0.5, fusion.bias)
         self.query = scaled(linear_of(cross.q_proj), cross.head_dim**-0.5)
-        self.cross_keys, self.cross_values = linear_of(cross.k_proj), linear_of(cross.v_proj)
+        self.cross_pair = _stacked(linear_of(cross.k_proj), linear_of(cross.v_proj))
         self.cross_out, self.cross_heads = linear_of(cross.out_proj), cross.n_heads
         self.head = predictor.head
         self.stamps = predictor.time_emb(future)
         attention = predictor.transformer[0].self_attn
-        self.turns = rotations(attention, num_context, num_context + num_steps)
-        rotation = _Rotation(attention, num_context)
+        turns = turns_of(attention, 0, num_context + num_steps)
+        self.turns = turns[num_context:]
         hidden = predictor.embedding(list(context)) + predictor.time_emb(past)
         self.caches = []
         for block in self.blocks:
-            hidden, keys, values = _encode_block(block, hidden, rotation)
+            hidden, keys, values = _encode_block(block, hidden, turns[:num_context])
             self.caches.append(_Cache(keys, values, num, num_steps))
         hidden = self.norm(hidden)
-        keys, values = (_split(p(hidden), cross.n_heads) for p in self._cross_pairs())
+        keys, values = (_split(x, cross.n_heads) for x in self.cross_pair(hidden).chunk(2, -1))
         self.cross_cache = _Cache(keys, values, num, num_steps)
-        self.last = hidden[:, -1:].expand(-1, num, -1)  # [B, S, d]
+        self.last = hidden[:, -1:]  # [B, 1, d], all paths alike; later [B, S, d]
         self.step = 0
 
     def advance(self, tokens: Tokens, step: int) -> None:
@@ -274,18 +314,17 @@ class _Chains:
         hidden = self.fusion(torch.cat(pair, -1)) + self.stamps[:, before : before + 1]
         for block, cache in zip(self.blocks, self.caches, strict=True):
             heads = block.qkv(block.norm1(hidden)).view(*self.size, 3, block.heads, -1)
-            turned = heads[:, :, :2] @ self.turns[before]
-            cache.append(before, turned[:, :, 1], heads[:, :, 2])
-            hidden = hidden + block.out(cache.attend(turned[:, :, 0], step))
+            query, keys = _turned(heads[:, :, :2], self.turns[before]).unbind(2)
+            cache.append(before, keys, heads[:, :, 2])
+            hidden = hidden + block.out(cache.attend(query, step))
             hidden = block.feed_forward(hidden)
         self.last = self.norm(hidden)
-        keys, values = (
-            p(self.last).view(*self.size, self.cross_heads, -1) for p in self._cross_pairs()
-        )
-        self.cross_cache.append(before, keys, values)
+        crossed = self.cross_pair(self.last).view(*self.size, 2, self.cross_heads, -1)
+        self.cross_cache.append(before, *crossed.unbind(2))
 
     def coarse_logits(self) -> Tensor:
-        """[B * S, V] logits of the next coarse token."""
+        """[B * S, V] logits of the next coarse token; [B, V] before the first bar is drawn, when
+        all paths of a window are alike."""
         logits: Tensor = self.head(self.last)
         return logits.flatten(0, 1)
 
@@ -300,9 +339,6 @@ class _Chains:
         seen = self.cross_out(self.cross_cache.attend(query, self.step))
         logits: Tensor = self.head.cond_forward(self.cross_norm(self.last + seen))
         return logits.flatten(0, 1)
-
-    def _cross_pairs(self) -> tuple[Linear, Linear]:
-        return self.cross_keys, self.cross_values
 
 
 class _Sliding:
@@ -348,22 +384,6 @@ def _per_path(x: Tensor, num: int) -> Tensor:
     return x.repeat_interleave(num, dim=0)
 
 
-class _Rotation:
-    """Rotary embedding of `length` positions, computed once for all layers."""
-
-    def __init__(self, attention: Any, length: int):
-        frequency = attention.rotary.inv_freq
-        angles = torch.outer(torch.arange(length, device=frequency.device).to(frequency), frequency)
-        angles = torch.cat((angles, angles), -1)
-        self.cos, self.sin = angles.cos(), angles.sin()
-
-    def __call__(self, x: Tensor, at: slice) -> Tensor:
-        """`x` [..., L, d] rotated to the positions `at`."""
-        left, right = x.chunk(2, dim=-1)
-        turned = torch.cat((-right, left), dim=-1)
-        return x * self.cos[at] + turned * self.sin[at]
-
-
 class _Cache:
     """Keys and values of one attention layer: the context's [B * h, T, d], shared by the S paths
     of a window, and each path's own [B * h * S, H, d]."""
@@ -401,22 +421,17 @@ class _Cache:
         return seen.view(batch, heads, num, width).transpose(1, 2).flatten(-2)
 
 
-def _attend(
-    query: Tensor, shared: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor], hidden_from: Tensor
-) -> Tensor:
-    """Attention [B, S, L, h * d] of scaled `query` [B, S, h, L, d] over `shared` [B, h, T, d], one
-    for all S paths, and `own` [B, S, h, M, d]; `hidden_from` [L, M] is True where a bar must not
+def _attend(query: Tensor, shared: Pair, own: Pair, hidden_from: Tensor) -> Tensor:
+    """Attention [B, S, L, h * d] of scaled `query` [B, h, S, L, d] over `shared` [B, h, T, d], one
+    for all S paths, and `own` [B, h, S, L, d]; `hidden_from` [L, L] is True where a bar must not
     look."""
-    batch, num, heads, length, width = query.shape
-    folded = query.transpose(1, 2).reshape(batch, heads, num * length, width)
-    far = (folded @ shared[0].transpose(-1, -2)).view(batch, heads, num, length, -1).transpose(1, 2)
-    near = (query @ own[0].transpose(-1, -2)).masked_fill(hidden_from, float("-inf"))
-    weights = torch.cat((far, near), -1).softmax(-1)
     num_shared = shared[0].shape[-2]
-    far, near = weights[..., :num_shared], weights[..., num_shared:]
-    folded = far.transpose(1, 2).reshape(batch, heads, num * length, -1) @ shared[1]
-    seen = folded.view(batch, heads, num, length, width).transpose(1, 2) + near @ own[1]
-    return seen.transpose(2, 3).flatten(-2)
+    far = query.flatten(2, 3) @ shared[0].mT  # [B, h, S * L, T]
+    near = (query @ own[0].mT).masked_fill(hidden_from, float("-inf"))
+    weights = torch.cat((far, near.flatten(2, 3)), -1).softmax(-1)
+    seen = weights[..., num_shared:].reshape(near.shape) @ own[1]
+    seen = seen + (weights[..., :num_shared] @ shared[1]).view(query.shape)
+    return seen.permute(0, 2, 3, 1, 4).flatten(-2)
 
 
 def _split(x: Tensor, heads: int) -> Tensor:
@@ -424,16 +439,19 @@ def _split(x: Tensor, heads: int) -> Tensor:
     return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads).transpose(-2, -3)
 
 
-def _heads(block: Block, x: Tensor) -> tuple[Tensor, ...]:
-    """Queries, keys and values [..., h, L, d] of `x` [..., L, h * d], not rotated yet."""
-    return tuple(_split(part, block.heads) for part in block.qkv(block.norm1(x)).chunk(3, -1))
+def _heads(block: Block, x: Tensor, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values [..., L, h, d] of `x` [..., L, h * d], turned by `turns`
+    [L, 1, 1, d / 2]."""
+    width = x.shape[-1] // block.heads
+    mixed = block.qkv(block.norm1(x)).view(*x.shape[:-1], 3, block.heads, width)
+    query, keys = _turned(mixed[..., :2, :, :], turns).unbind(-3)
+    return query, keys, mixed[..., 2, :, :]
 
 
-def _encode_block(block: Block, x: Tensor, rotation: _Rotation) -> tuple[Tensor, Tensor, Tensor]:
-    """A causal block over the context [B, T, h * d], with the keys and values it used."""
-    at = slice(0, x.shape[1])
-    query, keys, values = _heads(block, x)
-    query, keys = rotation(query, at), rotation(keys, at)
+def _encode_block(block: Block, x: Tensor, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A causal block over the context [B, T, h * d], with the keys and values [B, h, T, d] it
+    used."""
+    query, keys, values = (t.transpose(1, 2) for t in _heads(block, x, turns))
     seen = F.scaled_dot_product_attention(query, keys, values, is_causal=True, scale=1.0)
     x = x + block.out(seen.transpose(1, 2).flatten(-2))
     return block.feed_forward(x), keys, values
@@ -444,15 +462,16 @@ def _decode(tokenizer: Any, context: Tokens, paths: Tokens) -> Tensor:
     past = tokenizer.post_quant_embed(tokenizer.indices_to_bits(list(context), half=True))
     ahead = tokenizer.post_quant_embed(tokenizer.indices_to_bits(list(paths), half=True))
     num_context, num_steps = past.shape[1], paths[0].shape[2]
-    at = slice(num_context, num_context + num_steps)
     later = torch.ones(num_steps, num_steps, dtype=torch.bool, device=past.device).triu(1)
-    for module in tokenizer.decoder:
+    for index, module in enumerate(tokenizer.decoder, start=1):
         block = block_of(module)
-        rotation = _Rotation(module.self_attn, num_context + num_steps)
-        past, keys, values = _encode_block(block, past, rotation)
-        query, own_keys, own_values = _heads(block, ahead)
-        own = rotation(own_keys, at), own_values
-        ahead = ahead + block.out(_attend(rotation(query, at), (keys, values), own, later))
-        ahead = block.feed_forward(ahead)
+        turns = turns_of(module.self_attn, 0, num_context + num_steps)
+        if index < len(tokenizer.decoder):
+            past, keys, values = _encode_block(block, past, turns[:num_context])
+        else:  # nobody reads the context's own bars: the paths look at its keys and values
+            _, keys, values = (t.transpose(1, 2) for t in _heads(block, past, turns[:num_context]))
+        query, *own = (t.movedim(-2, 1) for t in _heads(block, ahead, turns[num_context:]))
+        seen = _attend(query, (keys, values), (own[0], own[1]), later)
+        ahead = block.feed_forward(ahead + block.out(seen))
     bars: Tensor = tokenizer.head(ahead)
     return bars

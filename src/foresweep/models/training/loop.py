@@ -24,6 +24,7 @@ from foresweep.models.base import (
     Scored,
     TrainingJob,
     as_dict,
+    keep_freed_memory,
     unscored,
 )
 from foresweep.models.checkpoint import write_checkpoint
@@ -166,6 +167,7 @@ def seeded(seed: int, resources: Resources) -> Iterator[None]:
     import torch
     from torch.utils import deterministic as memory
 
+    keep_freed_memory()
     devices = [resources.device] if resources.device.startswith("cuda") else []
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -326,6 +328,7 @@ def inference(module: nn.Module, resources: Resources) -> Iterator[None]:
     """Eval mode, no gradients, and the random state untouched; the mode as before after."""
     import torch
 
+    keep_freed_memory()
     devices = [resources.device] if resources.device.startswith("cuda") else []
     was_training = module.training
     module.eval()

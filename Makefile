@@ -43,7 +43,7 @@ test: $(READY)  ## every test (what CI runs)
 	$(BIN)/pip check
 	$(BIN)/pytest -n 2 --dist loadgroup -m 'not soak'
 
-test-fast: $(READY)  ## the tests that train nothing
+test-fast: $(READY)  ## the tests that train nothing and start nothing
 	$(BIN)/pytest -n 2 --dist loadgroup -m 'not slow and not soak'
 
 soak: $(READY)  ## the long campaigns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 from hypothesis import settings
@@ -22,4 +23,14 @@ def one_server_for_all_workers() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("foresweep.search.engines.local._context", worker_server.context)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def the_demo_is_read_once() -> Iterator[None]:
+    """Its files, in the process of the tests; what is checked and made of them is made anew."""
+    from foresweep.data.reading import sources
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "demo_items", cache(sources.demo_items))
         yield

@@ -11,7 +11,7 @@ from foresweep.cli.main import main
 from foresweep.metrics import METRICS
 from shells import Shell
 
-pytestmark = pytest.mark.xdist_group("commands")  # its sweeps are made once
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("commands")]  # its sweeps are made once
 
 
 @pytest.fixture(scope="module")

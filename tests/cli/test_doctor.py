@@ -46,6 +46,7 @@ def test_the_doctor_takes_data_for_a_hunt_alone(capsys: pytest.CaptureFixture[st
     assert "--leaks" in Shell(capsys).error("doctor", "--data", "demo", code=2)
 
 
+@pytest.mark.slow
 def test_a_run_is_hunted_on_its_own_bars_and_an_implausible_one_is_flagged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

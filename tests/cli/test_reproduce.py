@@ -18,6 +18,8 @@ from foresweep.tracker.tracker import Tracker
 from planted_model import plugin
 from shells import Shell
 
+pytestmark = pytest.mark.slow
+
 PLAN = SweepPlan(models=("guest",), mode="by hand", cut=Cut(stride=20, max_context=64), max_runs=1)
 
 

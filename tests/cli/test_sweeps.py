@@ -14,6 +14,8 @@ from foresweep.search.sweep import sweep
 from foresweep.tracker.tracker import Tracker
 from shells import Shell
 
+pytestmark = pytest.mark.slow
+
 SWEEP = ("sweep", "--model", "drift", "--data", "demo", "--stride", "40", "--max-context", "128")
 DB = Path("hyperparams/sweeps.db")
 

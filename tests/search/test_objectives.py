@@ -25,7 +25,7 @@ from known_baselines import know_baselines
 from planted_model import plugin
 from shells import Shell
 
-pytestmark = pytest.mark.xdist_group("objectives")  # its sweeps are made once
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("objectives")]  # its sweeps are made once
 
 BOTH = SweepPlan(
     models=("guest",),

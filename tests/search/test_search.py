@@ -24,7 +24,7 @@ from foresweep.tracker.tracker import Tracker
 from known_baselines import know_baselines
 from planted_model import plugin
 
-pytestmark = pytest.mark.xdist_group("search")  # its sweeps are made once
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("search")]  # its sweeps are made once
 
 SMART = SweepPlan(
     models=("guest",),

@@ -28,7 +28,7 @@ from foresweep.tracker.tracker import Tracker
 from panels import make_panel
 from planted_model import installed, plugin
 
-pytestmark = pytest.mark.xdist_group("sweep")  # its sweeps are made once
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("sweep")]  # its sweeps are made once
 
 PLAN = SweepPlan(models=("drift",), cut=Cut(stride=40, max_context=128))
 

@@ -34,6 +34,8 @@ from foresweep.tracker.tracker import Tracker
 from planted_model import plugin
 from shells import Shell
 
+pytestmark = pytest.mark.slow
+
 GUESTS = {"short": 40, "long": 128}
 PLAN = SweepPlan(
     models=("guest",),

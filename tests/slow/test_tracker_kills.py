@@ -70,7 +70,7 @@ def last_words(notes: Path) -> dict[str, str]:
 
 
 def test_killed_writers_lose_nothing_acknowledged(place: str, tmp_path: Path) -> None:
-    kill_writers(place, tmp_path, num_rounds=4, seed=0)
+    kill_writers(place, tmp_path, num_rounds=2, seed=0)
 
 
 @pytest.mark.soak

@@ -16,6 +16,8 @@ from foresweep.records import Run, Sweep
 from foresweep.tracker.storage import schema
 from foresweep.tracker.tracker import Tracker
 
+BACKENDS = ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]  # it starts a server
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -52,7 +54,7 @@ def new_database(server: postgres.Server) -> Callable[..., str]:
     return make
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -105,7 +107,7 @@ def sqlite_tracker(path: Path, empty: Path) -> Iterator[Tracker]:
         yield opened
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=BACKENDS)
 def shared(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Tracker]:

@@ -63,6 +63,7 @@ def test_a_node_that_does_not_see_the_runs_folder_says_so(
     assert "--runs FOLDER" in message.error
 
 
+@pytest.mark.slow
 def test_what_shows_that_a_node_sees_the_folder_is_gone_in_the_end(
     host: Host, tmp_path: Path
 ) -> None:
@@ -72,6 +73,7 @@ def test_what_shows_that_a_node_sees_the_folder_is_gone_in_the_end(
     assert [f.name for f in tmp_path.iterdir()] == ["log"]
 
 
+@pytest.mark.slow
 def test_a_task_that_cannot_be_read_fails_alone(host: Host, tmp_path: Path) -> None:
     broken = replace(order(3, Twice(1), tmp_path / "log"), task=b"cno_such_module\nTask\n.")
     (message,) = host.start(broken)
@@ -96,6 +98,7 @@ def test_a_task_that_never_begins_leaves_no_scratch(
     assert not list(scratch.iterdir())
 
 
+@pytest.mark.slow
 def test_a_task_that_is_ended_while_somebody_listens_leaves_in_order(
     host: Host, tmp_path: Path
 ) -> None:
@@ -139,6 +142,7 @@ def test_ray_s_client_is_refused() -> None:
         RayEngine(address="ray://far:10001")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:port"])
 def test_an_address_without_a_cluster_is_told_at_once(address: str) -> None:
     started = time.monotonic()
@@ -247,6 +251,7 @@ def test_what_a_task_reads_is_stored_once(storage: Storage, tmp_path: Path) -> N
     assert stored.read_text() == "newer prices"
 
 
+@pytest.mark.slow
 def test_a_task_that_fails_brings_its_log_and_leaves_no_scratch(
     host: Host, storage: Storage, tmp_path: Path, scratch: Path
 ) -> None:
@@ -267,6 +272,7 @@ def test_a_way_that_never_arrived_removes_nothing(storage: Storage, tmp_path: Pa
     assert (tmp_path / "kept").exists()
 
 
+@pytest.mark.slow
 def test_a_result_that_cannot_be_stored_is_no_result(
     host: Host, storage: Storage, tmp_path: Path
 ) -> None:

@@ -17,6 +17,8 @@ from foresweep.search.engines.local import VISIBLE, LocalEngine
 from planted_model import plugin
 from trial_tasks import CudaIsUntouched, Environment
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
@@ -61,7 +63,6 @@ def loaded_in_worker(tmp_path: Path, models: tuple[str, ...], names: tuple[str, 
     return done.stdout.split()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "package"),
     [
@@ -109,7 +110,6 @@ def heard_from(engine: LocalEngine, count: int) -> list[tuple[Job, Message]]:
     return found
 
 
-@pytest.mark.slow
 def test_the_server_that_workers_are_forked_from_has_not_touched_cuda(tmp_path: Path) -> None:
     """A process that was forked from one that has cannot use a GPU."""
     engine = LocalEngine(("chronos2",))

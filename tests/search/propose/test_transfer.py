@@ -99,6 +99,7 @@ def swept(place: Path, plan: SweepPlan) -> list[Run]:
         )
 
 
+@pytest.mark.slow
 def test_the_best_runs_of_the_other_model_are_tried_first_and_say_so(place: Path) -> None:
     runs = swept(place, replace(PLAN, max_runs=4))
     with Tracker(place / "s.db") as tracker:
@@ -116,6 +117,7 @@ def test_the_best_runs_of_the_other_model_are_tried_first_and_say_so(place: Path
     assert plan["transfer_from"] == "host"
 
 
+@pytest.mark.slow
 def test_widths_scale_the_learning_rate_and_the_target_keeps_what_is_its_own(place: Path) -> None:
     runs = swept(place, replace(PLAN, max_runs=4, again=True))
     assert [r.hyperparams["lr"] for r in runs] == pytest.approx([2e-3, 5e-4, 1e-3, 4e-3])
@@ -123,6 +125,7 @@ def test_widths_scale_the_learning_rate_and_the_target_keeps_what_is_its_own(pla
     assert {r.hyperparams["d_model"] for r in runs} == {64}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["smart", "random", "full"])
 def test_they_come_before_what_any_mode_proposes_and_count(place: Path, mode: str) -> None:
     runs = swept(place, replace(PLAN, mode=mode, max_runs=4, again=True))

@@ -27,7 +27,7 @@ from foresweep.selection.leaderboard import leaderboard
 from foresweep.tracker.tracker import Tracker
 from planted_model import plugin
 
-pytestmark = pytest.mark.xdist_group("calibrated")  # its sweeps are made once
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("calibrated")]  # its sweeps are made once
 
 PLAN = SweepPlan(models=("drift",), objective="pinball", cut=Cut(stride=20, max_context=128))
 ASKED = {"centre": True, "fit_scale": True, "isotonic": True}

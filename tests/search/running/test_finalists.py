@@ -28,7 +28,7 @@ from panels import make_panel
 from planted_model import plugin
 from runs import make_run
 
-pytestmark = pytest.mark.xdist_group("finalists")  # its sweeps are made once
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("finalists")]  # its sweeps are made once
 
 DICE = """from foresweep.models.base import Forecast
 from foresweep.models.baselines.naive import Drift

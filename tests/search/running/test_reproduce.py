@@ -35,7 +35,7 @@ from foresweep.tracker.tracker import Tracker
 from planted_model import plugin
 from runs import make_run
 
-pytestmark = pytest.mark.xdist_group("reproduce")  # its sweeps are made once
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("reproduce")]  # its sweeps are made once
 
 MOODY = """from dataclasses import replace
 from pathlib import Path

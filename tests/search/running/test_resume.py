@@ -26,6 +26,8 @@ from known_baselines import know_baselines
 from panels import make_frame
 from planted_model import plugin
 
+pytestmark = pytest.mark.slow
+
 GATED = learning_model.MODULE.replace(
     'name = "guest"',
     """name = "guest"
@@ -167,7 +169,6 @@ def killed_in_its_second_trial(place: Place, folder: Path, gate: Path) -> str:
     return run_id
 
 
-@pytest.mark.slow
 def test_a_sweep_whose_head_is_killed_goes_on_where_it_stood(
     place: Place, guest: Path, gate: Path, tmp_path: Path
 ) -> None:
@@ -183,7 +184,6 @@ def test_a_sweep_whose_head_is_killed_goes_on_where_it_stood(
     assert [r.hyperparams for r in complete] == [r.hyperparams for r in unbroken.runs()]
 
 
-@pytest.mark.slow
 def test_what_was_broken_off_is_a_further_attempt_at_the_same_trial(
     place: Place, guest: Path, gate: Path
 ) -> None:
@@ -196,7 +196,6 @@ def test_what_was_broken_off_is_a_further_attempt_at_the_same_trial(
     assert (again.config_hash, again.state, again.attempt) == (lost.config_hash, "complete", 2)
 
 
-@pytest.mark.slow
 def test_two_heads_share_a_sweep_and_no_trial_is_run_twice(
     place: Place, guest: Path, gate: Path
 ) -> None:
@@ -216,7 +215,6 @@ def test_two_heads_share_a_sweep_and_no_trial_is_run_twice(
     assert place.sweep_record().state == "complete"
 
 
-@pytest.mark.slow
 def test_a_head_takes_over_what_another_leaves_behind(
     place: Place, guest: Path, gate: Path
 ) -> None:
@@ -256,7 +254,6 @@ def test_a_sweep_that_is_asked_to_stop_stops_and_can_go_on(
     assert len([r for r in place.runs() if r.state == RunState.COMPLETE]) == TRIALS
 
 
-@pytest.mark.slow
 def test_ctrl_c_leaves_nothing_running_and_the_sweep_can_go_on(
     place: Place, guest: Path, gate: Path
 ) -> None:
@@ -352,7 +349,6 @@ def test_a_sweep_recorded_by_hand_cannot_be_resumed(place: Place) -> None:
         place.resume()
 
 
-@pytest.mark.slow
 def test_a_head_that_waits_for_others_says_so(place: Place, guest: Path, gate: Path) -> None:
     """All that is left is trained by the other one."""
     first = place.head(

@@ -108,6 +108,8 @@ from pathlib import Path
 from learning_model import Learner
 import os, signal, time
 
+pytestmark = pytest.mark.slow
+
 ONCE = Path({once!r})
 
 

@@ -139,6 +139,7 @@ def test_a_file_that_is_gone_is_told_at_once(
             write_it()
 
 
+@pytest.mark.slow
 def test_a_refused_user_is_not_tried_again(server: postgres.Server) -> None:
     url = server.url("nowhere")
     with pytest.raises(DatabaseUnusable, match="does not exist; make it with: createdb"):

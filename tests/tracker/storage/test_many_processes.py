@@ -15,6 +15,8 @@ from foresweep.records import RunState, SweepState
 from foresweep.tracker.tracker import Tracker
 from tracker_data import make_sweep
 
+pytestmark = pytest.mark.slow
+
 
 def run_together(task: Any, num_processes: int, place: str, *arguments: Any) -> list[int | None]:
     """Exit codes of processes that start their work at the same moment."""
@@ -43,17 +45,19 @@ def other_process(place: str, sweep_id: str = "") -> Iterator[tuple[subprocess.P
             process.wait()
 
 
-@pytest.mark.slow
-def test_processes_that_open_an_empty_database_at_once_all_succeed(bare_place: str) -> None:
-    num_processes, num_runs = 16, 5
-    assert run_together(tracker_tasks.open_and_log, num_processes, bare_place, num_runs) == [0] * 16
+@pytest.mark.parametrize("num_processes", [6, pytest.param(16, marks=pytest.mark.soak)])
+def test_processes_that_open_an_empty_database_at_once_all_succeed(
+    bare_place: str, num_processes: int
+) -> None:
+    num_runs = 5
+    codes = run_together(tracker_tasks.open_and_log, num_processes, bare_place, num_runs)
+    assert codes == [0] * num_processes
     with Tracker(bare_place, create=False) as tracker:
         runs = tracker.get_runs()
         assert len({run.run_id for run in runs}) == len(runs) == num_processes * num_runs
         assert len(tracker.get_top_k_models(999)) == num_processes * num_runs
 
 
-@pytest.mark.slow
 def test_processes_that_share_a_sweep_get_numbers_of_their_own(
     tracker: Tracker, place: str
 ) -> None:

@@ -95,6 +95,7 @@ def test_an_upgrade_that_fails_leaves_the_old_database(
     assert version(path) == "0001"
 
 
+@pytest.mark.slow
 def test_the_keeper_of_an_older_server_is_told_how(new_database) -> None:  # type: ignore[no-untyped-def]
     url = new_database(bare=True)
     build(url, "0001")

@@ -14,6 +14,8 @@ from foresweep.tracker.storage.moving import backup, check, copy_database
 from foresweep.tracker.tracker import Tracker
 from tracker_data import CELLS, make_sweep
 
+pytestmark = pytest.mark.slow
+
 NO_PID = 2**22 + 1
 
 

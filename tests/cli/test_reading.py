@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
+from foresweep.cli.main import main
 from foresweep.tracker.tracker import Tracker
+from panels import walk_frame, weekdays
 from shells import Shell
 from tracker_data import CELLS, make_sweep
 
@@ -179,3 +183,34 @@ def test_show_counts_a_diff_and_does_not_print_it() -> None:
 
     shown = _in_a_line({"host": "here", "git_diff": "-old\n+new", "packages": {"a": "1"}})
     assert shown == {"host": "here", "git_diff": "2 lines (--json)"}
+
+
+def test_names_that_are_no_utf8_and_a_console_that_is_not_end_no_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/d\xe9"))
+    folder.mkdir()
+    frame = walk_frame("X", weekdays(300)).drop("item_id")
+    for name in (b"A\xe9.csv", "B\u00dc.csv".encode()):
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(frame.write_csv().encode())
+    monkeypatch.chdir(tmp_path)
+    db = "x.db"
+    for command in (
+        ("data", "check", str(folder)),
+        ("data", "show", str(folder), "--json"),
+        ("data", "show", str(folder)),
+        ("sweep", "--model", "drift", "--max-context", "64", "--data", str(folder), "--db", db),
+        ("runs", "--db", db),
+        ("report", "-o", "r.md", "--db", db),
+    ):
+        out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+        monkeypatch.setattr(sys, "stdout", out)
+        with pytest.raises(SystemExit) as end:
+            main(command)
+        assert not end.value.code
+        out.flush()
+        said = out.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]
+        if command[:2] == ("data", "show"):
+            assert "A\\xe9" in said.replace("\\\\", "\\")
+            assert "B\\xdc" in said or "B\\u00dc" in said
+    assert "d\\xe9" in Path("r.md").read_text()

@@ -12,6 +12,7 @@ from foresweep.data.splits import Cut
 from foresweep.search.plan import SweepPlan
 from foresweep.search.sweep import sweep
 from foresweep.tracker.tracker import Tracker
+from panels import walk_frame, weekdays
 from shells import Shell
 
 pytestmark = pytest.mark.slow
@@ -92,13 +93,27 @@ def test_a_finished_sweep_that_is_resumed_trains_nothing(swept: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--seed", "3"), ("--model", "toto"), ("--horizon", "2")]
+    ("option", "value"),
+    [("--seed", "3"), ("--model", "toto"), ("--horizon", "2"), ("--columns", "close=Last")],
 )
 def test_another_question_is_refused_beside_a_resumption(
     swept: Shell, option: str, value: str
 ) -> None:
     said = swept.error("sweep", "--resume", "latest", option, value, code=2)
     assert f"{option} beside --resume" in said
+
+
+def test_how_files_are_read_is_on_record_and_holds_when_a_sweep_goes_on(
+    shell: Shell, tmp_path: Path
+) -> None:
+    frame = walk_frame("X", weekdays(400)).drop("item_id")
+    frame.rename({"close": "Last"}).with_columns(Settle=frame["close"]).write_csv("prices.csv")
+    settle = ("--columns", "close=Settle")
+    assert "may be 'Last' or 'Settle'" in shell.error("data", "check", "prices.csv", code=1)
+    shell("sweep", "--model", "drift", "--data", "prices.csv", "--max-context", "64", *settle)
+    assert "done" in shell("sweep", "--resume", "latest")
+    with Tracker(DB) as tracker:
+        assert tracker.get_sweep().plan["asked"]["reading"] == {"columns": {"close": "Settle"}}
 
 
 def test_a_sweep_that_is_not_there_cannot_be_resumed(shell: Shell) -> None:

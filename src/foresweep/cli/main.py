@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -72,6 +73,9 @@ def top(
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line. Ends in SystemExit: 0, 1 (error), 2 (bad usage), 130 (Ctrl-C)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the console cannot write is no end
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(args=None if args is None else list(args), prog_name="foresweep")
     except ForesweepError as error:

@@ -42,7 +42,7 @@ def report(
 
     As .html it is one file with every page and figure, which opens offline and asks for nothing.
     """
-    from foresweep.data.files import write_bytes_atomic
+    from foresweep.data.files import name_as_text, write_bytes_atomic
 
     if output is not None and output.suffix not in (*MARKDOWN, *HTML):
         raise UsageError(f"--output {output}: give a name that ends in .md or .html")
@@ -55,7 +55,7 @@ def report(
     if output is None:
         typer.echo(text, nl=False)
     else:
-        write_bytes_atomic(output, text.encode())
+        write_bytes_atomic(output, name_as_text(text).encode())
         typer.echo(f"Wrote {output}.")
 
 

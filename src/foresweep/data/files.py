@@ -16,6 +16,16 @@ import numpy as np
 from foresweep.errors import DataError
 
 
+def name_as_text(path: Path | str) -> str:
+    """A path, or text with paths in it, as it can be stored and printed: bytes of a name that are
+    no UTF-8 are written as \\xe9."""
+    try:
+        content = str(path).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a pair that no byte stands for
+        content = str(path).encode("utf-8", "backslashreplace")
+    return content.decode("utf-8", "backslashreplace")
+
+
 def write_bytes_atomic(path: Path | str, content: bytes) -> None:
     """Write a file whole or not at all: temporary name, fsync, rename. Makes the folder."""
     path = Path(path)

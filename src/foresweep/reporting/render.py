@@ -12,6 +12,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from foresweep.data.files import name_as_text
 from foresweep.errors import ForesweepError, MissingExtra
 from foresweep.reporting import overview, pages, verdictpage
 from foresweep.reporting.blocks import Figure, Page, Spec
@@ -89,7 +90,7 @@ def live_html(
     page: Page, context: Context, *, menu: Sequence[tuple[str, str, bool]], can_write: bool
 ) -> str:
     """One page as the dashboard shows it."""
-    return (
+    return name_as_text(
         templates()
         .get_template("live.html")
         .render(page=page, ctx=context, menu=menu, can_write=can_write, unstyled=_unstyled())
@@ -133,7 +134,7 @@ def report_html(site: Site, view: SweepView) -> str:
         for name, figure in page.figures().items()
     }
     script, bundle = static("pages.js").decode(), static("plotly.js").decode()
-    return (
+    return name_as_text(
         templates()
         .get_template("report.html")
         .render(

@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from foresweep.data.files import first_line
+from foresweep.data.files import first_line, name_as_text
 from foresweep.data.reading.aliases import PRICES, role
 from foresweep.data.reading.dialect import Refused, Table, read_text, read_typed, vendor_of
 from foresweep.data.reading.overrules import Overrules
@@ -73,7 +73,7 @@ def tables_of(path: Path, overrules: Overrules) -> list[Named]:
         content = path.read_bytes()
     except OSError as error:
         raise Refused("unreadable", f"cannot be read: {error.strerror or error}") from error
-    return _tables(path.name, content, overrules)
+    return _tables(name_as_text(path.name), content, overrules)
 
 
 def _tables(name: str, content: bytes, overrules: Overrules) -> list[Named]:

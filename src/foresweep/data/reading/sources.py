@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from foresweep.data.demo import demo_items
+from foresweep.data.files import name_as_text
 from foresweep.data.gate.actions import Actions, read_actions
 from foresweep.data.gate.check import check
 from foresweep.data.gate.report import Finding, QualityReport, first_lines, found
@@ -75,7 +76,7 @@ def load_panel(
         return _checked(*_frame_items(source, overrules), "frame", listed)
     path = Path(source)
     raws, findings = _read_all(path, _files(path), overrules)
-    return _checked(raws, findings, str(source), listed)
+    return _checked(raws, findings, name_as_text(source), listed)
 
 
 def _checked(
@@ -90,13 +91,15 @@ def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise DataError(f"{path}: no such file or folder; use a folder of CSV files, or: demo")
+        raise DataError(
+            f"{name_as_text(path)}: no such file or folder; use a folder of CSV files, or: demo"
+        )
     files = _tables_in(path)
     if not files and (path / "train").is_dir():
-        raise DataError(f"{path}: no file of prices; did you mean {path / 'train'}?")
+        raise DataError(f"{name_as_text(path)}: no file of prices; did you mean {path / 'train'}?")
     if not files:
         raise DataError(
-            f"{path}: no file of prices (.csv, .tsv, .txt, .parquet, .feather, "
+            f"{name_as_text(path)}: no file of prices (.csv, .tsv, .txt, .parquet, .feather, "
             ".json, .jsonl, .xlsx, packed or not) in this folder"
         )
     sibling = path.resolve().parent / "test"
@@ -111,7 +114,7 @@ def _tables_in(folder: Path) -> list[Path]:
             p for p in folder.iterdir() if is_prices(p.name) and not p.name.startswith(".")
         )
     except OSError as error:
-        raise DataError(f"{folder}: cannot be listed: {error.strerror}") from error
+        raise DataError(f"{name_as_text(folder)}: cannot be listed: {error.strerror}") from error
 
 
 def _read_all(
@@ -131,7 +134,9 @@ def _read_all(
             if raw.item in into or raw.item in twice:
                 first = into.pop(raw.item).files[0] if raw.item in into else "another file"
                 message = f"{first} is {raw.item!r}, too"
-                findings.append(found("ambiguous_item", message, file=str(file), item=raw.item))
+                findings.append(
+                    found("ambiguous_item", message, file=name_as_text(file), item=raw.item)
+                )
                 twice.add(raw.item)
             else:
                 into[raw.item] = raw
@@ -155,7 +160,9 @@ def _items_in(
     for name, table in tables:
         one_item = name if folder or len(tables) > 1 or "item_id" not in table.header.at else None
         try:
-            items, faults = items_of(table, file=str(file), item=one_item, overrules=overrules)
+            items, faults = items_of(
+                table, file=name_as_text(file), item=one_item, overrules=overrules
+            )
         except Refused as problem:
             told.append(_about(file, Fault(problem.rule, str(problem)), name))
             continue
@@ -168,7 +175,12 @@ def _items_in(
 
 
 def _about(file: Path, fault: Fault, item: str | None = None) -> Finding:
-    return found(fault.rule, fault.message, file=str(file), item=item or stem_of(file.name))
+    return found(
+        fault.rule,
+        fault.message,
+        file=name_as_text(file),
+        item=item or stem_of(name_as_text(file.name)),
+    )
 
 
 TOGETHER = ("read_as", "unused_column")

@@ -99,9 +99,9 @@ def test_a_row_is_counted_under_one_rule_only() -> None:
 
 def test_more_than_one_percent_bad_rows_drop_the_item() -> None:
     three = dict.fromkeys((50, 90, 130), np.nan)
-    loaded = one(item(open=three))
+    loaded = one(item(close=three))
     assert "X" in loaded.panel.items
-    loaded = one(item(open=three | {170: np.nan}))
+    loaded = one(item(close=three | {170: np.nan}))
     assert ("too_many_bad_rows", None) in rules_of(loaded)
     assert loaded.panel.items == ("G1", "G2")
     assert loaded.report.dropped == ("X",)
@@ -109,12 +109,12 @@ def test_more_than_one_percent_bad_rows_drop_the_item() -> None:
 
 def test_one_bad_row_of_few_is_forgiven_and_two_are_not() -> None:
     for bad, kept in (((50,), True), ((50, 60), False)):
-        loaded = one(item(80, open=dict.fromkeys(bad, np.nan)))
+        loaded = one(item(80, close=dict.fromkeys(bad, np.nan)))
         assert ("X" in loaded.panel.items) == kept
 
 
 def test_long_lists_of_bad_rows_are_shortened_but_all_masked() -> None:
-    loaded = one(item(open=dict.fromkeys(range(50, 75), np.nan)))
+    loaded = one(item(close=dict.fromkeys(range(160, 185), np.nan)))
     told = [f for f in loaded.report.findings if f.rule == "missing_price"]
     assert len(told) == 11
     assert told[-1].message == "and 15 more rows"

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from foresweep.data.gate import actions as act
-from foresweep.data.gate import rules
+from foresweep.data.gate import parts, rules
 from foresweep.data.gate.adjusted import believed
 from foresweep.data.gate.exchanges import calendar_kept, keeps_weekends, sessions_of
 from foresweep.data.gate.exchanges import told as exchange_told
@@ -18,6 +18,9 @@ from foresweep.data.gate.report import Finding, NothingLeft, QualityReport, foun
 from foresweep.data.panel import (
     CLOSE,
     COLUMNS,
+    HIGH,
+    LOW,
+    OPEN,
     VOLUME,
     Array,
     IntArray,
@@ -62,11 +65,16 @@ def inspect(raw: RawItem, actions: Sequence[act.Action] = ()) -> Inspected:
         raw, actions, told = believed(raw, ordered.rows, ordered.times, actions)
         findings += [f for fault in told for f in _told(raw, fault)]
         faults = _mask(raw, ordered, values, actions)
-        before = int(np.isfinite(values).all(axis=1).sum())
+        before: rules.Flags = np.asarray(np.isfinite(values).all(axis=1))
         faults += _set_aside(values, ordered, has_volume=raw.has_volume)
-        num_aside = before - int(np.isfinite(values).all(axis=1).sum())
+        aside = before & ~np.isfinite(values).all(axis=1)
+        start, cut = _beginning(ordered, values, ~before)
+        faults += cut
         shifted = [Fault(f.rule, f.message, ordered.rows[f.rows], f.said) for f in faults]
         findings += [f for fault in shifted for f in _told(raw, fault)]
+        num_aside = int(aside[start:].sum())
+        ordered = replace(ordered, rows=ordered.rows[start:], times=ordered.times[start:])
+        values = values[start:]
         said, drafts = _item_findings(raw, ordered, values, actions, num_aside)
         findings += said
     lines = raw.line[ordered.rows]
@@ -121,8 +129,18 @@ def _mask(
     for fault in raw.faults:
         known[fault.rows] = True
     bad = known[ordered.rows]
-    faults = rules.broken_rows(values, bad)
-    for fault in faults:
+    faults = []
+    opens = parts.patchy_opens(values)
+    opens = opens[~bad[opens]]
+    if rules.too_many(len(opens), len(values)):
+        values[:, OPEN] = values[:, CLOSE]
+        message = f"{len(opens)} of {len(values)} opens are missing or outside the bar"
+        faults.append(Fault("patchy_open", message))
+    if ordered.daily:
+        faults += _limit_faults(values, ordered)
+    broken = rules.broken_rows(values, bad)
+    faults += broken
+    for fault in broken:
         bad[fault.rows] = True
     if raw.has_volume:
         faults += _volume_faults(values, bad)
@@ -143,14 +161,42 @@ def _mask(
     return faults
 
 
+def _limit_faults(values: Array, ordered: rules.Ordered) -> list[Fault]:
+    """A mark on the days that closed at a price limit."""
+    limit, rows = parts.limit_days(values)
+    if not len(rows):
+        return []
+    still = int((values[rows, HIGH] == values[rows, LOW]).sum())
+    first, last = (rules.show_time(ordered.times[k]) for k in (rows[0], rows[-1]))
+    said = f"{len(rows)} days closed at the limit of {100 * limit:g} %, {first} to {last}"
+    return [Fault("price_limit", "{}", rows[:1], [f"{said}; {still} of them at one price all day"])]
+
+
+def _beginning(ordered: rules.Ordered, values: Array, bad: rules.Flags) -> tuple[int, list[Fault]]:
+    """(row from which on the item is good, what is said of the rows before)."""
+    start = parts.good_from(bad)
+    why = f"{int(bad[:start].sum())} of the first {start} rows are bad"
+    if not start:
+        whole = np.flatnonzero(np.isfinite(values).all(axis=1))
+        rhythm = parts.rhythm_from(ordered.times[whole])
+        if rhythm is None:
+            return 0, []
+        start = int(whole[rhythm[0]])
+        why = f"bars are {rhythm[1]:.3g} days apart at first, then {rhythm[2]:.3g}"
+    first = rules.show_time(ordered.times[start])
+    left = f"{len(values) - start} of {len(values)} rows are left"
+    said = [f"{why}: the item begins on {first}, {left}"]
+    return start, [Fault("bad_beginning", "{}", np.array([start]), said)]
+
+
 def _set_aside(values: Array, ordered: rules.Ordered, *, has_volume: bool) -> list[Fault]:
     """Mask, in place, stretches in which the item did not trade; say from when and how many."""
     faults = []
     for rule, what, rows in (
         ("suspended", "flat bars without volume", _suspended(values, ordered, has_volume)),
-        ("stale_stretch", "bars repeat the close before", rules.stale_rows(values)),
+        ("stale_stretch", "bars repeat the close before", parts.stale_rows(values)),
     ):
-        if len(rows) and len(rows) <= rules.MOST_ASIDE * len(values):
+        if len(rows) and len(rows) <= parts.MOST_ASIDE * len(values):
             first = rules.show_time(ordered.times[rows[0]])
             last = rules.show_time(ordered.times[rows[-1]])
             said = [f"{len(rows)} {what}, {first} to {last}"]
@@ -160,7 +206,7 @@ def _set_aside(values: Array, ordered: rules.Ordered, *, has_volume: bool) -> li
 
 
 def _suspended(values: Array, ordered: rules.Ordered, has_volume: bool) -> IntArray:
-    return rules.suspended(values) if has_volume and ordered.daily else np.empty(0, np.int64)
+    return parts.suspended(values) if has_volume and ordered.daily else np.empty(0, np.int64)
 
 
 def _volume_faults(values: Array, bad: rules.Flags) -> list[Fault]:
@@ -204,7 +250,9 @@ def _item_findings(
     findings = []
     if rules.too_many(num_bad, num_rows):
         share = 100 * num_bad / num_rows
-        findings.append(say("too_many_bad_rows", f"{num_bad} of {num_rows} rows ({share:.1f} %)"))
+        needed = num_rows - int(rules.MAX_BAD_SHARE * num_rows)
+        message = f"{num_bad} of {num_rows} rows ({share:.1f} %): {num_rows - num_bad} are left"
+        findings.append(say("too_many_bad_rows", f"{message}, {needed} would be needed"))
     if len(bars) < rules.MIN_ROWS:
         message = f"{len(bars)} whole rows, at least {rules.MIN_ROWS} are needed"
         return [*findings, say("too_short", message)], []
@@ -212,11 +260,14 @@ def _item_findings(
     if stale is not None:
         first, length = stale
         message = f"close {bars[first, CLOSE]:g} stands still for {length} bars"
-        findings.append(say("stale", f"{message} from {rules.show_time(times[first])}", first))
+        message += f" from {rules.show_time(times[first])}: {len(bars) - length} others are left"
+        needed = int(np.ceil((1 - parts.MOST_ASIDE) * len(bars)))
+        findings.append(say("stale", f"{message}, {needed} would be needed", first))
     change = rules.frequency_change(times)
     if change is not None:
         row, before, after = change
-        message = f"bars {before:.3g} days apart, then {after:.3g}"
+        message = f"bars {before:.3g} days apart, then {after:.3g}: {len(bars) - row} of those,"
+        message += f" more than {int(parts.MOST_ASIDE * len(bars))} of one rhythm would be needed"
         findings.append(say("mixed_frequency", message, row))
     signs = rules.synthetic_signs(bars)
     findings += [say("synthetic", sign) for sign in signs]

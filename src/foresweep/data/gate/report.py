@@ -56,6 +56,10 @@ _WARNINGS = {
     "adjusted_contradicted": "The adjusted close steps against the close and no dividend or split "
     "explains it: the item is used as it was traded, but for the splits that both show.",
     "missing_volume": "The volume is missing or negative: the row is masked.",
+    "patchy_open": "More than 1 % of the opens are missing or outside [low, high] of bars that are "
+    "sound else: the item's open is not used, its close stands there.",
+    "bad_beginning": "The beginning is bad (5 % of its rows), or of another rhythm, and most of "
+    "the item is good: it is cut to that.",
     "patchy_volume": "More than 1 % of the volumes are missing: the item's volume is not used.",
     "patchy_amount": "Some amounts are missing: the item's amount is taken as volume times price.",
     "suspended": "Days on which nothing was traded (one price, that of the day before, and no "
@@ -85,6 +89,8 @@ _NOTES = {
     "joined": "Files of a train folder and its test folder were joined item by item; the parts "
     "are cut by time.",
     "only_in_test": "The item is only in the test folder: it is not used.",
+    "price_limit": "Days closed at the exchange's price limit: they are kept, though there may "
+    "have been nobody to trade with at that price.",
     "told_split": "The file tells splits and its prices show them: older bars are brought to the "
     "new terms.",
     "large_move": "A jump by more than a fifth on a busy day: kept as real; an actions file can "

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +27,6 @@ FLIP_BARS = 3
 """A flip comes back within so many bars."""
 CLOCK_MONTHS = (3, 4, 9, 10, 11)
 """Clocks are put back in these months, north and south."""
-MOST_ASIDE = 0.5
-"""No more than this share of an item's rows is set aside: beyond it the item is dead."""
 DAY = np.timedelta64(1, "D").astype("timedelta64[ns]")
 BLOCK = 32
 
@@ -235,31 +232,6 @@ def stale_from(close: Array) -> tuple[int, int] | None:
     runs = np.diff(moved)
     longest = int(runs.argmax())
     return (int(moved[longest]), int(runs[longest])) if runs[longest] > STALE_BARS else None
-
-
-def suspended(values: Array) -> IntArray:
-    """Rows of daily bars [n, 5] in which nothing was traded: one price, that of the day before,
-    and no volume, of an item that usually has one."""
-    whole = np.flatnonzero(np.isfinite(values).all(axis=1))
-    bars = values[whole]
-    if not len(bars) or np.median(bars[:, VOLUME]) <= 0:
-        return whole[:0]
-    flat = (np.ptp(bars[:, :VOLUME], axis=1) == 0) & (bars[:, VOLUME] == 0)
-    flat[0] = False
-    flat[1:] &= bars[1:, CLOSE] == bars[:-1, CLOSE]
-    found: IntArray = whole[flat]
-    return found
-
-
-def stale_rows(values: Array) -> IntArray:
-    """Rows [n, 5] that repeat the close of more than STALE_BARS in a row; the first of them is a
-    price."""
-    whole = np.flatnonzero(np.isfinite(values).all(axis=1))
-    if not len(whole):
-        return whole
-    moved = np.flatnonzero(np.concatenate([[True], np.diff(values[whole, CLOSE]) != 0, [True]]))
-    runs = [whole[a + 1 : b] for a, b in pairwise(moved) if b - a > STALE_BARS]
-    return np.concatenate(runs) if runs else whole[:0]
 
 
 def usual_step(times: Times) -> float:

@@ -15,6 +15,10 @@ PARTS = ("train", "tune", "val", "test")
 """As in data.splits; said again here, so that reading records loads no data library."""
 REPRODUCES = "reproduces"
 """Before the run's id in the source of a run that trained another once more."""
+CONTINUES = "continues"
+"""Before the run's id in the source of a run that goes on training where another ended."""
+STILL_LEARNING = "still learning"
+"""Tag of a run whose last step is its best, after steps that still made it better."""
 STEERING = "steering"
 """Among a run's fingerprints, beside those of its parts: the windows of tune that steered it, where
 they were not all. `N/M seed S HASH`."""
@@ -163,6 +167,12 @@ class Run:
         nowhere: the original stands for its config and seed."""
         word, _, run_id = self.source.partition(": ")
         return run_id if word == REPRODUCES else None
+
+    @property
+    def continues(self) -> str | None:
+        """The run whose training this one goes on with; a trial of its own, with its own config."""
+        word, _, run_id = self.source.partition(": ")
+        return run_id if word == CONTINUES else None
 
     @property
     def steered_by(self) -> str | None:

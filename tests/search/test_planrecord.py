@@ -99,3 +99,13 @@ def test_one_horizon_has_no_family_and_none_is_asked_twice() -> None:
     assert alone == SweepPlan(("toto",))
     with pytest.raises(UsageError, match="each horizon once"):
         at_horizons(SweepPlan(("toto",)), (5, 5))
+
+
+def test_epochs_have_a_floor_unless_they_are_said_by_name() -> None:
+    plan = SweepPlan(("toto",), mode="quick")
+    assert plan.step_floor == 200
+    said = Spaces(changes={"max_epochs": Choice((2,))})
+    assert replace(plan, spaces=said).step_floor == 0
+    assert (
+        replace(plan, proposals=(Proposal("toto", {"max_epochs": 2}, "by hand"),)).step_floor == 0
+    )

@@ -230,6 +230,8 @@ def _choose_row(rows: list[Row], metric: str) -> Row | None:
 
 
 def _row_json(row: Row) -> dict[str, Any]:
+    from foresweep.records import STILL_LEARNING
+
     run = row.run
     return {
         "place": row.place,
@@ -242,6 +244,7 @@ def _row_json(row: Row) -> dict[str, Any]:
         "in_mcs": row.in_mcs,
         "seeds": None if row.seeds is None else asdict(row.seeds),
         "state": run.state.value,
+        "still_learning": STILL_LEARNING in run.tags,
         "checkpoint_path": run.checkpoint_path,
         "metrics": run.json_metrics,
         "hyperparams": dict(run.hyperparams),
@@ -250,7 +253,13 @@ def _row_json(row: Row) -> dict[str, Any]:
 
 
 def _show_best(board: Leaderboard, rows: list[Row], *, listed: bool) -> None:
-    from foresweep.cli.tables import console, leaderboard_table, standing_lines, verdict_line
+    from foresweep.cli.tables import (
+        console,
+        leaderboard_table,
+        standing_lines,
+        verdict_line,
+    )
+    from foresweep.selection.leaderboard import still_learning
 
     out = console()
     if listed:
@@ -263,6 +272,8 @@ def _show_best(board: Leaderboard, rows: list[Row], *, listed: bool) -> None:
     out.print(verdict_line(board, rows[0]), soft_wrap=True)
     for line in standing_lines(board):
         out.print(line, soft_wrap=True)
+    if told := still_learning(replace(board, rows=tuple(rows))):
+        out.print(told, soft_wrap=True)
 
 
 def show(

@@ -384,6 +384,9 @@ class LiveView:
         for refused in event.refused:
             self.say(f"left out: {refused.proposal.source}: {refused.refused}", "yellow")
         self.say(f"Sweep {event.sweep.sweep_id}: {len(event.trials)} configs, baselines included.")
+        trained = [p for p in event.trials if p.proposal.model not in BASELINES]
+        if trained and not self.plan.proposals:
+            draw_plan(self.console, trained, SHOWN_AT_START)
         self._say_cutoffs(event.trials)
         cut = [p for p in event.trials if p.steps_asked]
         if cut:
@@ -520,7 +523,7 @@ class LiveView:
 
     def conclude(self, sweep: Sweep) -> None:
         """The leaderboard, the best, and what to do next."""
-        from foresweep.selection.leaderboard import leaderboard
+        from foresweep.selection.leaderboard import leaderboard, still_learning
 
         self.bars.stop()
         metric = f"val_{ranked_by(sweep.objective)}"
@@ -530,6 +533,8 @@ class LiveView:
         board = leaderboard(runs, metric=metric)
         self.console.print(leaderboard_table(board, width=self.console.width))
         self.say(verdict_line(board), "bold")
+        if told := still_learning(board):
+            self.say(told, "yellow")
         show_pareto(runs, sweep.objective, self.console)
         self.say(
             "Next: `foresweep best --export-path` hands over the best checkpoint, "
@@ -538,45 +543,10 @@ class LiveView:
         )
 
 
-# How a sweep on record stands, and what a dry run found.
+# What a dry run found.
 
 
-def best_by_tune(sweep: Sweep, runs: Sequence[Run]) -> Run | None:
-    """Of the trained ones, by the objective on tune: val is for the leaderboard."""
-    metric = ranked_by(sweep.objective)
-    known = [
-        (METRICS[metric].badness(score), r.run_id, r)
-        for r in runs
-        if metric in METRICS
-        and not r.is_baseline
-        and r.state == "complete"
-        and (score := r.score(f"tune_{metric}")) is not None
-    ]
-    return min(known)[2] if known else None
-
-
-def draw_status(said: dict[str, Any]) -> None:
-    """What `status` says of a sweep."""
-    out = console()
-    states = ", ".join(f"{n} {state}" for state, n in said["runs_by_state"].items()) or "no run yet"
-    out.print(
-        f"Sweep {said['sweep_id']}: {said['state']}; {said['num_trials']} trials, runs: {states}."
-    )
-    if len(said["family"]) > 1:
-        out.print(f"One question at {len(said['family'])} horizons: {', '.join(said['family'])}.")
-    if said["running"]:
-        table = plain_table("running", ">attempt", ">step", ">of", ">for")
-        for r in said["running"]:
-            step, of = str(r["step"]), str(r["of_steps"] or "-")
-            table.add_row(r["run_id"], str(r["attempt"]), step, of, seconds(r["seconds"]))
-        out.print(table)
-    if said["best_by_tune"]:
-        out.print(f"Best by tune so far: {said['best_by_tune']}.")
-    if said["state"] in ("cancelled", "lost", "failed"):
-        out.print(f"Go on with it: foresweep sweep --resume {said['sweep_id']}")
-
-
-MOST_ROWS = 60
+MOST_ROWS, SHOWN_AT_START = 60, 20
 
 
 def draw_dry_run(
@@ -592,11 +562,29 @@ def draw_dry_run(
         if p.refused:
             console.print(f"left out: {p.proposal.source}: {p.refused}", style="yellow")
     trained = [p for p in prepared if not p.refused and p.proposal.model not in BASELINES]
-    table = plain_table(
-        *(">#", "model", "config", ">steps", ">batch", ">context", ">parameters", ">time")
-    )
-    for place, p in enumerate(trained[:MOST_ROWS], 1):
+
+    def measured(p: Prepared) -> tuple[str, str]:
         cost = costs.get(p.config_hash)
+        size = "-" if cost is None or cost.parameters is None else f"{cost.parameters:,}"
+        if p.config_hash in known:
+            return size, "trained before"
+        return size, seconds(cost.seconds if cost else None)
+
+    draw_plan(console, trained, MOST_ROWS, (">parameters", ">time"), measured)
+    _say_sum(console, plan, trained, costs, workers)
+
+
+def draw_plan(
+    console: Console,
+    trained: Sequence[Prepared],
+    most: int,
+    headings: tuple[str, ...] = (),
+    beside: Callable[[Prepared], tuple[str, ...]] = lambda _: (),
+) -> None:
+    """What is going to be trained, with the steps that are really taken: of epochs what they come
+    to, cut by the sweep's most."""
+    table = plain_table(">#", "model", "config", ">steps", ">batch", ">context", *headings)
+    for place, p in enumerate(trained[:most], 1):
         table.add_row(
             str(place),
             p.proposal.model,
@@ -604,13 +592,11 @@ def draw_dry_run(
             f"{planned_steps(p.config):,}",
             str(p.config.get("batch_size") or "-"),
             str(p.config.get("context_length") or "-"),
-            "-" if cost is None or cost.parameters is None else f"{cost.parameters:,}",
-            "trained before" if p.config_hash in known else seconds(cost.seconds if cost else None),
+            *beside(p),
         )
     console.print(table)
-    if len(trained) > MOST_ROWS:
-        console.print(f"... and {len(trained) - MOST_ROWS} more.")
-    _say_sum(console, plan, trained, costs, workers)
+    if len(trained) > most:
+        console.print(f"... and {len(trained) - most} more.")
 
 
 def _say_sum(

@@ -350,8 +350,9 @@ class Bar:
         if isinstance(event, TrialStarted):
             run, steps = event.run, event.run.hyperparams.get("max_steps")
             if not self.quiet:
+                before = f"{run.reproduces} again" if run.reproduces else f"on from {run.continues}"
                 self.console.print(
-                    f"Training {run.reproduces} again: trial {run.trial_number} of sweep "
+                    f"Training {before}: trial {run.trial_number} of sweep "
                     f"{run.sweep_id}, seed {run.seed}{f', {steps} steps' if steps else ''}.",
                     soft_wrap=True,
                 )

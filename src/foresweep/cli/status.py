@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from foresweep.cli.options import Db, Json, open_existing
 from foresweep.errors import UsageError
 
 if TYPE_CHECKING:
-    from foresweep.records import Sweep
+    from foresweep.records import Run, Sweep
     from foresweep.tracker.tracker import Tracker
 
 SweepArgument = Annotated[
@@ -51,8 +52,6 @@ def sweeps(
 
 def status(sweep: SweepArgument = "latest", as_json: Json = False, db: Db = None) -> None:
     """How a sweep stands: trials by state, what runs now and for how long, what is left."""
-    from foresweep.cli.live import draw_status
-
     with open_existing(db) as tracker:
         found = tracker.get_sweep(sweep)
         said = _status(tracker, found)
@@ -100,7 +99,6 @@ def _plain(sweep: Sweep) -> dict[str, Any]:
 
 def _status(tracker: Tracker, sweep: Sweep) -> dict[str, Any]:
     """What `status` says, as plain values."""
-    from foresweep.cli.live import best_by_tune
     from foresweep.search.plan import family_of
 
     runs = tracker.get_runs(sweep_id=sweep.sweep_id, include_hidden=True)
@@ -125,3 +123,42 @@ def _status(tracker: Tracker, sweep: Sweep) -> dict[str, Any]:
         "best_by_tune": None if best is None else best.run_id,
         "family": [s.sweep_id for s in family_of(sweep, tracker.list_sweeps())],
     }
+
+
+def best_by_tune(sweep: Sweep, runs: Sequence[Run]) -> Run | None:
+    """Of the trained ones, by the objective on tune: val is for the leaderboard."""
+    from foresweep.metrics import METRICS, ranked_by
+
+    metric = ranked_by(sweep.objective)
+    known = [
+        (METRICS[metric].badness(score), r.run_id, r)
+        for r in runs
+        if metric in METRICS
+        and not r.is_baseline
+        and r.state == "complete"
+        and (score := r.score(f"tune_{metric}")) is not None
+    ]
+    return min(known)[2] if known else None
+
+
+def draw_status(said: dict[str, Any]) -> None:
+    """What `status` says of a sweep."""
+    from foresweep.cli.tables import console, plain_table, seconds
+
+    out = console()
+    states = ", ".join(f"{n} {state}" for state, n in said["runs_by_state"].items()) or "no run yet"
+    out.print(
+        f"Sweep {said['sweep_id']}: {said['state']}; {said['num_trials']} trials, runs: {states}."
+    )
+    if len(said["family"]) > 1:
+        out.print(f"One question at {len(said['family'])} horizons: {', '.join(said['family'])}.")
+    if said["running"]:
+        table = plain_table("running", ">attempt", ">step", ">of", ">for")
+        for r in said["running"]:
+            step, of = str(r["step"]), str(r["of_steps"] or "-")
+            table.add_row(r["run_id"], str(r["attempt"]), step, of, seconds(r["seconds"]))
+        out.print(table)
+    if said["best_by_tune"]:
+        out.print(f"Best by tune so far: {said['best_by_tune']}.")
+    if said["state"] in ("cancelled", "lost", "failed"):
+        out.print(f"Go on with it: foresweep sweep --resume {said['sweep_id']}")

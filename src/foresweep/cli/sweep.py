@@ -445,20 +445,78 @@ def sweep(
 def train(
     asked: Asked,
     how: HowRead,
-    model: Annotated[str, typer.Option("--model", "-m", help="One model, by name.")],
+    context: typer.Context,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="One model, by name.")] = None,
     values: Annotated[
         list[str] | None,
         typer.Option("--set", help="A hyperparameter: key=value; repeatable.", metavar="KEY=VALUE"),
     ] = None,
     horizon: Horizon = 5,
+    going_on: Annotated[
+        str | None,
+        typer.Option(
+            "--continue",
+            help="Go on with the training of a run that is still learning, from its last state to "
+            "--max-steps in all; a trial of its own beside it.",
+            metavar="RUN",
+        ),
+    ] = None,
 ) -> None:
     """Train one config by hand; tracked, scored and ranked like any other."""
     from foresweep.search.plan import by_hand
     from foresweep.search.sweep import ALONE
 
+    if going_on is not None:
+        _train_on(going_on, asked, context)
+        return
+    if model is None:
+        raise UsageError("say what to train: --model toto, or --continue RUN --max-steps N")
     plan = _plan(asked, 1, horizon, how, models=(model,), mode="by hand", max_runs=1)
     plan = by_hand(plan, parse_values(values or [])).checked()
     raise typer.Exit(run_all((plan,), asked, ALONE))
+
+
+BESIDE_CONTINUE = ("going_on", "max_steps", "db", "runs")
+
+
+def _train_on(run: str, asked: Asked, context: typer.Context) -> None:
+    """`train --continue`: everything but its steps is the run's own."""
+    from foresweep.cli.runs import Bar
+    from foresweep.cli.tables import console, number, percent
+    from foresweep.metrics import ranked_by
+    from foresweep.search.running.continuing import continue_run
+
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    said = {n for n, source in sources.items() if source and source.name == "COMMANDLINE"}
+    if other := sorted(said - set(BESIDE_CONTINUE)):
+        names = ", ".join("--set" if n == "values" else f"--{n.replace('_', '-')}" for n in other)
+        raise UsageError(
+            f"{names} beside --continue {run}: a training goes on as it began; only --max-steps "
+            f"is said anew"
+        )
+    if asked.max_steps is None:
+        raise UsageError(f"--continue {run}: say to how many steps in all, with --max-steps N")
+    with open_existing(asked.db) as tracker, Bar(quiet=False) as bar:
+        known = tracker.get_run(run)
+        try:
+            made, is_new = continue_run(
+                known,
+                asked.max_steps,
+                tracker=tracker,
+                runs_dir=settings(asked.db, asked.runs).runs_dir,
+                listen=bar.on_event,
+            )
+        except KeyboardInterrupt:
+            typer.echo("Stopped; the same command goes on from its last state.", err=True)
+            raise typer.Exit(STOPPED) from None
+        metric = ranked_by(tracker.get_sweep(str(made.sweep_id)).objective)
+    then, now = (number(r.score(f"tune_{metric}")) for r in (known, made))
+    skills = [percent(r.score("val_skill")) for r in (known, made)]
+    console().print(
+        f"{'Went on' if is_new else 'It went on before'}: run {made.run_id}; tune {metric} {then} "
+        f"then, {now} now; skill on val {skills[0]} then, {skills[1]} now.",
+        soft_wrap=True,
+    )
 
 
 def _plan(

@@ -222,6 +222,7 @@ class Facts:
     train_bars: int  # whole rows of all items in train: what an epoch is measured by
     step_cap: int | None = None  # the sweep's --max-steps; None: the config's own steps
     fast_bf16: bool = False  # `devices.bf16_is_fast` of the sweep's device
+    step_floor: int = 0  # from scratch no fewer, however few an epoch of a small panel takes
 
 
 class ForecastModel(Protocol):
@@ -238,6 +239,11 @@ class ForecastModel(Protocol):
         field beside pretrained weights, a value that would have no effect.
         """
         ...
+
+    # A family whose resolved configs hold more than `max_steps` of how long they train (as Kronos',
+    # whose tokenizer gets a share of it) may also have
+    #     def longer(self, config: Any, steps: int) -> Any
+    # the config of the same training gone on with to `steps`; without it `max_steps` is replaced.
 
     def weights_hash(self, config: Any) -> str:
         """sha256 of the pretrained weights a config starts from, "" from scratch.

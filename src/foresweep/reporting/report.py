@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from foresweep.metrics import METRICS, split_score
 from foresweep.records import TEST_GATE, Run, RunState, Sweep
-from foresweep.selection.leaderboard import SIGNIFICANT, Leaderboard, Row, leaderboard
+from foresweep.selection.leaderboard import (
+    SIGNIFICANT,
+    Leaderboard,
+    Row,
+    leaderboard,
+    still_learning,
+)
 from foresweep.selection.pareto import pareto
 from foresweep.tracker.queries.impact import HyperparamImpact, impacts
 
@@ -168,6 +174,9 @@ def _in_short(board: Leaderboard) -> list[str]:
         )
     if leader is not None and leader.run.is_baseline:
         lines.append(f"First of all, baselines included, is `{leader.run.model_name}`.")
+    if told := still_learning(board):
+        text, _, command = told.partition(": foresweep ")
+        lines.append(f"{text}: `foresweep {command}`.")
     return [*lines, ""]
 
 

@@ -34,6 +34,10 @@ OBJECTIVES = tuple(m for m in METRICS if m not in NO_OBJECTIVES)
 PRUNING = ("none", "hyperband", "racing", "both")
 FINALISTS = 3
 """Trials of a sweep that are trained with every seed, unless said."""
+STEP_FLOOR = 200
+"""From scratch a config that asks for epochs trains so long at least, unless it is told by name to
+train less (`--max-steps`, `--set`): of a panel of four items and 2,000 bars "20 epochs" are 20
+steps, after which a network has learnt next to nothing."""
 TINY_STEP_CAP = 300
 """Tiny models from scratch stop here unless --max-steps says otherwise."""
 
@@ -87,6 +91,13 @@ class SweepPlan:
         if self.max_steps is not None or self.pretrained or self.size != "tiny":
             return self.max_steps
         return TINY_STEP_CAP
+
+    @property
+    def step_floor(self) -> int:
+        """Optimiser steps that epochs are at least, from scratch; 0 where steps or epochs are said
+        by name."""
+        said = "max_epochs" in self.spaces.changes or bool(self.proposals)
+        return 0 if said else STEP_FLOOR
 
     @property
     def base(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ a worker process and comes back as plain values.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ from foresweep.models.checkpoint import (
 )
 from foresweep.models.registry import BASELINES, get_model
 from foresweep.models.training.loop import adopt_states
+from foresweep.records import CONTINUES, STILL_LEARNING
 from foresweep.search.engines.base import Channel
 from foresweep.search.plan import SweepPlan
 from foresweep.search.propose.modes import Proposal
@@ -126,6 +127,12 @@ class RunSpec:
     def model(self) -> str:
         return self.prepared.proposal.model
 
+    @property
+    def continues(self) -> str | None:
+        """The run whose training it goes on with."""
+        word, _, run_id = self.prepared.proposal.source.partition(": ")
+        return run_id if word == CONTINUES else None
+
     def load(self) -> tuple[ForecastModel, Any, Panel, Split]:
         """The family, its config and the windows, in a worker."""
         model = get_model(self.model)
@@ -149,7 +156,14 @@ class Prepare:
         panel, split = self.ground.load()
         train = TrainWindows(panel, split, split.part("train"))
         bars = sum(len(train.values(i)) for i in range(panel.num_items))
-        facts = Facts(split.horizon, split.max_context, bars, self.plan.step_cap, fast_bf16)
+        facts = Facts(
+            split.horizon,
+            split.max_context,
+            bars,
+            self.plan.step_cap,
+            fast_bf16,
+            self.plan.step_floor,
+        )
         return tuple(prepare(p, facts, self.plan) for p in self.proposals)
 
 
@@ -244,6 +258,7 @@ class TrialResult:
     checkpoint_path: Path
     training_time_s: float
     peak_memory_mb: float | None
+    still_learning: bool = False  # its last step is its best, after steps that still taught it
 
     @property
     def equals_last_value(self) -> bool:
@@ -260,6 +275,7 @@ class RunTask:
     out: Path
     trained: Path | None = None  # a checkpoint of the same training, to be asked differently
     earlier: tuple[Path, ...] = ()  # `out` of attempts that were broken off, newest first
+    continues: Path | None = None  # `out` of the run whose training goes on
 
     def __call__(self, channel: Channel) -> TrialResult:
         model, config, panel, split = self.spec.load()
@@ -288,7 +304,7 @@ class RunTask:
                 ),
                 report=channel,
                 out=out,
-                resume=None if adopt_states(before, out) is None else out,
+                resume=self._state(before, out),
             )
             checkpoint = read_checkpoint(model.train(job).path)
         training_time_s = time.perf_counter() - started
@@ -311,6 +327,20 @@ class RunTask:
             checkpoint_path=checkpoint.path,
             training_time_s=training_time_s,
             peak_memory_mb=peak_memory_mb(),
+            still_learning=bool(checkpoint.card.get("fitted", {}).get("still_learning")),
+        )
+
+    def _state(self, before: Sequence[Path], out: Path) -> Path | None:
+        """Where the state stands that training goes on from; None: it begins. Raises
+        CheckpointError where it was to go on with another run's, and that is gone."""
+        ended = () if self.continues is None else (self.continues / CHECKPOINT,)
+        if adopt_states((*before, *ended), out) is not None:
+            return out
+        if self.continues is None:
+            return None
+        raise CheckpointError(
+            f"{self.continues} holds no training state to go on from; only a run that is "
+            f"marked {STILL_LEARNING!r} keeps one"
         )
 
 

@@ -14,7 +14,7 @@ from foresweep.evaluation.yardstick import (
     last_value,
 )
 from foresweep.metrics import METRICS, split_score
-from foresweep.records import Run, RunState
+from foresweep.records import STILL_LEARNING, Run, RunState
 from foresweep.tracker.queries.runs import by_config, median_seed
 
 # How far the seeds of one config lie apart.
@@ -164,6 +164,21 @@ def _one_row_a_config(rows: list[Row], part: str, bare: str) -> list[Row]:
     return list(row_of.values())
 
 
+def still_learning(board: Leaderboard) -> str | None:
+    """Which trainings ended while they still got better, and how to go on with the first of them;
+    None: none did."""
+    found = [row.run for row in board.rows if STILL_LEARNING in row.run.tags]
+    if not found:
+        return None
+    steps = 2 * int(found[0].hyperparams.get("max_steps") or 0)
+    names = [f"{r.model_name} ({r.source.partition(': ')[2] or r.source})" for r in found[:3]]
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return (
+        f"Still learning when its steps were over: {', '.join(names)}{more}. To go on with the "
+        f"first: foresweep train --continue {found[0].run_id} --max-steps {steps}"
+    )
+
+
 def _badness(row: Row, bare: str, maximize: bool | None) -> float:
     assert row.score is not None
     if maximize is None:
@@ -182,6 +197,8 @@ def _row(run: Run, part: str, bare: str, beside: Sequence[float | None]) -> Row:
         note = EQUALS_LAST_VALUE
     elif implausible(run.score(f"{part}_skill")) and not run.is_baseline:
         note = TOO_GOOD
+    elif STILL_LEARNING in run.tags:
+        note = STILL_LEARNING
     skills = [_skill(score, other, bare) for other in beside]
     return Row(None, run, score, skills[0], note, skills[1])
 

@@ -14,6 +14,7 @@ from foresweep.models.kronos.config import (
     KronosConfig,
     architecture_of,
     build,
+    longer,
     positions_of,
     resolve_pretrained,
     resolve_scratch,
@@ -217,3 +218,13 @@ def test_the_family_resolves_through_its_door() -> None:
     config = KronosConfig(max_steps=7)
     assert Kronos().resolve(config, FACTS) == resolve_scratch(config, FACTS)
     assert Kronos().weights_hash(config) == ""
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.2, 0.37])
+@pytest.mark.parametrize("steps", [301, 450, 9999])
+def test_a_training_that_goes_on_keeps_the_tokenizer_it_has(fraction: float, steps: int) -> None:
+    config = scratch(size="tiny", max_steps=300, tokenizer_fraction=fraction)
+    longer_config = longer(config, steps)
+    assert longer_config.max_steps == steps
+    assert tokenizer_steps(longer_config) == tokenizer_steps(config)
+    assert resolve_scratch(longer_config, FACTS) == longer_config

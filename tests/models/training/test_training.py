@@ -17,6 +17,7 @@ from foresweep.models.training.config import TrainingConfig
 from foresweep.models.training.loop import (
     EVALUATIONS,
     clear_states,
+    finish,
     fit,
     seeded,
     state_file,
@@ -159,6 +160,42 @@ def test_the_kept_step_is_the_best_by_tune_pinball(tmp_path: Path) -> None:
     fitted, weight, _ = run(tmp_path, notes=notes)
     assert (fitted.step, fitted.best) == (12, 1.0)
     assert float(weight) == notes.weights[2]
+
+
+@pytest.mark.parametrize(
+    ("pinballs", "still"),
+    [
+        ((9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0), True),
+        ((9.0, 8.0, 7.0, 6.0, 5.0, 2.0, 2.0, 1.97), True),  # 1.5 % in the last quarter
+        ((9.0, 8.0, 7.0, 6.0, 5.0, 2.0, 1.995, 1.99), False),  # it has all but converged
+        ((9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 1.0, 2.0), False),  # its best is behind it
+        ((math.nan,) * EVALUATIONS, False),
+    ],
+)
+def test_a_training_whose_last_step_is_its_best_and_that_still_fell_is_still_learning(
+    tmp_path: Path, pinballs: tuple[float, ...], still: bool
+) -> None:
+    """And keeps the state to go on from: the same as was seen by who goes on."""
+    notes = Notes(pinballs)
+    fitted, weight, _ = run(tmp_path, notes=notes)
+    assert fitted.still_learning is still
+    job = TrainingJob(None, CONFIG, horizon=1, out=tmp_path / "out")
+    finish(job, "line", fitted, weights={"w": weight}, network={})
+    assert state_file(tmp_path / "out", 0).exists() is still
+
+
+def test_a_training_that_goes_on_to_more_steps_is_not_begun_anew(tmp_path: Path) -> None:
+    _, _, first = run(tmp_path, notes=Notes((9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0)))
+    longer = replace(CONFIG, max_steps=64)
+    line = make_line()
+    fitted, _, notes = run(
+        tmp_path, line=line, config=longer, notes=Notes((1.5, 1.4, 1.3, 1.2)),
+        resume=tmp_path / "out",
+    )  # fmt: skip
+    assert first.evaluations[-1] == 32
+    assert notes.evaluations == [40, 48, 56, 64]
+    assert line.calls == 32
+    assert fitted.still_learning
 
 
 def test_without_a_finite_score_the_last_step_is_kept(tmp_path: Path) -> None:

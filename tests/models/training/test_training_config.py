@@ -38,6 +38,17 @@ def test_one_epoch_is_the_bars_of_train_over_the_bars_of_a_batch() -> None:
     assert resolve_training(config, FACTS).max_epochs is None
 
 
+def test_epochs_of_a_small_panel_are_no_fewer_steps_than_the_sweep_says() -> None:
+    few = TrainingConfig(max_epochs=3, batch_size=10, context_length=100)
+    floored = replace(FACTS, step_floor=200)
+    assert resolve_training(few, floored).max_steps == 200
+    assert resolve_training(few, replace(floored, step_cap=50)).max_steps == 50  # asked by name
+    assert resolve_training(replace(few, max_epochs=30), floored).max_steps == 300
+    assert resolve_training(TrainingConfig(max_steps=9), floored).max_steps == 9
+    tuned = replace(few, pretrained="published", size=None)
+    assert resolve_training(tuned, floored).max_steps == 30
+
+
 def test_steps_have_a_default_by_size_and_a_cap_by_the_sweep() -> None:
     assert resolve_training(TrainingConfig(), FACTS).max_steps == 300
     assert resolve_training(TrainingConfig(size="small"), FACTS).max_steps == 1000

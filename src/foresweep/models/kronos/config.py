@@ -349,6 +349,13 @@ def tokenizer_steps(config: KronosConfig) -> int:
     return min(round((config.tokenizer_fraction or 0) * steps), steps - 1)
 
 
+def longer(config: KronosConfig, steps: int) -> KronosConfig:
+    """A resolved config whose training goes on to `steps`: the predictor's, beside the tokenizer
+    that it has learnt on."""
+    share = config.tokenizer_fraction and tokenizer_steps(config) / steps
+    return changed(config, max_steps=steps, tokenizer_fraction=share)
+
+
 # Kronos' two nets, from the authors' code: built at random, or loaded with published weights.
 #
 # Pretrained weights come as the authors publish them, a tokenizer and a predictor, each with

@@ -43,6 +43,7 @@ from foresweep.models.kronos.config import (
     find_pretrained,
     layers_of,
     load_state,
+    longer,
     positions_of,
     resolve_pretrained,
     resolve_scratch,
@@ -215,6 +216,10 @@ class Kronos:
     def weights_hash(self, config: KronosConfig) -> str:
         """See ForecastModel."""
         return "" if config.pretrained is None else find_pretrained(config.pretrained).hash
+
+    def longer(self, config: KronosConfig, steps: int) -> KronosConfig:
+        """The resolved config of the same training, gone on with to `steps`."""
+        return longer(config, steps)
 
     def train(self, job: TrainingJob) -> Checkpoint:
         """See ForecastModel. The tokenizer, where it is trained, learns in float32 whatever

@@ -237,7 +237,9 @@ def resolve_training(
 
     One epoch is as many steps as it takes for the drawn windows to hold the bars of train once:
     ceil(train_bars / (batch_size * window_bars)), where `window_bars` is what one window teaches
-    (default: context_length). `facts.step_cap` caps either.
+    (default: context_length). From scratch epochs are `facts.step_floor` steps at least: those of a
+    small panel are so short that "20 epochs" would leave a network untrained. `facts.step_cap` caps
+    either.
 
     Raises ConfigError when both max_steps and max_epochs are given, when the context is longer
     than the sweep allows, when `size` stands beside pretrained weights, and for what `check_mode`
@@ -258,6 +260,8 @@ def resolve_training(
     if config.max_epochs is not None:
         bars = config.batch_size * (window_bars or config.context_length)
         steps = config.max_epochs * math.ceil(facts.train_bars / bars)
+        if config.pretrained is None:
+            steps = max(steps, facts.step_floor)
     capped = min(steps, facts.step_cap or steps)
     bf16 = facts.fast_bf16 and width is not None and width >= BF16_WIDTH
     precision = config.precision or ("bf16" if bf16 else "fp32")

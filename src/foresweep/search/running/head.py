@@ -22,7 +22,7 @@ from foresweep.evaluation.yardstick import EQUALS_LAST_VALUE
 from foresweep.models.base import Resources, TrialPruned
 from foresweep.models.registry import BASELINES
 from foresweep.models.training.loop import clear_states
-from foresweep.records import Run, RunState
+from foresweep.records import STILL_LEARNING, Run, RunState
 from foresweep.search.engines.base import (
     Died,
     Done,
@@ -162,6 +162,8 @@ def complete_run(
         duration_seconds=time.perf_counter() - started,
         peak_memory_mb=result.peak_memory_mb,
     )
+    if result.still_learning:
+        finished = tracker.add_tag(run.run_id, STILL_LEARNING)
     if result.equals_last_value and not run.is_baseline:
         return tracker.add_tag(run.run_id, EQUALS_LAST_VALUE)
     return finished
@@ -313,6 +315,7 @@ class Head:
             out=out,
             trained=self._same_training(run, spec),
             earlier=tuple(map(stage.folder_of, spec.earlier)),
+            continues=stage.folder_of(spec.continues) if spec.continues else None,
         )
         self.running[stage.engine.start(task, log=out / "training.log")] = attempt
         self.heartbeat.watch(run.run_id)
@@ -370,7 +373,7 @@ class Head:
             result, out = outcome(message), attempt.out
             run = complete_run(tracker, attempt.run, result, out=out, started=attempt.started)
             stage.engine.needs(result.peak_memory_mb or 0.0)
-            self._forget_states(attempt)
+            self._forget_states(attempt, but_own=result.still_learning)
         except TrialPruned:
             judge = self.stage.judge
             why = None if judge is None else judge.reasons.get(attempt.run.run_id)
@@ -389,10 +392,11 @@ class Head:
         self.stage.listen(TrialRetried(run, again.note))
         self.again.append(again)
 
-    def _forget_states(self, attempt: Attempt) -> None:
-        """Remove what a further attempt would go on from: there will be none."""
+    def _forget_states(self, attempt: Attempt, *, but_own: bool = False) -> None:
+        """Remove what a further attempt would go on from: there will be none. Of a run that is
+        still learning its own stays: `train --continue` goes on from it."""
         stage, earlier = self.stage, attempt.spec.earlier
-        for run_id in (attempt.run.run_id, *earlier):
+        for run_id in (*(() if but_own else (attempt.run.run_id,)), *earlier):
             clear_states(stage.folder_of(run_id) / CHECKPOINT)
         for run_id in earlier:
             if stage.tracker.get_run(run_id).state is RunState.COMPLETE:  # was only presumed lost

@@ -215,6 +215,11 @@ def _sweep_of(run: Run, tracker: Tracker) -> Sweep:
     to train, or nothing to hold it against."""
     if run.reproduces is not None:
         raise UsageError(f"run {run.run_id} reproduces {run.reproduces}: reproduce that one")
+    if run.continues is not None:
+        raise UsageError(
+            f"run {run.run_id} goes on where {run.continues} ended, with a state that is not its "
+            f"own: reproduce {run.continues}"
+        )
     if run.model_name == ENSEMBLE:
         members = ", ".join(run.hyperparams.get("members", ())) or "those it was made of"
         raise UsageError(

@@ -31,7 +31,7 @@ from foresweep.tracker.tracker import Tracker
 from panels import sine_panel
 from planted_model import plugin
 
-pytestmark = pytest.mark.xdist_group("opening")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("opening")]
 
 SEASONED = """from foresweep.models.baselines.naive import SeasonalNaive
 

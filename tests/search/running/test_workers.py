@@ -29,6 +29,8 @@ from foresweep.tracker.tracker import Tracker
 from known_baselines import know_baselines
 from planted_model import plugin
 
+pytestmark = pytest.mark.slow
+
 RANDOM = SweepPlan(
     models=("guest",),
     mode="random",
@@ -107,8 +109,6 @@ FATE = """
 from pathlib import Path
 from learning_model import Learner
 import os, signal, time
-
-pytestmark = pytest.mark.slow
 
 ONCE = Path({once!r})
 

@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from foresweep.data.panel import panel_from_frame
+from foresweep.cli.data import parts_line, sparkline
+from foresweep.data.panel import CLOSE, panel_from_frame
 from foresweep.data.splits import Cut, make_split
 from foresweep.data.summary import summarise
 from foresweep.data.windows import TrainWindows, Windows
@@ -72,3 +73,21 @@ def test_the_step_is_told_in_words() -> None:
     assert step(every_day(300)[::7]) == "7 days"
     assert step(minutes[::8]) == "2 h"
     assert summarise(panel_from_frame(walk_frame("X", every_day(300)))).items[0].always_open
+
+
+def test_the_picture_shows_closes_where_they_are_and_marks_what_is_set_aside() -> None:
+    late = walk_frame("B", weekdays(400)[200:])
+    frame = pl.concat([walk_frame("A", weekdays(400)), late]).with_row_index("k")
+    bad = pl.when(pl.col("k") == 155).then(float("nan")).otherwise(pl.col("close"))
+    panel = panel_from_frame(frame.with_columns(close=bad).drop("k"))
+    summary = summarise(panel)
+    one, two = summary.items
+    assert [k for k, n in enumerate(one.aside) if n] == [15]
+    assert one.closes[-1] == panel.bars[0].values[-1, CLOSE]
+    assert [c is None for c in two.closes] == [True] * 20 + [False] * 20
+    drawn, marks = sparkline(one.closes, one.aside, "_-^").splitlines()
+    assert (len(drawn), marks.rstrip()) == (40, " " * 15 + "^")
+    low = min(range(40), key=lambda k: one.closes[k] or np.inf)
+    assert drawn[low] == "_"
+    assert sparkline(two.closes, two.aside, "_-^")[:20].isspace()
+    assert parts_line(summary.parts) == "|train                    |tun|val |test "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +14,10 @@ from foresweep.cli.options import Horizon, HowRead, Json, sharing
 if TYPE_CHECKING:
     from foresweep.data.gate.report import QualityReport
     from foresweep.data.reading.sources import Loaded
-    from foresweep.data.summary import PanelSummary
+    from foresweep.data.summary import PanelSummary, PartSummary
+
+BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", "_.-=+*#@"
+"""Levels of a picture, low to high, where a terminal can write them and where not."""
 
 app = typer.Typer(help="Check and describe market data.", no_args_is_help=True)
 Source = Annotated[
@@ -103,7 +108,8 @@ def show(
     actions: Actions = None,
     as_json: Json = False,
 ) -> None:
-    """Items, dates, masked rows, and the four parts for a horizon."""
+    """What a sweep would use: items with a picture of their closes, dates, masked rows, and the
+    four parts for a horizon."""
     import dataclasses
 
     from foresweep.data.reading.sources import default_source, load_panel
@@ -119,6 +125,38 @@ def show(
         _draw_summary(found)
 
 
+def sparkline(closes: Sequence[float | None], aside: Sequence[int], levels: str) -> str:
+    """Closes as levels on a logarithmic scale, blank where there are none; under them a line that
+    marks stretches with bars that are set aside, where there are any."""
+    known = [math.log(c) for c in closes if c is not None]
+    low, span = min(known), max(max(known) - min(known), 1e-12)
+    top = len(levels) - 1
+    drawn = "".join(
+        " " if c is None else levels[round((math.log(c) - low) / span * top)] for c in closes
+    )
+    marks = "".join("^" if n else " " for n in aside)
+    return f"{drawn}\n{marks}" if marks.strip() else drawn
+
+
+def parts_line(parts: Sequence[PartSummary]) -> str:
+    """The parts' names above the pictures, each from where it begins, as far as it has room."""
+    from foresweep.data.summary import WIDTH
+
+    edges = [*(p.first for p in parts), WIDTH]
+    cells = [
+        f"|{p.name}"[: b - a].ljust(b - a) for p, a, b in zip(parts, edges, edges[1:], strict=False)
+    ]
+    return "".join(cells)
+
+
+def _can_write(encoding: str, text: str) -> bool:
+    try:
+        text.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
 def _draw_summary(found: PanelSummary) -> None:
     from foresweep.cli.tables import console, plain_table
 
@@ -127,13 +165,18 @@ def _draw_summary(found: PanelSummary) -> None:
         f"{found.source}: {found.num_items} items, {found.num_bars:,} bars of {found.step}, "
         f"{found.start} to {found.end}, {found.num_masked} rows masked"
     )
-    items = plain_table("item", "from", "to", ">bars", ">masked", ">missing", "calendar")
+    levels = BLOCKS if _can_write(out.encoding, BLOCKS) else PLAIN
+    items = plain_table("item", "closes", "from", "to", ">bars", ">masked", ">missing", "calendar")
+    if found.parts:
+        items.add_row("", parts_line(found.parts), *[""] * 6)
     for i in found.items:
         items.add_row(
-            i.item_id, i.start, i.end, f"{i.num_bars:,}", str(i.num_masked), str(i.num_missing),
-            i.calendar or "its own days",
+            i.item_id, sparkline(i.closes, i.aside, levels), i.start, i.end, f"{i.num_bars:,}",
+            str(i.num_masked), str(i.num_missing), i.calendar or "its own days",
         )  # fmt: skip
     out.print(items)
+    if any(any(i.aside) for i in found.items):
+        out.print("^ marks bars that are masked or missing.")
     if found.problem:
         out.print(f"Horizon {found.horizon}: {found.problem}", style="red")
         return

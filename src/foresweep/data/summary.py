@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from foresweep.data.gate.rules import DAY, show_time, usual_step
-from foresweep.data.panel import Panel
+from foresweep.data.panel import CLOSE, Panel
 from foresweep.data.splits import Cut, Part, Split, make_split
 from foresweep.data.windows import TrainWindows, Windows
 from foresweep.errors import NotEnoughData
 
+WIDTH = 40
+"""Stretches of time that an item's picture has."""
 USUAL_CONTEXT = 128
 """Bars of context at which the windows of train are counted."""
 
@@ -28,6 +30,8 @@ class ItemSummary:
     num_missing: int  # sessions of its calendar inside its span without a whole row
     always_open: bool  # trades on weekends
     calendar: str  # the exchange whose sessions it keeps, 24/7, 24/5, or empty: its own days
+    closes: tuple[float | None, ...]  # [WIDTH] last close of each stretch of the panel's time
+    aside: tuple[int, ...]  # [WIDTH] bars of each stretch that are masked or missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class PartSummary:
     """One part of time for one horizon."""
 
     name: str
+    first: int  # the first of the WIDTH stretches in which it lies
     start: str
     end: str
     num_bars: int
@@ -94,6 +99,7 @@ def summarise(panel: Panel, *, horizon: int = 5, max_context: int | None = None)
 def _item(panel: Panel, item: int) -> ItemSummary:
     times, bars = panel.timestamps_of(item), panel.bars[item]
     span = int(bars.sessions[-1] - bars.sessions[0]) + 1
+    closes, aside = _picture(panel, item)
     return ItemSummary(
         item_id=panel.items[item],
         start=show_time(times[0]),
@@ -103,12 +109,29 @@ def _item(panel: Panel, item: int) -> ItemSummary:
         num_missing=span - len(times),
         always_open=panel.always_open(item),
         calendar=kept.name if (kept := panel.kept[panel.calendar_of[item]]) else "",
+        closes=closes,
+        aside=aside,
     )
+
+
+def _picture(panel: Panel, item: int) -> tuple[tuple[float | None, ...], tuple[int, ...]]:
+    """(last close, bars that are masked or missing) of each of WIDTH stretches of the timeline."""
+    bars, positions = panel.bars[item], panel.timeline_of(item)
+    closes: list[float | None] = [None] * WIDTH
+    stretch = positions * WIDTH // len(panel.timeline)
+    last = np.flatnonzero(np.diff(stretch, append=WIDTH))
+    for k in last:
+        closes[int(stretch[k])] = float(bars.values[k, CLOSE])
+    lived = np.arange(bars.sessions[0], bars.sessions[-1] + 1)
+    gone = panel.calendars[panel.calendar_of[item]][np.setdiff1d(lived, bars.sessions)]
+    aside = np.bincount(gone * WIDTH // len(panel.timeline), minlength=WIDTH)
+    return tuple(closes), tuple(int(n) for n in aside)
 
 
 def _part(panel: Panel, split: Split, part: Part) -> PartSummary:
     return PartSummary(
         name=part.name,
+        first=min(part.start * WIDTH // len(panel.timeline), WIDTH - 1),
         start=show_time(panel.timeline[part.start]),
         end=show_time(panel.timeline[part.stop - 1]),
         num_bars=part.num_bars,

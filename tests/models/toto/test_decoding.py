@@ -9,16 +9,18 @@ import pytest
 import torch
 from scipy import stats
 
-from foresweep.models.base import DEFAULT_LEVELS
+from foresweep.models.base import DEFAULT_LEVELS, Resources
 from foresweep.models.toto import network as nets
 from foresweep.models.toto.decoding import (
     Chains,
     draw,
+    last_states,
     sample_paths,
     sample_points,
     student_t,
 )
 from foresweep.models.toto.network import Mixture, fold
+from foresweep.models.training.loop import seeded
 from toto_tiny import context_of, network_of, predictor_of, resolved
 
 
@@ -119,6 +121,26 @@ def inverse(mixture: Any, draws: torch.Tensor) -> torch.Tensor:
     radius = (df * ((1 - draws[..., 1]) ** (-2 / df) - 1)).sqrt()
     drawn = loc + scale * radius * torch.cos(2 * np.pi * draws[..., 2])
     return drawn * affine.scale[:, :, -patch:] + affine.loc[:, :, -patch:]
+
+
+@pytest.mark.parametrize("options", [{}, {"spacewise_every_n_layers": 2, "spacewise_first": True}])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_last_patch_alone_is_as_among_all(channels: int, options: dict[str, Any]) -> None:
+    """The network's order of layers, and one whose layers over time come last; padding, too."""
+    config = resolved(num_layers=4)
+    with seeded(0, Resources()):
+        network = nets.build({**nets.network_options(config.architecture, 0.1), **options}).eval()
+    x = series(2, channels)
+    real = torch.ones_like(x, dtype=torch.bool)
+    real[0, :, :8] = False
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(1.5).add_(0.02)
+        hidden, loc, scale = nets.hidden_states(network, x, real)
+        found = last_states(network, x, real)
+    wanted = hidden[:, :, -1], loc[..., -1], scale[..., -1]
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=2e-6 * float(other.abs().max()))
 
 
 def test_the_folded_mixture_is_the_authors_own() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,23 +43,28 @@ def recompute(database: Path, candidate: str) -> dict[str, Any]:
     for opponent in (benchmark, "last-value"):
         other = baselines[opponent]
         d = np.column_stack([scaled(val[other]) - scaled(val[i]) for i in ids])
-        one = stepm(d, block, effective["val"], 0.05)
+        one = stepm(d, block, 0.05)
         mean = scaled(val[other]).mean()
         k = ids.index(candidate)
         uppers = (one["mean"] + one["upper_c"] * one["se"]) / mean
+        left, again = without_best_item(val, ids, candidate, other, block)
         ours, theirs = scaled(test[candidate]), scaled(test[other])
         t, p = dm(theirs - ours, block - 1)
         against.append(
             {
                 "raw_skill": 1 - raw(val[candidate]) / raw(val[other]),
                 "scaled_skill": one["mean"][k] / mean,
-                "lower_skill": (one["mean"][k] - one["lower_c"] * one["se"][k]) / mean,
+                "lower_skill": (one["mean"][k] - one["lower_c"][k] * one["se"][k]) / mean,
                 "upper_skill": uppers[k],
                 "t": one["t"][k],
                 "pvalue": one["p"][k],
                 "superior": [i for i, x in zip(ids, one["p"], strict=True) if x < 0.05],
                 "max_upper_skill": uppers.max(),
                 "max_upper_trial": ids[int(uppers.argmax())],
+                "df": one["df"][k],
+                "inflation": one["inflation"][k],
+                "without_item": left,
+                "pvalue_without": again["p"][k] if again else None,
                 "test_raw_skill": 1 - raw(test[candidate]) / raw(test[other]),
                 "test_scaled_skill": (theirs - ours).mean() / theirs.mean(),
                 "test_t": t,
@@ -95,7 +100,7 @@ def recompute(database: Path, candidate: str) -> dict[str, Any]:
         "num_blocks": blocks,
         "probability_of_loss": lost,
         "pbo": pbo,
-        "detectable_skill": detectable(one["critical"], one["se"][k], effective["val"]) / mean,
+        "detectable_skill": detectable(one["critical"][k], one["se"][k], one["df"][k]) / mean,
         "expected_best_skill": luck(one["se"], num_effective) / mean,
         "debiased_skill": debiased(d, block) / mean,
         "best": best,
@@ -115,6 +120,8 @@ def checks(found: dict[str, Any], test_from: str) -> list[tuple[int, Any, Any, b
     ]
     for a in found["against"]:
         rows += [(1, a["pvalue"], "<", found["level"]), (1, a["raw_skill"], ">", 0.0)]
+        if a["without_item"] is not None:
+            rows.append((1, a["pvalue_without"], "<", found["level"]))
     rows.append((2, found["probability_of_loss"], "<", 0.2))
     rows.append((3, "from scratch", "before", test_from))
     for a in found["against"]:
@@ -147,7 +154,8 @@ def scaled(panel: Any) -> np.ndarray:
 
 
 def dm_error(d: np.ndarray, lags: int) -> float:
-    """Harvey, Leybourne and Newbold's standard error of the mean; Bartlett where needed."""
+    """Harvey, Leybourne and Newbold's standard error of the mean; Bartlett where needed. Without
+    what goes on beyond shared labels."""
     n = len(d)
     e = d - d.mean()
     gamma = [sum(e[t] * e[t - k] for t in range(k, n)) / n for k in range(lags + 1)]
@@ -160,9 +168,56 @@ def dm_error(d: np.ndarray, lags: int) -> float:
 
 
 def dm(d: np.ndarray, lags: int) -> tuple[float, float]:
-    """(t, one-sided p) with effective origins less one degrees of freedom."""
-    t = d.mean() / dm_error(d, lags)
-    return t, float(stats.t.sf(t, (len(d) - 1) / (lags + 1)))
+    """(t, one-sided p)."""
+    more = inflation(d[:, None], lags)[0]
+    t = d.mean() / (dm_error(d, lags) * math.sqrt(more))
+    return t, float(stats.t.sf(t, max(1.0, (len(d) - 1) / ((2 * lags + 1) * more))))
+
+
+def inflation(d: np.ndarray, lags: int) -> list[float]:
+    """Of each column's variance of the mean, by autocorrelation at multiples of lags + 1."""
+    n, step = len(d), lags + 1
+    if n - step < 8:
+        return [1.0] * d.shape[1]
+    table, chance = [], []
+    for x in d.T:
+        e = x - x.mean()
+
+        def rho(lag: int, e: np.ndarray = e) -> float:
+            return sum(e[t] * e[t - lag] for t in range(lag, n)) / sum(e * e)
+
+        spaced = [k * step for k in (1, 2, 3, 4) if n - k * step >= 8]
+        table.append([(n * rho(k) + 1) / (n - 3) for k in spaced])
+        chance.append(math.sqrt((1 + 2 * sum(rho(k) ** 2 for k in range(1, step))) / n))
+    middle = float(np.median([r[0] for r in table]))
+    common = max(middle, 0.0) * min(max(middle / float(np.median(chance)), 0.0), 1.0)
+    out = []
+    for r, sd in zip(table, chance, strict=True):
+        beyond = max(r[0] - common, 0.0)
+        first = min(common + beyond * min(beyond / (2.5 * sd), 1.0), 0.95)
+        top = sum(a * b for a, b in pairwise(r))
+        ratio = min(top / max(sum(a * a for a in r[:-1]), 1e-12), 0.95)
+        weight = min(max((first / sd - 1) / 2, 0.0), 1.0)
+        out.append(1 + 2 * first / (1 - first - weight * max(ratio - first, 0.0)))
+    return out
+
+
+def without_best_item(
+    val: dict[str, Any], ids: list[str], candidate: str, other: str, block: int
+) -> tuple[str | None, dict[str, Any] | None]:
+    """The item that the candidate gains most on, and StepM on the others."""
+    items = [str(i) for i in val[other]["items"]]
+    if len(items) < 5:
+        return None, None
+
+    def cells(name: str) -> np.ndarray:
+        return val[name][f"loss/{METRIC}"] / val[name]["scale"]
+
+    gain = (cells(other) - cells(candidate)).sum(axis=0)
+    rest = [k for k in range(len(items)) if k != int(gain.argmax())]
+    theirs = cells(other)[:, rest].mean(axis=1)
+    d = np.column_stack([theirs - cells(i)[:, rest].mean(axis=1) for i in ids])
+    return items[int(gain.argmax())], stepm(d, block, 0.05)
 
 
 def draws(n: int, block: int, reps: int) -> np.ndarray:
@@ -171,27 +226,29 @@ def draws(n: int, block: int, reps: int) -> np.ndarray:
     return np.array([[(s + j) % n for s in row for j in range(block)][:n] for row in starts])
 
 
-def stepm(d: np.ndarray, block: int, effective: float, level: float) -> dict[str, Any]:
+def stepm(d: np.ndarray, block: int, level: float) -> dict[str, Any]:
     """Studentised StepM with step-down p-values, and simultaneous critical values."""
     n, num = d.shape
     mean = d.mean(axis=0)
-    se = np.array([dm_error(d[:, k], block - 1) for k in range(num)])
-    t, df = mean / se, effective - 1
+    more = np.array(inflation(d, block - 1))
+    se = np.array([dm_error(d[:, k], block - 1) for k in range(num)]) * np.sqrt(more)
+    t, df = mean / se, np.maximum((n - 1) / ((2 * block - 1) * more), 1.0)
     resampled = np.array([d[rows].mean(axis=0) for rows in draws(n, block, 2000)])
     deviation = resampled - mean
     deviation /= deviation.std(axis=0)
 
-    def to_t(c: float) -> float:
-        return float(stats.t.isf(stats.norm.sf(c), df))
+    def to_t(c: float) -> np.ndarray:
+        return np.array([stats.t.isf(stats.norm.sf(c), one) for one in df])
 
     z = stats.norm.isf(stats.t.sf(t, df))
     # trials far behind the benchmark are rivals from where they stand (Hansen 2005)
-    behind = np.where(t < -math.sqrt(2 * math.log(math.log(effective))), z, 0.0)
+    least = math.sqrt(2 * math.log(math.log(n / block)))
+    behind = np.clip(-t / least - 1, 0.0, 1.0) * np.minimum(z, 0.0)
     order = np.argsort(-z, kind="stable")
     p, highest = np.ones(num), 0.0
     for place, k in enumerate(order):
         rivals = (deviation + behind)[:, order[place:]].max(axis=1)
-        highest = max(highest, float(np.mean(rivals >= z[k])))
+        highest = max(highest, (1 + int((rivals >= z[k]).sum())) / 2001)
         p[k] = highest
     top, bottom = deviation.max(axis=1), -deviation.min(axis=1)
     critical = to_t(float(np.quantile((deviation + behind).max(axis=1), 1 - level)))
@@ -200,6 +257,8 @@ def stepm(d: np.ndarray, block: int, effective: float, level: float) -> dict[str
         "se": se,
         "t": t,
         "p": p,
+        "df": df,
+        "inflation": more,
         "critical": critical,
         "lower_c": to_t(float(np.quantile(top, 1 - level))),
         "upper_c": to_t(float(np.quantile(bottom, 1 - level))),
@@ -238,9 +297,9 @@ def luck(se: np.ndarray, num: float) -> float:
     return float(np.median(se) * max(0.0, top))
 
 
-def detectable(critical: float, se: float, effective: float) -> float:
+def detectable(critical: float, se: float, df: float) -> float:
     """Mean whose noncentral t passes the critical value in 80 %."""
-    return float(special.nctdtrinc(effective - 1, 0.2, critical)) * se
+    return float(special.nctdtrinc(df, 0.2, critical)) * se
 
 
 def deflated(file: Path, runs: list[dict[str, Any]], num: int) -> dict[str, Any]:

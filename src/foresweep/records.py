@@ -246,6 +246,10 @@ class Against:
     superior: tuple[str, ...]  # trials that StepM finds better than the opponent
     max_upper_skill: float | None  # the largest upper bound of any trial; None: unbounded
     max_upper_trial: str | None
+    df: float | None = None  # of the t, of Student's; None: of edition 1
+    inflation: float | None = None  # of the variance, by autocorrelation beyond shared labels
+    without_item: str | None = None  # the item on which the candidate gains most
+    pvalue_without: float | None = None  # of StepM without it; None: too few items to ask
     test_raw_skill: float | None = None  # None: not looked
     test_scaled_skill: float | None = None
     test_t: float | None = None
@@ -279,11 +283,16 @@ class DeflatedSharpe:
     why_not: str | None = None  # where something could not be had
 
 
+EDITION = 2
+"""Of the rules of the verdict; on record with it. One without this number is of edition 1."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What is known of one candidate, every number beside its threshold. Test: None, not looked."""
 
     outcome: Outcome
+    answer: str  # the outcome in words: a benchmark other than last-value wins under its own name
     reason: str
     candidate: str
     label: str  # what people call the candidate
@@ -313,7 +322,7 @@ class Verdict:
     detectable_skill: float | None  # scaled skill that gate 1 would find in 80 % of cases
     expected_best_skill: float | None  # what the best of all trials shows by luck alone
     debiased_skill: float | None  # of the best on val: its scaled skill less the luck of picking
-    best: str  # lowest raw loss on val
+    best: str  # lowest raw loss on val; the candidate, unless one was named, by scaled losses
     one_se_choice: str  # the cheapest within one standard error of the best
     overtuning: float | None  # loss on val over the best incumbent's, in the metric's unit
     zero_shot: Mapping[str, float | str] | None  # the same weights, not fine-tuned
@@ -321,6 +330,7 @@ class Verdict:
     sharpe: DeflatedSharpe | None = None  # None: of losses from elsewhere
     targets: tuple[Target, ...] = ()
     notes: tuple[str, ...] = ()
+    edition: int = EDITION
 
     @property
     def looked(self) -> bool:

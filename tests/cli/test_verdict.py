@@ -50,7 +50,7 @@ def test_a_promoted_run_ends_in_zero_and_says_so_first(shell: Shell) -> None:
 def test_naive_wins_ends_in_three_and_test_is_not_looked_at(shell: Shell) -> None:
     made(POOR)
     out = shell("verdict", code=3)
-    assert out.startswith("NAIVE WINS: none of 6 trials is better than random-walk")
+    assert out.startswith("BASELINE WINS: random-walk: none of 6 trials is better than random-walk")
     assert "not looked" in out
     assert "not looked" in out.split("raw skill on test")[1].splitlines()[0]
 

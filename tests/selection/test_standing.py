@@ -35,7 +35,7 @@ def board_of(made: Planted) -> Leaderboard:
 
 
 def test_members_of_stepm_and_mcs_are_marked(made: Planted) -> None:
-    rows = {r.run.run_id: r for r in with_standing(board_of(made), made.sweep).rows}
+    rows = {r.run.run_id: r for r in with_standing(board_of(made)).rows}
     name = {made.id(n): n for n in SKILLS}
     assert {name[i] for i, r in rows.items() if r.superior} == {"good", "near"}
     assert {name[i] for i, r in rows.items() if r.in_mcs} == {"good", "near"}
@@ -44,18 +44,18 @@ def test_members_of_stepm_and_mcs_are_marked(made: Planted) -> None:
 
 
 def test_the_cheapest_within_one_standard_error_is_named(made: Planted) -> None:
-    board = with_standing(board_of(made), made.sweep)
+    board = with_standing(board_of(made))
     assert board.one_se_choice == made.id("good")  # planted to train faster than `near`
 
 
 def test_a_board_whose_losses_are_gone_is_left_as_it_is(made: Planted) -> None:
     shutil.rmtree(made.folder)
-    assert with_standing(board_of(made), made.sweep) == board_of(made)
+    assert with_standing(board_of(made)) == board_of(made)
 
 
 def test_a_metric_without_losses_per_window_has_no_marks(made: Planted) -> None:
     board = leaderboard(made.tracker.get_runs(), metric="val_skill")
-    assert with_standing(board, made.sweep) is board
+    assert with_standing(board) is board
 
 
 def test_runs_of_other_windows_stand_apart_with_the_reason(

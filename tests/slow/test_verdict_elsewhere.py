@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
 PAGE = Path(__file__).parents[2] / "docs" / "verdict-elsewhere.md"
-SKILLS = {"poor": -0.05, "poorer": -0.1, "good": 0.2}
+SKILLS = {"poor": -0.05, "poorer": -0.1, "good": 0.12}
 ORIGINS, ITEMS = 45, 6
 
 
@@ -47,7 +47,7 @@ def tables() -> dict[str, pd.DataFrame]:
                 "origin": np.repeat((first + 7 * np.arange(ORIGINS)).astype(str), ITEMS),
                 "item": np.tile([f"X{i}" for i in range(ITEMS)], ORIGINS),
                 "part": part,
-                "loss": raw.ravel(),
+                "loss": np.abs(raw).ravel(),
             }
             found.setdefault(name, []).append(pd.DataFrame(columns))
     return {name: pd.concat(pieces) for name, pieces in found.items()}
@@ -75,7 +75,7 @@ def judge_export(shell: Shell, title: str, export: Callable[[], None]) -> dict[s
     assert printed.startswith("--trials "), title
     out = shell(
         "verdict", "--losses", "losses.csv", "--benchmark", "last-value", "--horizon", "5",
-        "--stride", "5", "--json", *printed.split(),
+        "--stride", "5", "--pretrain-cutoff", "none", "--json", *printed.split(),
     )  # fmt: skip
     found: dict[str, Any] = json.loads(out)
     return found

@@ -190,7 +190,7 @@ def test_the_bound_of_a_winner_is_right_and_most_of_its_bias_taken_off():
     for seed in range(200):
         d = rng(seed).standard_normal((40, 20)) * np.linspace(0.5, 2, 20)
         best = d.mean(axis=0).argmax()
-        bounds = simultaneous_bounds(d, block=1, effective_origins=40, reps=400, seed=seed)
+        bounds = simultaneous_bounds(d, block=1, reps=400, seed=seed)
         above += bounds.lower[best] > 0
         seen.append(d[:, best].mean())
         debiased.append(debiased_best(d, block=1, seed=seed))

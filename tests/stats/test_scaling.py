@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from foresweep.stats.significance import origin_means, standard_errors
+from foresweep.stats.significance import mean_errors, origin_means
 
 ORIGINS, ITEMS = 60, 31
 WAYS = ("raw", "scaled", "item mean", "origin mean")
@@ -32,7 +32,7 @@ def statistics(benchmark: np.ndarray, trial: np.ndarray, sigma: np.ndarray) -> d
         "origin mean": benchmark.mean(axis=1, keepdims=True),
     }
     d = np.column_stack([origin_means((benchmark - trial) / scales[way]) for way in WAYS])
-    return dict(zip(WAYS, d.mean(axis=0) / standard_errors(d, lags=0), strict=True))
+    return dict(zip(WAYS, d.mean(axis=0) / mean_errors(d, lags=0).error, strict=True))
 
 
 def campaign(rho: float, repetitions: int) -> dict[str, np.ndarray]:

@@ -8,8 +8,10 @@ import pytest
 from foresweep.stats.significance import (
     diebold_mariano,
     holm,
+    inflation,
     origin_means,
     overlap_lags,
+    unrelated,
 )
 
 
@@ -60,10 +62,12 @@ def test_the_rectangular_variance_is_the_formula_of_the_paper():
     steps = lags + 1
     factor = (50 + 1 - 2 * steps + steps * (steps - 1) / 50) / 50
     found = diebold_mariano(ours, theirs, lags=lags)
+    more = inflation(d[:, None], lags=lags)[0]
     assert found.kernel == "rectangular"
-    assert found.statistic == pytest.approx(d.mean() / np.sqrt(variance) * np.sqrt(factor))
+    expected = d.mean() / np.sqrt(variance * more) * np.sqrt(factor)
+    assert found.statistic == pytest.approx(expected)
     assert found.mean_difference / found.standard_error == pytest.approx(found.statistic)
-    assert found.df == pytest.approx(49 / 4)
+    assert found.df == pytest.approx(49 / 7 / more)
 
 
 def test_a_negative_rectangular_variance_falls_back_to_bartlett():
@@ -151,7 +155,67 @@ def test_small_samples_do_not_reject_much_more(num, ratio):
 
 def test_a_real_lead_is_found():
     found = [diebold_mariano(*losses(60, seed=s, lead=0.15), lags=0).pvalue for s in range(200)]
-    assert np.mean(np.array(found) < 0.05) > 0.5
+    assert np.mean(np.array(found) < 0.05) > 0.45
+
+
+def autoregressive(rng: np.random.Generator, num: int, width: int, phi: float) -> np.ndarray:
+    """[num, width] of variance 1."""
+    shocks = rng.standard_normal((num + 100, width))
+    out = np.zeros_like(shocks)
+    for t in range(1, len(out)):
+        out[t] = phi * out[t - 1] + shocks[t]
+    return out[100:] * np.sqrt(1 - phi**2)
+
+
+@pytest.mark.parametrize("phi", [0.3, 0.6, 0.8])
+def test_the_variance_of_a_mean_grows_as_autocorrelation_makes_it(phi):
+    d = autoregressive(np.random.default_rng(3), 2000, 9, phi)
+    assert inflation(d, lags=0) == pytest.approx((1 + phi) / (1 - phi), rel=0.35)
+
+
+def test_without_autocorrelation_hardly_anything_is_added_and_labels_that_are_shared_add_none():
+    rng = np.random.default_rng(4)
+    assert np.median(inflation(rng.standard_normal((60, 40)), lags=0)) < 1.1
+    bars = rng.standard_normal((604, 40))
+    shared = np.array([bars[t : t + 5].sum(axis=0) for t in range(600)])
+    assert np.median(inflation(shared, lags=4)) < 1.1
+    assert np.median(inflation(shared, lags=0)) > 4  # read as daily forecasts of one bar
+
+
+def test_noise_over_what_goes_on_for_long_does_not_hide_it():
+    rng = np.random.default_rng(5)
+    d = autoregressive(rng, 400, 9, 0.9) + rng.standard_normal((400, 9))
+    as_if_short = 1 + 2 * 0.45 / (1 - 0.45)
+    assert np.median(inflation(d, lags=0)) > 2 * as_if_short  # true: 1 + 0.5 * 18 = 10
+
+
+def test_one_column_that_goes_on_among_many_that_do_not_is_seen():
+    rng = np.random.default_rng(6)
+    d = np.column_stack([autoregressive(rng, 60, 1, 0.9), rng.standard_normal((60, 59))])
+    found = inflation(d, lags=0)
+    assert found[0] > 5
+    assert np.median(found[1:]) < 1.2
+
+
+@pytest.mark.parametrize("phi", [0.3, 0.6])
+def test_a_true_null_that_goes_on_is_rejected_in_at_most_8_percent(phi):
+    rng = np.random.default_rng(7)
+    d = autoregressive(rng, 60, 400, phi)
+    zero = np.zeros(60)
+    assert np.mean([diebold_mariano(-c, zero, lags=0).pvalue < 0.05 for c in d.T]) <= 0.08
+
+
+def test_holes_where_losses_are_large_are_seen_and_holes_at_random_are_not():
+    rng = np.random.default_rng(8)
+    sizes = np.abs(rng.standard_normal((60, 12))) * np.exp(0.5 * rng.standard_normal((60, 1)))
+    sizes[3, 4] = np.nan
+    at_random = [unrelated(rng.random((60, 12)) < 0.05, sizes, seed=s) for s in range(40)]
+    assert np.mean(np.array(at_random) < 0.05) <= 0.15
+    worst = sizes > np.nanquantile(sizes, 0.95)
+    storms = np.zeros((60, 12), dtype=bool)
+    storms[np.nanmean(sizes, axis=1).argsort()[-4:]] = True
+    assert unrelated(worst, sizes) < 0.001
+    assert unrelated(storms, sizes) < 0.001
 
 
 def test_holm_is_what_a_hand_reckons():

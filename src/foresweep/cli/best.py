@@ -130,7 +130,7 @@ def best(
         if top_k > 1 and not interactive:
             from foresweep.selection.standing import elsewhere, with_standing
 
-            board = with_standing(board, asked)
+            board = with_standing(board)
             marked = {row.run.run_id: row for row in board.rows}
             rows = [marked[r.run.run_id] for r in rows]
             by_hand = len(tracker.get_runs(fingerprint=""))

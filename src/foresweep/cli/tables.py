@@ -285,7 +285,7 @@ GATES = {
     0: "enough evidence",
     1: "skill on val",
     2: "probability of loss",
-    3: "weights before test",
+    3: "clean evidence",
     4: "sealed test",
 }
 SMALLEST_P = 1e-4
@@ -299,7 +299,7 @@ def show_verdict(v: Verdict) -> None:
     """Print one verdict: the answer, who is judged by what on how much, the gates, the skills, what
     the numbers mean and do not mean, and what else to know."""
     out = console()
-    out.print(f"{v.outcome.value.upper()}: {v.reason}.", style=COLOURS[v.outcome], soft_wrap=True)
+    out.print(f"{v.answer}: {v.reason}.", style=COLOURS[v.outcome], soft_wrap=True)
     out.print()
     counts = ", ".join(
         f"{p} {v.num_origins[p]} origins ({v.effective_origins[p]:.0f} that share no label)"
@@ -409,6 +409,11 @@ def context(v: Verdict) -> list[str]:
     if v.overtuning is not None:
         lost = f"{v.overtuning:.3g} {v.unit}" if v.overtuning else "nothing"
         lines.append(f"Overtuning: the pick by tune lost {lost} on val to an earlier pick.")
+    if v.best != v.candidate:
+        lines.append(
+            f"By raw losses on val {v.best} is the best; tested are losses over the volatility "
+            f"known at the origin."
+        )
     if v.one_se_choice != v.best:
         lines.append(
             f"Within one standard error of the best, the cheapest to train is {v.one_se_choice}."

@@ -71,7 +71,9 @@ def verdict(
     pretrain_cutoff: Annotated[
         str | None,
         typer.Option(
-            help="With --losses: last day of the data of the candidate's weights.", metavar="DATE"
+            help="With --losses: last day of the data of the candidate's weights, or none where "
+            "they were trained from scratch.",
+            metavar="DATE|none",
         ),
     ] = None,
     as_json: Json = False,
@@ -134,10 +136,15 @@ def _refuse(given: Mapping[str, object], why: str) -> None:
 def _date(text: str) -> str:
     from datetime import date
 
+    if text == "none":
+        return text
     try:
         return date.fromisoformat(text).isoformat()
     except ValueError as error:
-        raise UsageError(f"--pretrain-cutoff {text!r}: write a date as 2024-05-31") from error
+        raise UsageError(
+            f"--pretrain-cutoff {text!r}: write a date as 2024-05-31, or none where the weights "
+            f"are trained from scratch"
+        ) from error
 
 
 # `power`: what a panel could prove, before any training is paid for.

@@ -43,9 +43,9 @@ from foresweep.selection.groups import run_groups
 from foresweep.selection.sealed import has_losses, open_losses
 from foresweep.stats.significance import (
     diebold_mariano,
+    mean_errors,
     origin_means,
     overlap_lags,
-    standard_errors,
 )
 
 CANDLES = 40
@@ -539,7 +539,7 @@ def _paired_spec(first: Run, other: Run, metric: str) -> Spec:
     means, errors, times = [], [], []
     for k in range(max(10, lags + 3), len(gap) + 1):
         some = gap[:k][~np.isnan(gap[:k])]
-        error = float(standard_errors(some[:, None], lags=lags)[0])
+        error = float(mean_errors(some[:, None], lags=lags).error[0])
         if len(some) and math.isfinite(error):
             means.append(float(some.mean()))
             errors.append(error)

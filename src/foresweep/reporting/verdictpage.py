@@ -49,7 +49,7 @@ def _verdict(view: SweepView, row: Mapping[str, Any] | None) -> Iterator[Section
     outcome = str(said["outcome"])
     kind = {"promote": "good", "naive wins": "bad"}.get(outcome, "warn")
     opening: list[Block] = [
-        Words(f"{outcome.upper()}: {said['reason']}.", kind),
+        Words(f"{said.get('answer', outcome.upper())}: {said['reason']}.", kind),
         Words(MEANING.get(outcome, "")),
         Facts(
             (
@@ -57,6 +57,7 @@ def _verdict(view: SweepView, row: Mapping[str, Any] | None) -> Iterator[Section
                 ("judged", when(row["judged_at"])),
                 ("against", Cell(f"{said['benchmark']}, {said['benchmark_why']}")),
                 ("trials counted", shown(said["num_trials"])),
+                ("edition of the rules", shown(said.get("edition", 1))),
                 ("judging number", shown(said["judged_number"])),
                 ("look at the test", shown(said["look_number"] or "not looked")),
             )
@@ -87,7 +88,7 @@ GATES = {
     0: "Is there evidence enough to say anything?",
     1: "Is it better on val, all trials counted?",
     2: "Would the way it was picked lose out of sample?",
-    3: "Have the weights seen the test period?",
+    3: "Can the weights have seen the test period, and is the evidence whole?",
     4: "Does the sealed test agree?",
 }
 

@@ -220,7 +220,7 @@ class SweepView:
         if self.num_ranked > MARKED:
             return plain
         key = ("board", self.metric, tuple((r.run.run_id, r.score) for r in plain.rows))
-        return self.site.once(key, lambda: with_standing(plain, self.sweep))
+        return self.site.once(key, lambda: with_standing(plain))
 
     @cached_property
     def verdict(self) -> Mapping[str, Any] | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from foresweep.evaluation.yardstick import baselines, effective_origins
+from foresweep.evaluation.yardstick import baselines
 from foresweep.metrics import PANEL_LOSSES, split_score
 from foresweep.records import Sweep
 from foresweep.selection.leaderboard import Leaderboard
@@ -17,7 +17,7 @@ from foresweep.stats.significance import block_length
 from foresweep.stats.stepm import mcs, stepm
 
 
-def with_standing(board: Leaderboard, sweep: Sweep | None, *, seed: int = 0) -> Leaderboard:
+def with_standing(board: Leaderboard, *, seed: int = 0) -> Leaderboard:
     """The board with StepM and MCS members marked and the one-standard-error choice named.
 
     Over the trained runs that are ranked, on the losses of the ranking metric; the board as it is
@@ -34,13 +34,9 @@ def with_standing(board: Leaderboard, sweep: Sweep | None, *, seed: int = 0) -> 
     panels = {run.run_id: open_losses(run, part) for run in (*ranked, benchmark)}
     panel, names = panels[benchmark.run_id], tuple(run.run_id for run in ranked)
     losses = part_losses(panels, metric)
-    cut = ({} if sweep is None else sweep.plan.get("parts", {})).get(part)
     step = stepm(
         losses.differences(benchmark.run_id, names),
         block=block_length(panel.horizon, panel.stride),
-        effective_origins=effective_origins(
-            cut or {"origins": len(panel.origins), "stride": panel.stride}, panel.horizon
-        ),
         seed=seed,
     )
     every = np.column_stack([losses.scaled(name) for name in panels])

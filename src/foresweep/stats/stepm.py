@@ -5,7 +5,7 @@ over its items) in time order, one column a trial: positive where the trial is b
 
 Each column is divided by its own Diebold-Mariano standard error before columns are compared. The
 joint law of the largest statistic comes from a block bootstrap of all columns at once; its
-quantile, on the normal scale, is moved to Student's t of the effective origins less one, because
+quantile, on the normal scale, is moved to Student's t of each column's degrees of freedom, because
 at 20 to 60 origins the bootstrap's own quantile rejects a true null two to four times too often.
 
 A column that holds NaN or infinity at an origin where others do not, or that never varies (a trial
@@ -21,7 +21,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from foresweep.stats.significance import Array, block_counts, standard_errors
+from foresweep.stats.significance import Array, block_counts, mean_errors
 
 Bools: TypeAlias = NDArray[np.bool_]
 
@@ -41,14 +41,20 @@ class StepM:
     pvalue: Array  # [K] step-down adjusted: the smallest level at which it would be superior
     statistic: Array  # [K] t of each column
     mean_difference: Array  # [K] unit of the losses
-    standard_error: Array  # [K] of the mean, Harvey correction included
-    critical: float  # what the best of all K has to pass; inf where no column can be tested
+    standard_error: Array  # [K] of the mean, Harvey correction and autocorrelation included
+    df: Array  # [K] of Student's t
+    inflation: Array  # [K] of the variance, by autocorrelation beyond shared labels
+    critical: float  # normal value that the best of all K has to pass; inf: no column can be tested
     level: float
     num_tested: int  # columns that could be tested
     num_origins: int
-    effective_origins: float
     block: int  # origins
     reps: int
+
+    @property
+    def critical_t(self) -> Array:
+        """[K] `critical` as Student's t of each column."""
+        return _to_t(self.critical, self.df)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,26 +73,10 @@ class _Joint:
     num: int
     mean: Array  # [K]
     error: Array  # [K]
+    df: Array  # [K] of Student's t
+    inflation: Array  # [K]
     draws: Array  # [B, used] deviations of the drawn means over their own sd
-    effective: float  # origins
-
-    @property
-    def df(self) -> float:
-        """Of Student's t."""
-        return max(self.effective - 1.0, 1.0)
-
-    def to_t(self, c: float) -> float:
-        """A critical value on the normal scale as one of Student's t."""
-        from scipy.special import ndtr, stdtrit
-
-        return float(-stdtrit(self.df, ndtr(-c)))
-
-    def to_normal(self, t: Array) -> Array:
-        """Student's t as the normal value that is as rare."""
-        from scipy.special import ndtri, stdtr
-
-        z: Array = -ndtri(stdtr(self.df, -t))
-        return z
+    block: int  # origins
 
     @property
     def statistic(self) -> Array:
@@ -96,20 +86,31 @@ class _Joint:
         return t
 
     @property
+    def normal(self) -> Array:
+        """[used] statistic as the normal value that is as rare."""
+        from scipy.special import ndtri, stdtr
+
+        z: Array = -ndtri(stdtr(self.df[self.used], -self.statistic[self.used]))
+        return z
+
+    @property
     def behind(self) -> Array:
-        """[used] statistic, on the scale of the draws, of columns too far behind the benchmark to
-        be its equals: below -sqrt(2 log log n) standard errors (Hansen 2005); 0 for all others."""
-        t = self.mean[self.used] / self.error[self.used]
-        far = t < -np.sqrt(2 * np.log(np.log(max(self.effective, 3.0))))
-        stand = np.maximum(self.to_normal(self.statistic[self.used]), -FURTHEST)
-        return np.where(far, stand, 0.0)
+        """[used] where columns too far behind the benchmark to be its equals stand, on the scale of
+        the draws; 0 for all others.
+
+        Too far begins at sqrt(2 log log n) standard errors (Hansen 2005), n origins without shared
+        labels, and counts fully at twice that: a trial that crosses a threshold by the third digit
+        of its loss must not move the answer."""
+        least = np.sqrt(2 * np.log(np.log(max(self.num / self.block, 4.0))))
+        share = np.clip(-self.statistic[self.used] / least - 1.0, 0.0, 1.0)
+        behind: Array = share * np.minimum(np.maximum(self.normal, -FURTHEST), 0.0)
+        return behind
 
 
 def stepm(
     d: Array,
     *,
     block: int,
-    effective_origins: float,
     level: float = 0.05,
     reps: int | None = None,
     seed: int = 0,
@@ -119,14 +120,13 @@ def stepm(
 
     Columns too far behind the benchmark to be its equals count from where they stand, as in
     Hansen's test (Step-SPA: Hsu, Hsu and Kuan 2010, J. Empirical Finance): hopeless trials do not
-    raise the bar for good ones.
-    `block` is `block_length(H, stride)`, `effective_origins` those without shared labels; `reps`
-    defaults to 2000, more at strict levels.
+    raise the bar for good ones. p is (1 + draws as large) / (1 + draws), never 0 (Davison and
+    Hinkley 1997).
+    `block` is `block_length(H, stride)`; `reps` defaults to 2000, more at strict levels.
     """
     reps = reps or reps_for(level)
-    joint = _joint(d, block, effective_origins, reps, seed)
-    t = joint.statistic
-    z = joint.to_normal(t[joint.used])
+    joint = _joint(d, block, reps, seed)
+    t, z = joint.statistic, joint.normal
     pvalue, critical = np.ones(len(t)), float("inf")
     if joint.used.any():
         order = np.argsort(-z, kind="stable")
@@ -134,21 +134,23 @@ def stepm(
         # the largest draw among a column and all that rank behind it
         largest = np.maximum.accumulate(draws[:, ::-1], axis=1)[:, ::-1]
         ranked = np.empty(len(z))
-        ranked[order] = np.maximum.accumulate((largest >= z[order]).mean(axis=0))
+        as_large = 1 + (largest >= z[order]).sum(axis=0)
+        ranked[order] = np.maximum.accumulate(as_large / (1 + reps))
         pvalue[joint.used] = ranked
-        highest = float(np.quantile(largest[:, 0], 1 - level))
-        critical = joint.to_t(max(highest, 0.0))  # nothing behind the benchmark is superior
+        # nothing behind the benchmark is superior
+        critical = max(float(np.quantile(largest[:, 0], 1 - level)), 0.0)
     return StepM(
         superior=pvalue < level,
         pvalue=pvalue,
         statistic=t,
         mean_difference=joint.mean,
         standard_error=joint.error,
+        df=joint.df,
+        inflation=joint.inflation,
         critical=critical,
         level=level,
         num_tested=int(joint.used.sum()),
         num_origins=joint.num,
-        effective_origins=effective_origins,
         block=block,
         reps=reps,
     )
@@ -163,7 +165,6 @@ def simultaneous_bounds(
     d: Array,
     *,
     block: int,
-    effective_origins: float,
     level: float = 0.05,
     reps: int | None = None,
     seed: int = 0,
@@ -174,11 +175,11 @@ def simultaneous_bounds(
     right for whichever column is looked at afterwards. A column that equals the benchmark at every
     origin has both bounds 0; one that cannot be tested has NaN: nothing is known about it.
     """
-    joint = _joint(d, block, effective_origins, reps or reps_for(level), seed)
+    joint = _joint(d, block, reps or reps_for(level), seed)
     low, high = np.full((2, len(joint.mean)), np.nan)
     if joint.used.any():
         below, above = (
-            joint.to_t(float(np.quantile(extreme, 1 - level)))
+            _to_t(float(np.quantile(extreme, 1 - level)), joint.df)
             for extreme in (joint.draws.max(axis=1), -joint.draws.min(axis=1))
         )
         low, high = joint.mean - below * joint.error, joint.mean + above * joint.error
@@ -217,13 +218,24 @@ def mcs(
     return pvalues > level, pvalues
 
 
-def _joint(d: Array, block: int, effective: float, reps: int, seed: int) -> _Joint:
+def _to_t(normal: float, df: Array) -> Array:
+    """A critical value on the normal scale as one of Student's t."""
+    from scipy.special import ndtr, stdtrit
+
+    t: Array = -stdtrit(df, ndtr(-normal))
+    return t
+
+
+def _joint(d: Array, block: int, reps: int, seed: int) -> _Joint:
     values = np.asarray(d, dtype=np.float64)
     values = values[~np.isnan(values).all(axis=1)]
     num = len(values)
-    finite = np.isfinite(values).all(axis=0) & (num > 0)
+    finite = np.asarray(np.isfinite(values).all(axis=0) & (num > 0))
     safe = np.where(finite, values, 0.0)
-    error = standard_errors(safe, lags=block - 1)
+    # what cannot be tested says nothing of how losses go on
+    known = mean_errors(safe[:, finite], lags=block - 1)
+    error, df, more = np.full((3, len(finite)), np.nan)
+    error[finite], df[finite], more[finite] = known.error, known.df, known.inflation
     used = finite & np.isfinite(error)
     mean = np.where(finite, safe.mean(axis=0) if num else 0.0, np.nan)
     draws = np.zeros((reps, 0))
@@ -231,4 +243,4 @@ def _joint(d: Array, block: int, effective: float, reps: int, seed: int) -> _Joi
         centred = safe[:, used] - mean[used]
         draws = block_counts(num, block=block, reps=reps, seed=seed) @ centred / num
         draws /= draws.std(axis=0)
-    return _Joint(used, num, mean, np.where(used, error, np.nan), draws, effective)
+    return _Joint(used, num, mean, np.where(used, error, np.nan), df, more, draws, block)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from planted_losses import losses
 ORIGINS, ITEMS = 50, 8
 POOR = {f"t{k}": -0.02 - 0.003 * k for k in range(6)}
 GOOD = POOR | {"good": 0.15}
-ASKED = Asked(benchmarks=("naive",), horizon=5, stride=5)
+ASKED = Asked(benchmarks=("naive",), horizon=5, stride=5, cutoff="none")
 
 
 def frame(
@@ -34,7 +35,7 @@ def frame(
         items = np.tile([f"X{i}" for i in range(ITEMS)], ORIGINS)
         for name, raw in zip(made.names, made.raw, strict=True):
             columns = {"trial": [name] * len(days), "origin": days, "item": items}
-            columns |= {"part": [part] * len(days), "loss": raw.ravel()}
+            columns |= {"part": [part] * len(days), "loss": np.abs(raw).ravel()}
             columns |= {"scale": made.scale.ravel()} if scale else {}
             pieces.append(pl.DataFrame(columns))
     return pl.concat(pieces)
@@ -116,7 +117,7 @@ def test_nan_repeated_and_contradicting_rows_are_left_out_and_counted(write: Wri
     assert "1 rows no number for a loss: left out." in said
     assert "1 rows that repeat another: left out." in said
     assert "2 rows that contradict another about the same cell: left out." in said
-    assert "1 cells of val are missing for some trial (t0, t2): left out for all." in said
+    assert "Cells of val are missing for 2 trials (t0 0.2 %, t2 0.2 %)" in said
 
 
 def test_a_trial_that_skips_much_is_left_out_and_named(write: Write) -> None:
@@ -188,7 +189,10 @@ def test_a_trial_called_last_value_is_an_opponent_too(write: Write) -> None:
 def test_earlier_judgings_looks_and_trials_are_counted_when_told(write: Write) -> None:
     path = write(frame())
     found = verdict_on_file(
-        path, Asked(("naive",), None, 5, 5, num_trials=90, earlier_judged=1, earlier_looks=2)
+        path,
+        Asked(
+            ("naive",), None, 5, 5, num_trials=90, earlier_judged=1, earlier_looks=2, cutoff="none"
+        ),
     )
     assert (found.judged_number, found.look_number, found.num_trials) == (2, 3, 90)
     assert not any("first look" in n for n in found.notes)
@@ -222,7 +226,7 @@ WRONG: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame], str]] = {
     "words": (lambda t: t.with_columns(origin="d" + pl.col("origin")), "origins must all be"),
     "nothing left": (lambda t: t.with_columns(loss=pl.lit("n/a")), "no row with a loss is left"),
     "no val": (lambda t: t.filter(pl.col("part") == "test"), "no row of part val"),
-    "losses below nothing": (lambda t: t.with_columns(loss=-pl.col("loss")), "not positive"),
+    "losses below nothing": (lambda t: t.with_columns(loss=-pl.col("loss")), "below 0: a skill is"),
     "an empty trial": (lambda t: t.with_columns(trial=pl.lit(None, pl.String)), "have no trial"),
 }  # fmt: skip
 
@@ -265,3 +269,75 @@ def test_test_losses_in_a_file_change_nothing_before_they_are_opened(write: Writ
         verdict_on_file(write(t, f"{n}.parquet"), ASKED) for n, t in enumerate((table, other))
     )
     assert first == second
+
+
+def with_holes(trial: str, chosen: Callable[[pl.DataFrame], pl.Series]) -> pl.DataFrame:
+    """The table less the rows of val of a trial that `chosen` picks from the benchmark's."""
+    table = frame()
+    own = table.filter((pl.col("trial") == "naive") & (pl.col("part") == "val"))
+    gone = own.filter(chosen(own)).select("origin", "item").with_columns(trial=pl.lit(trial))
+    return table.join(gone, on=["trial", "origin", "item"], how="anti")
+
+
+def test_a_candidate_that_skips_the_storms_is_held(write: Write) -> None:
+    storms = with_holes("good", lambda t: t["scale"] > t["scale"].quantile(0.93))
+    found = verdict_on_file(write(storms), ASKED)
+    assert found.outcome is Outcome.HOLD
+    assert "good lacks cells where losses are large" in found.reason
+    assert not found.looked
+
+
+def test_a_candidate_that_skips_its_worst_windows_is_held(write: Write) -> None:
+    worst = with_holes("good", lambda t: t["loss"] > t["loss"].quantile(0.95))
+    assert "lacks cells where losses are large" in verdict_on_file(write(worst), ASKED).reason
+
+
+def test_holes_at_random_cost_a_candidate_and_do_not_end_it(write: Write) -> None:
+    drawn = np.random.default_rng(0).random(ORIGINS * ITEMS) < 0.05
+    found = verdict_on_file(write(with_holes("good", lambda _: pl.Series(drawn))), ASKED)
+    whole = verdict_on_file(write(frame()), ASKED)
+    assert found.outcome is Outcome.PROMOTE
+    assert found.against[0].scaled_skill < whole.against[0].scaled_skill - 0.005
+
+
+def test_a_single_trial_is_asked_how_many_were_tried_and_they_count(write: Write) -> None:
+    path = write(frame({"only": 0.045}))
+    with pytest.raises(UsageError, match="the best of how many"):
+        verdict_on_file(path, ASKED)
+    alone, of_many = (verdict_on_file(path, replace(ASKED, num_trials=n)) for n in (1, 60))
+    p = alone.against[0].pvalue
+    assert of_many.against[0].pvalue == pytest.approx(1 - (1 - p) ** 60)
+    assert of_many.num_trials == 60
+
+
+def test_without_last_value_nothing_is_promoted(write: Write) -> None:
+    table = frame().with_columns(pl.col("trial").replace({"naive": "my model of 2019"}))
+    found = verdict_on_file(write(table), replace(ASKED, benchmarks=("my model of 2019",)))
+    assert found.outcome is Outcome.HOLD
+    assert "add the losses of last-value" in found.reason
+
+
+def test_weights_whose_origin_nobody_says_are_held(write: Write) -> None:
+    found = verdict_on_file(write(frame()), replace(ASKED, cutoff=None))
+    assert found.outcome is Outcome.HOLD
+    assert "nobody says where its weights come from" in found.reason
+
+
+def test_a_skill_that_prices_do_not_show_is_held(write: Write) -> None:
+    found = verdict_on_file(write(frame(POOR | {"good": 0.4})), ASKED)
+    assert found.outcome is Outcome.HOLD
+    assert "too good to be true: a skill of 3" in found.reason
+
+
+def test_labels_of_val_that_reach_into_test_are_refused(write: Write) -> None:
+    table = frame()
+    days = table["origin"].unique().sort()
+    first = next(d for d in days if d > "2021-01-01")
+    order = {d: n if d < first else n + 1 for n, d in enumerate(days)}
+    close = table.with_columns(pl.col("origin").replace_strict(order))
+    path = write(close)
+    assert verdict_on_file(path, replace(ASKED, horizon=2, stride=1)).num_origins["test"] == ORIGINS
+    with pytest.raises(
+        DataError, match=r"test begins 2 bars after .* leave out the last 4 origins"
+    ):
+        verdict_on_file(path, replace(ASKED, horizon=5, stride=1))

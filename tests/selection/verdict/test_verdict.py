@@ -319,3 +319,52 @@ def test_trials_hopelessly_behind_are_not_superior_and_naive_wins() -> None:
     assert found.against[0].t is not None
     assert found.against[0].t < -40
     assert (found.outcome, found.members) == (Outcome.NAIVE_WINS, ())
+
+
+def test_one_item_does_not_carry_a_candidate() -> None:
+    """A benchmark that is far off on one item is beaten there by anybody."""
+    case, _ = make_table([0.0] * 20)
+    fair = case.val()
+    raw = fair.raw.copy()
+    raw[:2, :, 7] *= 6.0  # benchmark and last-value
+    names = tuple(f"N{k}" for k in range(fair.num_items))
+    found = judge(replace(case, val=lambda: replace(fair, raw=raw, items=names)))
+    assert found.outcome is Outcome.HOLD
+    assert found.against[0].pvalue < 0.05
+    assert found.against[0].without_item == "N7"
+    assert "one item carries it: without N7" in found.reason
+
+
+def test_naive_does_not_win_where_a_first_judging_would_have_found_something() -> None:
+    case, _ = make_table([0.004] + [-0.02] * 20, seed=3, noise=0.05)
+    first = judge(case)
+    assert 0.002 < first.against[0].pvalue < 0.05
+    fifth = judge(replace(case, judged_number=5))
+    assert fifth.against[0].max_upper_skill < 0.05
+    assert fifth.outcome is Outcome.HOLD
+    assert "would do at a first judging of these cells, and this is judging 5" in fifth.reason
+
+
+def test_no_number_of_draws_shows_what_the_999th_judging_asks_for() -> None:
+    case, _ = make_table([0.3] + [-0.02] * 5, judged_number=999)
+    found = judge(case)
+    assert found.outcome is Outcome.HOLD
+    assert "less than 40,000 draws can show" in found.reason
+
+
+def test_the_candidate_is_the_best_by_the_losses_that_are_tested() -> None:
+    case, _ = make_table([0.04, 0.06], raw_tilt={"t0": -0.1}, noise=0.01)
+    val = case.val()
+    assert val.raw_mean("t0") < val.raw_mean("t1")
+    found = judge(case)
+    assert (found.candidate, found.best) == ("t1", "t0")
+
+
+def test_a_benchmark_that_is_not_last_value_wins_under_its_name() -> None:
+    case, _ = make_table([0.0] * 5, last_value=-0.3)
+    found = judge(case)
+    assert found.outcome is Outcome.NAIVE_WINS
+    assert found.answer == f"BASELINE WINS: {BENCHMARK}"
+    assert found.reason.startswith(f"proved better than {LAST}, not than {BENCHMARK}: none of 5")
+    alone = judge(replace(case, baselines=(BENCHMARK,), last_value=None))
+    assert alone.answer == "NAIVE WINS"

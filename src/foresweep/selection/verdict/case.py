@@ -7,7 +7,7 @@ fixed before val is read and what keeps test sealed is a matter of order, not of
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,10 +15,11 @@ import numpy as np
 from foresweep.errors import DataError, UnknownName
 from foresweep.evaluation import yardstick
 from foresweep.metrics import panel_mean, skill
-from foresweep.stats.significance import Array, origin_means, standard_errors
+from foresweep.stats.significance import Array, mean_errors, origin_means
 
 if TYPE_CHECKING:
     from foresweep.evaluation.losses import LossPanel
+    from foresweep.records import Check
 
 LEVEL = 0.05
 UNSAID = "not said"
@@ -33,6 +34,7 @@ class PartLosses:
     raw: Array  # [K, O, I] in the metric's unit; NaN where there is no cell, for all the same
     scale: Array  # [O, I] known at the origin; a predictable weight, never from the cell's own loss
     stride: int | None = None  # bars between origins, where it is not the case's
+    items: tuple[str, ...] = ()  # [I] their names, where they are known
 
     def __post_init__(self) -> None:
         if self.raw.shape != (len(self.names), *self.scale.shape):
@@ -73,12 +75,29 @@ class PartLosses:
         theirs = self.scaled(opponent)
         return np.column_stack([theirs - self.scaled(name) for name in names])
 
+    def best_scaled(self, names: Sequence[str]) -> str:
+        """Of `names` the one with the lowest scaled loss: the loss that is tested."""
+        return min(names, key=lambda name: float(np.nanmean(self.scaled(name))))
+
+    def best_item(self, name: str, opponent: str) -> int:
+        """The item on which `name` gains most over the opponent, in scaled losses of all origins
+        together."""
+        gain = (self.of(opponent) - self.of(name)) / self.scale
+        cells = np.maximum((~np.isnan(gain)).sum(axis=1, keepdims=True), 1)
+        return int(np.nansum(gain / cells, axis=0).argmax())
+
+    def without(self, item: int) -> PartLosses:
+        """The same less one item."""
+        raw, scale = np.delete(self.raw, item, axis=2), np.delete(self.scale, item, axis=1)
+        names = tuple(n for k, n in enumerate(self.items) if k != item)
+        return replace(self, raw=raw, scale=scale, items=names)
+
 
 def part_losses(panels: Mapping[str, LossPanel], metric: str) -> PartLosses:
     """Loss panels of one part by name, side by side. Raises DataError where shapes differ."""
     first = next(iter(panels.values()))
     raw = np.stack([panel.losses[metric] for panel in panels.values()])
-    return PartLosses(tuple(panels), raw, first.scale, stride=first.stride)
+    return PartLosses(tuple(panels), raw, first.scale, stride=first.stride, items=first.items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +119,7 @@ class Weights:
     @property
     def is_clean(self) -> bool:
         if self.cutoff is None or self.test_from is None:
-            return not self.pretrained
+            return not self.pretrained and self.source != UNSAID
         return self.cutoff[:10] < self.test_from[:10]
 
 
@@ -122,10 +141,12 @@ class Case:
     cost: Mapping[str, float | None] = field(default_factory=dict)  # name -> seconds of training
     labels: Mapping[str, str] = field(default_factory=dict)  # name -> what people call it
     zero_shot: str | None = None  # the trial that is the candidate's weights, not fine-tuned
-    candidate: str | None = None  # None: the one with the lowest raw loss on val
+    candidate: str | None = None  # None: the one with the lowest scaled loss on val
     weights: Weights = Weights()
     judged_number: int = 1  # j: which judging on these cells
     num_trials: int | None = None  # tried on them in all; None: those here
+    num_hidden: int = 0  # of these, trials whose losses on val are kept from us: they enter gate 1
+    suspicions: tuple[tuple[Check, str], ...] = ()  # of gate 3, with what to say where it fails
 
     @property
     def level(self) -> float:
@@ -165,7 +186,7 @@ def one_se_choice(
     for name in trials:
         gap = origin_means(val.of(name)) - ours
         gap = gap[~np.isnan(gap)]
-        error = standard_errors(gap[:, None], lags=block - 1)[0]
+        error = mean_errors(gap[:, None], lags=block - 1).error[0]
         if np.isfinite(error) and gap.mean() <= error:
             near.add(name)
     priced = {n: price for n in near if (price := cost.get(n)) is not None}

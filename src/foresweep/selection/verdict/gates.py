@@ -1,9 +1,9 @@
 """The verdict: promote, hold or naive wins, from losses alone; it knows no database and no file.
 
 Five gates, in order. 0: is there evidence enough? 1: on val, counting every trial, is the candidate
-better than the benchmark and than last-value? 2: would picking the best have lost money elsewhere
-in val? 3: could its weights have seen the test? 4: does the sealed test agree? Test is opened only
-for a candidate that has passed all others.
+better than the benchmark and than last-value, and would it be without its best item? 2: would
+picking the best have lost money elsewhere in val? 3: could its weights have seen the test? 4: does
+the sealed test agree? Test is opened only for a candidate that has passed all others.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from foresweep.evaluation.yardstick import ENOUGH_ORIGINS
 from foresweep.records import Against, Check, Outcome, Verdict
 from foresweep.selection.verdict.case import (
     LEVEL,
+    UNSAID,
     Case,
     PartLosses,
     choose_benchmark,
@@ -43,6 +44,8 @@ MOST_LOSS = 0.2
 """Of the picks on half of val that lose on the other half."""
 USEFUL_SKILL = 0.05
 """Scaled skill below which a trial is not worth a sweep: naive wins when all are surely below."""
+FEWEST_ITEMS = 5
+"""Items below which leaving out the best one leaves too little to ask again."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,20 +123,24 @@ def _on_val(case: Case, benchmark: str, why: str, seed: int) -> Evidence:
     if not case.trials:
         raise DataError("there is no trial with losses on val to judge")
     val = case.val()
-    candidate = case.candidate or min(case.trials, key=val.raw_mean)
+    candidate = case.candidate or val.best_scaled(case.trials)
     if candidate not in case.trials:
         raise UnknownName("trial", candidate, case.trials, where="among those with losses on val")
     k, block = case.trials.index(candidate), block_length(case.horizon, case.stride)
-    effective = case.effective_origins["val"]
     other = () if case.last_value in (None, benchmark) else (str(case.last_value),)
     against, tests = [], []
     for opponent in (benchmark, *other):
         theirs, d = val.scaled(opponent), val.differences(opponent, case.trials)
         mean = float(np.nanmean(theirs))
-        step = stepm(d, block=block, effective_origins=effective, level=case.level, seed=seed)
-        bounds = simultaneous_bounds(
-            d, block=block, effective_origins=effective, level=LEVEL, seed=seed
-        )
+        step = stepm(d, block=block, level=case.level, seed=seed)
+        bounds = simultaneous_bounds(d, block=block, level=LEVEL, seed=seed)
+        pvalues, left_out, without = _all_tried(case, step.pvalue), None, None
+        if val.num_items >= FEWEST_ITEMS:
+            item = val.best_item(candidate, opponent)
+            left_out = val.items[item] if val.items else f"item {item}"
+            rest = val.without(item).differences(opponent, case.trials)
+            again = stepm(rest, block=block, level=case.level, seed=seed)
+            without = float(_all_tried(case, again.pvalue)[k])
         # infinite where nothing is known; the opponent's own mean is taken as known: it moves the
         # bound by a few percent of itself
         uppers = np.where(np.isnan(bounds.upper), np.inf, bounds.upper / mean)
@@ -147,12 +154,16 @@ def _on_val(case: Case, benchmark: str, why: str, seed: int) -> Evidence:
                 lower_skill=_finite(bounds.lower[k] / mean),
                 upper_skill=_finite(uppers[k]),
                 t=_finite(step.statistic[k]),
-                pvalue=float(step.pvalue[k]),
+                pvalue=float(pvalues[k]),
                 superior=tuple(
-                    n for n, p in zip(case.trials, step.pvalue, strict=True) if p < step.level
+                    n for n, p in zip(case.trials, pvalues, strict=True) if p < step.level
                 ),
                 max_upper_skill=_finite(uppers[top]),
                 max_upper_trial=case.trials[top],
+                df=_finite(step.df[k]),
+                inflation=_finite(step.inflation[k]),
+                without_item=left_out,
+                pvalue_without=without,
             )
         )
     step, d = tests[0]
@@ -161,6 +172,15 @@ def _on_val(case: Case, benchmark: str, why: str, seed: int) -> Evidence:
     return Evidence(
         case, candidate, benchmark, why, val, block, tuple(against), step, d, blocks, halved
     )
+
+
+def _all_tried(case: Case, pvalues: Array) -> Array:
+    """Adjusted p-values when trials are hidden: each as likely to be lucky as those at hand, of
+    which the best were handed in (Sidak)."""
+    times = 1 + case.num_hidden / max(len(case.trials), 1)
+    with np.errstate(divide="ignore"):  # p = 1 stays 1
+        found: Array = -np.expm1(times * np.log1p(-pvalues))
+    return found
 
 
 def _gates_of_val(evidence: Evidence, adjusted: float, together: int) -> list[Check]:
@@ -175,6 +195,9 @@ def _gates_of_val(evidence: Evidence, adjusted: float, together: int) -> list[Ch
     for a in evidence.against:
         found.append(_check(1, f"p against {a.opponent} (StepM)", a.pvalue, "<", case.level))
         found.append(_check(1, f"raw skill against {a.opponent}", a.raw_skill, ">", 0.0))
+        if a.without_item is not None:
+            name = f"p against {a.opponent}, without {a.without_item} (StepM)"
+            found.append(_check(1, name, a.pvalue_without, "<", case.level))
     if together > 1:
         name = f"larger p, Holm over {together} horizons"
         found.append(_check(1, name, adjusted, "<", case.level))
@@ -184,7 +207,7 @@ def _gates_of_val(evidence: Evidence, adjusted: float, together: int) -> list[Ch
         Check(gate=3, name="data of the weights end", value=weights.words, relation="before",
               threshold=weights.test_from or "the first bar of test", passed=weights.is_clean)
     )  # fmt: skip
-    return found
+    return [*found, *(check for check, _ in case.suspicions)]
 
 
 def _on_test(evidence: Evidence, part: PartLosses) -> Evidence:
@@ -247,7 +270,7 @@ def _verdict(
 ) -> Verdict:
     """Outcome and reason from the checks, and what luck alone would show beside it."""
     case, val, step, halved = evidence.case, evidence.val, evidence.step, evidence.cscv
-    candidate = evidence.candidate
+    candidate, k = evidence.candidate, case.trials.index(evidence.candidate)
     members = tuple(t for t in case.trials if all(t in a.superior for a in evidence.against))
     outcome, reason = _rule(evidence, [c for c in checks if not c.passed], members)
     mean = float(np.nanmean(val.scaled(evidence.benchmark)))
@@ -265,6 +288,7 @@ def _verdict(
         }
     return Verdict(
         outcome=outcome,
+        answer=_answer(outcome, evidence.against),
         reason=reason,
         candidate=candidate,
         label=case.labels.get(candidate, candidate),
@@ -293,10 +317,10 @@ def _verdict(
         pbo=None if halved is None else halved.pbo,
         detectable_skill=_finite(
             detectable_skill(
-                float(step.standard_error[case.trials.index(candidate)]),
+                float(step.standard_error[k]),
                 mean,
-                critical=step.critical,
-                effective_origins=step.effective_origins,
+                critical=float(step.critical_t[k]),
+                effective_origins=float(step.df[k]) + 1.0,
             )
         ),
         expected_best_skill=_finite(luck / mean),
@@ -309,6 +333,13 @@ def _verdict(
     )
 
 
+def _answer(outcome: Outcome, against: Sequence[Against]) -> str:
+    """The outcome in words; where the benchmark is another than last-value, it is what wins."""
+    if outcome is Outcome.NAIVE_WINS and len(against) > 1:
+        return f"BASELINE WINS: {against[0].opponent}"
+    return outcome.value.upper()
+
+
 def _rule(
     evidence: Evidence, failed: Sequence[Check], members: Sequence[str]
 ) -> tuple[Outcome, str]:
@@ -317,6 +348,9 @@ def _rule(
         return Outcome.PROMOTE, "every gate is passed"
     case, against, benchmark = evidence.case, evidence.against, evidence.against[0]
     value, top = failed[0].value, benchmark.max_upper_skill
+    proved = [a.opponent for a in against[1:] if evidence.candidate in a.superior]
+    better = f"proved better than {proved[0]}, not than {benchmark.opponent}: " if proved else ""
+    lowest = float(_all_tried(case, evidence.step.pvalue).min())
     reason = ""
     match failed[0].gate:
         case 0:
@@ -327,11 +361,11 @@ def _rule(
                 if c.gate == 0
             )
             reason = f"too little evidence: {'; '.join(short)}"
-        case 1 if not benchmark.superior and top is not None and top < USEFUL_SKILL:
+        case 1 if lowest >= LEVEL and top is not None and top < USEFUL_SKILL:
             return Outcome.NAIVE_WINS, (
-                f"none of {len(case.trials)} trials is better than {benchmark.opponent}, and none "
-                f"can have a scaled skill of {100 * USEFUL_SKILL:.0f} %: at most {100 * top:.1f} % "
-                f"with 95 % confidence"
+                f"{better}none of {len(case.trials)} trials is better than {benchmark.opponent}, "
+                f"and none can have a scaled skill of {100 * USEFUL_SKILL:.0f} %: at most "
+                f"{100 * top:.1f} % with 95 % confidence"
             )
         case 1 if members and evidence.candidate not in members:
             named = ", ".join(case.labels.get(m, m) for m in members[:5])
@@ -342,13 +376,28 @@ def _rule(
                 "no bound is known" if top is None else f"up to {100 * top:.0f} % is not ruled out"
             )
             reason = (
-                f"too little evidence: no proof that it is better than {' and '.join(beaten)}, but "
-                f"a useful skill is not excluded either ({left})"
+                f"{better}too little evidence: no proof that it is better than "
+                f"{' and '.join(beaten)}, but a useful skill is not excluded either ({left})"
             )
+            if case.level < LEVEL and all(a.pvalue < LEVEL for a in against):
+                reason = (
+                    f"not proved any more: p {max(a.pvalue for a in against):.2g} would do at a "
+                    f"first judging of these cells, and this is judging {case.judged_number}, at "
+                    f"p < {case.level:.2g}"
+                )
+                if case.level <= 1 / (1 + evidence.step.reps):
+                    reason += f", less than {evidence.step.reps:,} draws can show"
         case 1 if at_loss := [a.opponent for a in against if a.raw_skill <= 0]:
             reason = (
                 f"better in units of volatility only: in {' and '.join(at_loss)}'s own terms, raw "
                 f"losses, it is no better"
+            )
+        case 1 if held := [
+            a for a in against if a.pvalue_without is not None and a.pvalue_without >= case.level
+        ]:
+            reason = (
+                f"one item carries it: without {held[0].without_item} there is no proof that it is "
+                f"better than {held[0].opponent} (p {held[0].pvalue_without:.2g})"
             )
         case 1:
             reason = "not significant once the horizons judged together are counted"
@@ -360,6 +409,13 @@ def _rule(
             )
         case 2:
             reason = "probability of loss: it could not be computed"
+        case 3 if said := dict(case.suspicions).get(failed[0]):
+            reason = said
+        case 3 if value == UNSAID:
+            reason = (
+                "contaminated, perhaps: nobody says where its weights come from; give the last day "
+                "of their data, or none where they were trained from scratch"
+            )
         case 3 if value == "unknown":
             reason = "contaminated: where the data of its pretrained weights end is not known"
         case 3:

@@ -229,7 +229,9 @@ def ask(tracker: Tracker, run_id: str | None = None, *, sweep_id: str | None = N
             f"foresweep runs --sweep {sweep.sweep_id}"
         )
     if run is None:
-        chosen = min(trials, key=lambda r: METRICS[metric].badness(r.score(f"val_{metric}") or 0.0))
+        panels = {r.run_id: open_losses(r, "val") for r in trials}
+        best = part_losses(panels, metric).best_scaled(tuple(panels))
+        chosen = next(r for r in trials if r.run_id == best)
     else:
         chosen = _stands_for(run, trials, metric)
         if chosen.run_id != run.run_id:

@@ -237,7 +237,8 @@ def stale_from(close: Array) -> tuple[int, int] | None:
 def usual_step(times: Times) -> float:
     """Nanoseconds between neighbouring bars within a session (the lower quarter of all steps)."""
     steps = np.diff(times).astype(np.int64)
-    return float(np.quantile(steps, 0.25, method="lower")) if len(steps) else np.nan
+    at = (len(steps) - 1) // 4  # np.quantile says the same ten times slower
+    return float(np.partition(steps, at)[at]) if len(steps) else np.nan
 
 
 def frequency_change(times: Times) -> tuple[int, float, float] | None:

@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "foresweep"
 FLOORS = [
     {"errors"},
-    {"data", "space", "settings", "metrics", "web"},
+    {"settings"},
+    {"data", "space", "metrics", "web"},
     {"models", "stats", "records"},
     {"evaluation", "tracker"},
     {"search", "integrations"},

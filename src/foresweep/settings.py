@@ -8,6 +8,7 @@ pyproject.toml, which beats the defaults:
     runs = "hyperparams/runs"           # FORESWEEP_RUNS: checkpoints, forecasts, logs
     data = "prices"                     # FORESWEEP_DATA: what is read where no --data is said
     synchronous = "NORMAL"              # FORESWEEP_SYNCHRONOUS: FULL also survives a power cut
+    cache = "~/.cache/foresweep"        # FORESWEEP_CACHE: large panels, read once; or off
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from foresweep.errors import UnknownName, UsageError
 Synchronous = Literal["NORMAL", "FULL"]
 
 DEMO = "demo"
-KEYS = ("db", "runs", "data", "synchronous")
+KEYS = ("db", "runs", "data", "synchronous", "cache")
+CACHE = "~/.cache/foresweep"
+OFF = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,17 @@ def load_settings(
     )
 
 
+def cache_dir(
+    *, environ: Mapping[str, str] | None = None, folder: Path | None = None
+) -> Path | None:
+    """Where panels that were read are kept, None where they are not. Raises as `load_settings`."""
+    chosen = _from_pyproject(folder or Path.cwd()) | _from_environ(
+        os.environ if environ is None else environ
+    )
+    place = chosen.get("cache", CACHE)
+    return None if place == OFF else Path(place).expanduser()
+
+
 def is_url(database: str) -> bool:
     """Is this a database URL rather than a path?"""
     return "://" in database
@@ -100,7 +114,7 @@ def _read_table(file: Path) -> dict[str, str]:
 
 def _anchored(key: str, value: str, folder: Path) -> str:
     """A path of pyproject.toml means the same wherever below it the call is made."""
-    word = key == "synchronous" or (key, value) == ("data", DEMO)
+    word = key == "synchronous" or (key, value) in (("data", DEMO), ("cache", OFF))
     if word or (key == "db" and is_url(value)):
         return value
     return str(folder / Path(value).expanduser())

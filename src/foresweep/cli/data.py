@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -56,7 +57,7 @@ def check(
 
     place = source or default_source(load_settings().data)
     try:
-        loaded = load_panel(place, actions=actions, **how.said)
+        loaded = load_panel(place, actions=actions, progress=_reading(), **how.said)
     except NothingLeft as nothing:
         if write_actions is not None:
             _write_draft(write_actions, nothing.report, actions)
@@ -84,6 +85,19 @@ def _write_draft(path: str, report: QualityReport, listed: str | None) -> None:
     )
 
 
+def _reading() -> Callable[[int, int], None] | None:
+    """Says on a terminal how many files are read, where there are many."""
+    if not sys.stderr.isatty():
+        return None
+
+    def say(done: int, total: int) -> None:
+        if total >= 20 and (done % 10 == 0 or done == total - 1):
+            end = "\r" if done < total - 1 else "\r\033[K"
+            print(f"reading {done + 1:,} of {total:,} files", end=end, file=sys.stderr, flush=True)
+
+    return say
+
+
 def _draw_findings(loaded: Loaded) -> None:
     from foresweep.cli.tables import console, plain_table, report_lines
 
@@ -97,6 +111,8 @@ def _draw_findings(loaded: Loaded) -> None:
     for line in report_lines(loaded.report):
         out.print(line)
     out.print(f"{loaded.panel.num_items} items can be used.")
+    if loaded.kept_at is not None:
+        out.print(f"As read before and kept in {loaded.kept_at} (FORESWEEP_CACHE=off reads anew).")
 
 
 @app.command()
@@ -117,7 +133,7 @@ def show(
     from foresweep.settings import load_settings
 
     place = source or default_source(load_settings().data)
-    panel = load_panel(place, actions=actions, **how.said).panel
+    panel = load_panel(place, actions=actions, progress=_reading(), **how.said).panel
     found = summarise(panel, horizon=horizon)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(found), indent=2))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,6 +16,7 @@ from foresweep.data.gate.actions import Actions, read_actions
 from foresweep.data.gate.check import check
 from foresweep.data.gate.report import Finding, QualityReport, first_lines, found
 from foresweep.data.panel import VOLUME, Array, Panel, panel_from_frame
+from foresweep.data.reading.cache import keep_panel, kept_panel, place_for
 from foresweep.data.reading.columns import Fault, RawItem, items_of
 from foresweep.data.reading.dialect import Refused, read_typed
 from foresweep.data.reading.formats import DOUBTFUL, is_prices, stem_of, tables_of
@@ -38,6 +39,7 @@ class Loaded:
 
     panel: Panel
     report: QualityReport
+    kept_at: Path | None = None  # where it was kept from an earlier reading, if it was
 
 
 def default_source(configured: Path | str | None = None, *, folder: Path | str = ".") -> str:
@@ -58,6 +60,7 @@ def load_panel(
     tz: str | None = None,
     sep: str | None = None,
     decimal: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Loaded:
     """The panel of a source, through the data gate.
 
@@ -65,8 +68,9 @@ def load_panel(
     folder named `train` is joined item by item); one long file with an item column (or one item's
     file); a pandas or polars DataFrame with an item column or with columns for each ticker; a dict
     of DataFrames by item. `actions`: a file of splits and dividends (item, date, ratio). The rest
-    says how files are to be read, and beats every guess (see `Overrules`). Raises DataError when
-    nothing usable is left, ConfigError, MissingExtra when the demo is not installed.
+    says how files are to be read, and beats every guess (see `Overrules`); `progress` is told
+    (files read, files in all). A large source is kept once it is read (see `cache`). Raises
+    DataError when nothing usable is left, ConfigError, MissingExtra when the demo is not installed.
     """
     overrules = Overrules(columns or {}, day_first, tz, sep, decimal)
     listed = read_actions(actions) if actions is not None else None
@@ -74,9 +78,15 @@ def load_panel(
         return _checked(demo_items(), (), DEMO, listed)
     if not isinstance(source, (str, Path)):
         return _checked(*_frame_items(source, overrules), "frame", listed)
-    path = Path(source)
-    raws, findings = _read_all(path, _files(path), overrules)
-    return _checked(raws, findings, name_as_text(source), listed)
+    path, said = Path(source), name_as_text(source)
+    files = _files(path)
+    place = place_for(said, files, actions, overrules)
+    if place is not None and (found := kept_panel(place)) is not None:
+        return Loaded(*found, kept_at=place)
+    loaded = _checked(*_read_all(path, files, overrules, progress), said, listed)
+    if place is not None:
+        keep_panel(place, loaded.panel, loaded.report)
+    return loaded
 
 
 def _checked(
@@ -118,7 +128,10 @@ def _tables_in(folder: Path) -> list[Path]:
 
 
 def _read_all(
-    path: Path, files: Sequence[Path], overrules: Overrules
+    path: Path,
+    files: Sequence[Path],
+    overrules: Overrules,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[RawItem], list[Finding]]:
     """(items, findings about files) of a folder or of one file."""
     train: dict[str, RawItem] = {}
@@ -126,7 +139,9 @@ def _read_all(
     findings: list[Finding] = []
     twice: set[str] = set()
     folder = path.is_dir()
-    for file in files:
+    for k, file in enumerate(files):
+        if progress is not None:
+            progress(k, len(files))
         items, told = _items_in(file, overrules, folder=folder)
         findings += told
         into = test if folder and file.parent != path else train

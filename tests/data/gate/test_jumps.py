@@ -70,9 +70,9 @@ def test_a_jump_that_goes_back_is_none() -> None:
 
 @pytest.mark.parametrize(
     ("move", "kind"),
-    [(0.5, "split"), (0.51, "split"), (0.53, "event"), (0.663, "split"), (0.70, "event"),
-     (0.714, "event"), (0.63, "event"), (1 / 3, "split"), (0.35, "event"), (2.02, "split"),
-     (2.2, "event"), (10.0, "split")],
+    [(0.5, "split"), (0.51, "split"), (0.53, "event"), (0.663, "split"), (0.659, "event"),
+     (0.70, "event"), (0.714, "event"), (0.63, "event"), (1 / 3, "split"), (0.35, "event"),
+     (2.02, "split"), (2.2, "event"), (10.0, "split")],
 )  # fmt: skip
 def test_only_two_percent_from_a_real_ratio_is_a_split(move: float, kind: str) -> None:
     assert only(jumped(move)).kind == kind

@@ -7,6 +7,7 @@ PLUGIN := examples/foresweep-fracast
 # One thread a process: on few cores two spinning OpenMP teams are many times slower than one.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+SHARED := --dist loadgroup --no-loadscope-reorder
 # Kept bytecode, whatever the machine says: without it each of the tests' processes compiles anew.
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -41,10 +42,10 @@ check: $(READY)  ## format, lint, types
 
 test: $(READY)  ## every test (what CI runs)
 	$(BIN)/pip check
-	$(BIN)/pytest -n 2 --dist loadgroup -m 'not soak'
+	$(BIN)/pytest -n 2 $(SHARED) -m 'not soak'
 
 test-fast: $(READY)  ## the tests that train nothing and start nothing
-	$(BIN)/pytest -n 2 --dist loadgroup -m 'not slow and not soak'
+	$(BIN)/pytest -n 2 $(SHARED) -m 'not slow and not soak'
 
 soak: $(READY)  ## the long campaigns
 	$(BIN)/pytest -m soak

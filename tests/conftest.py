@@ -17,6 +17,19 @@ settings.register_profile("house", deadline=None, derandomize=True, max_examples
 settings.load_profile("house")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests are shared out (xdist's loadgroup), a file goes to one process, so that what it
+    makes once is made once; so do all that ask a PostgreSQL server. What takes long comes first:
+    no process is left alone with it in the end."""
+    for item in items:
+        if "[postgresql" in item.name:
+            item.add_marker(pytest.mark.xdist_group("postgresql"), append=False)
+        elif item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    items.sort(key=lambda item: (item.path.parent.name != "slow", "[postgresql" not in item.name))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_server_for_all_workers() -> Iterator[None]:
     import worker_server

@@ -332,3 +332,28 @@ def test_a_write_wakes_every_open_page_once(made: Planted, monkeypatch: pytest.M
         return found
 
     assert asyncio.run(go()) == ["event: changed\ndata: 1\n\n"] * 20
+
+
+def test_a_page_that_leaves_takes_the_news_from_no_other() -> None:
+    """What its connection was waiting for is cancelled more than once, as anyio does."""
+
+    async def go() -> list[str]:
+        watch = Watch(lambda: 0)
+        left = []
+        for _ in range(20):
+            page = watch.events()
+            await anext(page)
+            left.append(asyncio.ensure_future(anext(page)))
+        await asyncio.sleep(0.01)
+        stays = watch.events()
+        await anext(stays)
+        news = asyncio.ensure_future(anext(stays))
+        for _ in range(3):
+            for page in left:
+                page.cancel()
+            await asyncio.sleep(0)
+        await asyncio.gather(*left, return_exceptions=True)
+        watch.tell()
+        return [await asyncio.wait_for(news, 5)]
+
+    assert asyncio.run(go()) == ["event: changed\ndata: 1\n\n"]

@@ -103,7 +103,9 @@ class Watch:
 
     stamp: Callable[[], object]
     version: int = 0
-    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once, by the next change. No condition: a page that leaves is cancelled several times
+    over, and would let go of a lock that another page holds."""
 
     async def look(self) -> None:
         """Until it is cancelled."""
@@ -113,23 +115,28 @@ class Watch:
             now = await asyncio.to_thread(self.stamp)
             if now != last:
                 last = now
-                self.version += 1
-                async with self.changed:
-                    self.changed.notify_all()
+                self.tell()
+
+    def tell(self) -> None:
+        """Wake every open page."""
+        self.version += 1
+        told, self.changed = self.changed, asyncio.Event()
+        told.set()
 
     async def events(self) -> AsyncIterator[str]:
         """Server-sent events of one page: `changed`, and a word now and then to keep it open."""
         seen = self.version
         yield ": here\n\n"
         while True:
-            try:
-                async with self.changed:
-                    await asyncio.wait_for(self.changed.wait(), KEEP_ALIVE_S)
-            except TimeoutError:
-                yield ": still here\n\n"
+            changed = self.changed
             if self.version != seen:
                 seen = self.version
                 yield f"event: changed\ndata: {seen}\n\n"
+                continue
+            try:
+                await asyncio.wait_for(changed.wait(), KEEP_ALIVE_S)
+            except TimeoutError:
+                yield ": still here\n\n"
 
 
 # Addresses.

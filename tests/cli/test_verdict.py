@@ -202,3 +202,16 @@ def test_the_best_of_each_horizon_of_a_family_are_judged_together(shell: Shell) 
     for horizon, sweep_id in found.items():  # in Python: of the sweep that was asked for
         asked = python_verdict(sweep_id=sweep_id, db="hyperparams/sweeps.db")
         assert (asked.horizon, asked.num_horizons) == (horizon, 2)
+
+
+def test_removing_the_losers_makes_the_winner_no_less_lucky(shell: Shell) -> None:
+    ids = made(POOR)
+    before = json.loads(shell("verdict", "--json", code=3))
+    for name in POOR:
+        if ids[name] != before["candidate"]:
+            assert "but for its losses" in shell("rm", ids[name], "--yes")
+    after = json.loads(shell("verdict", "--json", code=3))
+    assert after["num_tested"] == before["num_tested"]
+    assert after["against"][0]["pvalue"] == before["against"][0]["pvalue"]
+    loser = Path("hyperparams/runs") / ids["t5"]
+    assert [f.name for f in loser.rglob("*") if f.is_file()] == ["losses.npz"] * 3

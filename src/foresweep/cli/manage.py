@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -102,19 +101,30 @@ def own_folder(runs_dir: Path, run_id: str) -> Path | None:
 def _asked(folder: Path) -> bool:
     """Ask a person; where nobody can answer, files stay."""
     size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 2**20
-    question = f"Remove {folder} ({size:.1f} MiB: checkpoint, forecasts, log) too?"
+    question = f"Remove {folder} ({size:.1f} MiB: checkpoint, forecasts, log), its losses kept?"
     return sys.stdin.isatty() and typer.confirm(question)
 
 
 def _remove(folder: Path) -> None:
+    """Remove all but the losses: without those of its losers a sweep's winner would look less lucky
+    than it was."""
+    from foresweep.evaluation.backtest import LOSSES
+
     try:
-        shutil.rmtree(folder)
+        for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder before it
+            if path.is_symlink() or (path.is_file() and path.name != LOSSES):
+                path.unlink()
+            elif path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+        if not any(folder.iterdir()):
+            folder.rmdir()
     except OSError as error:
         raise TrackerError(
             f"{error.filename or folder} cannot be removed: {error.strerror}; the run is hidden, "
             f"remove the folder by hand"
         ) from error
-    typer.echo(f"Removed {folder}.")
+    kept = " but for its losses, which verdicts count" if folder.exists() else ""
+    typer.echo(f"Removed {folder}{kept}.")
 
 
 # `import` and `export`: runs to and from other forms.

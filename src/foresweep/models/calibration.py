@@ -44,7 +44,7 @@ OUTERMOST = 1e-4
 
 @config_class
 class CalibrationConfig:
-    """What a forecast may be put through after training; trained again is nothing for it."""
+    """What a forecast may be put through after training; none of it needs training again."""
 
     centre: bool = hyper(
         False,

@@ -17,8 +17,9 @@ from foresweep.tracker.tracker import Tracker
 def hide_run(tracker: Tracker, run_id: str, *, forget_files: bool = False) -> Run:
     """Hide a finished run; the record as it was. Hiding it again changes nothing.
 
-    `forget_files`: its checkpoint and forecasts are about to be removed, so that the record
-    shall not name them any more. Raises NotFound, TrackerError for a run that is not finished.
+    `forget_files`: its checkpoint is about to be removed, so that the record shall not name it any
+    more. Its losses stay: a verdict counts every trial. Raises NotFound, TrackerError for a run
+    that is not finished.
     """
     runs, scores = schema.runs, schema.scores
     with tracker.store.write() as connection:
@@ -29,7 +30,7 @@ def hide_run(tracker: Tracker, run_id: str, *, forget_files: bool = False) -> Ru
         if not is_hidden(connection, run.run_id):
             changed["hidden_at"] = datetime.now(UTC)
         if forget_files:
-            changed |= {"checkpoint_path": None, "forecasts_path": None}
+            changed["checkpoint_path"] = None
         of_run = scores.c.run_id == run.run_id
         if changed:
             connection.execute(update(runs).where(runs.c.run_id == run.run_id).values(changed))

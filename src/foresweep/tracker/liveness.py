@@ -23,7 +23,7 @@ GRACE = timedelta(seconds=120)
 """A run on another machine that has been silent for longer is lost."""
 
 LONGEST_FAREWELL_S = 5.0
-"""A beat that waits for a database which is away holds nobody up."""
+"""How long the end waits for a beat that hangs because the database is away."""
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select, update
 
 from foresweep.errors import TrackerError
-from foresweep.records import Run, Sweep
+from foresweep.records import REPRODUCES, Run, RunState, Sweep
 from foresweep.tracker.provenance import this_user
 from foresweep.tracker.queries import runs as queries
 from foresweep.tracker.storage import schema
@@ -79,21 +79,46 @@ def judged_number(
 ) -> int:
     """j: which judging of these sweeps on val it is to judge runs of these fingerprints now.
 
-    A fingerprint judged before keeps its number; those first judged by one command share one.
+    A fingerprint judged before keeps its number, unless trials have been completed on it since: who
+    looks after every trial looks often. Those judged anew by one command share a number.
     """
     query = (
-        select(verdicts.c.fingerprint, verdicts.c.judging_id)
+        select(verdicts.c.fingerprint, verdicts.c.judging_id, verdicts.c.judged_at)
         .join(runs, runs.c.run_id == verdicts.c.run_id)
         .where(runs.c.sweep_id.in_(list(sweep_ids)))
         .order_by(verdicts.c.verdict_id)
     )
-    first: dict[str, str] = {}
-    for row in connection.execute(query):
-        first.setdefault(row.fingerprint, row.judging_id)
-    order = list(dict.fromkeys(first.values()))
-    if all(f in first for f in fingerprints):
-        return max(order.index(first[f]) + 1 for f in fingerprints)
-    return len(order) + 1
+    rows = list(connection.execute(query))
+    cells = {*fingerprints, *(row.fingerprint for row in rows)}
+    added: dict[str, list[datetime]] = {cell: [] for cell in cells}
+    trials = select(runs.c.fingerprint, runs.c.finished_at).where(
+        runs.c.fingerprint.in_(list(cells)),
+        runs.c.state == RunState.COMPLETE.value,
+        runs.c.is_baseline.is_(False),
+        runs.c.source.not_like(f"{REPRODUCES}: %"),
+        runs.c.finished_at.is_not(None),
+    )
+    for cell, finished_at in connection.execute(trials):
+        added[cell].append(finished_at)
+    order: list[str] = []
+    number: dict[str, int] = {}
+    seen: dict[str, datetime] = {}
+
+    def is_new(cell: str, until: datetime | None) -> bool:
+        after = seen.get(cell)
+        return after is None or any(
+            after < t and (until is None or t <= until) for t in added[cell]
+        )
+
+    for row in rows:
+        if is_new(row.fingerprint, row.judged_at):
+            if row.judging_id not in order:
+                order.append(row.judging_id)
+            number[row.fingerprint] = order.index(row.judging_id) + 1
+        seen[row.fingerprint] = row.judged_at
+    if any(is_new(cell, None) for cell in fingerprints):
+        return len(order) + 1
+    return max(number[cell] for cell in fingerprints)
 
 
 def _looks(connection: Connection, sweep_ids: Iterable[str]) -> list[Mapping[Any, Any]]:

@@ -98,6 +98,28 @@ def test_the_same_verdict_again_is_no_new_judging_and_no_new_look(
     assert (second.judged_number, second.look_number) == (1, 1)
 
 
+def test_trials_added_since_the_last_verdict_make_the_next_a_new_judging(
+    tracker: Tracker, tmp_path: Path
+) -> None:
+    made = plant(tracker, tmp_path / "runs", GOOD)
+    assert judged(made).judged_number == 1
+
+    def add(source: str) -> None:
+        run = tracker.start_run(
+            model="toto", hyperparams={"lr": 1e-3}, sweep_id=made.sweep.sweep_id, trial_number=77,
+            fingerprints=made.sweep.fingerprints, config_hash=source, source=source,
+        )  # fmt: skip
+        tracker.finish_run(run.run_id, "complete", scores={"val_pct_mae": 9.0})
+
+    add(f"reproduces: {made.id('good')}")  # the same trial once more
+    assert judged(made).judged_number == 1
+    add("quick: one more")
+    assert judged(made).judged_number == 2
+    assert judged(made).judged_number == 2
+    add("quick: and another")
+    assert judged(made).level == 0.05 / 9
+
+
 def test_what_is_stored_of_a_verdict_holds_no_test_number(tracker: Tracker, tmp_path: Path) -> None:
     made = plant(tracker, tmp_path / "runs", GOOD, test_skills={"good": -0.05})
     found = judged(made)

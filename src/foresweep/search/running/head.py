@@ -58,7 +58,7 @@ HEAD_MEMORY = "system/process_memory_mb"  # of this process, not of the one that
 DIED = "process died"
 """Tag of a failed run that ended without a word."""
 MOST_DEATHS = 1
-"""Of a trial's process that are answered by another attempt."""
+"""How often a trial whose process died, or ran out of memory, is tried once more."""
 BROKEN_OFF = (RunState.LOST, RunState.CANCELLED)
 """Ends of a run that say nothing of its config: the trial is still to be done."""
 

@@ -41,7 +41,7 @@ from foresweep.stats.significance import Array, block_length, diebold_mariano, h
 from foresweep.stats.stepm import StepM, simultaneous_bounds, stepm
 
 MOST_LOSS = 0.2
-"""Of the picks on half of val that lose on the other half."""
+"""Highest share of picks on half of val that may lose on the other half (gate 2)."""
 USEFUL_SKILL = 0.05
 """Scaled skill below which a trial is not worth a sweep: naive wins when all are surely below."""
 FEWEST_ITEMS = 5

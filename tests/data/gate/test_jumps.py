@@ -139,6 +139,15 @@ def test_the_bars_of_a_day_count_together() -> None:
     assert find_jumps(values, times + np.timedelta64(5, "h"))[0].row == at
 
 
+def test_the_weeks_of_a_market_open_day_and_night_are_no_sessions() -> None:
+    hours = np.datetime64("2015-01-05", "ns") + np.arange(24 * 7 * 20) * np.timedelta64(1, "h")
+    times = hours[(hours.astype("datetime64[D]").astype(int) + 3) % 7 < 5]
+    week = np.arange(len(times)) // 120 == 10
+    close = 100 * np.exp(np.cumsum(0.0025 * week))  # 35 % in a week, hour by hour
+    values = np.column_stack([close, close, close, close, np.ones(len(times))])
+    assert find_jumps(values, times) == []
+
+
 def _frame(move: float, **how: float) -> pl.DataFrame:
     values = jumped(move, **how)  # type: ignore[arg-type]
     columns = dict(zip(("open", "high", "low", "close", "volume"), values.T, strict=True))

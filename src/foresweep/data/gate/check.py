@@ -308,7 +308,7 @@ def _jumps(
     return told, drafts
 
 
-_BAR = {True: "day before", False: "bar before"}
+_BAR = {True: "day before", False: "session before"}
 _MEANS = {
     ("split", False): "a split",
     ("split", True): "a real move",

@@ -35,6 +35,7 @@ SURGE = 1.3
 """So is a log volume so far above the usual (3.7 times)."""
 SESSION = np.timedelta64(4, "h")
 """Intraday bars so far apart belong to two sessions."""
+DAY = np.timedelta64(1, "D")
 
 Kind = Literal["split", "event", "move"]
 
@@ -159,7 +160,9 @@ def _sessions(num_bars: int, times: NDArray[np.datetime64] | None) -> IntArray:
     nights = np.flatnonzero(np.diff(times) >= SESSION) + 1
     if not len(nights) or len(nights) > num_bars / 2:
         return every
-    return np.concatenate([[0], nights])
+    starts = np.concatenate([[0], nights])
+    spans = times[np.append(nights, num_bars) - 1] - times[starts]
+    return every if np.median(spans) >= DAY else starts  # weeks of a market open day and night
 
 
 def _days(bars: Array, starts: IntArray) -> Array:

@@ -102,7 +102,7 @@ _WRITTEN: Mapping[str, tuple[str, ...]] = {
         "distributions "
         "調整後終値 修正終値 수정종가",
     ),
-    "dividends": ("dividends dividend dividend_amount cash_dividend div_cash 配当 股息",),
+    "dividends": ("dividends dividend dividend_amount cash_dividend ex_dividend div_cash 股息",),
     "splits": ("stock_splits stock_split splits split_factor split_ratio split_coefficient",),
     "item_id": (
         "item_id",

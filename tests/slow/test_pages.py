@@ -29,7 +29,7 @@ pytestmark = [
 FORESWEEP = (sys.executable, "-m", "foresweep")
 SWEEP = (
     *("sweep", "--model", "guest", "--mode", "random", "--max-runs", "3", "--data", "demo"),
-    *("--stride", "20", "--max-context", "64"),
+    *("--stride", "20", "--max-context", "64", "--workers", "1"),
 )
 PACED = (
     learning_model.MODULE.replace(

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 PLACES = ("--data", "demo", "--stride", "20", "--max-context", "256")
 SWEEP = ("sweep", *PLACES)
 ALL = (*SWEEP, "--model", "all", "--mode", "demo", "--max-runs", "3", "--max-steps", "6")
+ALONE = (*SWEEP, "--model", "chronos2", "--workers", "1")  # however many cores there are
 LAST_BASELINE = "random-walk garman-klass: tune"
 
 
@@ -95,7 +96,7 @@ def test_the_same_command_again_trains_nothing(shell: Shell) -> None:
 def test_a_killed_worker_fails_its_run_which_is_tried_again_and_the_sweep_goes_on(
     tmp_path: Path,
 ) -> None:
-    head = start(tmp_path, *SWEEP, "--model", "chronos2", "--mode", "demo", "--max-steps", "80")
+    head = start(tmp_path, *ALONE, "--mode", "demo", "--max-steps", "80")
     assert head.stdout is not None
     for line in head.stdout:
         if line.startswith(LAST_BASELINE):  # the first trained run begins now
@@ -121,7 +122,7 @@ def wait_for_worker(head: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def test_ctrl_c_leaves_no_run_running(tmp_path: Path) -> None:
-    head = start(tmp_path, *SWEEP, "--model", "chronos2", "--mode", "demo", "--max-steps", "300")
+    head = start(tmp_path, *ALONE, "--mode", "demo", "--max-steps", "300")
     assert head.stdout is not None
     for line in head.stdout:
         if line.startswith(LAST_BASELINE):

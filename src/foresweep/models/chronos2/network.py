@@ -372,8 +372,12 @@ def _rows(context: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rows_at_once(context: Tensor) -> int:
-    """Short calls stay in the caches of a CPU, and a GPU wants longer ones."""
-    return 64 if context.device.type == "cpu" else 1024
+    """As many as a CPU's caches hold and more than torch's own time counts for: of 128 bars at size
+    tiny 256 rows are 1.3 times as fast as 64, of 512 bars at size small 64 are fastest. A GPU wants
+    longer calls."""
+    if context.device.type != "cpu":
+        return 1024
+    return max(64, min(256, 2**15 // context.shape[-1]))
 
 
 def _num_patches(network: nn.Module, length: int) -> int:

@@ -185,6 +185,7 @@ def test_show_counts_a_diff_and_does_not_print_it() -> None:
     assert shown == {"host": "here", "git_diff": "2 lines (--json)"}
 
 
+@pytest.mark.slow
 def test_names_that_are_no_utf8_and_a_console_that_is_not_end_no_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

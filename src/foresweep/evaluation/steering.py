@@ -21,8 +21,8 @@ NOMINAL_BATCH = 16
 """Windows of a training step that the steps' time is reckoned with: the families' own default."""
 SHARE = 1 / 3
 """Of the steps' time that all scorings of a training may take, where to forecast a window costs no
-more than to train on one: 0.15 of it for Toto, 0.3 for Chronos-2, 1 to 1.4 for Kronos, whose bars
-are drawn one after the other (benchmarks/trial_cost.py)."""
+more than to train on one: for Toto 0.27 of it (benchmarks/trial_cost.py), more for Kronos, whose
+bars are drawn one after the other. `LEAST` goes before it."""
 
 
 def windows_wanted(asked: int | str | None, steps: int) -> int | None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from foresweep.data.ahead import times_ahead
 from foresweep.data.gate.calendars import group_by_calendar
-from foresweep.data.gate.exchanges import Kept, calendar_kept, keeps_weekends
+from foresweep.data.gate.exchanges import Kept, calendar_kept, keeps_weekends, union_of
 from foresweep.errors import DataError, UnknownName
 
 Array = NDArray[np.float64]
@@ -213,31 +213,48 @@ def panel_from_frame(frame: pl.DataFrame, *, source: str = "frame") -> Panel:
         pl.col("item_id").cast(pl.String),
         pl.col("timestamp").cast(pl.Datetime("ns")),
         *[pl.col(c).cast(pl.Float64) for c in (*COLUMNS, "amount") if c in frame.columns],
-    ).sort("item_id", "timestamp")
+    )
     if frame.is_empty():
         raise DataError(f"{source}: no rows")
+    if _in_order(frame):
+        return _assemble(frame, source)
+    frame = frame.sort("item_id", "timestamp")
     twice = frame.filter(pl.struct("item_id", "timestamp").is_duplicated())
     if len(twice):
         raise DataError(f"{source}: {twice['item_id'][0]} has two rows at {twice['timestamp'][0]}")
     return _assemble(frame, source)
 
 
+def _in_order(frame: pl.DataFrame) -> bool:
+    """Do items follow each other by name, and each item's times rise? Then nothing is to be sorted,
+    and no time is there twice."""
+    runs = frame["item_id"].rle().struct.unnest()
+    names = runs["value"].to_list()
+    if None in names or any(a >= b for a, b in pairwise(names)):
+        return False
+    rising = np.diff(frame["timestamp"].to_numpy()) > np.timedelta64(0)
+    rising[np.cumsum(runs["len"].to_numpy())[:-1].astype(np.int64) - 1] = True
+    return bool(rising.all())
+
+
 def _assemble(frame: pl.DataFrame, source: str) -> Panel:
     """Panel of a checked frame, sorted by item and time."""
     times = frame["timestamp"].to_numpy()
-    timeline, where = np.unique(times, return_inverse=True)
     values = frame.select(COLUMNS).to_numpy()
     lengths = frame.group_by("item_id", maintain_order=True).len()
     names = lengths["item_id"].to_list()
     edges = np.concatenate([[0], np.cumsum(lengths["len"].to_numpy())]).astype(np.int64)
     spans = [slice(a, b) for a, b in pairwise(edges)]
+    timeline = union_of([times[s] for s in spans])
+    where = np.searchsorted(timeline, times)
     calendar_of = calendar_groups([times[s] for s in spans])
-    calendars = [
-        np.unique(
-            np.concatenate([where[s] for s, k in zip(spans, calendar_of, strict=True) if k == n])
-        )
-        for n in range(max(calendar_of) + 1)
-    ]
+    calendars = []
+    for n in range(max(calendar_of) + 1):
+        open_then = np.zeros(len(timeline), dtype=bool)
+        for span, kind in zip(spans, calendar_of, strict=True):
+            if kind == n:
+                open_then[where[span]] = True
+        calendars.append(np.flatnonzero(open_then))
     whole = np.isfinite(values).all(axis=1)
     if "amount" in frame.columns:
         amount = frame["amount"].fill_null(np.nan).to_numpy()
@@ -295,7 +312,7 @@ def _address(array: Array) -> int:
 def calendar_groups(times: Sequence[NDArray[np.datetime64]]) -> list[int]:
     """[I] number of the calendar that each item keeps, from its times: 24/7 items apart, the others
     and those by exchange (see `group_by_calendar`)."""
-    timeline = np.unique(np.concatenate(times))
+    timeline = union_of(times)
     open_at_weekends = [keeps_weekends(t) for t in times]
     out = [0] * len(times)
     start = 0

@@ -11,7 +11,7 @@ import polars as pl
 from foresweep.data.gate import actions as act
 from foresweep.data.gate import parts, rules
 from foresweep.data.gate.adjusted import believed
-from foresweep.data.gate.exchanges import calendar_kept, keeps_weekends, sessions_of
+from foresweep.data.gate.exchanges import calendar_kept, keeps_weekends, sessions_of, union_of
 from foresweep.data.gate.exchanges import told as exchange_told
 from foresweep.data.gate.jumps import Jump, find_jumps
 from foresweep.data.gate.report import Finding, NothingLeft, QualityReport, found, severity_of
@@ -447,7 +447,7 @@ def _rows_of(item: Inspected, rows: IntArray) -> Inspected:
 
 def _presence(items: Sequence[Inspected]) -> tuple[Times, Array]:
     """(timeline, share of the live items that have a bar; 1 where fewer than five live)."""
-    timeline = np.unique(np.concatenate([i.times for i in items]))
+    timeline = union_of([i.times for i in items])
     live, here = np.zeros(len(timeline) + 1), np.zeros(len(timeline))
     for i in items:
         at = np.searchsorted(timeline, i.times)
@@ -465,7 +465,7 @@ def missing_sessions(items: Sequence[Inspected], source: str) -> list[Finding]:
     told = []
     for group in sorted(set(groups)):
         own = [i for i, g in zip(items, groups, strict=True) if g == group]
-        times = np.unique(np.concatenate([i.times for i in own]))
+        times = union_of([i.times for i in own])
         kept = calendar_kept(times)
         if kept is None or not kept.is_exchange:
             continue
@@ -504,7 +504,7 @@ def _survivorship(items: Sequence[Inspected], source: str) -> list[Finding]:
     """Does every item live to the panel's end (its last 1 % of times)?"""
     if len(items) < 5:
         return []
-    timeline = np.unique(np.concatenate([i.times for i in items]))
+    timeline = union_of([i.times for i in items])
     nearly = timeline[-1 - len(timeline) // 100]
     if any(i.times[-1] < nearly for i in items):
         return []

@@ -6,6 +6,7 @@ with a fixed date and of opening hours (its own, checked by a test) leaves one o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeAlias
@@ -139,6 +140,15 @@ def calendar_kept(times: Times) -> Kept | None:
     return Kept(WEEKDAYS, daily=daily) if _all_weekdays(times, daily) else None
 
 
+def union_of(times: Sequence[Times]) -> Times:
+    """[T] rising: every time of some rising arrays, once."""
+    if len(times) == 1:
+        return times[0]
+    every = np.sort(np.concatenate(times), kind="stable")  # runs that rise are merged
+    once: Times = every[np.concatenate([[True], every[1:] != every[:-1]])[: len(every)]]
+    return once
+
+
 def keeps_weekends(times: Times) -> bool:
     """Does an item trade on weekends (24/7) rather than in exchange hours?"""
     weekday = (times.astype("datetime64[D]").astype(np.int64) + 3) % 7  # Monday is 0
@@ -158,7 +168,8 @@ def _days(times: Times, zone: str | None) -> Times:
     """The days of a zone's clock on which there are bars."""
     hours = times.astype("datetime64[h]")
     some = hours[np.flatnonzero(np.concatenate([[True], hours[1:] != hours[:-1]]))]
-    return np.unique(local_clock(some.astype("datetime64[ns]"), zone).astype("datetime64[D]"))
+    days = local_clock(some.astype("datetime64[ns]"), zone).astype("datetime64[D]")
+    return union_of([np.sort(days), days[:0]])
 
 
 def utc_of(local: Times, zone: str | None) -> Times:
@@ -209,7 +220,7 @@ def _likeness(days: Times, exchange: Exchange) -> tuple[float, int]:
 
 
 def _all_weekdays(times: Times, daily: bool) -> bool:
-    days = np.unique(times.astype("datetime64[D]"))
+    days = _days(times, None)
     weekdays = int(np.busday_count(days[0], days[-1] + 1))
     held = int(np.is_busday(days).sum()) >= WEEKDAYS_HELD * weekdays
     return held and (daily or _all_hours(times))

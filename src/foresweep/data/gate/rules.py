@@ -247,13 +247,22 @@ def frequency_change(times: Times) -> tuple[int, float, float] | None:
     num_blocks = len(times) // BLOCK
     if num_blocks < 2:
         return None
-    steps = [usual_step(block) for block in np.array_split(times, num_blocks)]
-    for k in range(1, num_blocks):
-        small, large = sorted((steps[0], steps[k]))
-        if large > 1.8 * small:
-            row = sum(len(b) for b in np.array_split(times, num_blocks)[:k])
-            return row, steps[0] / DAY.astype(int), steps[k] / DAY.astype(int)
-    return None
+    size, num_longer = divmod(len(times), num_blocks)  # as np.array_split cuts
+    cut = num_longer * (size + 1)
+    longer, others = times[:cut].reshape(-1, size + 1), times[cut:].reshape(-1, size)
+    steps = np.concatenate([_usual_steps(longer), _usual_steps(others)])
+    changed = np.flatnonzero(np.maximum(steps, steps[0]) > 1.8 * np.minimum(steps, steps[0]))
+    if not len(changed):
+        return None
+    k = int(changed[0])
+    row = k * size + min(k, num_longer)
+    return row, steps[0] / DAY.astype(int), steps[k] / DAY.astype(int)
+
+
+def _usual_steps(blocks: NDArray[np.datetime64]) -> Array:
+    """[B] `usual_step` of each of B blocks [B, n] of rising times."""
+    steps = np.sort(np.diff(blocks, axis=1).astype(np.int64), axis=1)
+    return steps[:, int(0.25 * (steps.shape[1] - 1))].astype(np.float64)
 
 
 def synthetic_signs(values: Array) -> Sequence[str]:

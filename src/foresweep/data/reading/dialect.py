@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
+from typing import TypeAlias
 
 import polars as pl
 
@@ -455,6 +457,60 @@ def _lawful(bar: Sequence[str]) -> bool:
 
 
 # The table
+
+
+Layouts: TypeAlias = dict[tuple[bytes, int], Layout]
+"""(first line, fields of the second) -> the layout of the files that begin so."""
+HEAD = 1 << 20
+"""Bytes of a large file that its layout is found in."""
+
+
+def read_plain(
+    source: bytes | Path, head: bytes, overrules: Overrules, known: Layouts
+) -> Table | None:
+    """The table of a file of plain text read at once: UTF-8, one line of names above bars whose
+    numbers are numbers as they stand. None where it is not so plain: `read_text` reads all."""
+    if overrules.decimal == "," or not head.isascii() or b"\0" in head:
+        return None
+    lines = head.split(b"\n", 2)
+    if len(lines) < 3 or not lines[1].strip():
+        return None
+    first = lines[0].rstrip(b"\r")
+    for separator in SEPARATORS:
+        layout = known.get((first, lines[1].count(separator.encode())))
+        if layout is not None and layout.separator == separator:
+            break
+    else:
+        try:
+            layout = sniff(head.decode(), overrules)
+        except Refused:
+            return None
+        if layout.data_line != 2 or layout.labels or layout.guesses or layout.quote != '"':
+            return None
+        if layout.separator not in SEPARATORS or len(layout.names) != layout.width:
+            return None
+    header = layout.header
+    numbers = {header.at[n] for n in ("open", "high", "low", "close")} | {*header.volumes}
+    numbers |= {header.at[n] for n in ("adjusted", "amount") if n in header.at}
+    used = sorted(numbers | {*header.at.values(), *header.times, *header.clock})
+    if numbers & {*header.times, *header.clock}:
+        return None
+    kinds = [pl.Float64 if k in numbers else pl.String for k in range(layout.width)]
+    try:
+        frame = pl.read_csv(
+            source,
+            has_header=False,
+            separator=layout.separator,
+            skip_lines=1,
+            columns=used,
+            schema={f"c{k}": kind for k, kind in enumerate(kinds)},
+        )
+    except (pl.exceptions.PolarsError, OSError):
+        return None
+    known[first, lines[1].count(layout.separator.encode())] = layout
+    said = layout.separator
+    guesses = () if said == "," else (f"separator {NAMES_OF.get(said, repr(said))}",)
+    return Table(frame, layout.names, header, 2, guesses, said)
 
 
 def read_text(content: bytes, overrules: Overrules | None = None) -> Table:

@@ -18,7 +18,16 @@ import polars as pl
 
 from foresweep.data.files import first_line, name_as_text
 from foresweep.data.reading.aliases import PRICES, role
-from foresweep.data.reading.dialect import Refused, Table, read_text, read_typed, vendor_of
+from foresweep.data.reading.dialect import (
+    HEAD,
+    Layouts,
+    Refused,
+    Table,
+    read_plain,
+    read_text,
+    read_typed,
+    vendor_of,
+)
 from foresweep.data.reading.overrules import Overrules
 
 TEXT = (".csv", ".tsv", ".txt", ".tab", ".psv")
@@ -28,6 +37,8 @@ JSON = (".json", ".jsonl", ".ndjson")
 EXCEL = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods")
 PACKED = (".gz", ".bz2", ".xz", ".zip")
 READ = TEXT + PARQUET + FEATHER + JSON + EXCEL
+LARGE = 1 << 26
+"""Bytes of a file of text beyond which it is read from the disk, not from memory."""
 DOUBTFUL = (".txt", ".json", ".zip", ".gz", ".xls", ".ods", ".tab")
 """Endings of files that often hold no prices at all: without any they are passed over."""
 MAGIC = (
@@ -64,16 +75,31 @@ def stem_of(name: str) -> str:
     return name[: len(name) - len(table) - len(packing)] or name
 
 
-def tables_of(path: Path, overrules: Overrules) -> list[Named]:
+def tables_of(path: Path, overrules: Overrules, known: Layouts | None = None) -> list[Named]:
     """(stem, table) of every table in a file; one but for archives and JSON of several items.
+    `known` has the layouts of files before it, and gets its own: many files begin alike.
 
     Raises Refused, naming the gate's rule.
     """
+    name = name_as_text(path.name)
     try:
+        if ending(name)[0] in TEXT and not ending(name)[1]:
+            large = path.stat().st_size > LARGE
+            content = _head(path) if large else path.read_bytes()
+            table = read_plain(path if large else content, content[:HEAD], overrules,
+                               {} if known is None else known)  # fmt: skip
+            if table is not None:
+                return [(stem_of(name), table)]
         content = path.read_bytes()
     except OSError as error:
         raise Refused("unreadable", f"cannot be read: {error.strerror or error}") from error
-    return _tables(name_as_text(path.name), content, overrules)
+    return _tables(name, content, overrules)
+
+
+def _head(path: Path) -> bytes:
+    """Whole lines from a file's beginning."""
+    with path.open("rb") as stream:
+        return stream.read(HEAD).rpartition(b"\n")[0] + b"\n"
 
 
 def _tables(name: str, content: bytes, overrules: Overrules) -> list[Named]:

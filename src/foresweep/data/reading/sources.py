@@ -18,7 +18,7 @@ from foresweep.data.gate.report import Finding, QualityReport, first_lines, foun
 from foresweep.data.panel import VOLUME, Array, Panel, panel_from_frame
 from foresweep.data.reading.cache import keep_panel, kept_panel, place_for
 from foresweep.data.reading.columns import Fault, RawItem, items_of
-from foresweep.data.reading.dialect import Refused, read_typed
+from foresweep.data.reading.dialect import Layouts, Refused, read_typed
 from foresweep.data.reading.formats import DOUBTFUL, is_prices, stem_of, tables_of
 from foresweep.data.reading.overrules import Overrules
 from foresweep.errors import DataError
@@ -139,10 +139,11 @@ def _read_all(
     findings: list[Finding] = []
     twice: set[str] = set()
     folder = path.is_dir()
+    known: Layouts = {}
     for k, file in enumerate(files):
         if progress is not None:
             progress(k, len(files))
-        items, told = _items_in(file, overrules, folder=folder)
+        items, told = _items_in(file, overrules, known, folder=folder)
         findings += told
         into = test if folder and file.parent != path else train
         for raw in items:
@@ -160,11 +161,11 @@ def _read_all(
 
 
 def _items_in(
-    file: Path, overrules: Overrules, *, folder: bool
+    file: Path, overrules: Overrules, known: Layouts, *, folder: bool
 ) -> tuple[list[RawItem], list[Finding]]:
     """(items of one file, findings about it)."""
     try:
-        tables = tables_of(file, overrules)
+        tables = tables_of(file, overrules, known)
     except Refused as problem:
         doubtful = folder and file.name.lower().endswith(DOUBTFUL)
         rules = ("unreadable", "empty_file") if doubtful else ()

@@ -84,7 +84,8 @@ def items_of(
     frame, at = table.frame, table.header.at
     frame = frame.with_row_index("line", table.first_line)
     known = [f"c{k}" for k in {*at.values(), *table.header.times}]
-    frame = frame.filter(~pl.all_horizontal(pl.col(known).is_null()))
+    if all(frame[name].null_count() for name in known):
+        frame = frame.filter(~pl.all_horizontal(pl.col(known).is_null()))
     table = replace(table, frame=frame)
     times, guesses = _times(table, overrules)
     raw, left = _typed(table, times, file, item or "", overrules)

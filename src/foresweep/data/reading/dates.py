@@ -113,6 +113,8 @@ def read_times(column: pl.Series, wanted: Wanted | None = None) -> ReadTimes:
         days = _ns(column.cast(pl.Datetime("us") if kind == pl.Date else kind), wanted)
         made = _in_zone(days, wanted, has_clock=kind != pl.Date)
         return replace(made, zoned=True)
+    if kind == pl.String and (plain := _plain_iso(column, wanted)) is not None:
+        return plain
     text = column.cast(pl.String).str.strip_chars().str.strip_chars("'\"")
     plain = _plain_iso(text, wanted)
     if plain is not None:
@@ -129,6 +131,10 @@ def read_times(column: pl.Series, wanted: Wanted | None = None) -> ReadTimes:
 
 def _ns(column: pl.Series, wanted: Wanted) -> Times:
     """Datetimes as ns, NaT outside the years that can be."""
+    low, high = column.min(), column.max()
+    known = isinstance(low, dt.date) and isinstance(high, dt.date)
+    if known and low.year >= FIRST_YEAR and high.year <= wanted.last_year:  # type: ignore[union-attr]
+        return column.cast(pl.Datetime("ns")).to_numpy()
     year = column.dt.year()
     good = year.is_between(FIRST_YEAR, wanted.last_year)
     return pl.select(pl.when(good).then(column)).to_series().cast(pl.Datetime("ns")).to_numpy()
@@ -140,11 +146,17 @@ def _plain_iso(text: pl.Series, wanted: Wanted) -> ReadTimes | None:
     if first is None or not re.match(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?)?$", first):
         return None
     length = len(first)
-    if not text.str.contains(r"^\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?$").all():
-        return None
     mark = "T" if "T" in first else " "
     form = "%Y-%m-%d" + ("" if length == 10 else f"{mark}%H:%M" if length == 16
                          else f"{mark}%H:%M:%S%.f")  # fmt: skip
+    try:  # mostly every row is like the first
+        if (text.str.len_chars() == length).all():
+            days = text.str.to_datetime(form, strict=True, time_unit="us")
+            return _in_zone(_ns(days, wanted), wanted, has_clock=length > 10)
+    except pl.exceptions.PolarsError:
+        pass  # then some row is of another kind
+    if not text.str.contains(r"^\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?$").all():
+        return None
     times = text.str.to_datetime(form, strict=False, time_unit="us")
     if times.null_count() != text.null_count():
         return None

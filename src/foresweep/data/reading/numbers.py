@@ -31,6 +31,8 @@ CONTINENTAL = r"^[+-]?\d{1,3}(?:\.\d{3})+(?:,\d*)?$"
 
 def read_numbers(column: pl.Series, decimal: str = ".") -> tuple[Array, IntArray]:
     """(numbers [n], NaN where there is none; rows that hold text in a number's place)."""
+    if column.dtype == pl.Float64 and not column.null_count():
+        return column.to_numpy(), np.empty(0, dtype=np.int64)
     if column.dtype != pl.String:
         numbers = column.cast(pl.Float64, strict=False)
         return numbers.fill_null(np.nan).to_numpy(), np.empty(0, dtype=np.int64)

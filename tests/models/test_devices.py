@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 from importlib.util import find_spec
 
 import pytest
@@ -43,3 +46,33 @@ def test_every_module_named_to_be_loaded_beforehand_is_there() -> None:
     """What cannot be imported is passed over in silence: a wrong name would only be slow."""
     names = [PRELOAD, *registry.ALWAYS, *registry.FIRST_STEP, *sum(registry.LATER.values(), ())]
     assert [name for name in names if find_spec(name) is None] == []
+
+
+MAPPED = """
+import ctypes
+import numpy as np
+from foresweep.models.base import keep_freed_memory
+
+class Info(ctypes.Structure):  # struct mallinfo2 of malloc.h; its fourth field counts mapped blocks
+    _fields_ = [(f"f{k}", ctypes.c_size_t) for k in range(10)]
+
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype = Info
+
+def mapped_by_an_array():
+    before = libc.mallinfo2().f3
+    array = np.empty(2**20)
+    return libc.mallinfo2().f3 - before
+
+print(mapped_by_an_array(), end=" ")
+keep_freed_memory()
+print(mapped_by_an_array())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an option of glibc")
+def test_arrays_of_eight_mebibytes_are_no_longer_mapped_anew_each_time() -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", MAPPED], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.split() == ["1", "0"]

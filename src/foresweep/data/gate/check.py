@@ -59,7 +59,7 @@ def inspect(raw: RawItem, actions: Sequence[act.Action] = ()) -> Inspected:
     findings = [f for fault in raw.faults for f in _told(raw, fault)]
     ordered = rules.in_order(raw)
     findings += [f for fault in ordered.faults for f in _told(raw, fault)]
-    values = raw.values[ordered.rows].copy()
+    values = raw.values[ordered.rows]
     drafts: list[act.Draft] = []
     if not ordered.fatal:
         raw, actions, told = believed(raw, ordered.rows, ordered.times, actions)
@@ -336,10 +336,16 @@ def check(
     """(long frame of what passed, with masked rows as NaN; report) of every item through the gate.
 
     `findings` are those of files that could not be read. Raises NothingLeft, naming the
-    first findings, when nothing usable is left.
+    first findings, when nothing usable is left. A list of items is empty afterwards.
     """
     listed = actions or {}
-    inspected = [inspect(raw, listed.get(raw.item, ())) for raw in raws]
+    waiting, inspected = list(raws)[::-1], []
+    if isinstance(raws, list):
+        raws.clear()  # an item leaves the memory once it is inspected
+    while waiting:
+        raw = waiting.pop()
+        inspected.append(inspect(raw, listed.get(raw.item, ())))
+        del raw
     told = [*findings, *(f for i in inspected for f in i.findings)]
     told += _unused_actions(listed, inspected, source)
     kept = [i for i in inspected if not i.dropped]

@@ -345,7 +345,7 @@ def _typed(
     if chosen is not None:
         numbers["volume"], columns["volume"] = chosen
     keep, faults = _left_out(times, numbers, columns)
-    rows = np.flatnonzero(keep)
+    rows: IntArray | slice = slice(None) if keep.all() else np.flatnonzero(keep)
     place = np.cumsum(keep) - 1
     told = []
     unread = np.flatnonzero(np.isnat(times.utc) & keep)
@@ -358,15 +358,14 @@ def _typed(
         if len(text):
             said = [repr(v) for v in columns[name].gather(text).to_list()]
             told.append(Fault("not_a_number", f"{name} is {{}}, not a number", place[text], said))
-    zeros = np.zeros(len(frame))
     raw = RawItem(
         item=item,
         files=(file,),
-        file=np.zeros(len(rows), dtype=np.int64),
+        file=np.zeros(int(keep.sum()), dtype=np.int64),
         line=frame["line"].to_numpy().astype(np.int64)[rows],
         utc=times.utc[rows],
         wall=times.wall[rows],
-        values=np.column_stack([numbers[c][0] if c in numbers else zeros for c in COLUMNS])[rows],
+        values=_columns_of(numbers, len(frame))[rows],
         adjusted=numbers["adjusted"][0][rows] if "adjusted" in numbers else None,
         has_volume="volume" in numbers,
         faults=tuple(told),
@@ -376,8 +375,17 @@ def _typed(
     )
     items = None
     if "item_id" in at:
-        items = frame[f"c{at['item_id']}"].cast(pl.String).str.strip_chars().gather(rows)
+        items = frame[f"c{at['item_id']}"].cast(pl.String).str.strip_chars().filter(pl.Series(keep))
     return raw, _Left(items, guesses, faults)
+
+
+def _columns_of(numbers: Mapping[str, tuple[Array, IntArray]], num: int) -> Array:
+    """[num, 5] COLUMNS, zeros where a file has none."""
+    out = np.zeros((num, len(COLUMNS)))
+    for k, name in enumerate(COLUMNS):
+        if name in numbers:
+            out[:, k] = numbers[name][0]
+    return out
 
 
 def _volume(
@@ -411,7 +419,7 @@ def _amount(table: Table, decimal: str, guesses: list[str]) -> Array | None:
     return numbers * volume_unit(table.names[k])
 
 
-def _plain(table: Table, name: str, decimal: str, rows: IntArray) -> Array | None:
+def _plain(table: Table, name: str, decimal: str, rows: IntArray | slice) -> Array | None:
     """[len(rows)] numbers of the column that is `name`, None where there is none."""
     if name not in table.header.at:
         return None

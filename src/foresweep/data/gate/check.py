@@ -238,7 +238,8 @@ def _item_findings(
 ) -> tuple[list[Finding], list[act.Draft]]:
     """(what the rules say that drop an item or raise a doubt, lines for an actions file)."""
     whole = np.isfinite(values).all(axis=1)
-    bars, times, rows = values[whole], ordered.times[whole], ordered.rows[whole]
+    some = slice(None) if whole.all() else whole  # of a large item no copy is made
+    bars, times, rows = values[some], ordered.times[some], ordered.rows[some]
     num_rows = len(values) + ordered.num_left_out
     num_bad = num_rows - len(bars) - num_aside
 

@@ -121,7 +121,7 @@ def checks(found: dict[str, Any], test_from: str) -> list[tuple[int, Any, Any, b
     for a in found["against"]:
         rows += [(1, a["pvalue"], "<", found["level"]), (1, a["raw_skill"], ">", 0.0)]
         if a["without_item"] is not None:
-            rows.append((1, a["pvalue_without"], "<", found["level"]))
+            rows.append((1, a["pvalue_without"], "<", 2 * found["level"]))
     rows.append((2, found["probability_of_loss"], "<", 0.2))
     rows.append((3, "from scratch", "before", test_from))
     for a in found["against"]:

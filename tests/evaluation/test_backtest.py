@@ -117,13 +117,13 @@ def test_half_the_move_known_is_half_the_error():
     assert scores["val_rank_ic"] == pytest.approx(1.0)
     assert scores["val_r2_vs_naive"] == pytest.approx(0.75)
     assert scores["val_directional_accuracy"] == 1.0
-    assert scores["val_dm_pvalue_vs_naive"] < 1e-4
+    assert scores["val_dm_pvalue_vs_naive"] < 0.01
 
 
 def test_a_forecaster_worse_than_naive_has_negative_skill_and_a_p_value_near_one():
     scores = evaluate(Foresight(PANEL, miss=2.5), PANEL, SPLIT, parts=("val",))
     assert scores["val_skill"] == pytest.approx(-1.5)
-    assert scores["val_dm_pvalue_vs_naive"] > 0.999
+    assert scores["val_dm_pvalue_vs_naive"] > 0.99
 
 
 def test_the_p_value_is_that_of_scaled_losses_per_origin_with_the_lags_of_overlapping_labels():

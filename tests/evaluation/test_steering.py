@@ -12,6 +12,7 @@ from foresweep.data.windows import Windows
 from foresweep.evaluation.backtest import forecast_part, last_value, make_scorer, score_part
 from foresweep.evaluation.losses import volatility_scale
 from foresweep.evaluation.steering import LEAST, steering_print, steering_windows, windows_wanted
+from foresweep.metrics import panel_mean
 from foresweep.records import STEERING, steering_words
 from panels import make_panel
 
@@ -69,7 +70,7 @@ def test_the_scorer_scores_these_windows_and_no_other() -> None:
     there = np.isfinite(few)
     assert there.sum() == len(chosen)
     np.testing.assert_array_equal(few[there], whole[there])  # the same losses, fewer of them
-    assert found.scores["tune_pct_mae"] == pytest.approx(few[there].mean())
+    assert found.scores["tune_pct_mae"] == pytest.approx(panel_mean(few))
 
 
 def test_how_many_steer_follows_from_the_steps_and_from_what_is_asked() -> None:

@@ -143,6 +143,17 @@ def test_data_show_prints_the_parts(shell: Shell) -> None:
     assert json.loads(shell("data", "show", "demo", "--json"))["num_items"] == 6
 
 
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_a_picture_is_whole_on_a_narrow_terminal_too(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    out = shell("data", "show", "demo", "--horizon", "5")
+    (line,) = (x for x in out.splitlines() if "IBM" in x and "▁" in x)
+    assert sum(c in "▁▂▃▄▅▆▇█" for c in line) == 40
+    assert "XNYS" in out
+
+
 def test_a_sweep_can_be_reported_through_the_seeds_tracker(shell: Shell, workplace: Path) -> None:
     from foresweep.compat import HyperparamTracker
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", "_.-=+*#@"
 """Levels of a picture, low to high, where a terminal can write them and where not."""
+NARROW = 120
+"""Columns of a terminal below which the pictures have a table of their own."""
 
 app = typer.Typer(help="Check and describe market data.", no_args_is_help=True)
 Source = Annotated[
@@ -182,15 +184,24 @@ def _draw_summary(found: PanelSummary) -> None:
         f"{found.start} to {found.end}, {found.num_masked} rows masked"
     )
     levels = BLOCKS if _can_write(out.encoding, BLOCKS) else PLAIN
-    items = plain_table("item", "closes", "from", "to", ">bars", ">masked", ">missing", "calendar")
+    pictures, facts = ["item", "closes"], ["from", "to", ">bars", ">masked", ">missing", "calendar"]
+    beside = out.width >= NARROW  # else a folded picture would be none
+    drawn = plain_table(*pictures, *(facts if beside else []))
+    told = drawn if beside else plain_table("item", *facts)
     if found.parts:
-        items.add_row("", parts_line(found.parts), *[""] * 6)
+        drawn.add_row("", parts_line(found.parts))
     for i in found.items:
-        items.add_row(
-            i.item_id, sparkline(i.closes, i.aside, levels), i.start, i.end, f"{i.num_bars:,}",
-            str(i.num_masked), str(i.num_missing), i.calendar or "its own days",
+        picture = (i.item_id, sparkline(i.closes, i.aside, levels))
+        row = (
+            i.start, i.end, f"{i.num_bars:,}", str(i.num_masked), str(i.num_missing),
+            i.calendar or "its own days",
         )  # fmt: skip
-    out.print(items)
+        drawn.add_row(*picture, *(row if beside else ()))
+        if not beside:
+            told.add_row(i.item_id, *row)
+    out.print(drawn)
+    if not beside:
+        out.print(told)
     if any(any(i.aside) for i in found.items):
         out.print("^ marks bars that are masked or missing.")
     if found.problem:

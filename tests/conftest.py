@@ -45,5 +45,7 @@ def the_demo_is_read_once() -> Iterator[None]:
     from foresweep.data.reading import sources
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "demo_items", cache(sources.demo_items))
+        read = cache(sources.demo_items)
+        # a list of its own each time: the gate empties it
+        patch.setattr(sources, "demo_items", lambda: list(read()))
         yield

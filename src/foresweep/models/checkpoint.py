@@ -253,6 +253,12 @@ def sha256_of(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def hash_of_weights(network: Mapping[str, Any], file: Path) -> str:
+    """sha256 over a network's description and its weights: what training starts from."""
+    described = json.dumps(network, sort_keys=True)
+    return hashlib.sha256((described + sha256_of(file)).encode()).hexdigest()
+
+
 def _fill(
     folder: Path, model: str, config: Mapping[str, Any], weights: Weights | None
 ) -> dict[str, str]:

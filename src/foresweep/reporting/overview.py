@@ -50,7 +50,7 @@ def overview(site: Site, asked: Asked) -> Page:
     return Page(
         id="overview",
         title="Overview",
-        lead=f"{len(sweeps)} sweeps, {running} of them running",
+        lead=f"{len(sweeps)} sweep{'' if len(sweeps) == 1 else 's'}, {running} of them running",
         sections=(
             Section("now", "Now", tuple(now), is_live=True),
             Section("sweeps", "Sweeps", tuple(_sweeps(site, sweeps, asked)), is_live=True),

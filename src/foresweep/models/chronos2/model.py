@@ -7,7 +7,6 @@ group attention; windows never see each other. `chronos` and torch are loaded wh
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -37,9 +36,9 @@ from foresweep.models.checkpoint import (
     CONFIG,
     WEIGHTS,
     find_weights,
+    hash_of_weights,
     read_checkpoint,
     read_weights,
-    sha256_of,
 )
 from foresweep.models.representation import Representation, by_length
 from foresweep.models.training.config import (
@@ -105,12 +104,6 @@ def read_core(folder: Path) -> dict[str, Any]:
             f"give a folder that Chronos2Pipeline.save_pretrained wrote"
         )
     return core
-
-
-def hash_of_weights(folder: Path) -> str:
-    """sha256 over the network's config and its weights. Raises what `read_core` raises."""
-    core = json.dumps(read_core(folder), sort_keys=True)
-    return hashlib.sha256((core + sha256_of(folder / WEIGHTS)).encode()).hexdigest()
 
 
 # What can be chosen about Chronos-2, and how a choice is settled before it is hashed.
@@ -246,7 +239,8 @@ class Chronos2:
         """sha256 over the network's config and its weights. Raises WeightsNotFound."""
         if config.pretrained is None:
             return ""
-        return hash_of_weights(weights_folder(config.pretrained))
+        folder = weights_folder(config.pretrained)
+        return hash_of_weights(read_core(folder), folder / WEIGHTS)
 
     def train(self, job: TrainingJob) -> Checkpoint:
         """Raises TrainingDiverged, NotEnoughData, WeightsNotFound; lets TrialPruned pass."""

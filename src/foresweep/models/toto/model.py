@@ -26,6 +26,7 @@ from foresweep.models.base import (
     make_config,
     uniforms,
 )
+from foresweep.models.checkpoint import WEIGHTS, hash_of_weights
 from foresweep.models.representation import (
     Representation,
     by_length,
@@ -37,7 +38,6 @@ from foresweep.models.toto.network import (
     LossType,
     fill,
     fold,
-    hash_of_weights,
     load_pretrained,
     make_loss,
     options_of,
@@ -207,7 +207,8 @@ class Toto:
         Raises WeightsNotFound."""
         if config.pretrained is None:
             return ""
-        return hash_of_weights(weights_folder(config.pretrained))
+        folder = weights_folder(config.pretrained)
+        return hash_of_weights(read_options(folder), folder / WEIGHTS)
 
     def train(self, job: TrainingJob) -> Checkpoint:
         """Fit a resolved config and write its checkpoint. See `ForecastModel.train`."""

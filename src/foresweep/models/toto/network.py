@@ -6,7 +6,6 @@ Models" (arXiv 2505.14766); code from the package timecopilot-toto (import name 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import warnings
@@ -29,7 +28,6 @@ from foresweep.models.checkpoint import (
     find_weights,
     read_checkpoint,
     read_weights,
-    sha256_of,
 )
 from foresweep.models.training.optimisation import Layers, halves
 
@@ -185,12 +183,6 @@ def options_of(checkpoint: Checkpoint) -> dict[str, Any]:
             f"network; give one of toto"
         )
     return options
-
-
-def hash_of_weights(folder: Path) -> str:
-    """sha256 over the network's description and its weights. Raises what `read_options` raises."""
-    options = json.dumps(read_options(folder), sort_keys=True)
-    return hashlib.sha256((options + sha256_of(folder / WEIGHTS)).encode()).hexdigest()
 
 
 def load_pretrained(folder: Path, dropout: float) -> Any:

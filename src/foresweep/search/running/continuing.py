@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from foresweep.errors import PanelChanged, SearchError, UsageError
-from foresweep.evaluation.steering import ALL
-from foresweep.models.base import Resources, as_dict, config_hash, make_config
+from foresweep.models.base import as_dict, config_hash, make_config
 from foresweep.models.checkpoint import weights_cutoff
 from foresweep.models.registry import get_model
 from foresweep.models.training.loop import state_file
@@ -21,11 +20,10 @@ from foresweep.records import CONTINUES, STILL_LEARNING, Run, RunState, Sweep, T
 from foresweep.search.engines.base import Channel, run_task
 from foresweep.search.engines.local import LocalEngine
 from foresweep.search.events import Listener
-from foresweep.search.plan import STEERED, SweepPlan
 from foresweep.search.propose.modes import Proposal
-from foresweep.search.running.head import Head, attempts_at, is_open, next_attempt
-from foresweep.search.running.reproduce import Once
-from foresweep.search.stage import Stage, cut_of, reopen, require_writable, set_stage
+from foresweep.search.running.head import attempts_at, is_open, next_attempt
+from foresweep.search.running.once import drive_once, plan_of, require_complete
+from foresweep.search.stage import Stage, reopen, require_writable, set_stage
 from foresweep.search.trial import CHECKPOINT, Prepared, RunSpec
 from foresweep.tracker.tracker import Tracker
 
@@ -74,13 +72,7 @@ def continue_run(
     SearchError where the training failed (it is on record with its cause).
     """
     sweep = _sweep_of(run, steps, tracker)
-    plan = SweepPlan(
-        models=(run.model_name,),
-        cut=cut_of(sweep),
-        resources=Resources(**run.resources),
-        pretrain_cutoff=sweep.plan.get("pretrain_cutoff"),
-        steer_windows=sweep.plan.get(STEERED, ALL),
-    )
+    plan = plan_of(run, sweep)
     require_writable(runs_dir)
     _require_state(run, runs_dir)
     engine = LocalEngine(plan.models)
@@ -99,19 +91,10 @@ def continue_run(
         spec = _spec_of(run, prepared, stage)
         if isinstance(spec, Run):
             return spec, False
-        once = Once(spec)
-        head = Head(stage)
-        with head.at_work():
-            head.drive(once)
+        made = drive_once(stage, spec)
     finally:
         engine.close()
-    made = once.run
-    assert made is not None
-    if made.state is not RunState.COMPLETE:
-        raise SearchError(
-            f"the training failed: {str(made.error).strip().splitlines()[-1]}; it is on record: "
-            f"foresweep show {made.run_id}"
-        )
+    require_complete(made, "the training")
     return made, True
 
 

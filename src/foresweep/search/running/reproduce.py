@@ -12,21 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foresweep.errors import PanelChanged, SearchError, UsageError
-from foresweep.evaluation.steering import ALL
-from foresweep.models.base import Resources
 from foresweep.models.registry import ENSEMBLE
 from foresweep.models.training.loop import clear_states
 from foresweep.records import REPRODUCES, Run, RunState, Sweep
 from foresweep.search.engines.base import TaskFailed, run_task
 from foresweep.search.engines.local import LocalEngine
 from foresweep.search.events import Listener
-from foresweep.search.plan import STEERED, SweepPlan
 from foresweep.search.propose.modes import Proposal
-from foresweep.search.running.head import MOST_DEATHS, Head
+from foresweep.search.running.head import MOST_DEATHS
+from foresweep.search.running.once import drive_once, plan_of, require_complete
 from foresweep.search.stage import (
     CONTAMINATED,
     Stage,
-    cut_of,
     reopen,
     require_writable,
     set_stage,
@@ -117,53 +114,19 @@ def reproduce(run: Run, *, tracker: Tracker, runs_dir: Path, listen: Listener) -
     did not come to its end (it is on record with its cause).
     """
     sweep = _sweep_of(run, tracker)
-    plan = SweepPlan(
-        models=(run.model_name,),
-        cut=cut_of(sweep),
-        resources=Resources(**run.resources),
-        pretrain_cutoff=sweep.plan.get("pretrain_cutoff"),
-        again=True,
-        steer_windows=sweep.plan.get(STEERED, ALL),
-    )
+    plan = plan_of(run, sweep, again=True)
     require_writable(runs_dir)
     engine = LocalEngine(plan.models)
     engine.warm_up()
     try:
         panel, _ = reopen(sweep, runs_dir)
         stage = set_stage(plan, tracker, engine, runs_dir, panel, listen)
-        once = Once(_spec_of(run, stage))
-        head = Head(stage)
-        with head.at_work():
-            head.drive(once)
+        again = drive_once(stage, _spec_of(run, stage))
     finally:
         engine.close()
-    again = once.run
-    assert again is not None
     clear_states(stage.folder_of(again.run_id) / CHECKPOINT)  # nothing will go on from here
-    if again.state is not RunState.COMPLETE:
-        raise SearchError(
-            f"the second training failed: {str(again.error).strip().splitlines()[-1]}; it is on "
-            f"record: foresweep show {again.run_id}"
-        )
+    require_complete(again, "the second training")
     return _compared(run, again, tracker)
-
-
-@dataclass(slots=True)
-class Once:
-    """A source (head.py) of one run. Not frozen: it is told what came of it."""
-
-    spec: RunSpec | None
-    run: Run | None = None
-
-    def next(self) -> RunSpec | None:
-        spec, self.spec = self.spec, None
-        return spec
-
-    def ended(self, spec: RunSpec, run: Run) -> None:
-        self.run = run
-
-    def others_work(self) -> bool:
-        return False
 
 
 def _spec_of(run: Run, stage: Stage) -> RunSpec:

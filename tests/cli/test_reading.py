@@ -215,3 +215,27 @@ def test_names_that_are_no_utf8_and_a_console_that_is_not_end_no_command(
             assert "A\\xe9" in said.replace("\\\\", "\\")
             assert "B\\xdc" in said or "B\\u00dc" in said
     assert "d\\xe9" in Path("r.md").read_text()
+
+
+def test_a_database_or_runs_folder_whose_name_is_no_utf8_is_read_or_refused_in_a_line(
+    tmp_path: Path, shell: Shell
+) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/d\xe9"))
+    folder.mkdir()
+    db = folder / "s.db"
+    with Tracker(db) as tracker:
+        tracker.log_run("toto", {"lr": 1e-3}, {"val_pct_mae": 2.0})
+    assert "toto" in shell("runs", "--db", str(db))
+    line = shell.error(
+        "sweep",
+        "--model",
+        "drift",
+        "--data",
+        "demo",
+        "--db",
+        str(db),
+        "--runs",
+        str(folder),
+        code=1,
+    )
+    assert "d\\xe9 has a name that is no UTF-8" in line

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from foresweep.data.files import name_as_text
 from foresweep.data.panel import Panel, changed_bars
 from foresweep.data.reading.sources import load_panel
 from foresweep.data.splits import MIN_CONTEXT, PARTS, SHARES, Cut, Split, make_split
@@ -60,6 +61,12 @@ def fitting(stage: Stage) -> SweepPlan:
 
 def require_writable(runs_dir: Path) -> None:
     """Find out now, not after the first training, that results cannot be written."""
+    whole = str(runs_dir.absolute())
+    if name_as_text(whole) != whole:
+        raise SearchError(
+            f"the runs folder {name_as_text(whole)} has a name that is no UTF-8: no database keeps "
+            f"it; give another with --runs FOLDER or FORESWEEP_RUNS"
+        )
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
         probe = runs_dir / f".writable-{os.getpid()}"

@@ -49,7 +49,12 @@ class Sqlite:
 
     @property
     def place(self) -> str:
-        return self.url.render_as_string(hide_password=True).removeprefix("sqlite:///")
+        name = self.url.database or ":memory:"
+        if name.isascii():
+            return name
+        from foresweep.data.files import name_as_text  # loads numpy, which opening does without
+
+        return name_as_text(name)
 
     @property
     def path(self) -> Path | None:

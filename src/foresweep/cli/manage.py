@@ -207,6 +207,26 @@ def export_wandb(
     _repeat("wandb:offline" if offline else "wandb", model, sweep, where, db)
 
 
+@export_app.command("optuna")
+def export_optuna_studies(
+    storage: Annotated[str, typer.Argument(help="Where, as Optuna writes it: sqlite:///study.db.")],
+    model: Model = None,
+    sweep: Sweep = None,
+    db: Db = None,
+) -> None:
+    """Write ended trials as studies of Optuna, one for each sweep and model, for optuna-dashboard.
+    What is there already stays as it is. No test scores."""
+    from foresweep.reporting.studies import export_optuna, told
+
+    with open_existing(db) as tracker:
+        sweeps = [tracker.get_sweep(sweep)] if sweep else tracker.list_sweeps()[::-1]
+        done = export_optuna(tracker, storage, sweeps, model)
+    if not done:
+        raise NotFound("no sweep has an ended trial to export; list them with: foresweep runs")
+    for line in told(done, storage):
+        typer.echo(line)
+
+
 def _repeat(
     mirror: str, model: str | None, sweep: str | None, where: str | None, db: str | None
 ) -> None:

@@ -19,12 +19,14 @@ from foresweep.evaluation.yardstick import benchmark, last_value
 from foresweep.metrics import METRICS, PANEL_LOSSES, Outcome, ranked_by, split_score
 from foresweep.records import Run, Sweep
 from foresweep.reporting.report import latest_verdict
-from foresweep.search.plan import family_of
+from foresweep.search.plan import family_of, plan_of
+from foresweep.search.propose.modes import BUILT_IN
 from foresweep.search.stage import reopen
 from foresweep.selection.groups import reopened
 from foresweep.selection.leaderboard import Leaderboard, Row, leaderboard
 from foresweep.selection.sealed import has_losses, open_losses
 from foresweep.selection.standing import with_standing
+from foresweep.space import Spaces
 from foresweep.tracker.queries import pages as queries
 from foresweep.tracker.tracker import Tracker
 
@@ -126,6 +128,15 @@ def metric_of(sweep: Sweep) -> str:
     """The full name of the score that a sweep is ranked by."""
     bare = ranked_by(sweep.objective)
     return f"val_{bare if bare in METRICS else 'pct_mae'}"
+
+
+def spaces_of(sweep: Sweep) -> Spaces:
+    """The space files and changes that a sweep was opened with; the built-in ones where its record
+    does not say."""
+    try:
+        return plan_of(sweep).spaces
+    except UsageError:
+        return BUILT_IN
 
 
 class SweepView:

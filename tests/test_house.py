@@ -19,7 +19,8 @@ FLOORS = [
     {"evaluation", "tracker"},
     {"search", "integrations"},
     {"selection"},
-    {"reporting"},
+    {"lifecycle"},
+    {"reporting", "serving"},
     {"cli", "compat"},
 ]
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
@@ -49,8 +50,9 @@ HOMES = {
     "wandb": {"integrations"},
     "typer": {"cli"},
     "rich": {"cli"},
-    "fastapi": {"reporting", "web"},
+    "fastapi": {"reporting", "serving", "web"},
     "starlette": {"reporting", "web"},
+    "prometheus_client": {"serving"},
     "uvicorn": {"web"},
     "jinja2": {"reporting"},
     "plotly": {"reporting"},

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from foresweep.data.splits import Cut
     from foresweep.errors import ForesweepError
     from foresweep.evaluation.predict import predict_panel
+    from foresweep.lifecycle.inference import load_champion
     from foresweep.models.checkpoint import read_checkpoint as load_checkpoint
     from foresweep.records import Run, Sweep, Trial, Verdict
     from foresweep.search.plan import SweepPlan
@@ -31,6 +32,7 @@ __all__ = [
     "Trial",
     "Verdict",
     "Workers",
+    "load_champion",
     "load_checkpoint",
     "load_panel",
     "predict_panel",
@@ -51,6 +53,7 @@ _HOMES = {
     "Trial": "foresweep.records",
     "Verdict": "foresweep.records",
     "Workers": "foresweep.search.sweep",
+    "load_champion": "foresweep.lifecycle.inference",
     "load_checkpoint": "foresweep.models.checkpoint",
     "load_panel": "foresweep.data.reading.sources",
     "predict_panel": "foresweep.evaluation.predict",

@@ -23,6 +23,7 @@ from foresweep.cli import (
     sweep,
     verdict,
 )
+from foresweep.cli.service import champion
 from foresweep.errors import ForesweepError
 
 app = typer.Typer(
@@ -55,6 +56,9 @@ app.command()(predict.predict)
 app.command()(doctor.doctor)
 app.command()(verdict.verdict)
 app.command()(verdict.power)
+app.command()(champion.promote)
+app.command()(champion.rollback)
+app.command()(champion.champion)
 app.add_typer(manage.import_app, name="import")
 app.add_typer(manage.export_app, name="export")
 app.add_typer(manage.app, name="db")

@@ -70,7 +70,7 @@ def rm(
         folder = own_folder(settings(db, runs).runs_dir, chosen.run_id)
         remove = folder is not None and (yes or _asked(folder))
         if remove:
-            _refuse_member(tracker, chosen.run_id)
+            _refuse_needed(tracker, chosen.run_id)
         hide_run(tracker, chosen.run_id, forget_files=remove)
         typer.echo(f"{chosen.run_id} is hidden; bring it back with: foresweep rm {run} --undo")
         if folder is not None and remove:
@@ -79,10 +79,13 @@ def rm(
             typer.echo(f"Its files stay: {folder or chosen.checkpoint_path}")
 
 
-def _refuse_member(tracker: Tracker, run_id: str) -> None:
-    """Raises TrackerError where an ensemble could not forecast any more without its files."""
+def _refuse_needed(tracker: Tracker, run_id: str) -> None:
+    """Raises TrackerError where it is in service, or an ensemble could not forecast any more
+    without its files."""
+    from foresweep.lifecycle.champion import refuse_in_service
     from foresweep.selection.ensembling import ensembles_of
 
+    refuse_in_service(tracker, run_id)
     if pinned := [one.run_id for one in ensembles_of(tracker, run_id)]:
         raise TrackerError(
             f"the files of run {run_id} are needed: it is a member of {', '.join(pinned)}; remove "

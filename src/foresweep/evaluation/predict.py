@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foresweep.data.panel import Panel
-from foresweep.data.windows import make_context
-from foresweep.models.base import DEFAULT_LEVELS, Forecast, Levels, Resources
+from foresweep.data.splits import MIN_CONTEXT
+from foresweep.data.windows import Context, make_context
+from foresweep.errors import NotEnoughData
+from foresweep.models.base import DEFAULT_LEVELS, Forecast, Levels, Predictor, Resources, on_device
 from foresweep.models.calibration import load_predictor
 from foresweep.models.checkpoint import read_checkpoint
+from foresweep.models.ensemble import manifest_hash
 from foresweep.models.registry import get_model
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +36,8 @@ class PanelForecast:
     forecast: Forecast  # [N, H, Q] prices
     model: str
     card: dict[str, Any]
+    refused: Mapping[str, str] = field(default_factory=dict)  # item -> why it has no forecast
+    input_hashes: tuple[str, ...] = ()  # [N] sha256 of the bars that each forecast has seen
 
     def records(self) -> list[dict[str, Any]]:
         """One flat record per item and lead, for JSON and CSV."""
@@ -41,14 +51,107 @@ class PanelForecast:
                 rows.append(
                     {
                         "item_id": item,
-                        "origin": str(self.origins[n].astype("datetime64[s]")),
-                        "timestamp": str(time.astype("datetime64[s]")),
+                        "origin": iso(self.origins[n]),
+                        "timestamp": iso(time),
                         "lead": h + 1,
                         "last_close": float(self.last_close[n]),
                         **quantiles,
                     }
                 )
         return rows
+
+    def to_frame(self) -> pd.DataFrame:
+        """`records` as a DataFrame, times as such; what was refused is in `.attrs["refused"]`."""
+        import pandas as pd
+
+        frame = pd.DataFrame(self.records())
+        for name in ("origin", "timestamp"):
+            frame[name] = pd.to_datetime(frame[name])
+        frame.attrs["refused"] = dict(self.refused)
+        return frame
+
+
+def iso(time: np.datetime64) -> str:
+    """A time as it is printed and stored: to the second, and further where it has more."""
+    seconds = time.astype("datetime64[s]")
+    return str(seconds if seconds == time else time.astype("datetime64[ns]"))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Forecaster:
+    """A checkpoint, loaded once, that forecasts any number of panels."""
+
+    path: Path
+    model: str
+    config: Mapping[str, Any]
+    card: Mapping[str, Any]
+    manifest: str  # hash of the checkpoint's list of files: which weights these are
+    predictor: Predictor
+    min_context: int = MIN_CONTEXT
+
+    @classmethod
+    def load(cls, checkpoint: Path, resources: Resources | None = None) -> Self:
+        """Raises CheckpointError for a missing or altered checkpoint, MissingExtra."""
+        read = read_checkpoint(checkpoint)
+        there = on_device(resources or Resources())
+        predictor = load_predictor(get_model(read.model), read, there)
+        return cls(checkpoint, read.model, read.config, read.card, manifest_hash(read), predictor)
+
+    @property
+    def horizon(self) -> int:
+        """Bars ahead it was trained and judged for."""
+        return int(self.card.get("horizon", 5))
+
+    def contexts(self, panel: Panel, horizon: int) -> tuple[Context | None, dict[str, str]]:
+        """(contexts that end at each item's last whole bar, item -> why it has too few bars)."""
+        rows = np.array([len(bars.values) - 1 for bars in panel.bars])
+        refused = {
+            panel.items[i]: f"{row + 1} whole bars: at least {self.min_context} are needed"
+            for i, row in enumerate(rows)
+            if row + 1 < self.min_context
+        }
+        kept = np.flatnonzero(rows + 1 >= self.min_context)
+        if not len(kept):
+            return None, refused
+        length = self.predictor.context_length
+        return make_context(panel, kept, rows[kept], length, horizon), refused
+
+    def predict(
+        self,
+        panel: Panel,
+        *,
+        horizon: int | None = None,
+        levels: Levels = DEFAULT_LEVELS,
+        seed: int = 0,
+    ) -> PanelForecast:
+        """Forecast `horizon` bars (default: its own) after each item's last whole bar; items with
+        fewer than `min_context` bars are refused by name, the others forecast.
+
+        Raises NotEnoughData where none is left, ForecastError for a broken forecast.
+        """
+        ahead = horizon or self.horizon
+        context, refused = self.contexts(panel, ahead)
+        if context is None:
+            first, why = next(iter(refused.items()))
+            raise NotEnoughData(f"no item has enough bars to forecast from: {first} has {why}")
+        forecast = self.predictor.predict(context, horizon=ahead, levels=levels, seed=seed)
+        return self.told(context, forecast.checked(len(context), ahead), refused)
+
+    def told(
+        self, context: Context, forecast: Forecast, refused: Mapping[str, str]
+    ) -> PanelForecast:
+        """A forecast with all that is to be known of where it came from."""
+        return PanelForecast(
+            items=context.item_ids,
+            origins=context.timestamps[:, -1],
+            last_close=context.last_close,
+            times=context.future_timestamps,
+            forecast=forecast,
+            model=self.model,
+            card=dict(self.card),
+            refused=refused,
+            input_hashes=tuple(_hash_of(context, n) for n in range(len(context))),
+        )
 
 
 def predict_panel(
@@ -62,21 +165,17 @@ def predict_panel(
 ) -> PanelForecast:
     """Forecast `horizon` bars (default: the checkpoint's own) after each item's last whole bar.
 
-    Raises CheckpointError for a missing or altered checkpoint, ForecastError for a broken forecast.
+    Raises CheckpointError for a missing or altered checkpoint, NotEnoughData where no item has
+    enough bars, ForecastError for a broken forecast.
     """
-    read = read_checkpoint(checkpoint)
-    predictor = load_predictor(get_model(read.model), read, resources or Resources())
-    ahead = horizon or int(read.card.get("horizon", 5))
-    item = np.arange(panel.num_items)
-    row = np.array([len(bars.values) - 1 for bars in panel.bars])
-    context = make_context(panel, item, row, predictor.context_length, ahead)
-    forecast = predictor.predict(context, horizon=ahead, levels=levels, seed=seed)
-    return PanelForecast(
-        items=panel.items,
-        origins=context.timestamps[:, -1],
-        last_close=context.last_close,
-        times=context.future_timestamps,
-        forecast=forecast.checked(panel.num_items, ahead),
-        model=read.model,
-        card=dict(read.card),
-    )
+    forecaster = Forecaster.load(checkpoint, resources)
+    return forecaster.predict(panel, horizon=horizon, levels=levels, seed=seed)
+
+
+def _hash_of(context: Context, n: int) -> str:
+    """sha256 of the times and values of the bars in window n."""
+    seen = context.mask[n]
+    times = context.timestamps[n, seen].astype("datetime64[ns]").astype("<i8")
+    digest = hashlib.sha256(times.tobytes())
+    digest.update(np.ascontiguousarray(context.values[n, seen], dtype="<f8").tobytes())
+    return digest.hexdigest()

@@ -119,18 +119,28 @@ class Ensemble:
 
         Raises CheckpointError naming the member that is missing, altered or not the one meant.
         """
-        stored = read_json(checkpoint, MEMBERS)
-        if stored is None:
-            raise CheckpointError(
-                f"{checkpoint.path} holds no {MEMBERS}: make the ensemble again with: "
-                f"foresweep ensemble"
-            )
-        checkpoints = [_find(checkpoint, member) for member in stored["members"]]
+        stored, checkpoints = _stored(checkpoint), member_checkpoints(checkpoint)
         return Combined(
             tuple(load_predictor(self.family(c.model), c, resources) for c in checkpoints),
             tuple(float(member["weight"]) for member in stored["members"]),
             stored["method"],
         )
+
+
+def member_checkpoints(ensemble: Checkpoint) -> list[Checkpoint]:
+    """The members' checkpoints, verified, in the order of `members.json`. Raises CheckpointError
+    naming the member that is missing, altered or not the one meant."""
+    return [_find(ensemble, member) for member in _stored(ensemble)["members"]]
+
+
+def _stored(ensemble: Checkpoint) -> dict[str, Any]:
+    """What `members.json` says. Raises CheckpointError."""
+    stored = read_json(ensemble, MEMBERS)
+    if stored is None:
+        raise CheckpointError(
+            f"{ensemble.path} holds no {MEMBERS}: make the ensemble again with: foresweep ensemble"
+        )
+    return stored
 
 
 def _refuse() -> NoReturn:

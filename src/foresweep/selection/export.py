@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from foresweep.data.files import write_bytes_atomic, write_json_atomic
 from foresweep.errors import CheckpointError, NotFound
 from foresweep.models.checkpoint import read_checkpoint
+from foresweep.records import Run
 from foresweep.selection.leaderboard import Row
 
 PATH_FILE = ".best_model_path"
@@ -29,6 +31,14 @@ def export_best(row: Row, *, metric: str, folder: Path) -> tuple[Path, Path]:
     write_json_atomic(card_file, card)
     write_bytes_atomic(path_file, str(checkpoint.path.resolve()).encode())
     return path_file, card_file
+
+
+def export_run(run: Run, checkpoint: Path, *, folder: Path) -> tuple[Path, Path]:
+    """The same for a run that is no line of a leaderboard: the champion. Raises CheckpointError."""
+    here = replace(run, checkpoint_path=str(checkpoint))
+    metric = "val_pct_mae"
+    row = Row(None, here, here.score(metric), here.score("val_skill"))
+    return export_best(row, metric=metric, folder=folder)
 
 
 def best_card(row: Row, *, metric: str) -> dict[str, Any]:

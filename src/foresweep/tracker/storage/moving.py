@@ -20,7 +20,12 @@ from foresweep.tracker.storage.store import Store, line_of
 from foresweep.tracker.tracker import Tracker
 
 CHUNK = 2_000
-COUNTERS = {"test_looks": "look_id", "notes": "note_id", "verdicts": "verdict_id"}
+COUNTERS = {
+    "test_looks": "look_id",
+    "notes": "note_id",
+    "verdicts": "verdict_id",
+    "champions": "entry_id",
+}
 _WRONG = {
     "{} steps of runs that are not there": (
         "SELECT count(*) FROM curves WHERE NOT EXISTS"

@@ -35,7 +35,7 @@ from sqlalchemy import Text as _Text
 from foresweep.errors import ConfigError
 from foresweep.records import Run, RunState, Sweep, SweepState, Trial, is_sealed, split_name
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration. Revisions are counted, so that a newer database is known by its number."""
 VERSION_TABLE = "foresweep_version"
 LARGEST = 2**63 - 1
@@ -302,6 +302,61 @@ verdicts = Table(
     Column("who", Text, nullable=False),
     Column("judged_at", Instant, nullable=False),
     Index("ix_verdicts_run", "run_id"),
+)
+
+champions = Table(  # what was put in service and taken out again: rows are added, never changed
+    "champions",
+    metadata,
+    Column("entry_id", Integer, primary_key=True),
+    Column("entry_key", Text, nullable=False),  # knows a repeated transaction
+    Column("slot", Text, nullable=False),
+    Column("action", Text, nullable=False),  # promote, rollback, shadow, retire
+    Column("run_id", Text, ForeignKey("runs.run_id"), nullable=False),
+    Column("checkpoint_path", Text, nullable=False),
+    Column("manifest", Text, nullable=False),  # hash of the checkpoint's list of files
+    Column("verdict_id", Integer),
+    Column("reason", Text),  # where it was forced
+    Column("content", Json, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("made_at", Instant, nullable=False),
+    Index("ix_champions_key", "entry_key", unique=True),
+    Index("ix_champions_slot", "slot"),
+)
+
+forecasts_made = Table(  # an item at an origin each, hash-chained in the order they were made
+    "forecasts_made",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("slot", Text, nullable=False),
+    Column("role", Text, nullable=False),  # champion or shadow
+    Column("run_id", Text, ForeignKey("runs.run_id"), nullable=False),
+    Column("manifest", Text, nullable=False),
+    Column("item_id", Text, nullable=False),
+    Column("origin", Text, nullable=False),  # ISO time of the last bar seen
+    Column("horizon", Integer, nullable=False),
+    Column("last_close", Float, nullable=False),
+    Column("times", Json, nullable=False),  # [H] ISO times of the bars forecast
+    Column("levels", Json, nullable=False),  # [Q]
+    Column("quantiles", Json, nullable=False),  # [H][Q] prices
+    Column("input_hash", Text, nullable=False),  # of the bars that were seen
+    Column("source", Text, nullable=False),  # the command that asked
+    Column("made_at", Text, nullable=False),
+    Column("previous", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    Index(
+        "ix_forecasts_once",
+        *("slot", "role", "manifest", "item_id", "origin", "horizon", "input_hash"),
+        unique=True,
+    ),
+    Index("ix_forecasts_origin", "slot", "origin"),
+)
+
+chains = Table(  # where each hash-chained table ends
+    "chains",
+    metadata,
+    Column("chain", Text, primary_key=True),
+    Column("length", Integer, nullable=False),
+    Column("hash", Text, nullable=False),
 )
 
 notes = Table(

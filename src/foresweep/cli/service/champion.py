@@ -1,0 +1,183 @@
+"""`promote`, `rollback`, `champion`: which run is in service, and how it came there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from foresweep.cli.options import Db, Json, RunId, open_existing
+from foresweep.errors import UsageError
+
+if TYPE_CHECKING:
+    from foresweep.tracker.service import Entry, Slot
+    from foresweep.tracker.tracker import Tracker
+
+SlotName = Annotated[
+    str | None,
+    typer.Option(
+        "--slot", help="Place of service. Default: the only one, else of the run's panel."
+    ),
+]
+ExportPath = Annotated[
+    bool,
+    typer.Option("--export-path", help="Keep .best_model_path and .best_model.json in step."),
+]
+
+
+def promote(
+    run: RunId,
+    slot: Annotated[
+        str | None,
+        typer.Option(help="Place of service. Default: panel and horizon of the run: prices-h5."),
+    ] = None,
+    shadow: Annotated[
+        bool,
+        typer.Option("--shadow", help="Beside the champion: it forecasts, and answers nobody."),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Without a `promote` verdict; needs --reason.")
+    ] = False,
+    reason: Annotated[
+        str | None, typer.Option(help="With --force: why. It is recorded.", metavar="TEXT")
+    ] = None,
+    accept_licence: Annotated[
+        bool,
+        typer.Option(
+            "--accept-licence",
+            help="Although the licence of its weights forbids production; recorded in its card.",
+        ),
+    ] = False,
+    export_path: ExportPath = False,
+    as_json: Json = False,
+    db: Db = None,
+) -> None:
+    """Put a run in service as champion of its slot; it needs a `promote` verdict on record."""
+    from foresweep.lifecycle import champion as service
+
+    if force and reason is None:
+        raise UsageError("--force: say why with --reason TEXT; it is recorded")
+    if reason is not None and not force:
+        raise UsageError("--reason goes with --force; a verdict needs no other reason")
+    with open_existing(db) as tracker:
+        done = service.promote(
+            tracker,
+            run,
+            slot=slot,
+            shadow=shadow,
+            force_reason=reason,
+            accept_licence=accept_licence,
+        )
+        _keep_in_step(tracker, done.slot, asked=export_path)
+    if as_json:
+        typer.echo(json.dumps(slot_json(done.slot) | {"notes": list(done.notes)}, indent=2))
+        return
+    place = "a shadow" if shadow else "the champion"
+    typer.echo(f"Run {done.entry.run_id} is {place} of slot {done.slot.name}.")
+    for note in done.notes:
+        typer.echo(f"Note: {note}.")
+    if not shadow and done.slot.before:
+        typer.echo(f"Before it: {done.slot.before[0].run_id}; return with: foresweep rollback")
+
+
+def rollback(
+    slot: SlotName = None,
+    reason: Annotated[str, typer.Option(help="Why; it is recorded.", metavar="TEXT")] = "",
+    export_path: ExportPath = False,
+    as_json: Json = False,
+    db: Db = None,
+) -> None:
+    """Put the champion before back in service, in one step."""
+    from foresweep.lifecycle.champion import rollback as back
+
+    with open_existing(db) as tracker:
+        after = back(tracker, slot, reason=reason)
+        _keep_in_step(tracker, after, asked=export_path)
+    if as_json:
+        typer.echo(json.dumps(slot_json(after), indent=2))
+        return
+    assert after.champion is not None
+    left = after.history[-1].content["replaces"]
+    typer.echo(f"Run {after.champion.run_id} is the champion of slot {after.name} again.")
+    typer.echo(f"Out of service: {left}.")
+
+
+def champion(
+    slot: SlotName = None,
+    history: Annotated[
+        bool, typer.Option("--history", help="Every change of the slot, oldest first.")
+    ] = False,
+    retire: Annotated[
+        str | None, typer.Option(help="Take this shadow out of service.", metavar="RUN")
+    ] = None,
+    as_json: Json = False,
+    db: Db = None,
+) -> None:
+    """Show what is in service: champion, shadows, since when and by which verdict."""
+    from foresweep.errors import NotFound
+    from foresweep.lifecycle.champion import find_slot
+    from foresweep.lifecycle.champion import retire as take_out
+    from foresweep.tracker.service import Service
+
+    with open_existing(db) as tracker:
+        service = Service(tracker.store)
+        slots: tuple[Slot, ...]
+        if retire is not None:
+            slots = (take_out(tracker, retire, slot),)
+        else:
+            slots = (find_slot(service, slot),) if slot else service.slots()
+    if as_json:
+        typer.echo(json.dumps([slot_json(s, history=history) for s in slots], indent=2))
+        return
+    if not slots:
+        raise NotFound("nothing is in service yet; promote a run with: foresweep promote RUN")
+    for one in slots:
+        _draw(one, history=history)
+
+
+def _keep_in_step(tracker: Tracker, slot: Slot, *, asked: bool) -> None:
+    from foresweep.selection.export import export_run
+
+    if asked and slot.champion is not None:
+        run = tracker.get_run(slot.champion.run_id)
+        export_run(run, Path(slot.champion.checkpoint_path), folder=Path.cwd())
+
+
+def slot_json(slot: Slot, *, history: bool = False) -> dict[str, Any]:
+    """A slot as plain JSON."""
+    found: dict[str, Any] = {
+        "slot": slot.name,
+        "champion": None if slot.champion is None else _entry_json(slot.champion),
+        "before": [_entry_json(e) for e in slot.before],
+        "shadows": [_entry_json(e) for e in slot.shadows],
+    }
+    if history:
+        found["history"] = [_entry_json(e) for e in slot.history]
+    return found
+
+
+def _entry_json(entry: Entry) -> dict[str, Any]:
+    import dataclasses
+
+    return dataclasses.asdict(entry) | {"made_at": entry.made_at.isoformat()}
+
+
+def _draw(slot: Slot, *, history: bool) -> None:
+    from foresweep.cli.tables import console, plain_table
+
+    out = console()
+    rows = [("champion", slot.champion)] if slot.champion else []
+    rows += [("shadow", e) for e in slot.shadows] + [("before", e) for e in slot.before[:1]]
+    if history:
+        rows = [(e.action, e) for e in slot.history]
+    table = plain_table("", "run", "since" if not history else "at", "by", "verdict")
+    for role, e in rows:
+        by = f"forced: {e.reason}" if e.reason and e.action == "promote" else ""
+        verdict = by or ("promote" if e.verdict_id is not None else e.reason or "")
+        table.add_row(role, e.run_id, f"{e.made_at:%Y-%m-%d %H:%M} UTC", e.who, verdict)
+    out.print(f"slot {slot.name}")
+    out.print(table)
+    if slot.champion is None:
+        out.print("No champion: its shadows forecast for nobody. foresweep promote RUN")

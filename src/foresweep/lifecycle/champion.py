@@ -1,0 +1,243 @@
+"""Champions: which run is in service in a slot, who may put it there, and the way back.
+
+A slot is a place of service, by default one per panel and horizon: `prices-h5`. Its history only
+grows; what is in service follows from it, so that of two calls at once one comes first and the
+other is told.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from foresweep.errors import CheckpointError, NotFound, TrackerError, UnknownName, UsageError
+from foresweep.models.base import Checkpoint
+from foresweep.models.checkpoint import CARD, read_checkpoint, update_card
+from foresweep.models.ensemble import manifest_hash
+from foresweep.models.licence import Licence, weights_licence
+from foresweep.models.registry import get_model
+from foresweep.records import Outcome, Run, RunState
+from foresweep.tracker.service import PROMOTE, RETIRE, ROLLBACK, SHADOW, Entry, Service, Slot
+from foresweep.tracker.tracker import Tracker
+
+LICENCE = "weights_licence"
+"""Key of a checkpoint's card: the licences of its weights, and who accepted them."""
+UNJUDGED = "the refitted weights themselves are unjudged: the verdict is on the config"
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """A change of a slot, and what is to be said of it."""
+
+    slot: Slot
+    entry: Entry
+    licences: tuple[Licence, ...]
+    notes: tuple[str, ...]
+
+
+def promote(
+    tracker: Tracker,
+    run_id: str,
+    *,
+    slot: str | None = None,
+    shadow: bool = False,
+    force_reason: str | None = None,
+    accept_licence: bool = False,
+    judged: Run | None = None,
+    who: str = "",
+) -> Promoted:
+    """Put a run in service as champion of a slot, or as a shadow beside it.
+
+    It needs a `promote` verdict on record (a shadow needs none), or a reason why it is forced,
+    which is recorded. `judged`: the run whose verdict counts, where these are its config's weights
+    refitted. Raises NotFound, UsageError (no verdict, a licence that forbids production),
+    CheckpointError where its weights are gone or altered, TrackerError.
+    """
+    run = tracker.get_run(run_id)
+    if force_reason is not None and not force_reason.strip():
+        raise UsageError("--reason: say why; it is recorded with the champion")
+    checkpoint = checkpoint_of(run)
+    service = Service(tracker.store)
+    name = slot or slot_of(tracker, judged or run)
+    seen = service.slot(name)
+    verdict = _verdict(tracker, judged or run)
+    notes = []
+    if not shadow:
+        if force_reason is None:
+            _require_promote(judged or run, verdict)
+        elif verdict is None or verdict["outcome"] != Outcome.PROMOTE:
+            said = "no verdict" if verdict is None else f"the verdict {verdict['outcome']!r}"
+            notes.append(f"forced against {said}; the reason is on record")
+    licences = weights_licence(checkpoint, get_model)
+    notes += _accepted(run, checkpoint, licences, accept=accept_licence, who=who)
+    if judged is not None and judged.run_id != run.run_id:
+        notes.append(UNJUDGED)
+    content: dict[str, Any] = {"licences": [asdict(one) for one in licences], "notes": notes}
+    if judged is not None:
+        content["judged_run_id"] = judged.run_id
+    after = service.change(
+        name,
+        SHADOW if shadow else PROMOTE,
+        run_id=run.run_id,
+        checkpoint_path=str(checkpoint.path.resolve()),
+        manifest=manifest_hash(checkpoint),
+        verdict_id=None if verdict is None or shadow else int(verdict["verdict_id"]),
+        reason=None if shadow else force_reason,
+        content=content,
+        who=who,
+        seen=seen.last_id,
+    )
+    entry = after.shadows[-1] if shadow else after.champion
+    assert entry is not None
+    return Promoted(after, entry, licences, tuple(notes))
+
+
+def rollback(tracker: Tracker, slot: str | None = None, *, reason: str = "", who: str = "") -> Slot:
+    """Return to the champion before, in one step; the slot as it is then. Its checkpoint is read
+    and verified first. Raises NotFound where nothing is before it, CheckpointError, TrackerError
+    where somebody changed the slot at the same time."""
+    service = Service(tracker.store)
+    found = find_slot(service, slot)
+    for earlier in found.before[:1]:
+        _same(earlier, read_checkpoint(Path(earlier.checkpoint_path)))
+    return service.change(found.name, ROLLBACK, reason=reason or None, who=who, seen=found.last_id)
+
+
+def retire(tracker: Tracker, run_id: str, slot: str | None = None, *, who: str = "") -> Slot:
+    """Take a shadow out of service. Raises NotFound where it is none."""
+    service = Service(tracker.store)
+    found = find_slot(service, slot)
+    full = tracker.get_run(run_id).run_id
+    return service.change(found.name, RETIRE, run_id=full, who=who, seen=found.last_id)
+
+
+def find_slot(service: Service, name: str | None = None) -> Slot:
+    """The slot of this name, else the only one. Raises NotFound where there is none, UsageError
+    where there are several, UnknownName."""
+    slots = {slot.name: slot for slot in service.slots()}
+    if not slots:
+        raise NotFound("nothing is in service yet; promote a run with: foresweep promote RUN")
+    if name is not None:
+        if name not in slots:
+            raise UnknownName("slot", name, slots)
+        return slots[name]
+    if len(slots) > 1:
+        raise UsageError(f"there are {len(slots)} slots: say which with --slot {'|'.join(slots)}")
+    return next(iter(slots.values()))
+
+
+def require_champion(slot: Slot) -> Entry:
+    """Raises NotFound where the slot has shadows alone."""
+    if slot.champion is None:
+        raise NotFound(f"slot {slot.name} has no champion; put one there: foresweep promote RUN")
+    return slot.champion
+
+
+def slot_of(tracker: Tracker, run: Run) -> str:
+    """The default slot of a run: the name of its panel and its horizon, `prices-h5`.
+
+    Raises UsageError for a run of no sweep.
+    """
+    if run.sweep_id is None:
+        raise UsageError(f"run {run.run_id} is of no sweep: say its slot with --slot NAME")
+    sweep = tracker.get_sweep(run.sweep_id)
+    source = ""
+    if sweep.dataset_id is not None:
+        source = str(tracker.get_dataset(sweep.dataset_id)["source"])
+    return f"{_panel_name(source)}-h{sweep.horizon}"
+
+
+def _panel_name(source: str) -> str:
+    """`prices` of a folder; of one called `train` the folder it stands in."""
+    parts = [p for p in Path(source).parts if p not in ("/", ".", "..")]
+    while len(parts) > 1 and parts[-1].lower() in ("train", "data"):
+        parts.pop()
+    stem = parts[-1].partition(".")[0] if parts else "panel"
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-").lower() or "panel"
+
+
+def checkpoint_of(run: Run) -> Checkpoint:
+    """A complete run's checkpoint, every file verified. Raises UsageError, CheckpointError."""
+    if run.state != RunState.COMPLETE:
+        raise UsageError(f"run {run.run_id} is {run.state.value}: only complete runs go in service")
+    if run.checkpoint_path is None:
+        raise CheckpointError(
+            f"run {run.run_id} has no checkpoint; train it again with: "
+            f"foresweep reproduce {run.run_id}"
+        )
+    recorded = Path(run.checkpoint_path)
+    beside = Path(str(run.forecasts_path)) / recorded.name  # the folder of runs may have moved
+    return read_checkpoint(recorded if (recorded / CARD).is_file() else beside)
+
+
+def _same(entry: Entry, checkpoint: Checkpoint) -> Checkpoint:
+    if manifest_hash(checkpoint) != entry.manifest:
+        raise CheckpointError(
+            f"{checkpoint.path} is not what was put in service in {entry.slot} (its manifest "
+            f"differs from {entry.manifest[:12]}): the run was trained again; promote it anew"
+        )
+    return checkpoint
+
+
+def checkpoint_in_service(entry: Entry) -> Checkpoint:
+    """What an entry put in service, every file verified. Raises CheckpointError."""
+    return _same(entry, read_checkpoint(Path(entry.checkpoint_path)))
+
+
+def _verdict(tracker: Tracker, run: Run) -> Mapping[str, Any] | None:
+    """The newest verdict on a run that came to its end."""
+    ended = [v for v in tracker.judgings.verdicts(run.run_id) if v["outcome"]]
+    return ended[-1] if ended else None
+
+
+def _require_promote(run: Run, verdict: Mapping[str, Any] | None) -> None:
+    force = f"or force it, on record: foresweep promote {run.run_id} --force --reason TEXT"
+    if verdict is None:
+        raise UsageError(
+            f"run {run.run_id} has no verdict; ask for one: foresweep verdict {run.run_id}, {force}"
+        )
+    if verdict["outcome"] != Outcome.PROMOTE:
+        why = str(verdict["content"].get("reason", "")).strip()
+        raise UsageError(
+            f"the verdict on run {run.run_id} is {verdict['outcome']!r}"
+            f"{f' ({why})' if why else ''}; improve on it, {force}"
+        )
+
+
+def _accepted(
+    run: Run, checkpoint: Checkpoint, licences: Sequence[Licence], *, accept: bool, who: str
+) -> list[str]:
+    """What is to be said of the licences; those that were accepted are in the card afterwards.
+
+    Raises UsageError for one that forbids production.
+    """
+    forbidden = [one for one in licences if one.allows_production is False]
+    if forbidden and not accept:
+        raise UsageError(
+            f"the weights that run {run.run_id} started from stand under {forbidden[0].name}, "
+            f"which forbids production ({forbidden[0].source}); with an agreement of your own say "
+            f"--accept-licence, which is recorded in its card"
+        )
+    told: dict[str, Any] = {"licences": [asdict(one) for one in licences]}
+    if forbidden:
+        told |= {"accepted_at": datetime.now(UTC).isoformat(timespec="seconds"), "accepted_by": who}
+    if licences:
+        update_card(checkpoint, {LICENCE: told})
+    notes = [f"licence {x.name} accepted for production, on record" for x in forbidden]
+    for one in licences:
+        if one.allows_production is None:
+            notes.append(f"the licence of its pretrained weights is not known: {one.source}")
+    return notes
+
+
+def refuse_in_service(tracker: Tracker, run_id: str) -> None:
+    """Raises TrackerError where a slot needs the run's checkpoint."""
+    if names := Service(tracker.store).pins(run_id):
+        raise TrackerError(
+            f"the files of run {run_id} are needed: it is in service, or what rollback returns to, "
+            f"in slot {', '.join(names)}; promote another first, or hide the run without --yes"
+        )

@@ -6,14 +6,16 @@ import asyncio
 import html
 import json
 import re
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
 from foresweep.errors import UsageError
-from foresweep.reporting.dashboard import Watch, dashboard_app
+from foresweep.reporting.dashboard import Answer, Kept, Watch, dashboard_app
 from foresweep.tracker.tracker import Tracker
 from foresweep.web import Guard, guard_for, is_loopback, listen
 from judged_sweep import Planted, plant, spoil_test
@@ -332,6 +334,50 @@ def test_a_write_wakes_every_open_page_once(made: Planted, monkeypatch: pytest.M
         return found
 
     assert asyncio.run(go()) == ["event: changed\ndata: 1\n\n"] * 20
+
+
+def test_nobody_looks_at_the_database_where_no_page_is_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("foresweep.reporting.dashboard.LOOK_EVERY_S", 0.001)
+    looks: list[int] = []
+
+    async def go() -> list[int]:
+        watch = Watch(lambda: looks.append(1))
+        looking = asyncio.create_task(watch.look())
+        await asyncio.sleep(0.05)
+        before = len(looks)
+        page = watch.events()
+        await anext(page)
+        while len(looks) == before:
+            await asyncio.sleep(0.001)
+        await page.aclose()
+        assert watch.num_open == 0
+        looking.cancel()
+        return [before, len(looks)]
+
+    before, after = asyncio.run(go())
+    assert before == 1 < after
+
+
+def test_twenty_pages_of_a_sweep_are_one_page_made_until_the_database_changes() -> None:
+    made: list[str] = []
+    now = [(1, 1)]
+    kept = Kept(lambda: tuple(now))
+
+    def make() -> Answer:
+        made.append("page")
+        time.sleep(0.01)
+        return 200, f"page {len(made)}", "text/html"
+
+    with ThreadPoolExecutor(20) as pool:
+        found = list(pool.map(lambda _: kept.get("/sweep/a?", make), range(20)))
+    assert found == [(200, "page 1", "text/html")] * 20
+    assert kept.get("/sweep/b?", make)[1] == "page 2"
+    now[:] = [(2, 1)]
+    assert kept.get("/sweep/a?", make)[1] == "page 3"
+    now[:] = [(time.time_ns(), 1)]  # within a tick of the clock another write may look the same
+    assert [kept.get("/sweep/a?", make)[1] for _ in range(2)] == ["page 4", "page 5"]
 
 
 def test_a_page_that_leaves_takes_the_news_from_no_other() -> None:

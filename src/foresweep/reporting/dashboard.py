@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qs
 
 from foresweep.errors import ForesweepError, MissingExtra, NotFound, UsageError
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from fastapi import FastAPI, Request, Response
 
 LOOK_EVERY_S = 1.0
+KEPT_S, MOST_KEPT = 1.0, 64
+SETTLED_S = 0.05
+"""A file that was written to less long ago may be written to again within a tick of its clock."""
 KEEP_ALIVE_S = 15.0
 MOST_BODY = 64 * 1024
 MOST_PAGE_SIZE = 500
@@ -41,6 +46,7 @@ def dashboard_app(tracker: Tracker, runs_dir: Path, guard: Guard) -> App:
     render.static("plotly.js")
     site = Site(tracker, runs_dir, Links(is_live=True), can_write=not guard.is_read_only)
     watch = Watch(_stamp_of(tracker))
+    kept = Kept(watch.stamp)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -51,7 +57,7 @@ def dashboard_app(tracker: Tracker, runs_dir: Path, guard: Guard) -> App:
         warming.cancel()
 
     app = fastapi.FastAPI(lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
-    _Routes(site, guard, watch).add_to(app)
+    _Routes(site, guard, watch, kept).add_to(app)
     return Guarded(app, guard)
 
 
@@ -68,7 +74,7 @@ def _warm(site: Site) -> None:
 
 def _stamp_of(tracker: Tracker) -> Callable[[], object]:
     """A value that differs after a write: times and sizes of an SQLite file and its log, which cost
-    nothing to ask for; of a server the count of what changes most."""
+    nothing to ask for; of a server the place in its own log."""
     path = tracker.store.path
     if path is None:
         return lambda: _server_stamp(tracker)
@@ -82,9 +88,17 @@ def _stamp_of(tracker: Tracker) -> Callable[[], object]:
                 found.append((said.st_mtime_ns, said.st_size))
             except OSError:
                 found.append((0, 0))
-        return found
+        return tuple(found)
 
     return stamp
+
+
+def _is_settled(stamp: object) -> bool:
+    """Is it certain that what changes from now on gives another stamp? Not of a file that was
+    written to within a tick of its clock."""
+    if not isinstance(stamp, tuple):
+        return True
+    return bool(time.time_ns() - max(stamp)[0] > 1e9 * SETTLED_S)
 
 
 def _server_stamp(tracker: Tracker) -> object:
@@ -103,6 +117,7 @@ class Watch:
 
     stamp: Callable[[], object]
     version: int = 0
+    num_open: int = 0  # nobody looks where no page is open
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once, by the next change. No condition: a page that leaves is cancelled several times
     over, and would let go of a lock that another page holds."""
@@ -112,6 +127,8 @@ class Watch:
         last = self.stamp()
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
+            if not self.num_open:
+                continue  # what changes meanwhile is told to the first page that opens
             now = await asyncio.to_thread(self.stamp)
             if now != last:
                 last = now
@@ -126,17 +143,54 @@ class Watch:
     async def events(self) -> AsyncIterator[str]:
         """Server-sent events of one page: `changed`, and a word now and then to keep it open."""
         seen = self.version
-        yield ": here\n\n"
-        while True:
-            changed = self.changed
-            if self.version != seen:
-                seen = self.version
-                yield f"event: changed\ndata: {seen}\n\n"
-                continue
-            try:
-                await asyncio.wait_for(changed.wait(), KEEP_ALIVE_S)
-            except TimeoutError:
-                yield ": still here\n\n"
+        self.num_open += 1
+        try:
+            yield ": here\n\n"
+            while True:
+                changed = self.changed
+                if self.version != seen:
+                    seen = self.version
+                    yield f"event: changed\ndata: {seen}\n\n"
+                    continue
+                try:
+                    await asyncio.wait_for(changed.wait(), KEEP_ALIVE_S)
+                except TimeoutError:
+                    yield ": still here\n\n"
+        finally:
+            self.num_open -= 1
+
+
+Answer: TypeAlias = tuple[int, str, str]
+"""Status, text and media type."""
+
+
+@dataclass(slots=True, eq=False)
+class Kept:
+    """Answers, each made once for all who ask for it while the database stays as it is: when it
+    changes, twenty open pages of a sweep are one page made. What is told by the clock (`heard of
+    5 s ago`) may be a second old."""
+
+    stamp: Callable[[], object]
+    answers: dict[str, tuple[object, float, Answer]] = field(default_factory=dict)
+    making: dict[str, Lock] = field(default_factory=dict)
+    lock: Lock = field(default_factory=Lock)
+
+    def get(self, address: str, make: Callable[[], Answer]) -> Answer:
+        """The answer of an address; who asks for it while it is made waits for it."""
+        with self.lock:
+            if len(self.answers) > MOST_KEPT:
+                self.answers.clear()
+                self.making = {a: lock for a, lock in self.making.items() if lock.locked()}
+            mine = self.making.setdefault(address, Lock())
+        with mine:
+            stamp, now = self.stamp(), time.monotonic()
+            known = self.answers.get(address)
+            if known is not None and known[0] == stamp and now - known[1] < KEPT_S:
+                return known[2]
+            made = make()
+            if _is_settled(stamp):
+                self.answers[address] = (stamp, now, made)
+            return made
 
 
 # Addresses.
@@ -149,6 +203,7 @@ class _Routes:
     site: Site
     guard: Guard
     watch: Watch
+    kept: Kept
 
     def add_to(self, app: FastAPI) -> None:
         app.get("/events")(self.events())
@@ -181,17 +236,22 @@ class _Routes:
         """A page, or a table or figure of it; an error in the same form."""
         from fastapi.responses import Response
 
-        try:
-            status, text, media = self._answer(request, kind, form, name)
-        except ForesweepError as error:
-            status = 404 if isinstance(error, NotFound) else 400 if error.exit_code == 2 else 500
-            if form == "html":
-                text, media = self._html(request, _failed(error), kind), "text/html"
-            else:
-                text, media = json.dumps(render.as_machine(error)), "application/json"
+        def make() -> Answer:
+            try:
+                return self._answer(request, kind, form, name)
+            except ForesweepError as error:
+                status = (
+                    404 if isinstance(error, NotFound) else 400 if error.exit_code == 2 else 500
+                )
+                if form == "html":
+                    return status, self._html(request, _failed(error), kind), "text/html"
+                return status, json.dumps(render.as_machine(error)), "application/json"
+
+        address = f"{request.url.path}?{request.url.query}"
+        status, text, media = self.kept.get(address, make)
         return Response(text, status, {"cache-control": "no-store"}, f"{media}; charset=utf-8")
 
-    def _answer(self, request: Request, kind: str, form: str, name: str) -> tuple[int, str, str]:
+    def _answer(self, request: Request, kind: str, form: str, name: str) -> Answer:
         page = self._page(kind, request.path_params.get("key", ""), asked_of(request))
         if form == "html":
             return 200, self._html(request, page, kind), "text/html"

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, func, select, text
 
 from foresweep.records import Run, RunState, split_name
 from foresweep.tracker.queries.ranking import Ranking, best_query
 from foresweep.tracker.queries.runs import refuse_test, standing
-from foresweep.tracker.storage.schema import curves, notes, run_of, runs, scores
+from foresweep.tracker.storage.schema import curves, run_of, runs, scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def states_of(connection: Connection, sweep_id: str) -> Mapping[str, int]:
     others = [s.value for s in RunState if s is not RunState.COMPLETE]
     rows = connection.execute(
         select(runs.c.state, func.count())
-        .where(runs.c.state.in_(others), runs.c.sweep_id == sweep_id)
+        .where(runs.c.state.in_(others), _is_of(sweep_id))
         .group_by(runs.c.state)
     ).all()
     found = Counter({state: int(count) for state, count in rows})
@@ -121,12 +121,19 @@ def states_of(connection: Connection, sweep_id: str) -> Mapping[str, int]:
 def ended_badly(connection: Connection, sweep_id: str, *, limit: int) -> list[Run]:
     """The newest runs of a sweep that failed, were lost, pruned or cancelled."""
     bad = [s.value for s in RunState if s.is_final and s is not RunState.COMPLETE]
-    query = (
-        select(runs)
-        .where(runs.c.state.in_(bad), runs.c.sweep_id == sweep_id, runs.c.hidden_at.is_(None))
-        .order_by(runs.c.created_at.desc())
+    newest = (
+        select(runs.c.run_id, runs.c.created_at)
+        .where(runs.c.state.in_(bad), _is_of(sweep_id), runs.c.hidden_at.is_(None))
+        .order_by(runs.c.created_at.desc(), runs.c.run_id.desc())
+        .limit(limit)
     )
-    return [run_of(row) for row in connection.execute(query.limit(limit)).mappings()]
+    return _by_id(connection, [row.run_id for row in connection.execute(newest)])[::-1]
+
+
+def _is_of(sweep_id: str) -> ColumnElement[bool]:
+    """Is a run of this sweep? Worded so that the index of states is gone through, not that of
+    sweeps: those that are not complete are few, and a large sweep's runs are all of its file."""
+    return func.coalesce(runs.c.sweep_id, "") == sweep_id
 
 
 def beats(connection: Connection) -> list[Beat]:
@@ -157,16 +164,13 @@ def progress(connection: Connection, sweep_id: str) -> list[Progress]:
     return [Progress(*row) for row in connection.execute(query)]
 
 
-def stamp(connection: Connection) -> tuple[object, ...]:
-    """A value that differs after what pages show has changed, of a database that is no file."""
-    beat = select(func.max(runs.c.heartbeat_at), func.count())
-    noted = select(func.count()).select_from(notes)
-    stepped = select(func.sum(curves.c.last_step)).where(curves.c.is_final.is_(False))
-    return (
-        *connection.execute(beat).one(),
-        connection.execute(noted).scalar(),
-        connection.execute(stepped).scalar(),
-    )
+def stamp(connection: Connection) -> object:
+    """A value that differs after anything was written, of a PostgreSQL server: the place in its
+    write-ahead log, which costs nothing to ask for."""
+    ask = "pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn()"
+    return connection.execute(
+        text(f"SELECT CAST(CASE WHEN pg_is_in_recovery() THEN {ask} END AS text)")
+    ).scalar()
 
 
 def _by_id(connection: Connection, ids: list[str]) -> list[Run]:

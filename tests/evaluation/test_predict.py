@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,10 +12,14 @@ import pytest
 
 from foresweep.data.panel import CLOSE, Panel, panel_from_frame
 from foresweep.data.tables import write_table
-from foresweep.errors import CheckpointError
+from foresweep.errors import CheckpointError, ForecastError, NotEnoughData
 from foresweep.evaluation.predict import PanelForecast, predict_panel
+from foresweep.lifecycle.champion import promote
+from foresweep.lifecycle.inference import InService, read_forecasts
 from foresweep.models.checkpoint import write_checkpoint
-from panels import make_frame, make_panel, walk_frame, weekdays
+from foresweep.tracker.tracker import Tracker
+from panels import close_panel, make_frame, make_panel, walk_frame, weekdays
+from served_runs import a_run, a_sweep
 from shells import Shell
 
 CONTEXT, HORIZON = 64, 7
@@ -138,3 +143,137 @@ def test_predict_reads_the_folder_that_the_settings_name_and_an_actions_file(
     assert "unused_action 1" in shell.err
     assert json.loads(shell("data", "show", "--json"))["source"] == str(tmp_path / "prices")
     assert "contexts of at most" in shell("data", "show")
+
+
+# Whose forecast, how far, at which levels, into which file.
+
+
+def test_an_item_with_too_few_bars_is_refused_by_name_and_the_others_are_forecast(
+    shell: Shell, tmp_path: Path
+) -> None:
+    frame = pl.concat([walk_frame("OLD", weekdays(200)), walk_frame("NEW", weekdays(200)[-31:])])
+    path = _checkpoint(tmp_path, "drift")
+    found = predict_panel(path, panel_from_frame(frame))
+    assert found.items == ("OLD",)
+    assert found.refused == {"NEW": "31 whole bars: at least 32 are needed"}
+    with pytest.raises(NotEnoughData, match="NEW has 31 whole bars"):
+        predict_panel(path, panel_from_frame(frame).select(["NEW"]))
+    enough = pl.concat([walk_frame("OLD", weekdays(200)), walk_frame("NEW", weekdays(200)[-32:])])
+    assert predict_panel(path, panel_from_frame(enough)).refused == {}
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "json"])
+def test_forecasts_go_to_a_file_with_all_their_digits(
+    shell: Shell, tmp_path: Path, ending: str
+) -> None:
+    folder, path = _prices(tmp_path / "prices"), _checkpoint(tmp_path, "drift")
+    to = tmp_path / f"out.{ending}"
+    call = ("predict", "--checkpoint", str(path), "--data", str(folder))
+    shell(*call, "--levels", "0.9,0.05", "--items", "GOOD,HURT", "--horizon", "2", "-o", str(to))
+    told = json.loads(shell(*call, "--levels", "0.05,0.9", "--horizon", "2", "--json"))
+    assert list(told[0])[-3:] == ["q5", "q50", "q90"]
+    assert len(told) == 4
+    if ending == "json":
+        assert json.loads(to.read_text()) == told
+    else:
+        table = pl.read_parquet(to) if ending == "parquet" else pl.read_csv(to)
+        assert table["q5"].to_list() == [r["q5"] for r in told]
+        assert str(table["timestamp"][0]).replace(" ", "T")[:19] == told[0]["timestamp"]
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (("--levels", "0.5,1"), "between 0 and 1"),
+        (("--levels", "a"), "between 0 and 1"),
+        (("-o", "out.xls"), ".parquet, .csv, .json"),
+        (("--checkpoint", "x", "--slot", "s"), "give one of RUN"),
+        (("--items", "NOBODY"), "unknown item 'NOBODY'"),
+        (("some_run",), "no database"),
+        ((), "no .best_model_path"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_in_a_line(
+    shell: Shell, tmp_path: Path, call: tuple[str, ...], words: str
+) -> None:
+    _prices(tmp_path / "prices")
+    shell("predict", "--data", "prices", *call, code=1 if words[:2] == "no" else 2)
+    assert words in shell.err.strip().splitlines()[-1]
+
+
+def test_the_champion_forecasts_by_default_and_its_shadow_only_on_record(
+    shell: Shell, tmp_path: Path
+) -> None:
+    folder = _prices(tmp_path / "prices")
+    with Tracker(tmp_path / "hyperparams" / "sweeps.db") as tracker:
+        sweep = a_sweep(tracker)
+        king, other, spare = (
+            a_run(tracker, tmp_path, model, sweep=sweep)
+            for model in ("drift", "last-value", "random-walk")
+        )
+        promote(tracker, king.run_id)
+        promote(tracker, other.run_id, shadow=True)
+        call = ("predict", "--data", str(folder), "--json")
+        told = json.loads(shell(*call))
+        assert "4 new forecasts on record in slot prices-h5" in shell.err
+        assert json.loads(shell(*call, "--no-record")) == told
+        assert json.loads(shell(*call, king.run_id)) == told
+        assert json.loads(shell(*call, spare.run_id)) != told
+        shell(*call)
+        assert "0 new forecasts" in shell.err
+        rows = read_forecasts(tracker)
+    assert [(r["role"], r["item_id"]) for r in rows] == [
+        (role, item) for role in ("champion", "shadow") for item in ("GOOD", "HURT")
+    ]
+    assert [q[4] for q in rows[0]["quantiles"]] == [r["q50"] for r in told[:5]]
+    assert rows[2]["quantiles"][0][4] == rows[2]["last_close"]
+
+
+def test_a_shadow_that_fails_takes_nothing_from_the_champion(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = _prices(tmp_path / "prices")
+    with Tracker(tmp_path / "hyperparams" / "sweeps.db") as tracker:
+        sweep = a_sweep(tracker)
+        king, other = (a_run(tracker, tmp_path, m, sweep=sweep) for m in ("drift", "last-value"))
+        promote(tracker, king.run_id)
+        promote(tracker, other.run_id, shadow=True)
+
+    whole = InService.forecast
+
+    def broken(self: InService, panel: Panel, **asked: Any) -> PanelForecast:
+        if self.role == "shadow":
+            raise ForecastError("1 of 2 forecasts are not finite")
+        return whole(self, panel, **asked)
+
+    monkeypatch.setattr(InService, "forecast", broken)
+    out = shell("predict", "--data", str(folder), "--json")
+    assert len(json.loads(out)) == 10
+    assert f"shadow {other.run_id} made no forecast" in shell.err
+    assert "2 new forecasts" in shell.err
+
+
+@pytest.mark.parametrize(
+    ("closes", "digits"),
+    [
+        ([101.03125, 101.0625], 5),  # a bond, in 1/32
+        ([0.00001234, 0.00001235], 8),  # a coin
+        ([5321.4, 5322.0], 2),  # an index
+        ([187.43, 187.5], 2),
+        ([187.4312345678, 187.5123456789], 3),  # multiplied by an adjustment
+        ([1.08452, 1.0846], 5),  # a currency
+    ],
+)
+def test_prices_keep_the_decimals_they_are_quoted_with(closes: list[float], digits: int) -> None:
+    assert close_panel({"A": closes}).decimals(0) == digits
+
+
+def test_the_next_bars_of_an_hourly_market_follow_its_own_hours(tmp_path: Path) -> None:
+    days = np.busday_offset(np.datetime64("2024-01-08"), np.arange(20))
+    hours = (days[:, None].astype("datetime64[h]") + np.arange(9, 16)).ravel()
+    panel = panel_from_frame(walk_frame("X", hours.astype("datetime64[ns]")))
+    found = predict_panel(_checkpoint(tmp_path, "last-value"), panel, horizon=9)
+    friday, monday = np.datetime64("2024-02-02T15"), np.datetime64("2024-02-05T09")
+    assert found.origins[0] == friday
+    assert (found.times[0, :7] == monday + np.arange(7).astype("timedelta64[h]")).all()
+    assert found.times[0, 7] == np.datetime64("2024-02-06T09")

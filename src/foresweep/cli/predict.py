@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -22,72 +23,194 @@ from foresweep.cli.options import (
     settings,
     sharing,
 )
+from foresweep.errors import UsageError
 
 if TYPE_CHECKING:
+    from foresweep.data.panel import Panel
+    from foresweep.evaluation.predict import PanelForecast
     from foresweep.records import Run
     from foresweep.selection.ensembling import Made
+    from foresweep.tracker.service import Slot
     from foresweep.tracker.tracker import Tracker
 
 
 @sharing(HowRead)
 def predict(
     how: HowRead,
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            help="A run or an ensemble, by its id. Default: the champion; where nothing is in "
+            "service the checkpoint named in .best_model_path."
+        ),
+    ] = None,
     checkpoint: Annotated[
-        Path | None,
-        typer.Option(help="Checkpoint folder. Default: the one named in .best_model_path."),
+        Path | None, typer.Option(help="A checkpoint folder instead of a run.")
+    ] = None,
+    slot: Annotated[
+        str | None, typer.Option(help="The champion of this slot. Default: the only one.")
     ] = None,
     data: Data = None,
     horizon: Annotated[
         int | None, typer.Option(help="Bars ahead. Default: the checkpoint's own.", min=1)
     ] = None,
+    levels: Annotated[
+        str | None,
+        typer.Option(
+            help="Quantiles to forecast, between 0 and 1; 0.5 is always among them. "
+            "Default: 0.1 to 0.9.",
+            metavar="L,L,...",
+        ),
+    ] = None,
     actions: Annotated[
         str | None, typer.Option(help="Splits file: item, date, ratio (ratio 1: a real move).")
     ] = None,
-    item: Annotated[list[str] | None, typer.Option(help="Only these items; repeatable.")] = None,
+    item: Annotated[list[str] | None, typer.Option(help="Only this item; repeatable.")] = None,
+    items: Annotated[str | None, typer.Option(help="Only these items.", metavar="A,B,...")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A .parquet, .csv or .json file, prices in full."),
+    ] = None,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record/--no-record", help="Put the champion's forecasts on record, for monitoring."
+        ),
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    db: Db = None,
 ) -> None:
-    """Forecast the next bars of every item with the chosen checkpoint."""
+    """Forecast the next bars of every item: by the champion, a run, an ensemble or a checkpoint.
+
+    The data gate runs first; items with too few bars are named and the others forecast. Shadows of
+    the champion forecast beside it, on record alone.
+    """
     from foresweep.cli.tables import report_lines
     from foresweep.data.reading.sources import default_source, load_panel
-    from foresweep.evaluation.predict import predict_panel
-    from foresweep.selection.export import read_exported_path
+    from foresweep.data.tables import write_records
     from foresweep.settings import load_settings
 
-    chosen = checkpoint or read_exported_path(Path.cwd())
+    asked = {"levels": _levels(levels), "horizon": horizon}
+    if output is not None and output.suffix.lower() not in OUTPUTS:
+        raise UsageError(f"--output {output}: give a name that ends in {', '.join(OUTPUTS)}")
+    if len([one for one in (run, checkpoint, slot) if one is not None]) > 1:
+        raise UsageError("give one of RUN, --checkpoint and --slot")
     place = data or default_source(load_settings().data)
     loaded = load_panel(place, actions=actions, **how.said)
     for line in report_lines(loaded.report):
         typer.echo(line, err=True)
-    panel = loaded.panel
-    found = predict_panel(chosen, panel.select(item) if item else panel, horizon=horizon)
-    if as_json:
+    wanted = [*(item or []), *(i.strip() for i in (items or "").split(",") if i.strip())]
+    panel = loaded.panel.select(wanted) if wanted else loaded.panel
+    found = _forecast(run, checkpoint, slot, panel, asked, record=record, db=db)
+    for name, why in found.refused.items():
+        typer.echo(f"{name} is not forecast: {why}", err=True)
+    if output is not None:
+        write_records(output, found.records(), times=("origin", "timestamp"))
+        typer.echo(f"Wrote {output}: {len(found.items)} items, {found.times.shape[1]} bars ahead.")
+    elif as_json:
         typer.echo(json.dumps(found.records(), indent=2))
-        return
-    _draw(found)
+    else:
+        _draw(found, panel)
 
 
-def _draw(found: object) -> None:
+OUTPUTS = (".parquet", ".csv", ".json")
+
+
+def _levels(text: str | None) -> tuple[float, ...]:
+    """Raises UsageError for what is no level."""
+    from foresweep.models.base import DEFAULT_LEVELS
+
+    if text is None:
+        return DEFAULT_LEVELS
+    try:
+        given = {float(part) for part in text.split(",")}
+    except ValueError:
+        given = {math.nan}
+    if not all(0 < level < 1 for level in given):
+        raise UsageError(f"--levels {text!r}: write numbers between 0 and 1, like 0.1,0.5,0.9")
+    return tuple(sorted({*given, 0.5}))
+
+
+def _forecast(
+    run: str | None,
+    checkpoint: Path | None,
+    slot: str | None,
+    panel: Panel,
+    asked: dict[str, Any],
+    *,
+    record: bool,
+    db: str | None,
+) -> PanelForecast:
+    """By what was named; else by the champion, else by the checkpoint of .best_model_path."""
+    from foresweep.errors import NotFound
+    from foresweep.evaluation.predict import predict_panel
+    from foresweep.lifecycle.champion import checkpoint_of, find_slot
+    from foresweep.selection.export import read_exported_path
+    from foresweep.tracker.service import Service
+
+    if checkpoint is not None:
+        return predict_panel(checkpoint, panel, **asked)
+    try:
+        tracker = open_existing(db)
+    except NotFound:
+        if run is not None or slot is not None or db is not None:
+            raise
+        return predict_panel(read_exported_path(Path.cwd()), panel, **asked)
+    with tracker:
+        if run is not None:
+            return predict_panel(checkpoint_of(tracker.get_run(run)).path, panel, **asked)
+        service = Service(tracker.store)
+        if slot is None and not any(s.champion for s in service.slots()):
+            return predict_panel(read_exported_path(Path.cwd()), panel, **asked)
+        return _by_champion(tracker, find_slot(service, slot), panel, asked, record=record)
+
+
+def _by_champion(
+    tracker: Tracker, slot: Slot, panel: Panel, asked: dict[str, Any], *, record: bool
+) -> PanelForecast:
+    """The champion's forecast; it and those of the shadows are on record when this returns."""
+    from foresweep.errors import ForesweepError
+    from foresweep.lifecycle.inference import load_slot, record_forecasts
+
+    loaded = load_slot(slot)
+    found = loaded.champion.forecast(panel, **asked)
+    if record and not tracker.store.is_read_only:
+        made = [(loaded.champion, found)]
+        for shadow in loaded.shadows:
+            try:
+                made.append((shadow, shadow.forecast(panel, **asked)))
+            except ForesweepError as error:  # a shadow never takes the champion's answer away
+                typer.echo(f"shadow {shadow.run_id} made no forecast: {error}", err=True)
+        new = record_forecasts(tracker, made, source="predict")
+        typer.echo(f"{new} new forecasts on record in slot {slot.name}.", err=True)
+    for run_id, why in (loaded.left_out or {}).items():
+        typer.echo(f"shadow {run_id} is left out: {why}", err=True)
+    return found
+
+
+def _draw(found: PanelForecast, panel: Panel) -> None:
     from foresweep.cli.tables import console, plain_table
-    from foresweep.evaluation.predict import PanelForecast
 
-    assert isinstance(found, PanelForecast)
     out = console()
-    low, high = (found.forecast.levels.index(x) for x in (0.1, 0.9))
+    levels = found.forecast.levels
+    low, high = levels[0], levels[-1]
     table = plain_table(
-        "item", "origin", ">last close", "forecast for", ">median", ">move", ">10 %", ">90 %"
-    )
+        "item", "origin", ">last close", "forecast for", ">median", ">move",
+        f">{100 * low:g} %", f">{100 * high:g} %",
+    )  # fmt: skip
     for n, name in enumerate(found.items):
         values, close = found.forecast.values[n, -1], found.last_close[n]
         median = found.forecast.median[n, -1]
+        digits = panel.decimals(panel.index(name))
         table.add_row(
             name,
             str(found.origins[n].astype("datetime64[m]")).replace("T00:00", ""),
-            f"{close:,.2f}",
+            f"{close:,.{digits}f}",
             str(found.times[n, -1].astype("datetime64[m]")).replace("T00:00", ""),
-            f"{median:,.2f}",
+            f"{median:,.{digits}f}",
             f"{100 * (median / close - 1):+.2f} %",
-            f"{values[low]:,.2f}",
-            f"{values[high]:,.2f}",
+            f"{values[0]:,.{digits}f}",
+            f"{values[-1]:,.{digits}f}",
         )
     ahead = found.forecast.values.shape[1]
     out.print(

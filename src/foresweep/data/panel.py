@@ -30,6 +30,8 @@ COLUMNS = ("open", "high", "low", "close", "volume")
 OPEN, HIGH, LOW, CLOSE, VOLUME = range(5)
 AMOUNT = 5
 """Column of the money that changed hands, behind COLUMNS, in panels some item of which has it."""
+QUOTED = 50
+"""Closes that are looked at to see with how many decimals an item is quoted."""
 LIVE_SHARE = 0.8
 """A timestamp can be an origin when this share of the live items has a bar there."""
 
@@ -114,6 +116,16 @@ class Panel:
         if item_id not in self.items:
             raise UnknownName("item", item_id, self.items)
         return self.items.index(item_id)
+
+    def decimals(self, item: int) -> int:
+        """Digits after the point that an item's prices are quoted with: those of its last closes,
+        two at least; of prices that were multiplied (adjusted) six significant digits in all."""
+        closes = self.bars[item].values[-QUOTED:, CLOSE]
+        before = int(np.floor(np.log10(np.abs(closes).max())))
+        for digits in range(2, max(2, 8 - before) + 1):  # nine significant ones: a rate, a coin
+            if np.allclose(np.round(closes, digits), closes, rtol=1e-12, atol=0):
+                return digits
+        return max(2, 5 - before)
 
     def always_open(self, item: int) -> bool:
         """Does the item keep a calendar with weekends (24/7)?"""

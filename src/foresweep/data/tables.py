@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import zipfile
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from foresweep.data.files import first_line, write_bytes_atomic
+from foresweep.data.files import first_line, write_bytes_atomic, write_json_atomic
 from foresweep.data.panel import Bars, IntArray, Panel
 from foresweep.errors import DataError
 
@@ -75,6 +76,21 @@ def write_table(path: Path | str, frame: pl.DataFrame) -> None:
             f"{path}: cannot write this kind of table; end the name in .csv or .parquet"
         )
     write_bytes_atomic(target, buffer.getvalue())
+
+
+def write_records(
+    path: Path | str, records: Sequence[Mapping[str, Any]], *, times: Sequence[str] = ()
+) -> None:
+    """Write records of equal keys as CSV, Parquet or JSON, by the name's ending; `times` are their
+    ISO times, which Parquet keeps as times. Raises DataError for other endings."""
+    if Path(path).name.lower().endswith(".json"):
+        write_json_atomic(path, [dict(record) for record in records])
+        return
+    frame = pl.DataFrame([dict(record) for record in records], infer_schema_length=None)
+    if Path(path).name.lower().endswith(PARQUET_ENDINGS):
+        stamps = [pl.col(name).str.to_datetime(time_unit="ns") for name in times]
+        frame = frame.with_columns(stamps)
+    write_table(path, frame)
 
 
 def write_panel(path: Path | str, panel: Panel) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,18 @@ STEERING = "steering"
 """Among a run's fingerprints, beside those of its parts: the windows of tune that steered it, where
 they were not all. `N/M seed S HASH`."""
 _SEALED = re.compile(r"test(?![a-z0-9])", re.IGNORECASE)
+
+
+class Shown:
+    """What a notebook draws as the pages do. Its `repr` stays plain."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str | None:
+        """HTML without a script; None where the pages' libraries are not installed."""
+        # by name: pages stand above records, and are loaded by a notebook alone
+        found: str | None = import_module("foresweep.reporting.notebook").html_of(self)
+        return found
 
 
 class RunState(StrEnum):
@@ -80,7 +93,7 @@ def steering_words(fingerprints: Mapping[str, str]) -> str | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sweep:
+class Sweep(Shown):
     """One question: panel, split, horizon, models, space, objective and budget."""
 
     sweep_id: str
@@ -117,7 +130,7 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class Run(Shown):
     """One execution of a config. `metrics` never holds a test score."""
 
     run_id: str
@@ -288,7 +301,7 @@ EDITION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(Shown):
     """What is known of one candidate, every number beside its threshold. Test: None, not looked."""
 
     outcome: Outcome

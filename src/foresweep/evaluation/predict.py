@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,19 @@ from foresweep.models.calibration import load_predictor
 from foresweep.models.checkpoint import read_checkpoint
 from foresweep.models.ensemble import manifest_hash
 from foresweep.models.registry import get_model
+from foresweep.records import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+Recent: TypeAlias = tuple[tuple[NDArray[np.datetime64], NDArray[np.float64]], ...]
+"""[N] of (times [C], open, high, low and close [C, 4]): each item's last bars, to be drawn."""
+DRAWN = 40
+
+
 @dataclass(frozen=True, slots=True)
-class PanelForecast:
+class PanelForecast(Shown):
     """Forecasts from the last whole bar of each item. N items, H bars ahead, Q levels."""
 
     items: tuple[str, ...]  # [N]
@@ -38,6 +44,7 @@ class PanelForecast:
     card: dict[str, Any]
     refused: Mapping[str, str] = field(default_factory=dict)  # item -> why it has no forecast
     input_hashes: tuple[str, ...] = ()  # [N] sha256 of the bars that each forecast has seen
+    recent: Recent = field(default=(), repr=False)
 
     def records(self) -> list[dict[str, Any]]:
         """One flat record per item and lead, for JSON and CSV."""
@@ -151,7 +158,17 @@ class Forecaster:
             card=dict(self.card),
             refused=refused,
             input_hashes=tuple(_hash_of(context, n) for n in range(len(context))),
+            recent=_recent(context),
         )
+
+
+def _recent(context: Context) -> Recent:
+    prices = [context.columns.index(c) for c in ("open", "high", "low", "close")]
+    first = np.maximum(context.mask.shape[1] - np.minimum(context.lengths, DRAWN), 0)
+    return tuple(
+        (context.timestamps[n, k:].copy(), context.values[n, k:, prices].T.copy())
+        for n, k in enumerate(first)
+    )
 
 
 def predict_panel(

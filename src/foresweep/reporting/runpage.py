@@ -71,20 +71,21 @@ def run_page(site: Site, run: Run, asked: Asked) -> Page:
 
 
 def _sections(site: Site, view: SweepView | None, run: Run, asked: Asked) -> Iterator[Section]:
-    yield Section("summary", "In short", tuple(_summary(site, run)), is_live=True)
+    yield Section("summary", "In short", tuple(summary(run)), is_live=True)
     yield Section("curves", "Curves", tuple(_curves(site, run)))
     yield Section("forecasts", "Forecasts", tuple(forecast_blocks(site, view, run, asked)))
     if view is not None and run.state == "complete":
         yield Section("errors", "Where it wins and loses", tuple(_errors(site, view, run)))
     yield Section("config", "Config", tuple(_config(site, view, run)))
-    yield Section("scores", "Scores", (_scores(run),))
+    yield Section("scores", "Scores", (scores_table(run),))
     if site.links.is_live:
         yield Section("notes", "Notes and tags", tuple(_notes(site, run)))
         yield Section("provenance", "Where it comes from", tuple(_provenance(site, run)))
         yield Section("log", "The log's end", tuple(_log(site, run)))
 
 
-def _summary(site: Site, run: Run) -> Iterator[Block]:
+def summary(run: Run) -> Iterator[Block]:
+    """State, scores of val and what is wrong with it."""
     yield Facts(
         (
             ("state", state_cell(run.state.value)),
@@ -344,7 +345,8 @@ def _distance(one: Run, other: Run) -> int:
     return len(_differing(one, other))
 
 
-def _scores(run: Run) -> Table:
+def scores_table(run: Run) -> Table:
+    """Every score of tune and val, with its unit and formula."""
     parts = ("tune", "val")
     names = dict.fromkeys(n.partition("_")[2] for n in run.metrics if n.partition("_")[0] in parts)
     return Table(

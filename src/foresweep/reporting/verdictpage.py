@@ -46,11 +46,8 @@ def _verdict(view: SweepView, row: Mapping[str, Any] | None) -> Iterator[Section
         yield Section("verdict", "Not asked yet", (Words(words + ask, "empty"),))
         return
     said: Mapping[str, Any] = row["content"]
-    outcome = str(said["outcome"])
-    kind = {"promote": "good", "naive wins": "bad"}.get(outcome, "warn")
     opening: list[Block] = [
-        Words(f"{said.get('answer', outcome.upper())}: {said['reason']}.", kind),
-        Words(MEANING.get(outcome, "")),
+        *answer(said),
         Facts(
             (
                 ("candidate", run_link_of(view, str(said["candidate"]), str(said["label"]))),
@@ -64,10 +61,18 @@ def _verdict(view: SweepView, row: Mapping[str, Any] | None) -> Iterator[Section
         ),
     ]
     yield Section("verdict", "What it says", tuple(opening))
-    yield Section("gates", "Gate by gate", (_gates(said), _against(said)))
-    yield Section("luck", "Luck and power", tuple(_luck(said)))
+    yield Section("gates", "Gate by gate", (gates_table(said), against_table(said)))
+    yield Section("luck", "Luck and power", tuple(luck_blocks(said)))
     yield Section("targets", "Targets and notes", tuple(_targets(view, said)))
     yield Section("looks", "Every look at the test", (_looks(view),))
+
+
+def answer(said: Mapping[str, Any]) -> Iterator[Block]:
+    """The outcome with its reason, and what it means for who has to decide."""
+    outcome = str(said["outcome"])
+    kind = {"promote": "good", "naive wins": "bad"}.get(outcome, "warn")
+    yield Words(f"{said.get('answer', outcome.upper())}: {said['reason']}.", kind)
+    yield Words(MEANING.get(outcome, ""))
 
 
 MEANING = {
@@ -93,7 +98,8 @@ GATES = {
 }
 
 
-def _gates(said: Mapping[str, Any]) -> Table:
+def gates_table(said: Mapping[str, Any]) -> Table:
+    """Each gate with its number."""
     rows = []
     for check in said["checks"]:
         passed = {None: "not looked", True: "passed", False: "not passed"}[check["passed"]]
@@ -131,7 +137,8 @@ def _value(value: float | str | None) -> str:
     return "–" if value is None else value if isinstance(value, str) else f"{value:.4g}"
 
 
-def _against(said: Mapping[str, Any]) -> Table:
+def against_table(said: Mapping[str, Any]) -> Table:
+    """Skill against each opponent, with its bounds."""
     return Table(
         name="against",
         columns=(
@@ -158,7 +165,8 @@ def _against(said: Mapping[str, Any]) -> Table:
     )
 
 
-def _luck(said: Mapping[str, Any]) -> Iterator[Block]:
+def luck_blocks(said: Mapping[str, Any]) -> Iterator[Block]:
+    """The candidate beside what luck alone shows, and the smallest skill that could be proved."""
     ours = said["against"][0]
     low, high = ours["lower_skill"], ours["upper_skill"]
     bars = [

@@ -14,7 +14,7 @@ from foresweep.evaluation.yardstick import (
     last_value,
 )
 from foresweep.metrics import METRICS, split_score
-from foresweep.records import STILL_LEARNING, Run, RunState
+from foresweep.records import STILL_LEARNING, Run, RunState, Shown
 from foresweep.tracker.queries.runs import by_config, median_seed
 
 # How far the seeds of one config lie apart.
@@ -66,7 +66,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Leaderboard:
+class Leaderboard(Shown):
     """Runs of one fingerprint. `rows` holds the ranked ones first, then the others."""
 
     metric: str  # full name, e.g. val_pct_mae

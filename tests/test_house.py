@@ -22,6 +22,7 @@ FLOORS = [
     {"lifecycle"},
     {"reporting", "serving"},
     {"cli", "compat"},
+    {"face"},
 ]
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 FACE = {"__init__", "__main__"}

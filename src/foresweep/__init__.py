@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from foresweep.data.splits import Cut
     from foresweep.errors import ForesweepError
     from foresweep.evaluation.predict import predict_panel
+    from foresweep.face import LoadedModel, SweepResult, demo, load, resume, sweep, train
     from foresweep.lifecycle.inference import load_champion
     from foresweep.models.checkpoint import read_checkpoint as load_checkpoint
     from foresweep.records import Run, Sweep, Trial, Verdict
     from foresweep.search.plan import SweepPlan
-    from foresweep.search.sweep import Workers, resume, sweep, train
+    from foresweep.search.sweep import Workers
     from foresweep.selection.verdict.runs import verdict
     from foresweep.tracker.tracker import Tracker
 
@@ -25,13 +26,17 @@ __all__ = [
     "Cut",
     "ForesweepError",
     "HyperparamTracker",
+    "LoadedModel",
     "Run",
     "Sweep",
     "SweepPlan",
+    "SweepResult",
     "Tracker",
     "Trial",
     "Verdict",
     "Workers",
+    "demo",
+    "load",
     "load_champion",
     "load_checkpoint",
     "load_panel",
@@ -46,20 +51,24 @@ _HOMES = {
     "Cut": "foresweep.data.splits",
     "ForesweepError": "foresweep.errors",
     "HyperparamTracker": "foresweep.compat",
+    "LoadedModel": "foresweep.face",
     "Run": "foresweep.records",
     "Sweep": "foresweep.records",
     "SweepPlan": "foresweep.search.plan",
+    "SweepResult": "foresweep.face",
     "Tracker": "foresweep.tracker.tracker",
     "Trial": "foresweep.records",
     "Verdict": "foresweep.records",
     "Workers": "foresweep.search.sweep",
+    "demo": "foresweep.face",
+    "load": "foresweep.face",
     "load_champion": "foresweep.lifecycle.inference",
     "load_checkpoint": "foresweep.models.checkpoint",
     "load_panel": "foresweep.data.reading.sources",
     "predict_panel": "foresweep.evaluation.predict",
-    "resume": "foresweep.search.sweep",
-    "sweep": "foresweep.search.sweep",
-    "train": "foresweep.search.sweep",
+    "resume": "foresweep.face",
+    "sweep": "foresweep.face",
+    "train": "foresweep.face",
     "verdict": "foresweep.selection.verdict.runs",
 }
 _NAMES_THERE = {"load_checkpoint": "read_checkpoint"}

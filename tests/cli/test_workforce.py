@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foresweep.cli import sweep as command
-from foresweep.cli.sweep import Asked, EngineName, Workforce, as_horizons, as_seconds, threads_each
+from foresweep.cli.sweep import Asked, EngineName, Workforce, as_horizons, as_seconds
 from foresweep.errors import UsageError
 from foresweep.records import Sweep, SweepState
 from foresweep.search.plan import SweepPlan, at_horizons
-from foresweep.search.sweep import Workers, gpu_numbers
+from foresweep.search.sweep import Workers, gpu_numbers, threads_each
 from runs import make_sweep
 
 
@@ -55,7 +56,7 @@ def test_gpus_are_numbers_and_each_is_one_worker() -> None:
 def test_threads_follow_from_cores_and_workers(
     cores: int, asked: int | None, workers: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command.os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
     assert threads_each(asked, workers) == threads
 
 

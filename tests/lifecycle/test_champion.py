@@ -234,7 +234,7 @@ def test_a_loaded_champion_predicts_a_frame_as_its_checkpoint_does(
     frame = foresweep.load_champion("prices-h5").predict(make_frame(3, 200))
     wanted = predict_panel(Path(str(run.checkpoint_path)), make_panel(3, 200))
     assert len(frame) == 3 * HORIZON
-    assert np.array_equal(frame["q50"].to_numpy(), wanted.forecast.median.ravel())
+    assert np.array_equal(frame["0.5"].to_numpy(), wanted.forecast.median.ravel())
     assert frame["timestamp"].dtype.kind == "M"
 
 

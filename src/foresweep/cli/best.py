@@ -161,11 +161,8 @@ def best(
 def _board(
     tracker: Tracker, metric: str, sweep: Sweep | None, maximize: bool | None
 ) -> Leaderboard:
-    from foresweep.metrics import split_score
     from foresweep.selection.leaderboard import leaderboard
 
-    if split_score(metric)[0] not in ("val", "tune"):
-        raise UsageError(f"--metric {metric}: models are chosen on val or tune, never on the rest")
     by_hand_or_of = "" if sweep is None else sweep.fingerprints["val"]
     runs = [with_checkpoint(tracker, r) for r in tracker.get_runs(fingerprint=by_hand_or_of)]
     return leaderboard(runs, metric=metric, maximize=maximize)

@@ -70,15 +70,6 @@ class Size(StrEnum):
     base = "base"
 
 
-def refuse_size_beside_weights(size: Size | None, pretrained: str | None) -> None:
-    """Raises UsageError where both are given."""
-    if pretrained and size:
-        raise UsageError(
-            f"--size {size.value} and --pretrained {pretrained}: the weights fix the size; give "
-            f"one of the two"
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class HowRead:
     """How files of prices are read, where it is said and not guessed."""

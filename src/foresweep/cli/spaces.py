@@ -16,7 +16,6 @@ from foresweep.cli.options import (
     Size,
     Threads,
     parse_values,
-    refuse_size_beside_weights,
 )
 from foresweep.errors import UsageError
 
@@ -115,10 +114,10 @@ def _estimate(
     as_json: bool,
 ) -> None:
     from foresweep.data.splits import Cut
-    from foresweep.search.plan import SweepPlan
+    from foresweep.search.plan import SweepPlan, size_meant
     from foresweep.search.running.costs import estimate
 
-    refuse_size_beside_weights(size, pretrained)
+    size_meant(size, pretrained)
     chosen = None if pretrained else (size or Size.tiny).value
     found = {}
     for name in names:

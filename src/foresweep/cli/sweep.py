@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -27,7 +26,6 @@ from foresweep.cli.options import (
     open_existing,
     open_tracker,
     parse_values,
-    refuse_size_beside_weights,
     settings,
     sharing,
 )
@@ -125,7 +123,6 @@ DryRun = Annotated[
     typer.Option("--dry-run", help="Only list what would be trained, and what it would cost."),
 ]
 UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
-FEW_CORES = 4
 AUTO = "auto"
 
 
@@ -192,15 +189,6 @@ class Workforce:
             trial_cpus=self.cpus_per_trial,
             trial_gpus=self.gpus_per_trial,
         ).checked()
-
-
-def threads_each(asked: int | None, workers: int) -> int:
-    """Torch threads of a trial: 1 on few cores, where two spinning teams are many times slower
-    than one; else the cores shared among the workers."""
-    cores = os.cpu_count() or 1
-    if asked is not None:
-        return asked
-    return 1 if cores <= FEW_CORES else max(1, cores // workers)
 
 
 # `sweep` and `train`: ask for runs and watch them come.
@@ -404,6 +392,7 @@ def sweep(
     """Train research-backed configs beside the baselines and rank them on the same windows."""
     from foresweep.search.plan import at_horizons
     from foresweep.search.propose.spacefiles import read_sweep_files
+    from foresweep.search.sweep import threads_each
     from foresweep.space import as_dimension
 
     workforce.workers_meant()  # refused before anything is read
@@ -525,14 +514,14 @@ def _plan(
     from foresweep.data.reading.sources import default_source
     from foresweep.data.splits import Cut
     from foresweep.models.base import Resources
-    from foresweep.search.plan import SweepPlan
+    from foresweep.search.plan import SweepPlan, size_meant
+    from foresweep.search.sweep import threads_each
     from foresweep.settings import load_settings
 
-    refuse_size_beside_weights(asked.size, asked.pretrained)
     return SweepPlan(
         data=asked.data or default_source(load_settings().data),
         objective=asked.objective,
-        size=None if asked.pretrained else (asked.size or Size.tiny).value,
+        size=size_meant(asked.size and asked.size.value, asked.pretrained),
         pretrained=asked.pretrained,
         pretrain_cutoff=asked.pretrain_cutoff,
         max_steps=asked.max_steps,

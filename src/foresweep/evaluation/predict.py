@@ -68,12 +68,28 @@ class PanelForecast(Shown):
         return rows
 
     def to_frame(self) -> pd.DataFrame:
-        """`records` as a DataFrame, times as such; what was refused is in `.attrs["refused"]`."""
+        """One line per item and lead, with the names that Chronos' `predict_df` and others give:
+        item_id, timestamp, predictions (the median), a column for each level ("0.1" ...), then
+        origin (the last bar seen), lead and last_close. What was refused is in
+        `.attrs["refused"]`, item by item."""
         import pandas as pd
 
-        frame = pd.DataFrame(self.records())
-        for name in ("origin", "timestamp"):
-            frame[name] = pd.to_datetime(frame[name])
+        num_items, ahead = self.times.shape
+        quantiles = {
+            f"{level:g}": self.forecast.values[:, :, q].ravel()
+            for q, level in enumerate(self.forecast.levels)
+        }
+        frame = pd.DataFrame(
+            {
+                "item_id": np.repeat(np.array(self.items, dtype=object), ahead),
+                "timestamp": self.times.ravel(),
+                "predictions": self.forecast.median.ravel(),
+                **quantiles,
+                "origin": np.repeat(self.origins, ahead),
+                "lead": np.tile(np.arange(1, ahead + 1), num_items),
+                "last_close": np.repeat(self.last_close, ahead),
+            }
+        )
         frame.attrs["refused"] = dict(self.refused)
         return frame
 

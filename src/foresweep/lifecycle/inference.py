@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foresweep.data.panel import Panel
-from foresweep.data.reading.sources import Source, load_panel
+from foresweep.data.reading.frames import Source
+from foresweep.data.reading.sources import load_panel
 from foresweep.errors import ForesweepError
 from foresweep.evaluation.predict import Forecaster, PanelForecast, iso
 from foresweep.lifecycle.champion import checkpoint_in_service, find_slot, require_champion
@@ -44,8 +45,8 @@ class InService:
         horizon: int | None = None,
         levels: Levels = DEFAULT_LEVELS,
     ) -> pd.DataFrame:
-        """Quantiles of the next closes of every item, one line per item and lead: item_id, origin,
-        timestamp, lead, last_close, q10 ... q90.
+        """Quantiles of the next closes of every item, one line per item and lead: the columns of
+        `PanelForecast.to_frame`.
 
         `frame`: whatever `load_panel` takes (a long DataFrame item_id, timestamp, open, high, low,
         close[, volume]; a folder), through the data gate; or a Panel. Items with too few bars are

@@ -257,6 +257,16 @@ class SweepPlan:
         return parse_date(str(self.pretrain_cutoff))
 
 
+def size_meant(size: str | None, pretrained: str | None) -> str | None:
+    """The size of a plan: tiny unless said, none beside weights. Raises UsageError for both."""
+    if pretrained and size:
+        raise UsageError(
+            f"--size {size} and --pretrained {pretrained}: the weights fix the size; give "
+            f"one of the two"
+        )
+    return None if pretrained else size or "tiny"
+
+
 def at_horizons(plan: SweepPlan, horizons: Sequence[int]) -> tuple[SweepPlan, ...]:
     """The same question at several horizons: a family of sweeps, judged together. Raises UsageError
     for a horizon that is asked for twice."""

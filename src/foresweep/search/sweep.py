@@ -67,6 +67,7 @@ from foresweep.tracker.tracker import Tracker
 
 LOCAL, RAY = "local", "ray"
 ENGINES = (LOCAL, RAY)
+FEW_CORES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,15 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def threads_each(asked: int | None, workers: int) -> int:
+    """Torch threads of a trial: 1 on few cores, where two spinning teams are many times slower
+    than one; else the cores shared among the workers."""
+    if asked is not None:
+        return asked
+    here = os.cpu_count() or 1
+    return 1 if here <= FEW_CORES else max(1, here // workers)
 
 
 def gpu_numbers() -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from foresweep.errors import UsageError
 from foresweep.evaluation.yardstick import (
     EQUALS_LAST_VALUE,
     LAST_VALUE,
@@ -119,9 +120,12 @@ def leaderboard(runs: Iterable[Run], *, metric: str, maximize: bool | None = Non
 
     `maximize` overrides the metric's own direction. Ties go to the baseline (last-value first),
     then to the older run. A trained run whose medians all equal the last close is last-value in
-    disguise: it is shown, and not ranked under point metrics. Raises UnknownName for the metric.
+    disguise: it is shown, and not ranked under point metrics. Raises UnknownName for the metric,
+    UsageError for one of another part.
     """
     part, bare = split_score(metric)
+    if part not in ("val", "tune"):
+        raise UsageError(f"--metric {metric}: models are chosen on val or tune, never on the rest")
     originals = (r for r in runs if r.reproduces is None)
     found = sorted(
         originals, key=lambda r: (not r.is_baseline, r.model_name != LAST_VALUE, r.run_id)

@@ -234,9 +234,7 @@ def test_a_frame_with_zoned_stamps_is_keyed_by_its_own_session_date() -> None:
         assert np.array_equal(load_panel(zoned).panel.timeline, wanted)
 
 
-def test_a_frame_without_items_is_refused() -> None:
-    with pytest.raises(DataError, match="item_id"):
-        load_panel(make_frame(1, 100).drop("item_id"))
+def test_what_is_no_frame_is_refused() -> None:
     with pytest.raises(DataError, match="from a list"):
         load_panel([1, 2])  # type: ignore[arg-type]
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import polars as pl
 
 from foresweep.data.demo import demo_items
 from foresweep.data.files import name_as_text
@@ -20,17 +19,12 @@ from foresweep.data.reading.cache import keep_panel, kept_panel, place_for
 from foresweep.data.reading.columns import Fault, RawItem, items_of
 from foresweep.data.reading.dialect import Layouts, Refused, read_typed
 from foresweep.data.reading.formats import DOUBTFUL, is_prices, stem_of, tables_of
+from foresweep.data.reading.frames import ONE_ITEM, Source, as_polars
 from foresweep.data.reading.overrules import Overrules
 from foresweep.errors import DataError
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 DEMO = "demo"
 SEED_FOLDER = Path("trainingdata/train")
-
-Frame: TypeAlias = "pl.DataFrame | pd.DataFrame"
-Source: TypeAlias = "str | Path | Frame | Mapping[str, Frame]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,14 +269,19 @@ def _frame_items(source: Any, overrules: Overrules) -> tuple[list[RawItem], list
     raws: list[RawItem] = []
     told: list[Finding] = []
     for name, part in parts.items():
-        frame = part if isinstance(part, pl.DataFrame) else _from_pandas(part)
+        frame = as_polars(part)
         where = "frame" if name is None else f"frame[{name!r}]"
         try:
             table = read_typed(frame, overrules)
-            if name is None and "item_id" not in table.header.at and not table.labels:
-                raise Refused("missing_column", "no column item_id (or symbol, ticker, name)")
             item = None if name is None else str(name)
+            if name is None and "item_id" not in table.header.at and not table.labels:
+                item = ONE_ITEM
             items, faults = items_of(table, file=where, item=item, overrules=overrules)
+            if item == ONE_ITEM and name is None and _has_a_time_twice(items):
+                raise Refused(
+                    "missing_column",
+                    "several rows at one time and no column item_id (or symbol, ticker, name)",
+                )
         except Refused as problem:
             finding = found(problem.rule, str(problem), file=where, item=name)
             if name is None:
@@ -294,25 +293,5 @@ def _frame_items(source: Any, overrules: Overrules) -> tuple[list[RawItem], list
     return raws, _together(told)
 
 
-def _from_pandas(frame: Any) -> pl.DataFrame:
-    """A pandas frame as polars; an index with a name (a time, an item) becomes a column."""
-    if not hasattr(frame, "columns") or not hasattr(frame, "reset_index"):
-        raise DataError(f"cannot load a panel from a {type(frame).__name__}; see load_panel")
-    named = frame.reset_index() if any(n is not None for n in frame.index.names) else frame
-    if str(frame.index.dtype).startswith("datetime64") and frame.index.name is None:
-        named = frame.rename_axis("timestamp").reset_index()
-    names = ["_".join(map(str, n)).strip("_") if isinstance(n, tuple) else str(n) for n in named]
-    twice = sorted({n for n in names if names.count(n) > 1})
-    if twice:
-        raise DataError(f"two columns of the frame are {twice[0]!r}")
-    return pl.DataFrame([_column(n, named.iloc[:, k]) for k, n in enumerate(names)])
-
-
-def _column(name: str, column: Any) -> pl.Series:
-    zone = getattr(column.dt, "tz", None) if hasattr(column, "dt") else None
-    if zone is not None:
-        utc = column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy()
-        return pl.Series(name, utc).dt.replace_time_zone("UTC").dt.convert_time_zone(str(zone))
-    if column.dtype.kind in "fiubM":
-        return pl.Series(name, column.to_numpy())
-    return pl.Series(name, [None if v is None or v != v else str(v) for v in column])
+def _has_a_time_twice(items: Sequence[RawItem]) -> bool:
+    return any(len(np.unique(raw.utc)) < len(raw.utc) for raw in items)

@@ -62,6 +62,7 @@ class Guard:
     host: str = "127.0.0.1"  # what the server is bound to
     token: str | None = None
     is_read_only: bool = False
+    is_api: bool = False  # programs ask, which have no page of ours: a POST needs no Origin
     csrf: str = field(default_factory=lambda: secrets.token_urlsafe(24))
 
     def allows_host(self, header: str) -> bool:
@@ -91,14 +92,14 @@ class Guard:
         return hmac.compare_digest(word.encode(), self.csrf.encode())
 
 
-def guard_for(host: str, token: str | None, *, is_read_only: bool) -> Guard:
+def guard_for(host: str, token: str | None, *, is_read_only: bool, is_api: bool = False) -> Guard:
     """The guard of a server bound to `host`; beyond loopback a token is made where none is given.
     Raises UsageError for a token that is short."""
     if token is not None and len(token) < 16:
         raise UsageError("--token: give 16 characters or more, or none and one is made")
     if token is None and not is_loopback(host):
         token = secrets.token_urlsafe(24)
-    return Guard(host, token, is_read_only)
+    return Guard(host, token, is_read_only, is_api)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -118,15 +119,22 @@ def listen(host: str, port: int) -> socket.socket:
     return found
 
 
-def serve(app: App, listening: socket.socket) -> None:
-    """Serve until Ctrl-C. Raises MissingExtra."""
+def place_of(host: str, listening: socket.socket) -> str:
+    """The address as a browser on this machine writes it."""
+    name = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    return f"http://{name}:{listening.getsockname()[1]}/"
+
+
+def serve(app: App, listening: socket.socket, *, grace_s: int = 1) -> None:
+    """Serve until Ctrl-C or SIGTERM; what is being answered then has `grace_s` to end. Raises
+    MissingExtra."""
     try:
         import uvicorn
     except ImportError as error:
         raise MissingExtra("uvicorn", "web") from error
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False,
-        timeout_graceful_shutdown=1, lifespan="on",
+        timeout_graceful_shutdown=grace_s, lifespan="on",
     )  # fmt: skip
     uvicorn.Server(config).run(sockets=[listening])
 
@@ -171,7 +179,7 @@ class Guarded:
         if scope["method"] not in READS:
             if guard.is_read_only:
                 return 403, "read-only: nothing can be changed here"
-            if origin is None:
+            if origin is None and not guard.is_api:
                 return 403, "a change must come from a page of this server"
         return None
 

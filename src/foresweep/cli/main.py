@@ -23,7 +23,7 @@ from foresweep.cli import (
     sweep,
     verdict,
 )
-from foresweep.cli.service import champion
+from foresweep.cli.service import champion, serve
 from foresweep.errors import ForesweepError
 
 app = typer.Typer(
@@ -59,6 +59,7 @@ app.command()(verdict.power)
 app.command()(champion.promote)
 app.command()(champion.rollback)
 app.command()(champion.champion)
+app.command()(serve.serve)
 app.add_typer(manage.import_app, name="import")
 app.add_typer(manage.export_app, name="export")
 app.add_typer(manage.app, name="db")

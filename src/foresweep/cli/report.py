@@ -92,20 +92,13 @@ def dashboard(
 ) -> None:
     """Show all sweeps as live pages in a browser: what runs now, leaderboards, runs, verdicts."""
     from foresweep.reporting.dashboard import dashboard_app
-    from foresweep.web import guard_for, listen, serve
+    from foresweep.web import guard_for, listen, place_of, serve
 
     guard = guard_for(host, token, is_read_only=read_only)
     with open_existing(db) as tracker:
         app = dashboard_app(tracker, settings(db, runs).runs_dir, guard)
         with listen(host, port) as listening:
-            place = f"http://{_place(host)}:{listening.getsockname()[1]}/"
+            place = place_of(host, listening)
             asked = f"?token={guard.token}" if guard.token else ""
             typer.echo(f"Pages of {tracker.store.place} at {place}{asked}  (Ctrl-C stops)")
             serve(app, listening)
-
-
-def _place(host: str) -> str:
-    """What a browser on this machine calls the address."""
-    if host in ("0.0.0.0", "::"):
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host

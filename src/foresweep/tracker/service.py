@@ -148,14 +148,9 @@ class Service:
         """
         table = schema.forecasts_made
         rows = [_forecast_row(one, source) for one in made]
-        columns = [table.c[name] for name in ONCE]
 
         def put(connection: Connection) -> int:
-            origins = sorted({row["origin"] for row in rows})
-            known = {
-                tuple(found)
-                for found in connection.execute(select(*columns).where(table.c.origin.in_(origins)))
-            }
+            known = _known(connection, rows)
             number, last = chain.head(connection, FORECASTS)
             fresh = []
             for row in rows:
@@ -220,6 +215,19 @@ class Service:
 
 ONCE = ("slot", "role", "manifest", "item_id", "origin", "horizon", "input_hash")
 """What makes two forecasts the same."""
+LOOKED_UP = 5_000
+"""Forecasts looked for in one query: databases take some 30,000 values."""
+
+
+def _known(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> set[tuple[Any, ...]]:
+    """Of these forecasts those that are on record, by ONCE."""
+    table, found = schema.forecasts_made, set()
+    columns = [table.c[name] for name in ONCE]
+    for some in (rows[k : k + LOOKED_UP] for k in range(0, len(rows), LOOKED_UP)):
+        among = {name: sorted({row[name] for row in some}) for name in ONCE[:5]}
+        query = select(*columns).where(*(table.c[k].in_(v) for k, v in among.items()))
+        found |= {tuple(row) for row in connection.execute(query)}
+    return found
 
 
 def _forecast_row(made: Mapping[str, Any], source: str) -> dict[str, Any]:

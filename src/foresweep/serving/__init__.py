@@ -1,0 +1,1 @@
+"""Forecasts over HTTP: the champion of a slot, swapped while it answers."""

@@ -1,0 +1,55 @@
+"""The page of the addresses: made from the OpenAPI description, with an example that runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from foresweep.serving.asked import EXAMPLE
+
+PAGE_SCRIPT = """\
+document.getElementById("run").addEventListener("click", async () => {
+  const shown = document.getElementById("answer");
+  shown.textContent = "...";
+  try {
+    const answer = await fetch("/forecast", {
+      method: "POST",
+      headers: {"content-type": "application/json"},
+      body: document.getElementById("body").value,
+    });
+    shown.textContent = answer.status + "\\n" + JSON.stringify(await answer.json(), null, 2);
+  } catch (error) {
+    shown.textContent = String(error);
+  }
+});
+"""
+
+
+def page(spec: Mapping[str, Any]) -> str:
+    """HTML without a style, a script or a font of anybody else's."""
+    rows = []
+    for path, methods in spec["paths"].items():
+        for method, said in methods.items():
+            codes = ", ".join(said.get("responses", {}))
+            cells = (f"{method.upper()} {path}", said.get("summary", ""), codes)
+            rows.append("".join(f"<td>{escape(cell)}</td>" for cell in cells))
+    table = "".join(f"<tr>{row}</tr>" for row in rows)
+    example = escape(json.dumps(EXAMPLE))
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{escape(spec["info"]["title"])}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"></head>
+<body><main><h1>Forecasts</h1>
+<p>{escape(spec["info"]["description"])} The whole description, for tools:
+<a href="/openapi.json">/openapi.json</a>.</p>
+<table><thead><tr><th>address</th><th>what</th><th>answers</th></tr></thead>
+<tbody>{table}</tbody></table>
+<h2>Try it</h2>
+<p>POST /forecast with this body, which runs as it stands:</p>
+<label for="body">Body</label><br>
+<textarea id="body" rows="12" cols="100">{example}</textarea>
+<p><button id="run" type="button">Forecast</button></p>
+<pre id="answer" role="status"></pre>
+</main><script src="/page.js"></script></body></html>
+"""

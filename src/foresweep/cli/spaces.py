@@ -28,10 +28,20 @@ Model = Annotated[str, typer.Argument(help="toto, kronos, chronos2, a plug-in's 
 
 
 @app.command()
-def copy(model: Model) -> None:
+def copy(
+    model: Model,
+    python: Annotated[
+        bool,
+        typer.Option("--python", help="As dicts of Python: configs and grid, without the ranges."),
+    ] = False,
+) -> None:
     """Print a model's space file as written, to edit."""
     from foresweep.search.propose.modes import expand_models, space_text
+    from foresweep.search.propose.spacefiles import as_python
 
+    if python:
+        typer.echo(as_python(expand_models([model])), nl=False)
+        return
     for name in expand_models([model]):
         typer.echo(space_text(name), nl=False)
 

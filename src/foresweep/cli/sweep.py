@@ -360,6 +360,14 @@ def sweep(
             metavar="KEY=VALUE",
         ),
     ] = None,
+    configs: Annotated[
+        Path | None,
+        typer.Option(
+            help="A sweep file for the models that --model names: what it says of a mode stands in "
+            "place of what is built in, and other models in it are passed over.",
+            metavar="FILE",
+        ),
+    ] = None,
     mode: Annotated[Mode, typer.Option(help="How configs are proposed.")] = Mode.priority,
     max_runs: Annotated[
         int | None, typer.Option(help="Trials at most. Default: 5 per model.", min=1)
@@ -391,7 +399,8 @@ def sweep(
 ) -> None:
     """Train research-backed configs beside the baselines and rank them on the same windows."""
     from foresweep.search.plan import at_horizons
-    from foresweep.search.propose.spacefiles import read_sweep_files
+    from foresweep.search.propose.modes import expand_models
+    from foresweep.search.propose.spacefiles import read_sweep_files, with_configs
     from foresweep.search.sweep import threads_each
     from foresweep.space import as_dimension
 
@@ -411,6 +420,8 @@ def sweep(
         spaces = read_sweep_files(files or [])
         if not (named := (*spaces.texts, *(model or []))):
             raise UsageError("say what to sweep: --model toto, or a sweep file")
+        if configs is not None:
+            spaces = with_configs(spaces, configs, expand_models(named))
         changes = {k: as_dimension(k, v) for k, v in parse_values(values or []).items()}
         horizons = as_horizons(horizon)
         plan = _plan(

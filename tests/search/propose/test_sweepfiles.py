@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from foresweep.errors import UsageError
+from foresweep.models.registry import FAMILIES
 from foresweep.search.plan import SweepPlan
 from foresweep.search.propose.modes import load_space, propose, space_text
-from foresweep.search.propose.spacefiles import read_sweep_files
+from foresweep.search.propose.spacefiles import as_python, read_sweep_files, with_configs
 from foresweep.space import Choice, Float, Spaces, as_dimension
 
 SCRATCH = {"pretrained": None, "size": "tiny"}
@@ -121,3 +123,44 @@ def test_a_range_is_no_grid() -> None:
     spaces = Spaces(changes={"lr": Float(1e-5, 1e-3)})
     with pytest.raises(UsageError, match="a grid needs choices"):
         propose(("toto",), "full", base=SCRATCH, seed=0, count=9, spaces=spaces)
+
+
+CONFIGS = Path(__file__).parents[3] / "hyperparams" / "sweep_configs.py"
+
+
+def test_the_file_of_configs_beside_the_database_says_what_is_built_in() -> None:
+    assert CONFIGS.read_text() == as_python(FAMILIES), (
+        "write it anew: foresweep spaces copy all --python > hyperparams/sweep_configs.py"
+    )
+
+
+@pytest.mark.parametrize("start", ["scratch", "pretrained"])
+@pytest.mark.parametrize("model", FAMILIES)
+def test_the_file_of_configs_gives_the_built_in_space_of_both_starts(
+    model: str, start: Literal["scratch", "pretrained"]
+) -> None:
+    spaces = with_configs(Spaces(), CONFIGS, [model])
+    assert set(spaces.texts) == {model}
+    assert load_space(model, start, spaces) == load_space(model, start)
+
+
+def test_a_grid_that_is_edited_there_is_swept_and_the_rest_stays(tmp_path: Path) -> None:
+    file = tmp_path / "sweep_configs.py"
+    file.write_text(
+        'TOTO_FULL = {"max_epochs": [30], "loss_type": ["quantile"]}\nKRONOS_FULL = {"lr": [1e-4]}'
+    )
+    spaces = with_configs(Spaces(), file, ["toto"])
+    edited, built_in = load_space("toto", "scratch", spaces), load_space("toto", "scratch")
+    assert list(edited.full.grid()) == [{"max_epochs": 30, "loss_type": "quantile"}]
+    assert (edited.entries, edited.space) == (built_in.entries, built_in.space)
+    assert "kronos" not in spaces.texts
+
+
+def test_a_sweep_file_of_ones_own_goes_before_the_file_of_configs(tmp_path: Path) -> None:
+    own = written(tmp_path, 'model = "toto"\n[full]\nlr = [0.5]\n')
+    assert with_configs(own, CONFIGS, ["toto", "kronos"]).texts["toto"] == own.texts["toto"]
+
+
+def test_what_holds_for_one_start_is_written_into_a_config(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="TOTO_PRIORITY_SCRATCH: write what holds for one start"):
+        written(tmp_path, "TOTO_PRIORITY_SCRATCH = [{'lr': 0.1}]", "c.py")

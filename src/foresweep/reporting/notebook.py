@@ -33,7 +33,8 @@ from foresweep.reporting.blocks import (
 from foresweep.reporting.figures import Fan, fan
 from foresweep.reporting.render import Context, templates
 from foresweep.reporting.still import svg_of
-from foresweep.reporting.sweeppage import parts_table, state_cell
+from foresweep.reporting.sweeppage import parts_table
+from foresweep.reporting.views import state_cell
 from foresweep.selection.leaderboard import Leaderboard
 
 MOST_ROWS = 50

@@ -28,8 +28,7 @@ from foresweep.reporting.blocks import (
     when,
 )
 from foresweep.reporting.report import latest_verdict
-from foresweep.reporting.sweeppage import state_cell
-from foresweep.reporting.views import Asked, Site, SweepView
+from foresweep.reporting.views import Asked, Site, SweepView, state_cell
 from foresweep.tracker.queries import pages as queries
 
 QUIET_MINUTES = 3

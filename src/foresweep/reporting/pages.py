@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -29,8 +27,8 @@ from foresweep.reporting.blocks import (
     took,
 )
 from foresweep.reporting.figures import Bar
-from foresweep.reporting.sweeppage import above, parts_table, run_link
-from foresweep.reporting.views import Site, SweepView
+from foresweep.reporting.sweeppage import gate_blocks, parts_table
+from foresweep.reporting.views import Site, SweepView, above, run_link
 from foresweep.selection.leaderboard import Row
 
 # Models side by side.
@@ -210,23 +208,10 @@ def _strip(view: SweepView) -> Spec:
 
 
 def _findings(view: SweepView) -> Iterator[Block]:
-    if view.sweep.dataset_id is None:
-        yield Words("No data set is on record for this sweep.", "empty")
-        return
-    found: Any = view.tracker.get_dataset(view.sweep.dataset_id).get("findings") or []
+    found = view.findings
+    yield from gate_blocks(view)
     if not found:
-        yield Words("The gate found nothing to say: no row masked, no item dropped.", "good")
         return
-    counts = Counter((str(f["rule"]), str(f.get("severity", ""))) for f in found)
-    yield Table(
-        name="rules",
-        columns=(Column("rule"), Column("severity"), Column("findings", is_number=True)),
-        rows=tuple(
-            (Cell(rule), Cell(severity, mark="bad" if severity == "error" else ""), shown(count))
-            for (rule, severity), count in counts.most_common()
-        ),
-        caption="By rule.",
-    )
     yield Table(
         name="findings",
         columns=(

@@ -37,8 +37,15 @@ from foresweep.reporting.blocks import (
     when,
 )
 from foresweep.reporting.figures import Bar, Fan
-from foresweep.reporting.sweeppage import cause, run_link, state_cell
-from foresweep.reporting.views import Asked, Site, SweepView, varied
+from foresweep.reporting.views import (
+    Asked,
+    Site,
+    SweepView,
+    cause,
+    run_link,
+    state_cell,
+    varied,
+)
 from foresweep.selection.groups import run_groups
 from foresweep.selection.sealed import has_losses, open_losses
 from foresweep.stats.significance import (

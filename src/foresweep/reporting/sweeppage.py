@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from datetime import UTC, datetime
 from typing import Any
 
-from foresweep.errors import ForesweepError, NotEnoughData
-from foresweep.evaluation.yardstick import LAST_VALUE, baseline_name
-from foresweep.metrics import METRICS, objectives_of
+from foresweep.metrics import METRICS
 from foresweep.records import Run, Sweep, steering_words
 from foresweep.reporting import figures
 from foresweep.reporting.blocks import (
@@ -32,36 +30,20 @@ from foresweep.reporting.blocks import (
     took,
     when,
 )
-from foresweep.reporting.figures import Bar, TrialPoint
-from foresweep.reporting.views import FEW, MARKED, Asked, SweepView, varied
-from foresweep.search.plan import ASKED
-from foresweep.search.propose.focus import importance
-from foresweep.search.propose.modes import load_space
+from foresweep.reporting.figures import Bar
+from foresweep.reporting.searchpage import search_blocks, space_table
+from foresweep.reporting.views import (
+    MARKED,
+    Asked,
+    SweepView,
+    cause,
+    run_link,
+    short_name,
+    state_cell,
+)
 from foresweep.selection.leaderboard import Leaderboard, Row, leaderboard
-from foresweep.selection.pareto import pareto
-from foresweep.space import Choice, Dimension, Start
 
 SHOWN_BADLY = 50
-MOST_SLICES = 9
-STATE_MARKS = {"complete": "good", "failed": "bad", "lost": "bad", "pruned": "warn",
-               "cancelled": "warn", "running": "live"}  # fmt: skip
-
-
-def above(view: SweepView) -> tuple[tuple[str, str], ...]:
-    """The pages above those beside a sweep."""
-    links, sweep_id = view.site.links, view.sweep.sweep_id
-    return (
-        ("Overview", links.to("") or "#overview"),
-        (f"Sweep {sweep_id}", links.to("sweep", sweep_id) or "#sweep"),
-    )
-
-
-def state_cell(state: str) -> Cell:
-    return Cell(state, mark=f"state {STATE_MARKS.get(state, '')}".strip())
-
-
-def run_link(view: SweepView, run: Run, text: str = "") -> Cell:
-    return Cell(text or run.run_id, href=view.site.links.to("run", run.run_id), mark="code")
 
 
 def sweep_page(view: SweepView, asked: Asked) -> Page:
@@ -81,8 +63,9 @@ def sweep_page(view: SweepView, asked: Asked) -> Page:
 def _sections(view: SweepView, asked: Asked) -> Iterator[Section]:
     yield Section("summary", "In short", tuple(summary(view)), is_live=True)
     yield Section("leaderboard", "Leaderboard", tuple(_ranking(view, asked)), is_live=True)
-    yield Section("search", "The search", tuple(_search(view)))
+    yield Section("search", "The search", tuple(search_blocks(view)))
     yield Section("bad", "What did not complete", tuple(_bad(view)), is_live=True)
+    yield Section("data", "What the gate found in the data", tuple(gate_blocks(view)))
     yield Section("question", "The question and its space", tuple(_question(view)))
 
 
@@ -93,15 +76,18 @@ def summary(view: SweepView) -> Iterator[Block]:
     total = sum(states.values())
     done = total - states.get("running", 0) - states.get("waiting", 0)
     verdict = view.verdict
+    skipped = sweep.plan.get("skipped", ())
     tiles = [
         ("state", state_cell(sweep.state.value)),
-        ("trials", Cell(f"{sweep.num_trials}")),
-        ("runs ended", Cell(f"{done} of {total}")),
+        ("trials", _of(sweep.num_trials, sweep.plan.get("planned"))),
+        ("runs ended", Cell(f"{done:,} of {total:,}")),
+        *_at_work(view, states.get("running", 0)),
         ("best skill on these windows", share(best.skill if best else None, is_marked=True)),
         ("benchmark", Cell(view.benchmark[0] if view.benchmark else "–")),
         ("verdict", _outcome(view, verdict)),
     ]
     yield Facts(tuple(tiles), kind="tiles")
+    yield from _counted(view, len(skipped))
     others = ", ".join(f"{n} {s}" for s, n in states.items() if n and s != "complete")
     if others:
         yield Words(f"Beside {states.get('complete', 0)} complete runs: {others}.")
@@ -110,6 +96,51 @@ def summary(view: SweepView) -> Iterator[Block]:
             f"Nothing beats naive on val so far: the best trained run, {best.run.model_name}, has "
             f"{100 * best.skill:+.2f} % against last-value (tomorrow is today).",
             kind="warn",
+        )
+
+
+def _of(count: int, planned: Any) -> Cell:
+    more = isinstance(planned, int) and planned > count
+    return Cell(f"{count:,} of {planned:,}" if more else f"{count:,}", count)
+
+
+def _at_work(view: SweepView, running: int) -> Iterator[tuple[str, Cell]]:
+    """How many work on it, and how long the rest may take; nothing of a sweep that has ended."""
+    if view.sweep.state != "running":
+        return
+    workers = view.sweep.plan.get("workers")
+    known = isinstance(workers, int) and workers >= running
+    yield "at work", Cell(f"{running} of {workers} workers" if known else f"{running} runs")
+    yield "time left", took(seconds_left(view))
+
+
+def seconds_left(view: SweepView) -> float | None:
+    """As fast as trials ended so far; None where none has, or nobody said how many are meant."""
+    sweep, planned = view.sweep, view.sweep.plan.get("planned")
+    if sweep.state != "running" or not isinstance(planned, int):
+        return None
+    trained = [p for p in view.progress if not p.is_baseline]
+    done = sum(p.state not in ("running", "waiting") for p in trained)
+    begun = [p.started_at for p in trained if p.started_at is not None]
+    if not done or not begun:
+        return None
+    since = (datetime.now(UTC) - min(begun)).total_seconds()
+    return since / done * max(0, planned - done)
+
+
+def _counted(view: SweepView, num_skipped: int) -> Iterator[Block]:
+    """How many trials a verdict would count, and how many were not trained again."""
+    if view.cells and view.sweep.plan.get("parts"):
+        counted, sweeps = view.lineage.num_trials, len(view.lineage.sweep_ids)
+        where = "this sweep" if sweeps == 1 else f"{sweeps} sweeps on cells of these items and days"
+        yield Words(
+            f"A verdict counts {counted:,} trials, of {where}: failed and pruned ones too, for "
+            f"each was a chance to look good by luck."
+        )
+    if num_skipped:
+        yield Words(
+            f"{num_skipped} configs were trained before on these windows and not again: their runs "
+            f"stand in the leaderboard. --again trains them once more."
         )
 
 
@@ -259,208 +290,8 @@ def _skills(view: SweepView) -> Spec:
     for row in sorted((*trained, *pinned), key=lambda r: r.place or 0):
         bounds = view.skill_bounds(row.run)
         low, high = (bounds.skill_lower, bounds.skill_upper) if bounds else (None, None)
-        bars.append(Bar(_short(row.run), row.skill, low, high, row.run.is_baseline))
+        bars.append(Bar(short_name(row.run), row.skill, low, high, row.run.is_baseline))
     return figures.skills(bars, "skill against last-value on val, %")
-
-
-def _short(run: Run) -> str:
-    """A name that is short and still its own: model, then trial or the end of the id."""
-    if run.is_baseline:
-        return baseline_name(run)
-    return f"{run.model_name} #{run.trial_number}" if run.trial_number else run.run_id[-20:]
-
-
-# The search: how it went, and what mattered.
-
-
-def _search(view: SweepView) -> Iterator[Block]:
-    yield Figure(
-        name="best-so-far",
-        title="Best so far",
-        alt="The objective on tune of every trial in order, and the best so far.",
-        build=lambda: _best_so_far(view),
-        is_live=True,
-    )
-    if len(objectives_of(view.sweep.objective)) > 1:
-        yield from _trade_offs(view)
-    for model in view.sweep.models:
-        yield from _of_model(view, model) if view.is_small else _of_many(view, model)
-    if len(view.family) > 1:
-        yield Figure(
-            name="horizons",
-            title="The same question at several horizons",
-            alt="Each model's best skill at each horizon of the family.",
-            build=lambda: _horizons(view),
-        )
-
-
-def _best_so_far(view: SweepView) -> Spec:
-    metric = METRICS.get(view.bare)
-    points = [
-        TrialPoint(p.number, p.model_name, p.state, p.score, p.is_baseline) for p in view.progress
-    ]
-    naive = next((p.score for p in view.progress if p.model_name == LAST_VALUE), None)
-    minimize = metric is None or not metric.higher_is_better
-    return figures.best_so_far(
-        _thinned(points, 1 if minimize else -1), view.bare, minimize=minimize, naive=naive
-    )
-
-
-def _thinned(points: list[TrialPoint], sign: int) -> list[TrialPoint]:
-    """At most some two thousand, the bests of the way among them."""
-    step = -(-len(points) // 2000)
-    if step == 1:
-        return points
-    kept, best = [], math.inf
-    for k, point in enumerate(points):
-        score = math.inf if point.score is None else sign * point.score
-        is_best = score < best and point.state == "complete"
-        best = score if is_best else best
-        if is_best or k % step == 0:
-            kept.append(point)
-    return kept
-
-
-def _of_many(view: SweepView, model: str) -> Iterator[Block]:
-    """The same of very many runs, of which nothing is read before a figure is asked for."""
-    for kind, title in (("parallel", "all hyperparameters that varied"), ("slices", "each alone")):
-        yield Figure(
-            name=f"{kind}-{model}",
-            title=f"{model}: {title}, of the best {FEW} runs of {view.num_ranked:,}",
-            alt=f"{view.metric} of the best runs of {model} over its hyperparameters.",
-            build=partial(_many_spec, view, model, kind),
-            height=340 if kind == "parallel" else 660,
-        )
-
-
-def _many_spec(view: SweepView, model: str, kind: str) -> Spec:
-    blocks = (b for b in _of_model(view, model) if isinstance(b, Figure))
-    found = next((b for b in blocks if b.name == f"{kind}-{model}"), None)
-    if found is None:
-        raise NotEnoughData(f"fewer than three of the best {FEW} runs are of {model}")
-    return found.build()
-
-
-def _of_model(view: SweepView, model: str) -> Iterator[Block]:
-    """What its hyperparameters did: parallel coordinates, slices, two at once, importance."""
-    ranked = [r for r in view.plain_board.rows if r.place and r.run.model_name == model]
-    if len(ranked) < 3:
-        yield Words(f"{model}: hyperparameters are compared from three ranked runs on.", "empty")
-        return
-    rows = ranked[: figures.MOST_LINES]
-    axes = varied([r.run for r in rows])
-    if not axes:
-        return
-    scores = [r.score for r in rows if r.score is not None]
-    bad = [METRICS[view.bare].badness(s) for s in scores]
-    many = len(ranked) if view.is_small else view.num_ranked
-    count = f"{len(rows)} of {many:,} shown" if len(rows) < many else f"{len(rows)} runs"
-    top = dict(list(axes.items())[:MOST_SLICES])
-    yield Figure(
-        name=f"parallel-{model}",
-        title=f"{model}: all hyperparameters that varied ({count})",
-        alt=f"One line a run of {model} through its hyperparameters; the best are strongest.",
-        build=lambda: figures.parallel(axes, bad, view.metric),
-    )
-    left_out = f"; {len(axes) - len(top)} more varied" if len(top) < len(axes) else ""
-    yield Figure(
-        name=f"slices-{model}",
-        title=f"{model}: the score over each of them alone",
-        alt=f"{view.metric} of the runs of {model} over each hyperparameter.",
-        build=lambda: figures.slices(top, scores, view.metric),
-        height=200 * -(-len(top) // 3) + 60,
-        note=f"Others vary along{left_out}.",
-    )
-    yield from _importance(view, model, axes, scores)
-
-
-def _importance(
-    view: SweepView, model: str, axes: Mapping[str, Sequence[Any]], scores: Sequence[float]
-) -> Iterator[Block]:
-    runs = [r for r in view.runs if r.model_name == model and r.state == "complete"]
-    key = ("importance", view.metric, tuple(r.run_id for r in runs))
-    try:
-        found = view.site.once(key, lambda: importance(runs, view.metric))
-    except ForesweepError as error:
-        yield Words(f"Importance for {model}: {error}.", kind="empty")
-        return
-    bars = [(w.hyperparam, w.share, w.pvalue) for w in found.weights[:15]]
-    yield Figure(
-        name=f"importance-{model}",
-        title=f"{model}: what mattered",
-        alt=f"Share of importance of each hyperparameter of {model}, with its p-value.",
-        build=lambda: figures.importances(bars),
-        note=found.warning or "PED-ANOVA; p: how often chance alone makes some look as important.",
-        height=80 + 26 * len(bars),
-    )
-    first, *others = [w.hyperparam for w in found.weights if w.hyperparam in axes]
-    if others:
-        yield Figure(
-            name=f"two-{model}",
-            title=f"{model}: {first} and {others[0]} together",
-            alt=f"{view.metric} over {first} and {others[0]}.",
-            build=lambda: figures.two_at_once(
-                (first, axes[first]), (others[0], axes[others[0]]), scores, view.metric
-            ),
-        )
-
-
-def _trade_offs(view: SweepView) -> Iterator[Block]:
-    found = pareto(view.runs, view.sweep.objective)
-    if found is None:
-        return
-    yield Table(
-        name="trade-offs",
-        columns=(
-            Column("model"),
-            Column("config"),
-            *(Column(m, is_number=True) for m in found.metrics),
-            Column("stands"),
-            Column("run"),
-        ),
-        rows=tuple(
-            (
-                Cell(p.run.model_name),
-                Cell(p.run.source),
-                *(number(s) for s in p.scores),
-                Cell(p.word, mark="good" if p.is_front else ""),
-                run_link(view, p.run),
-            )
-            for p in found.points
-        ),
-        caption="On the front no other config is as good in every objective and better in one.",
-    )
-    if len(found.metrics) == 2:
-        points = [
-            (
-                _short(p.run),
-                float(p.scores[0]),
-                float(p.scores[1]),
-                "knee" if p.is_knee else "front" if p.is_front else "dominated",
-            )
-            for p in found.points
-            if p.scores[0] is not None and p.scores[1] is not None
-        ]
-        names, naive = (found.metrics[0], found.metrics[1]), (found.naive[0], found.naive[1])
-        yield Figure(
-            name="pareto",
-            title="The front",
-            alt="Runs by both objectives; the front is joined, its knee starred.",
-            build=lambda: figures.front(names, points, naive),
-        )
-
-
-def _horizons(view: SweepView) -> Spec:
-    rows = []
-    for sweep in view.family:
-        other = SweepView(view.site, sweep)
-        board = other.plain_board
-        for model in dict.fromkeys(r.run.model_name for r in board.rows if r.place):
-            row = next(r for r in board.rows if r.place and r.run.model_name == model)
-            bounds = other.skill_bounds(row.run)
-            low, high = (bounds.skill_lower, bounds.skill_upper) if bounds else (None, None)
-            rows.append((model, sweep.horizon, Bar(model, row.skill, low, high)))
-    return figures.horizons(rows)
 
 
 # What did not complete, and what was asked.
@@ -499,10 +330,36 @@ def _bad(view: SweepView) -> Iterator[Block]:
     )
 
 
-def cause(run: Run) -> str:
-    """The last line of what is known of it."""
-    lines = (run.error or "no cause on record").strip().splitlines()
-    return lines[-1][:300]
+def gate_blocks(view: SweepView) -> Iterator[Block]:
+    """What the data gate said, by rule."""
+    if view.sweep.dataset_id is None:
+        yield Words("No data set is on record for this sweep.", "empty")
+        return
+    found = view.findings
+    if not found:
+        yield Words("The gate found nothing to say: no row masked, no item dropped.", "good")
+        return
+    counts = Counter((str(f["rule"]), str(f.get("severity", ""))) for f in found)
+    first = {str(f["rule"]): str(f["message"]) for f in reversed(found)}
+    yield Table(
+        name="rules",
+        columns=(
+            Column("rule"),
+            Column("severity"),
+            Column("findings", is_number=True),
+            Column("the first"),
+        ),
+        rows=tuple(
+            (
+                Cell(rule, href=view.site.links.to("data", view.sweep.sweep_id)),
+                Cell(severity, mark="bad" if severity == "error" else ""),
+                shown(count),
+                Cell(first[rule]),
+            )
+            for (rule, severity), count in counts.most_common()
+        ),
+        caption="By rule.",
+    )
 
 
 def _question(view: SweepView) -> Iterator[Block]:
@@ -525,7 +382,7 @@ def _question(view: SweepView) -> Iterator[Block]:
     if plan.get("parts"):
         yield parts_table(sweep)
     for model in sweep.models:
-        yield from _space(view, model)
+        yield from space_table(view, model)
 
 
 def parts_table(sweep: Sweep) -> Table:
@@ -556,41 +413,3 @@ def parts_table(sweep: Sweep) -> Table:
         ),
         caption="One cut by time, the same for all items.",
     )
-
-
-def _space(view: SweepView, model: str) -> Iterator[Block]:
-    """The ranges a model's configs are drawn from, and where each comes from."""
-    asked = view.sweep.plan.get(ASKED, {}).get("spaces", {})
-    start: Start = "pretrained" if view.sweep.plan.get("pretrained") else "scratch"
-    changed = view.sweep.plan.get("set") or {}
-    try:
-        space = view.site.once(("space", model, start), lambda: load_space(model, start)).space
-    except ForesweepError:
-        return
-    own = str(asked.get("places", {}).get(model, ""))
-    rows = [
-        (
-            Cell(name, mark="code"),
-            Cell(str(changed.get(name)) if name in changed else _range(dimension)),
-            Cell("--set" if name in changed else own or "built in"),
-        )
-        for name, dimension in space.dimensions.items()
-    ]
-    rows += [
-        (Cell(name, mark="code"), Cell(str(value)), Cell("--set"))
-        for name, value in changed.items()
-        if name not in space.dimensions
-    ]
-    yield Table(
-        name=f"space-{model}",
-        columns=(Column("hyperparameter"), Column("range"), Column("from")),
-        rows=tuple(rows),
-        caption=f"{model}: what its configs are drawn from in the modes that draw.",
-    )
-
-
-def _range(dimension: Dimension) -> str:
-    if isinstance(dimension, Choice):
-        return " | ".join(str(v) for v in dimension.values)
-    by = ", by logs" if dimension.log else ""
-    return f"{dimension.low:g} … {dimension.high:g}{by}"

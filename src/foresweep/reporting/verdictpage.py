@@ -24,8 +24,7 @@ from foresweep.reporting.blocks import (
     when,
 )
 from foresweep.reporting.figures import Bar
-from foresweep.reporting.sweeppage import above
-from foresweep.reporting.views import SweepView
+from foresweep.reporting.views import SweepView, above
 
 
 def verdict_page(view: SweepView) -> Page:

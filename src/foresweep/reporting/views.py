@@ -15,9 +15,10 @@ from foresweep.data.splits import PartName, Split
 from foresweep.data.windows import Windows
 from foresweep.errors import ForesweepError, UsageError
 from foresweep.evaluation.breakdown import Group, overall
-from foresweep.evaluation.yardstick import benchmark, last_value
+from foresweep.evaluation.yardstick import baseline_name, benchmark, last_value
 from foresweep.metrics import METRICS, PANEL_LOSSES, Outcome, ranked_by, split_score
 from foresweep.records import Run, Sweep
+from foresweep.reporting.blocks import Cell
 from foresweep.reporting.report import latest_verdict
 from foresweep.search.plan import family_of, plan_of
 from foresweep.search.propose.modes import BUILT_IN
@@ -28,6 +29,7 @@ from foresweep.selection.sealed import has_losses, open_losses
 from foresweep.selection.standing import with_standing
 from foresweep.space import Spaces
 from foresweep.tracker.queries import pages as queries
+from foresweep.tracker.sealed import Lineage, lineage_of
 from foresweep.tracker.tracker import Tracker
 
 T = TypeVar("T")
@@ -135,7 +137,7 @@ def spaces_of(sweep: Sweep) -> Spaces:
     does not say."""
     try:
         return plan_of(sweep).spaces
-    except UsageError:
+    except (UsageError, KeyError):  # of an older or a newer foresweep
         return BUILT_IN
 
 
@@ -249,6 +251,25 @@ class SweepView:
         return family_of(self.sweep, self.tracker.list_sweeps())
 
     @cached_property
+    def lineage(self) -> Lineage:
+        """What a verdict would count."""
+        return self._counted("lineage", lambda c: lineage_of(c, [self.sweep.sweep_id]))
+
+    @cached_property
+    def spaces(self) -> Spaces:
+        """What it was opened with."""
+        return self.site.once(("spaces", self.sweep.sweep_id), lambda: spaces_of(self.sweep))
+
+    @cached_property
+    def findings(self) -> Sequence[Mapping[str, Any]]:
+        """What the data gate said of the panel."""
+        dataset = self.sweep.dataset_id
+        if dataset is None:
+            return ()
+        found: Any = self.tracker.get_dataset(dataset).get("findings")
+        return found or ()
+
+    @cached_property
     def progress(self) -> list[queries.Progress]:
         with self.tracker.store.read() as connection:
             return queries.progress(connection, self.sweep.sweep_id)
@@ -306,3 +327,40 @@ def varied(runs: Sequence[Run]) -> dict[str, list[Any]]:
     names = dict.fromkeys(n for r in runs for n in r.hyperparams)
     found = {n: [r.hyperparams.get(n) for r in runs] for n in names}
     return {n: v for n, v in found.items() if len({str(x) for x in v}) > 1}
+
+
+# Cells that several pages show of a run.
+
+
+STATE_MARKS = {"complete": "good", "failed": "bad", "lost": "bad", "pruned": "warn",
+               "cancelled": "warn", "running": "live"}  # fmt: skip
+
+
+def above(view: SweepView) -> tuple[tuple[str, str], ...]:
+    """The pages above those beside a sweep."""
+    links, sweep_id = view.site.links, view.sweep.sweep_id
+    return (
+        ("Overview", links.to("") or "#overview"),
+        (f"Sweep {sweep_id}", links.to("sweep", sweep_id) or "#sweep"),
+    )
+
+
+def state_cell(state: str) -> Cell:
+    return Cell(state, mark=f"state {STATE_MARKS.get(state, '')}".strip())
+
+
+def run_link(view: SweepView, run: Run, text: str = "") -> Cell:
+    return Cell(text or run.run_id, href=view.site.links.to("run", run.run_id), mark="code")
+
+
+def short_name(run: Run) -> str:
+    """A name that is short and still its own: model, then trial or the end of the id."""
+    if run.is_baseline:
+        return baseline_name(run)
+    return f"{run.model_name} #{run.trial_number}" if run.trial_number else run.run_id[-20:]
+
+
+def cause(run: Run) -> str:
+    """The last line of what is known of it."""
+    lines = (run.error or "no cause on record").strip().splitlines()
+    return lines[-1][:300]

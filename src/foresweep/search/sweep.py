@@ -17,6 +17,7 @@ from typing import Any
 from foresweep.data.gate.report import QualityReport
 from foresweep.data.reading.sources import load_panel
 from foresweep.errors import UnknownName, UsageError
+from foresweep.models.registry import BASELINES
 from foresweep.records import Run, Sweep, SweepState, steering_words
 from foresweep.search.engines.base import Engine
 from foresweep.search.engines.local import LocalEngine
@@ -314,6 +315,12 @@ def _trials(
     """The source of all trials. Every model that will be trained is tested for leaks here."""
     sweep_id = sweep.sweep_id
     known, new = skip_known(stage, prepared)
+    stage.tracker.heads.say(
+        sweep_id,
+        workers=stage.engine.slots,
+        planned=_planned(stage.plan, prepared),
+        skipped=[c.run.run_id for c in known if c.run.sweep_id != sweep_id],
+    )
     leaks = LeakTests(stage, sweep_id)
     leaks.test_all([*new, *settle(stage, open_trials(stage, sweep_id, dead=dead))])
     search = None
@@ -324,6 +331,14 @@ def _trials(
         write_narrowed(stage, sweep_id, spaces)
         search = begin(stage, sweep_id, prepared, spaces)
     return Trials(stage, sweep_id, new, leaks, budget, search, known, dead)
+
+
+def _planned(plan: SweepPlan, prepared: tuple[Prepared, ...]) -> int:
+    """Trained trials that a sweep means to come to: its list, and what a search may propose."""
+    listed = [p for p in prepared if not p.refused and p.proposal.model not in BASELINES]
+    searches = plan.mode in ADAPTIVE and not plan.proposals
+    more = plan.budget - sum(not p.proposal.is_free for p in listed) if searches else 0
+    return len(listed) + max(0, more)
 
 
 def _open(stage: Stage, prepared: tuple[Prepared, ...], report: QualityReport) -> Sweep:

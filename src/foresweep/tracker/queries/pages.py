@@ -38,6 +38,7 @@ class Progress:
     state: str
     is_baseline: bool
     score: float | None
+    started_at: datetime | None
 
 
 def ranked_page(
@@ -157,6 +158,7 @@ def progress(connection: Connection, sweep_id: str) -> list[Progress]:
             runs.c.state,
             runs.c.is_baseline,
             runs.c.objective_score,
+            runs.c.started_at,
         )
         .where(runs.c.sweep_id == sweep_id, runs.c.trial_number.is_not(None))
         .order_by(runs.c.trial_number)

@@ -164,6 +164,19 @@ class Heads:
 
         return self.store.work(reopen)
 
+    def say(self, sweep_id: str, **facts: Any) -> Sweep:
+        """Put what a head knows of its sweep beside the plan, for those who look on: JSON values by
+        name. Raises NotFound, ConfigError."""
+        more = jsonable(facts, "plan")
+
+        def say(connection: Connection) -> Sweep:
+            sweep = get_sweep(connection, sweep_id)
+            mine = sweeps.c.sweep_id == sweep.sweep_id
+            connection.execute(update(sweeps).where(mine).values(plan={**sweep.plan, **more}))
+            return get_sweep(connection, sweep_id)
+
+        return self.store.work(say)
+
     def _is_gone(self, row: Mapping[Any, Any], now: datetime, owner: Owner) -> bool:
         return is_gone(row, now, machine=owner.machine, grace=self._grace)
 

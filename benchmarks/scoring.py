@@ -47,6 +47,7 @@ def make_outcomes(
     setting = Setting(
         rng.uniform(1, 9, num),
         0.01 * last,
+        0.01 * last,
         np.repeat(np.arange(origins), items),
         np.tile(np.arange(items), origins),
     )

@@ -171,7 +171,7 @@ def dm(d: np.ndarray, lags: int) -> tuple[float, float]:
     """(t, one-sided p)."""
     more = inflation(d[:, None], lags)[0]
     t = d.mean() / (dm_error(d, lags) * math.sqrt(more))
-    return t, float(stats.t.sf(t, max(1.0, (len(d) - 1) / ((2 * lags + 1) * more))))
+    return t, float(stats.t.sf(t, max(1.0, (len(d) / (2 * lags + 1) - 1) / more)))
 
 
 def inflation(d: np.ndarray, lags: int) -> list[float]:
@@ -232,7 +232,7 @@ def stepm(d: np.ndarray, block: int, level: float) -> dict[str, Any]:
     mean = d.mean(axis=0)
     more = np.array(inflation(d, block - 1))
     se = np.array([dm_error(d[:, k], block - 1) for k in range(num)]) * np.sqrt(more)
-    t, df = mean / se, np.maximum((n - 1) / ((2 * block - 1) * more), 1.0)
+    t, df = mean / se, np.maximum((n / (2 * block - 1) - 1) / more, 1.0)
     resampled = np.array([d[rows].mean(axis=0) for rows in draws(n, block, 2000)])
     deviation = resampled - mean
     deviation /= deviation.std(axis=0)

@@ -36,6 +36,7 @@ def outcome_of(seed: int = 0, num: int = 150, horizon: int = 4, items: int = 5) 
     setting = Setting(
         rng.uniform(1, 9, num),
         last * rng.uniform(0.01, 0.05, num),
+        last * 0.02,
         np.arange(num) // items,
         np.arange(num) % items,
     )
@@ -172,7 +173,11 @@ def test_no_metric_but_price_mae_knows_the_price_level(seed, factor):
         o.quantiles * scale[:, None, None],
         LEVELS,
         o.last_close * scale,
-        replace(o.known, usual_move=o.known.usual_move * scale),
+        replace(
+            o.known,
+            usual_move=o.known.usual_move * scale,
+            train_move=o.known.train_move * scale,
+        ),
     )
     before, after = score(o, last_value_of(o)), score(scaled, last_value_of(scaled))
     for name in before:
@@ -284,8 +289,9 @@ def test_mase_equals_utilsforecast():
     frame = pd.DataFrame({"unique_id": "A", "ds": range(30), "y": o.labels[0], "m": o.median[0]})
     before = pd.DataFrame({"unique_id": "A", "ds": range(-253, 0), "y": past})
     expected = losses.mase(frame, models=["m"], seasonality=1, train_df=before)["m"][0]
-    ours = replace(o, setting=replace(o.known, usual_move=usual))
-    assert value("mase", ours) == pytest.approx(expected)
+    for name, move in (("mase", "usual_move"), ("mase_train", "train_move")):
+        ours = replace(o, setting=replace(o.known, **{move: usual}))
+        assert value(name, ours) == pytest.approx(expected)
 
 
 def test_calibration_equals_utilsforecast_level_by_level():

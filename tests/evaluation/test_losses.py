@@ -16,6 +16,7 @@ from foresweep.evaluation.losses import (
     load_forecast,
     load_losses,
     save_forecast,
+    train_move,
     usual_move,
     volatility_scale,
     write_npz,
@@ -95,6 +96,20 @@ def test_the_usual_move_is_that_of_the_last_year_up_to_the_origin():
     changed = Windows(replace_after(panel, int(windows.part.origins[k])), split, windows.part)
     known = windows.origin <= k
     np.testing.assert_array_equal(usual_move(changed)[known], found[known])
+
+
+def test_the_published_mase_divides_by_the_moves_of_all_of_train():
+    panel = make_panel(2, 500, seed=5)
+    split = make_split(panel, Cut(4))
+    windows = Windows(panel, split, split.part("val"))
+    stop = split.part("train").stop
+    for n in (0, 7, len(windows) - 1):
+        item = windows.item[n]
+        close = panel.bars[item].values[panel.timeline_of(item) < stop, 3]
+        assert train_move(windows)[n] == pytest.approx(np.abs(np.diff(close)).mean(), rel=1e-12)
+    # nothing from the end of train on moves it
+    changed = Windows(replace_after(panel, stop), split, windows.part)
+    np.testing.assert_array_equal(train_move(changed), train_move(windows))
 
 
 def test_a_young_or_still_item_has_a_usual_move_too():

@@ -67,7 +67,7 @@ def test_the_rectangular_variance_is_the_formula_of_the_paper():
     expected = d.mean() / np.sqrt(variance * more) * np.sqrt(factor)
     assert found.statistic == pytest.approx(expected)
     assert found.mean_difference / found.standard_error == pytest.approx(found.statistic)
-    assert found.df == pytest.approx(49 / 7 / more)
+    assert found.df == pytest.approx((50 / 7 - 1) / more)
 
 
 def test_a_negative_rectangular_variance_falls_back_to_bartlett():

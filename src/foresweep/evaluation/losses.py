@@ -129,7 +129,31 @@ def volatility_scale(windows: Windows) -> Array:
 
 def setting_of(windows: Windows) -> Setting:
     """What is known of each window at its origin: volatility, usual move, which origin it is."""
-    return Setting(volatility_scale(windows), usual_move(windows), windows.origin, windows.column)
+    return Setting(
+        volatility_scale(windows),
+        usual_move(windows),
+        train_move(windows),
+        windows.origin,
+        windows.column,
+    )
+
+
+def train_move(windows: Windows) -> Array:
+    """[N] price: mean absolute move from close to close of the item over all bars of train, at
+    least a millionth of the last close: what MASE divides by where it is published.
+
+    An item with fewer than two bars in train has its `usual_move`.
+    """
+    panel, stop = windows.panel, windows.split.part("train").stop
+    means = []
+    for i in windows.split.items:
+        rows = int(np.searchsorted(panel.timeline_of(i), stop))
+        moves = np.abs(np.diff(panel.bars[i].values[:rows, CLOSE]))
+        means.append(moves.mean() if len(moves) else np.nan)
+    found = np.array(means)[windows.column]
+    found = np.where(np.isnan(found), usual_move(windows), found)
+    least: Array = np.maximum(found, SMALLEST_SCALE / 100.0 * windows.last_close)
+    return least
 
 
 def usual_move(windows: Windows) -> Array:

@@ -33,12 +33,17 @@ class Setting:
 
     scale: Array  # [N] percent: the item's volatility over the horizon, known at the origin
     usual_move: Array  # [N] price: mean absolute move from bar to bar, known at the origin
+    train_move: Array  # [N] price: the same of all bars of train
     origin: IntArray  # [N] windows with the same number share their origin
     item: IntArray  # [N] windows with the same number are of one item
 
     def take(self, index: IntArray) -> Setting:
         return Setting(
-            self.scale[index], self.usual_move[index], self.origin[index], self.item[index]
+            self.scale[index],
+            self.usual_move[index],
+            self.train_move[index],
+            self.origin[index],
+            self.item[index],
         )
 
 
@@ -199,9 +204,17 @@ def smape_loss(outcome: Outcome) -> Array:
 
 
 def mase_loss(outcome: Outcome) -> Array:
-    """[N, H] absolute error of the median over the usual move from bar to bar. Raises UsageError
-    without a setting."""
+    """[N, H] absolute error of the median over the usual move from bar to bar, of the year before
+    the origin: not the published measure, which is `mase_train_loss`. Raises UsageError without a
+    setting."""
     return price_mae_loss(outcome) / outcome.known.usual_move[:, None]
+
+
+def mase_train_loss(outcome: Outcome) -> Array:
+    """[N, H] absolute error of the median over the mean absolute move from bar to bar in train: the
+    mean absolute scaled error as published (Hyndman and Koehler 2006), of one naive step. Raises
+    UsageError without a setting."""
+    return price_mae_loss(outcome) / outcome.known.train_move[:, None]
 
 
 def pinball_loss(outcome: Outcome) -> Array:

@@ -27,7 +27,7 @@ class Cscv:
     other, over all halvings."""
 
     probability_of_loss: float  # share in which the pick loses to the benchmark on the other half
-    pbo: float  # share in which the pick is below the median of all trials there
+    pbo: float | None  # share in which the pick is no better than the median of all trials there
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,9 @@ def cscv(d: Array, *, num_blocks: int) -> Cscv | None:
     """Bailey, Borwein, Lopez de Prado and Zhu (2017, J. Computational Finance), on differences.
 
     The blocks are neighbours in time, as equal as can be; a pick is the column with the highest
-    mean on its half (ties: the first). A tie with the benchmark is no loss. Columns that are not
-    finite somewhere and rows that are NaN everywhere are left out; None where no column or fewer
+    mean on its half (ties: the first). A tie with the benchmark is no loss. PBO counts a pick at the
+    median as below it, as the paper does (logit <= 0), and is None of a single trial, which is its
+    own median. Columns that are not finite somewhere and rows that are NaN everywhere are left out; None where no column or fewer
     origins than blocks remain. Raises ValueError for an odd number of blocks.
     """
     if num_blocks < 2 or num_blocks % 2:
@@ -73,8 +74,9 @@ def cscv(d: Array, *, num_blocks: int) -> Cscv | None:
     got = np.take_along_axis(unseen, pick[:, None], axis=1)
     # its rank, from 1, among all trials on the other half; ties share their mean
     rank = (unseen < got).sum(axis=1) + ((unseen == got).sum(axis=1) + 1) / 2
-    below = rank / (values.shape[1] + 1) < 0.5
-    return Cscv(float((got[:, 0] < 0).mean()), float(below.mean()))
+    below = rank / (values.shape[1] + 1) <= 0.5
+    pbo = float(below.mean()) if values.shape[1] > 1 else None
+    return Cscv(float((got[:, 0] < 0).mean()), pbo)
 
 
 def effective_trials(d: Array, num_trials: int | None = None) -> float:

@@ -288,6 +288,15 @@ def test_an_unknown_candidate_is_named_with_the_nearest() -> None:
         judge(case(table, "T0"))
 
 
+def test_an_item_without_losses_is_not_the_one_that_gains_most() -> None:
+    raw = np.ones((2, 30, 3))
+    raw[1] += 0.1  # behind on every item that it forecast
+    raw[1, :, 2] = 1.05
+    raw[:, :, 0] = np.nan
+    part = PartLosses(("naive", "t"), raw, np.ones((30, 3)))
+    assert part.best_item("t", "naive") == 2
+
+
 def test_a_table_without_trials_cannot_be_judged() -> None:
     table: Case = make_table([])[0]
     with pytest.raises(DataError, match="no trial"):

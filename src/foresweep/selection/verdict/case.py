@@ -81,10 +81,12 @@ class PartLosses:
 
     def best_item(self, name: str, opponent: str) -> int:
         """The item on which `name` gains most over the opponent, in scaled losses of all origins
-        together."""
+        together. An item without a loss gains nothing, and is not the one that gains 0."""
         gain = (self.of(opponent) - self.of(name)) / self.scale
-        cells = np.maximum((~np.isnan(gain)).sum(axis=1, keepdims=True), 1)
-        return int(np.nansum(gain / cells, axis=0).argmax())
+        there = ~np.isnan(gain)
+        cells = np.maximum(there.sum(axis=1, keepdims=True), 1)
+        total = np.where(there, gain / cells, 0.0).sum(axis=0)
+        return int(np.where(there.any(axis=0), total, -np.inf).argmax())
 
     def without(self, item: int) -> PartLosses:
         """The same less one item."""

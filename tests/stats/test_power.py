@@ -19,8 +19,9 @@ from foresweep.stats.power import (
     scaled_design,
     signal_curve,
     smallest_skill,
+    usual_inflation,
 )
-from foresweep.stats.significance import diebold_mariano
+from foresweep.stats.significance import diebold_mariano, inflation
 from foresweep.stats.stepm import stepm
 
 DESIGN = Design(items=12, val_origins=60, test_origins=60, trials=30)
@@ -147,10 +148,26 @@ def test_the_test_has_to_confirm(curves):
     skill = smallest_skill(curves[0], DESIGN) / 2
     mean = np.interp(skill, curves[0].skill, curves[0].mean)
     common, own = (np.interp(skill, curves[0].skill, v) for v in (curves[0].common, curves[0].own))
-    error = np.sqrt((common + own / 12) / 20)
-    alone = stats.nct.sf(stats.t.isf(0.05, 19), 19, mean / error)
+    more = usual_inflation(curves[0], 20)
+    error, df = np.sqrt((common + own / 12) / 20 * more), 19 / more
+    alone = stats.nct.sf(stats.t.isf(0.05, df), df, mean / error)
     assert chance(curves[0], skill, design) == pytest.approx(alone, rel=1e-3)
     assert 0.1 < alone < 0.9
+
+
+def test_losses_that_go_on_prove_less_as_they_do_at_the_gates(curves):
+    rng = np.random.default_rng(3)
+    shocks = rng.standard_normal((400, 30))
+    going_on = shocks.copy()
+    for n in range(1, len(going_on)):
+        going_on[n] += 0.5 * going_on[n - 1]
+    plain, persistent = (replace(curves[0], paths=p) for p in (shocks, going_on))
+    assert usual_inflation(plain, 60) < 1.2
+    assert 2.2 < usual_inflation(persistent, 60) < 3.5  # (1 + 0.5) / (1 - 0.5), shrunk
+    # differences per stretch are those that a verdict would inflate
+    one = inflation(persistent.paths, lags=0).mean()
+    assert usual_inflation(persistent, 400) == pytest.approx(one)
+    assert smallest_skill(persistent, DESIGN) > 1.2 * smallest_skill(plain, DESIGN)
 
 
 def test_a_skill_beyond_the_curve_cannot_be_proved(curves):

@@ -9,7 +9,9 @@ benchmark's forecast by
 so it knows a part of what came and is wrong by what markets really do, fat tails and wild months; e
 is one number for all leads, since forecasts are smooth paths. rho sets its skill. The loss
 differences, divided by sigma, have a mean and a variance over origins of common + own / items; with
-those, more items or more years are a matter of arithmetic.
+those, more items or more years are a matter of arithmetic. Losses go on from one origin to the next,
+and a verdict pays for it: the variance is inflated as the gates inflate it on stretches of the same
+history as long as the part that is judged.
 """
 
 from __future__ import annotations
@@ -19,11 +21,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from foresweep.stats.significance import Array
+from foresweep.stats.significance import Array, inflation, origin_means
 
 POWER = 0.8
 """Chance at which a skill counts as provable."""
 RHOS = np.concatenate([[0.0], np.geomspace(0.02, 0.85, 18)])
+TYPICAL_RHO = 0.2
+"""Of the signals whose autocorrelation is looked at: it hardly depends on how skilful they are."""
+PATHS, STRETCHES = 30, 12
 MOST_CELLS = 300_000
 """Windows times leads drawn per signal: what items share is small, and needs many to be seen."""
 
@@ -38,6 +43,7 @@ class Curve:
     own: Array  # [R] variance of a single cell less `common`
     num_items: float  # items at a usual origin
     num_origins: int  # of the history
+    paths: Array  # [O, PATHS] scaled loss differences of typical signals, origins in time order
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +114,21 @@ def chance(curve: Curve, skill: float, design: Design) -> float:
     )
     found = 1.0
     for origins, trials, level in sides:
-        critical = critical_t(trials, level, origins)
-        error = spread / np.sqrt(origins)
-        found *= passes(mean, error, critical=critical, effective_origins=origins)
+        more = usual_inflation(curve, origins)
+        worth = 1 + (origins - 1) / more  # whose Student's t has the degrees of freedom of a gate
+        critical = critical_t(trials, level, worth)
+        error = spread * np.sqrt(more / origins)
+        found *= passes(mean, error, critical=critical, effective_origins=worth)
     return found
+
+
+def usual_inflation(curve: Curve, origins: float) -> float:
+    """Times the variance of a mean over so many origins that the gates make it, for losses that go
+    on: the mean of `significance.inflation` over stretches of the history of that length."""
+    length = min(round(origins), len(curve.paths))
+    starts = np.linspace(0, len(curve.paths) - length, STRETCHES).astype(int)
+    stretches = [curve.paths[s : s + length] for s in sorted(set(starts.tolist()))]
+    return float(np.mean([inflation(d, lags=0) for d in stretches]))
 
 
 def smallest_skill(curve: Curve, design: Design, power: float = POWER) -> float:
@@ -153,7 +170,28 @@ def signal_curve(
     rows = [_signal(truth, weights, noise, float(rho)) for rho in rhos]
     skill, mean, common, own = (np.array(column) for column in zip(*rows, strict=True))
     usual = float(_count(errors[..., 0]).mean())
-    return Curve(np.maximum.accumulate(skill), mean, common, own, usual, len(errors))
+    paths = _paths(errors, per_lead, scale, shocks, shared, rng)
+    return Curve(np.maximum.accumulate(skill), mean, common, own, usual, len(errors), paths)
+
+
+def _paths(
+    errors: Array,
+    per_lead: Array,
+    scale: Array,
+    shocks: Array,
+    shared: bool,
+    rng: np.random.Generator,
+) -> Array:
+    """[O, PATHS] scaled loss differences of signals over the history, its origins in order."""
+    rho, every = TYPICAL_RHO, np.arange(len(errors))
+    before, found = np.abs(errors).mean(axis=2), []
+    for _ in range(PATHS):
+        noise = per_lead * _elsewhere(shocks[:, :, -1:], every, shared, rng)
+        moved = rho**2 * errors + rho * np.sqrt(1 - rho**2) * noise
+        found.append(origin_means((before - np.abs(errors - moved).mean(axis=2)) / scale))
+    paths = np.column_stack(found)
+    known: Array = paths[~np.isnan(paths).any(axis=1)]
+    return known
 
 
 def _signal(truth: Array, scale: Array, noise: Array, rho: float) -> tuple[float, ...]:

@@ -55,7 +55,8 @@ def cscv(d: Array, *, num_blocks: int) -> Cscv | None:
     mean on its half (ties: the first). A tie with the benchmark is no loss. PBO counts a pick at
     the median as below it, as the paper does (logit <= 0), and is None of a single trial, which is
     its own median. Columns that are not finite somewhere and rows that are NaN everywhere are left
-    out; None where no column or fewer origins than blocks remain. Raises ValueError for an odd number of blocks.
+    out; None where no column or fewer origins than blocks remain. Raises ValueError for an odd
+    number of blocks.
     """
     if num_blocks < 2 or num_blocks % 2:
         raise ValueError(f"num_blocks {num_blocks} must be even and at least 2")

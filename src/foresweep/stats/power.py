@@ -9,9 +9,9 @@ benchmark's forecast by
 so it knows a part of what came and is wrong by what markets really do, fat tails and wild months; e
 is one number for all leads, since forecasts are smooth paths. rho sets its skill. The loss
 differences, divided by sigma, have a mean and a variance over origins of common + own / items; with
-those, more items or more years are a matter of arithmetic. Losses go on from one origin to the next,
-and a verdict pays for it: the variance is inflated as the gates inflate it on stretches of the same
-history as long as the part that is judged.
+those, more items or more years are a matter of arithmetic. Losses go on from one origin to the
+next, and a verdict pays for it: the variance is inflated as the gates inflate it on stretches of
+the same history as long as the part that is judged.
 """
 
 from __future__ import annotations

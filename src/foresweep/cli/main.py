@@ -23,7 +23,7 @@ from foresweep.cli import (
     sweep,
     verdict,
 )
-from foresweep.cli.service import champion, serve
+from foresweep.cli.service import champion, ledger, serve
 from foresweep.errors import ForesweepError
 
 app = typer.Typer(
@@ -63,6 +63,7 @@ app.command()(serve.serve)
 app.add_typer(manage.import_app, name="import")
 app.add_typer(manage.export_app, name="export")
 app.add_typer(manage.app, name="db")
+app.add_typer(ledger.app, name="ledger")
 app.add_typer(data.app, name="data")
 app.add_typer(spaces.app, name="spaces")
 

@@ -181,6 +181,27 @@ def export_json_file(
     typer.echo(f"Wrote {output}: {done.num_runs} runs{left}.")
 
 
+@export_app.command("bundle")
+def export_bundle(
+    run: RunId,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .zip file.")] = Path(
+        "model.zip"
+    ),
+    db: Db = None,
+) -> None:
+    """A run in one file: weights, card, verdict and the losses that give it again anywhere."""
+    from foresweep.lifecycle.bundle import write_bundle
+
+    with open_existing(db) as tracker:
+        said = write_bundle(tracker, run, output)
+    judged = said["verdict"]["outcome"] if said["verdict"] else "never judged"
+    typer.echo(
+        f"Wrote {output}: run {said['run']['run_id']}, {judged}, {len(said['files'])} files."
+    )
+    if said["verdict"]:
+        typer.echo(f"Judge it again anywhere: foresweep verdict --bundle {output}")
+
+
 @export_app.command("mlflow")
 def export_mlflow(
     to: Annotated[

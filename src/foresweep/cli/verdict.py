@@ -14,6 +14,7 @@ from foresweep.errors import UsageError
 
 if TYPE_CHECKING:
     from foresweep.evaluation.planning import Outlook, PowerPlan
+    from foresweep.records import Verdict
 
 
 NAIVE_WINS, HOLD = 3, 4
@@ -34,6 +35,14 @@ def verdict(
         typer.Option(
             "--losses",
             help="Judge a CSV or Parquet file instead: trial, origin, item, part, loss, scale.",
+            metavar="FILE",
+        ),
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            "--bundle",
+            help="Judge a bundle again (`export bundle`), from its losses and without a database.",
             metavar="FILE",
         ),
     ] = None,
@@ -91,7 +100,14 @@ def verdict(
         "--stride": stride, "--trials": trials, "--earlier-judged": earlier_judged,
         "--earlier-looks": earlier_looks, "--pretrain-cutoff": pretrain_cutoff,
     }  # fmt: skip
-    if losses is None:
+    if bundle is not None:
+        from foresweep.lifecycle.bundle import open_bundle
+
+        _refuse(only_files | {"RUN": run, "--sweep": sweep, "--losses": losses},
+                "and --bundle FILE are two questions; give one")  # fmt: skip
+        with open_bundle(bundle) as opened:
+            told: tuple[Verdict, ...] = (opened.verdict(),)
+    elif losses is None:
         from foresweep.selection.verdict.runs import verdict_on_runs
 
         _refuse(only_files, "is for --losses FILE; a sweep knows it")

@@ -65,6 +65,21 @@ def open_test(
     return number, {run.run_id: _load(run, SEALED) for run in every}
 
 
+def reopen_test(tracker: Tracker, candidate: Run, beside: Sequence[Run]) -> Mapping[str, LossPanel]:
+    """{run_id: test losses} of a candidate whose test a verdict has opened, and of the baselines
+    beside it: to read one's own result again is no look.
+
+    Raises UsageError where no verdict has looked. Raises as `open_losses`.
+    """
+    looks = tracker.judgings.test_looks(candidate.run_id)
+    if not any(look["judging_id"] for look in looks):
+        raise UsageError(
+            f"no verdict has opened the test of run {candidate.run_id}; ask for one: foresweep "
+            f"verdict {candidate.run_id}"
+        )
+    return {run.run_id: _load(run, SEALED) for run in (candidate, *beside)}
+
+
 def reveal(tracker: Tracker, run: Run, *, why: str) -> dict[str, float]:
     """A run's test scores by full name, the look on record before they are read or made; none of a
     run that was logged without. Raises CheckpointError where they can no longer be made."""

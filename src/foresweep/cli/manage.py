@@ -307,6 +307,41 @@ def check(as_json: Json = False, db: Db = None) -> None:
 
 
 @app.command()
+def verify(
+    holds: Annotated[
+        str | None,
+        typer.Option(metavar="HASH", help="A hash noted earlier, as on a verdict's card."),
+    ] = None,
+    as_json: Json = False,
+    db: Db = None,
+) -> None:
+    """Hold the record against its hash chain; name what was changed, removed or inserted and
+    exit 1."""
+    from foresweep.tracker.storage.verifying import verify as walk
+
+    with open_existing(db) as tracker:
+        place = tracker.store.place
+        with tracker.store.read() as connection:
+            found = walk(connection, holds=holds)
+    if as_json:
+        plain = {"database": place, "is_sound": found.is_sound, **dataclasses.asdict(found)}
+        typer.echo(json.dumps(plain, indent=2))
+    else:
+        for problem in found.problems:
+            typer.echo(f"{problem.what}: {problem.words}")
+        if found.before:
+            told = ", ".join(f"{kind} {count}" for kind, count in found.before.items())
+            typer.echo(f"Before the chain began, so nothing is known of them: {told}.")
+        sound = "all as it was written" if found.is_sound else "NOT as it was written"
+        typer.echo(
+            f"{place}: database {found.database_id}, chained since {found.chained_since[:19]}; "
+            f"{found.num_entries} entries, last hash {found.last_hash}; {sound}."
+        )
+    if not found.is_sound:
+        raise typer.Exit(1)
+
+
+@app.command()
 def copy(
     target: Annotated[str, typer.Argument(help="An empty place: a path or a URL.")],
     as_json: Json = False,

@@ -9,8 +9,10 @@ from sqlalchemy import Connection, select, update
 from foresweep.errors import TrackerError
 from foresweep.records import Run
 from foresweep.tracker.queries import runs as queries
+from foresweep.tracker.storage import record_chain as chain
 from foresweep.tracker.storage import schema
 from foresweep.tracker.storage.schema import HIDDEN
+from foresweep.tracker.storage.store import line_of
 from foresweep.tracker.tracker import Tracker
 
 
@@ -26,7 +28,7 @@ def hide_run(tracker: Tracker, run_id: str, *, forget_files: bool = False) -> Ru
         run = queries.get_run(connection, run_id)
         if not run.state.is_final:
             raise TrackerError(f"run {run.run_id} is {run.state}: stop it before it is removed")
-        changed: dict[str, object] = {}
+        changed: dict[str, datetime | None] = {}
         if not is_hidden(connection, run.run_id):
             changed["hidden_at"] = datetime.now(UTC)
         if forget_files:
@@ -37,6 +39,9 @@ def hide_run(tracker: Tracker, run_id: str, *, forget_files: bool = False) -> Ru
         connection.execute(update(scores).where(of_run).values(state=HIDDEN))
         if forget_files:
             connection.execute(update(scores).where(of_run).values(has_checkpoint=False))
+        if "hidden_at" in changed:
+            entry = chain.hidden_entry(run.run_id, changed["hidden_at"])
+            chain.append(line_of(connection), entry)
         return run
 
 
@@ -52,6 +57,7 @@ def show_run_again(tracker: Tracker, run_id: str) -> Run:
         connection.execute(update(runs).where(mine).values(hidden_at=None))
         of_run = scores.c.run_id == run.run_id
         connection.execute(update(scores).where(of_run).values(state=run.state.value))
+        chain.append(line_of(connection), chain.hidden_entry(run.run_id, None))
         return run
 
 

@@ -17,9 +17,10 @@ from foresweep.errors import TrackerError
 from foresweep.records import REPRODUCES, Run, RunState, Sweep
 from foresweep.tracker.provenance import this_user
 from foresweep.tracker.queries import runs as queries
+from foresweep.tracker.storage import record_chain as chain
 from foresweep.tracker.storage import schema
 from foresweep.tracker.storage.schema import jsonable, new_id
-from foresweep.tracker.storage.store import Store
+from foresweep.tracker.storage.store import Store, line_of
 
 test_looks, verdicts, runs = schema.test_looks, schema.verdicts, schema.runs
 SELECTED_ON_TEST = "selected-on-test"
@@ -45,7 +46,9 @@ def record_look(
         "judging_id": judging_id,
         "number": number,
     }
-    connection.execute(insert(test_looks), look)
+    added = insert(test_looks).returning(test_looks.c.look_id)
+    look["look_id"] = connection.execute(added, look).scalar_one()
+    chain.append(line_of(connection), chain.entry_of(chain.LOOK, look))
 
 
 def mark_chosen(connection: Connection, run: Run, metric: str) -> Run:
@@ -238,6 +241,11 @@ class Judgings:
         with self.store.read() as connection:
             return lineage_of(connection, sweep_ids)
 
+    def origin(self) -> chain.Origin:
+        """The database's id, since when it is chained, and the last hash of the chain."""
+        with self.store.read() as connection:
+            return chain.origin(connection)
+
     def begin(self, run_ids: Iterable[str], *, who: str = "") -> Judging:
         """Put on record that these runs are judged on val, before anything of it is read.
 
@@ -268,6 +276,8 @@ class Judgings:
                     for run in judged
                 ]
                 connection.execute(insert(verdicts), rows)
+                entries = (chain.entry_of(chain.VERDICT, row) for row in rows)
+                chain.append(line_of(connection), *entries)
             return Judging(judging_id, ids, lineage, number, next_look)
 
         return self.store.work(begin)
@@ -303,7 +313,9 @@ class Judgings:
             for run_id, verdict in told.items():
                 content = jsonable(verdict, "verdict")
                 mine = of_judging.where(verdicts.c.run_id == run_id)
-                connection.execute(mine.values(outcome=str(verdict["outcome"]), content=content))
+                told_now = mine.values(outcome=str(verdict["outcome"]), content=content)
+                rows = connection.execute(told_now.returning(verdicts)).mappings().all()
+                chain.append(line_of(connection), *(chain.entry_of(chain.VERDICT, r) for r in rows))
 
     def verdicts(self, run_id: str | None = None) -> list[Mapping[str, Any]]:
         """Every verdict (of one run), oldest first: judging_id, run_id, fingerprint, outcome ("":

@@ -34,6 +34,7 @@ from foresweep.tracker.sealed import (
     record_look,
 )
 from foresweep.tracker.session import BUFFER_S, Buffer, LoggedRun
+from foresweep.tracker.storage import record_chain as chain
 from foresweep.tracker.storage import schema
 from foresweep.tracker.storage.line import Line
 from foresweep.tracker.storage.schema import (
@@ -658,6 +659,7 @@ class Tracker:
             writes.put_environment(line_of(connection), self._environment_id, self._environment)
             if not _is_there(connection, schema.sweeps.c.sweep_id, row["sweep_id"]):
                 connection.execute(insert(schema.sweeps), row)
+                chain.append(line_of(connection), chain.entry_of(chain.SWEEP, row))
             return queries.get_sweep(connection, row["sweep_id"])
 
         return self.store.work(put)

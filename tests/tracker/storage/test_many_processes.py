@@ -12,6 +12,7 @@ import pytest
 
 import tracker_tasks
 from foresweep.records import RunState, SweepState
+from foresweep.tracker.storage.verifying import verify
 from foresweep.tracker.tracker import Tracker
 from tracker_data import make_sweep
 
@@ -24,6 +25,12 @@ def run_together(task: Any, num_processes: int, place: str, *arguments: Any) -> 
     return tracker_tasks.ended(
         tracker_tasks.crowd(task, num_processes, place, together, *arguments)
     )
+
+
+def is_chained(tracker: Tracker) -> bool:
+    """Is every row in one chain, whoever wrote before it?"""
+    with tracker.store.read() as connection:
+        return verify(connection).is_sound
 
 
 @contextmanager
@@ -56,6 +63,7 @@ def test_processes_that_open_an_empty_database_at_once_all_succeed(
         runs = tracker.get_runs()
         assert len({run.run_id for run in runs}) == len(runs) == num_processes * num_runs
         assert len(tracker.get_top_k_models(999)) == num_processes * num_runs
+        assert is_chained(tracker)
 
 
 def test_processes_that_share_a_sweep_get_numbers_of_their_own(
@@ -68,6 +76,7 @@ def test_processes_that_share_a_sweep_get_numbers_of_their_own(
     runs = tracker.get_runs(sweep_id=sweep.sweep_id)
     assert {run.state for run in runs} == {RunState.COMPLETE}
     assert all(tracker.get_curves(run.run_id)[0].num_points == 5 for run in runs)
+    assert is_chained(tracker)
 
 
 def test_a_killed_process_loses_its_run_and_no_acknowledged_point(

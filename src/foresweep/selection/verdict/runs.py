@@ -400,6 +400,12 @@ def _notes(
             )
     if SELECTED_ON_TEST in run.tags:
         notes.append("This run was once chosen by its test score: its test confirms nothing.")
+    of = tracker.judgings.origin()
+    notes.append(
+        f"On record in database {of.database_id}, chained since {of.chained_since[:10]}, "
+        f"{of.num_entries} entries, last hash {of.last_hash}: what was tried in another database "
+        f"is not counted."
+    )
     look, last = verdict.look_number, str(sweep.plan["parts"]["test"]["to"])[:10]
     if look is None:
         notes.append(

@@ -35,7 +35,7 @@ from sqlalchemy import Text as _Text
 from foresweep.errors import ConfigError
 from foresweep.records import Run, RunState, Sweep, SweepState, Trial, is_sealed, split_name
 
-HEAD = "0006"
+HEAD = "0007"
 """The newest migration. Revisions are counted, so that a newer database is known by its number."""
 VERSION_TABLE = "foresweep_version"
 LARGEST = 2**63 - 1
@@ -368,6 +368,19 @@ notes = Table(
     Column("who", Text, nullable=False),
     Column("created_at", Instant, nullable=False),
     Index("ix_notes_run", "run_id"),
+)
+
+record_chain = Table(  # see foresweep.tracker.storage.record_chain
+    "record_chain",
+    metadata,
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("previous", Text, nullable=False),  # the hash of the entry before
+    Column("hash", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("covers", Text, nullable=False),
+    Column("at", Text, nullable=False),
 )
 
 imports = Table(

@@ -17,9 +17,10 @@ from foresweep.errors import NotFound
 from foresweep.records import RunState, Sweep, SweepState, Trial
 from foresweep.tracker.liveness import Owner, is_gone, this_process
 from foresweep.tracker.queries.runs import get_sweep
+from foresweep.tracker.storage import record_chain as chain
 from foresweep.tracker.storage import schema
 from foresweep.tracker.storage.schema import jsonable, trial_of
-from foresweep.tracker.storage.store import Store
+from foresweep.tracker.storage.store import Store, line_of
 
 runs, sweeps, trials, leases = schema.runs, schema.sweeps, schema.trials, schema.leases
 
@@ -160,6 +161,8 @@ class Heads:
         def reopen(connection: Connection) -> Sweep:
             mine = sweeps.c.sweep_id == get_sweep(connection, sweep_id).sweep_id
             connection.execute(update(sweeps).where(mine).values(back))
+            row = connection.execute(select(sweeps).where(mine)).mappings().one()
+            chain.append(line_of(connection), chain.entry_of(chain.SWEEP, row))
             return get_sweep(connection, sweep_id)
 
         return self.store.work(reopen)
@@ -236,6 +239,7 @@ def _add_trial(
     connection.execute(insert(trials), row)
     _hold(connection, row["sweep_id"], given, this_process(), row["created_at"])
     revive(connection, row["sweep_id"])
+    chain.append(line_of(connection), chain.entry_of(chain.TRIAL, row))
     return trial_of(row)
 
 

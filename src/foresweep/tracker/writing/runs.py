@@ -15,6 +15,7 @@ from foresweep.records import Run, RunState, SweepState, split_name
 from foresweep.tracker.liveness import is_gone
 from foresweep.tracker.provenance import Environment, storable, this_user
 from foresweep.tracker.queries import runs as queries
+from foresweep.tracker.storage import record_chain as chain
 from foresweep.tracker.storage import schema
 from foresweep.tracker.storage.line import Line
 from foresweep.tracker.storage.schema import (
@@ -102,6 +103,9 @@ def add_runs(
     line.insert_many("runs", _RUN_COLUMNS, [_encoded(row) for row, _ in pairs])
     scores = (score for row, numbers in pairs for score in score_rows(row, numbers))
     insert_scores(line, scores)
+    ended = [(row, numbers) for row, numbers in pairs if row["state"] in chain.ENDED]
+    entries = (chain.entry_of(chain.RUN, row, score_rows(row, n)) for row, n in ended)
+    chain.append(line, *entries)
     return [row["run_id"] for row, _ in pairs]
 
 
@@ -119,19 +123,18 @@ def _insert(line: Line, row: dict[str, Any], numbers: Mapping[str, float | None]
         return False
     if row["sweep_id"] is not None:
         line.execute(_REVIVE, (row["sweep_id"],))
-    if numbers and line.is_postgres:
-        _scores_at_once(line, row, numbers)
-    elif numbers:
-        rows = score_rows(row, numbers)
+    rows = score_rows(row, numbers)
+    if rows and line.is_postgres:
+        _scores_at_once(line, row, rows)
+    elif rows:
         line.executemany(_INSERT_SCORE, [tuple(r[n] for n in _SCORE_COLUMNS) for r in rows])
+    if row["state"] in chain.ENDED:
+        chain.append(line, chain.entry_of(chain.RUN, row, rows))
     return True
 
 
-def _scores_at_once(
-    line: Line, row: Mapping[str, Any], numbers: Mapping[str, float | None]
-) -> None:
+def _scores_at_once(line: Line, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
     """A run's scores in one statement: each costs a way to the server."""
-    rows = score_rows(row, numbers)
     varying = [[r[name] for r in rows] for name in ("part", "metric", "value", "fingerprint")]
     fixed = [rows[0][name] for name in ("model_name", "state", "is_baseline", "has_checkpoint")]
     line.execute(_INSERT_SCORES_AT_ONCE, (row["run_id"], *fixed, row["sweep_id"], *varying))
@@ -296,7 +299,13 @@ def finish_run(
     held = and_(leases.c.sweep_id == run["sweep_id"], leases.c.number == run["trial_number"])
     its_own = (leases.c[name] == run[name] for name in ("machine", "pid", "pid_start"))
     connection.execute(delete(leases).where(held, *its_own))  # not that of a head which took over
-    return _change(connection, row, (*outcome, "objective_score"), numbers)
+    ended, rows = _change(connection, row, (*outcome, "objective_score"), numbers)
+    if run["state"] == RunState.LOST:  # scores may have been added while it was thought dead
+        table = schema.scores
+        mine = select(table).where(table.c.run_id == run_id)
+        rows = [dict(score) for score in connection.execute(mine).mappings()]
+    chain.append(line_of(connection), chain.entry_of(chain.RUN, row, rows))
+    return ended
 
 
 def _objective(connection: Connection, sweep_id: str | None) -> str:
@@ -315,14 +324,15 @@ def _change(
     row: dict[Any, Any],
     changed: Sequence[str],
     numbers: Mapping[str, float | None],
-) -> Run:
-    """The run with these columns as `row` has them and these scores added: rows for all, the
-    open ones in its record."""
+) -> tuple[Run, list[dict[str, Any]]]:
+    """The run with these columns as `row` has them and these scores added: rows for all, which
+    are given, too, the open ones in its record."""
     values = {name: row[name] for name in changed}
     values["metrics"] = {**row["metrics"], **open_metrics(numbers)}
     connection.execute(update(runs).where(runs.c.run_id == row["run_id"]).values(values))
-    insert_scores(line_of(connection), score_rows(row, numbers))
-    return run_of({**row, **values})
+    rows = score_rows(row, numbers)
+    insert_scores(line_of(connection), rows)
+    return run_of({**row, **values}), rows
 
 
 def add_scores(connection: Connection, run_id: str, numbers: Mapping[str, float | None]) -> Run:
@@ -336,7 +346,10 @@ def add_scores(connection: Connection, run_id: str, numbers: Mapping[str, float 
     for name in numbers:
         if split_name(name) in there:
             raise TrackerError(f"run {run_id} has {name!r} already; a score never changes")
-    return _change(connection, dict(row), (), numbers)
+    run, rows = _change(connection, dict(row), (), numbers)
+    if rows and row["state"] in chain.ENDED:
+        chain.append(line_of(connection), chain.scores_entry(run_id, rows))
+    return run
 
 
 def add_note(connection: Connection, run_id: str, note: str, who: str) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from foresweep.errors import ModelError
+from foresweep.errors import MissingExtra, ModelError
 from foresweep.models import registry
+from foresweep.models.base import pick_device
 from foresweep.models.checkpoint import write_checkpoint
+from foresweep.search.plan import SweepPlan
 from planted_model import plugin
 
 
@@ -73,3 +75,25 @@ def test_a_plugin_whose_train_takes_the_old_arguments_is_refused_by_name(tmp_pat
         pytest.raises(ModelError, match=r"'guest' of the package guest-plugin.*train\(job\)"),
     ):
         registry.get_model("guest")
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("toto", "toto"), ("kronos", "kronos_finance"), ("chronos2", "peft")]
+)
+def test_a_family_whose_package_is_absent_names_what_to_install_before_data_are_read(
+    name: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = registry.find_spec
+    monkeypatch.setattr(registry, "find_spec", lambda p: None if p == package else there(p))
+    with pytest.raises(MissingExtra, match=rf"{package}.*pip install 'foresweep\[models\]'"):
+        SweepPlan(models=(name,), data="/no/such/folder").checked()
+    with pytest.raises(MissingExtra, match=package):
+        registry.get_model(name)
+
+
+def test_a_baseline_is_swept_where_no_torch_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert pick_device("auto") == "cpu"
+    with pytest.raises(MissingExtra, match="torch"):
+        pick_device("cuda")
+    assert SweepPlan(models=("har",)).checked().models == ("har",)

@@ -81,13 +81,16 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 def pick_device(asked: str) -> str:
     """The torch device for `auto`, cpu, cuda, cuda:N or mps; auto is cuda where there is one.
 
-    Raises ConfigError for a device that this machine does not have, MissingExtra without torch.
+    Raises ConfigError for a device that this machine does not have, MissingExtra where another one
+    is asked for without torch.
     """
     if asked == "cpu":  # always there: a baseline's process need not load torch to hear it
         return asked
     try:
         import torch
     except ModuleNotFoundError as error:
+        if asked == "auto":  # baselines need none, and what does says so itself
+            return "cpu"
         raise MissingExtra("torch", "models") from error
 
     kind = asked.partition(":")[0]

@@ -14,12 +14,19 @@ import warnings
 from collections.abc import Iterable
 from importlib import resources
 from importlib.metadata import EntryPoint
+from importlib.util import find_spec
 
 from foresweep.errors import MissingExtra, ModelError, UnknownName, UsageError
 from foresweep.models.base import OURS, ForecastModel, brought_by, installed
 
 BASELINES = ("last-value", "drift", "seasonal-naive", "random-walk", "har")
 FAMILIES = ("toto", "kronos", "chronos2")
+NEEDS = {
+    "toto": ("torch", "toto"),
+    "kronos": ("torch", "kronos_finance"),
+    "chronos2": ("torch", "chronos", "peft"),
+}
+"""Packages that the built-in families import where they are used."""
 ENSEMBLE = "ensemble"
 """No entry point offers it to a sweep: it is made of runs, and loaded like any other model."""
 
@@ -38,6 +45,14 @@ def model_names() -> tuple[str, ...]:
     return tuple(sorted(installed()))
 
 
+def require_packages(names: Iterable[str]) -> None:
+    """Raises MissingExtra for the first package that a built-in family lacks, importing none."""
+    for name in names:
+        for package in NEEDS.get(_key(name), ()):
+            if find_spec(package) is None:
+                raise MissingExtra(package, "models")
+
+
 def get_model(name: str) -> ForecastModel:
     """The model of this name.
 
@@ -49,6 +64,7 @@ def get_model(name: str) -> ForecastModel:
         from foresweep.models.ensemble import Ensemble
 
         return Ensemble(get_model)
+    require_packages((name,))
     point = _point(name)
     try:
         family = point.load()

@@ -15,7 +15,7 @@ from foresweep.evaluation.yardstick import BASELINE_SOURCE
 from foresweep.metrics import METRICS, PANEL_LOSSES, objectives_of
 from foresweep.models.base import Resources
 from foresweep.models.checkpoint import parse_date
-from foresweep.models.registry import BASELINES
+from foresweep.models.registry import BASELINES, require_packages
 from foresweep.records import Sweep
 from foresweep.search.propose.modes import (
     DEFAULT_MAX_RUNS,
@@ -126,9 +126,11 @@ class SweepPlan:
         return tuple(m for m in self.models if m not in BASELINES)
 
     def checked(self) -> SweepPlan:
-        """This plan with model names spelt out. Raises UnknownName, ConfigError, UsageError."""
+        """This plan with model names spelt out. Raises UnknownName, ConfigError, UsageError,
+        MissingExtra."""
         objective = self._sound_objective()
         models = expand_models(self.models)
+        require_packages(models)
         if self.mode == ZERO_SHOT and not self.pretrained and not set(models) <= set(BASELINES):
             raise UsageError(
                 f"--mode {ZERO_SHOT} asks weights as they are, and a model from scratch has none; "

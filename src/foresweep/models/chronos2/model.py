@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from foresweep.data.windows import Context
-from foresweep.errors import CheckpointError, ConfigError, ForecastError, MissingExtra
+from foresweep.errors import CheckpointError, ConfigError, ForecastError
 from foresweep.models.base import (
     Array,
     Checkpoint,
@@ -196,15 +195,10 @@ def _from_scratch(config: Chronos2Config) -> Chronos2Config:
 
 
 class Chronos2:
-    """The family. Raises MissingExtra where its packages are not installed."""
+    """The family."""
 
     name: ClassVar[str] = "chronos2"
     Config: ClassVar[type[Any]] = Chronos2Config
-
-    def __init__(self) -> None:
-        for package in ("torch", "chronos", "peft"):
-            if find_spec(package) is None:
-                raise MissingExtra(package, "models")
 
     def resolve(self, config: Chronos2Config, facts: Facts) -> Chronos2Config:
         """Every None settled. Raises ConfigError for contradictions, WeightsNotFound."""

@@ -58,20 +58,15 @@ def promote(
     CheckpointError where its weights are gone or altered, TrackerError.
     """
     run = tracker.get_run(run_id)
-    if force_reason is not None and not force_reason.strip():
-        raise UsageError("--reason: say why; it is recorded with the champion")
     checkpoint = checkpoint_of(run)
     service = Service(tracker.store)
     name = slot or slot_of(tracker, judged or run)
     seen = service.slot(name)
-    verdict = _verdict(tracker, judged or run)
+    verdict = require_allowed(tracker, judged or run, shadow=shadow, force_reason=force_reason)
     notes = []
-    if not shadow:
-        if force_reason is None:
-            _require_promote(judged or run, verdict)
-        elif verdict is None or verdict["outcome"] != Outcome.PROMOTE:
-            said = "no verdict" if verdict is None else f"the verdict {verdict['outcome']!r}"
-            notes.append(f"forced against {said}; the reason is on record")
+    if force_reason is not None and not shadow and not _is_promote(verdict):
+        said = "no verdict" if verdict is None else f"the verdict {verdict['outcome']!r}"
+        notes.append(f"forced against {said}; the reason is on record")
     licences = weights_licence(checkpoint, get_model)
     notes += _accepted(run, checkpoint, licences, accept=accept_licence, who=who)
     if judged is not None and judged.run_id != run.run_id:
@@ -188,10 +183,24 @@ def checkpoint_in_service(entry: Entry) -> Checkpoint:
     return _same(entry, read_checkpoint(Path(entry.checkpoint_path)))
 
 
-def _verdict(tracker: Tracker, run: Run) -> Mapping[str, Any] | None:
-    """The newest verdict on a run that came to its end."""
+def require_allowed(
+    tracker: Tracker, run: Run, *, shadow: bool = False, force_reason: str | None = None
+) -> Mapping[str, Any] | None:
+    """The newest verdict on a run that came to its end. Raises UsageError where it does not allow
+    to promote the run and no reason is given to do so all the same."""
     ended = [v for v in tracker.judgings.verdicts(run.run_id) if v["outcome"]]
-    return ended[-1] if ended else None
+    verdict = ended[-1] if ended else None
+    if shadow:
+        return verdict
+    if force_reason is None:
+        _require_promote(run, verdict)
+    elif not force_reason.strip():
+        raise UsageError("--reason: say why; it is recorded with the champion")
+    return verdict
+
+
+def _is_promote(verdict: Mapping[str, Any] | None) -> bool:
+    return verdict is not None and verdict["outcome"] == Outcome.PROMOTE
 
 
 def _require_promote(run: Run, verdict: Mapping[str, Any] | None) -> None:

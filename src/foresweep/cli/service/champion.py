@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foresweep.cli.options import Db, Json, RunId, open_existing
+from foresweep.cli.options import (
+    Db,
+    Device,
+    Json,
+    RunId,
+    Runs,
+    Threads,
+    open_existing,
+    settings,
+)
 from foresweep.errors import UsageError
 
 if TYPE_CHECKING:
+    from foresweep.records import Run
     from foresweep.tracker.service import Entry, Slot
     from foresweep.tracker.tracker import Tracker
 
@@ -50,9 +60,23 @@ def promote(
             help="Although the licence of its weights forbids production; recorded in its card.",
         ),
     ] = False,
+    refit: Annotated[
+        bool,
+        typer.Option(
+            "--refit",
+            help="First train its config on all bars, for as many steps; unjudged weights.",
+        ),
+    ] = False,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="With --refit: newer bars. Default: those of its sweep."),
+    ] = None,
+    device: Device = "cpu",
+    threads: Threads = 1,
     export_path: ExportPath = False,
     as_json: Json = False,
     db: Db = None,
+    runs: Runs = None,
 ) -> None:
     """Put a run in service as champion of its slot; it needs a `promote` verdict on record."""
     from foresweep.lifecycle import champion as service
@@ -61,10 +85,20 @@ def promote(
         raise UsageError("--force: say why with --reason TEXT; it is recorded")
     if reason is not None and not force:
         raise UsageError("--reason goes with --force; a verdict needs no other reason")
+    if data is not None and not refit:
+        raise UsageError("--data goes with --refit: a promotion reads no bars")
     with open_existing(db) as tracker:
+        chosen, judged = tracker.get_run(run), None
+        if refit:
+            service.require_allowed(tracker, chosen, shadow=shadow, force_reason=reason)
+            judged, chosen = (
+                chosen,
+                _refitted(tracker, chosen, settings(db, runs).runs_dir, data, device, threads),
+            )
         done = service.promote(
             tracker,
-            run,
+            chosen.run_id,
+            judged=judged,
             slot=slot,
             shadow=shadow,
             force_reason=reason,
@@ -80,6 +114,24 @@ def promote(
         typer.echo(f"Note: {note}.")
     if not shadow and done.slot.before:
         typer.echo(f"Before it: {done.slot.before[0].run_id}; return with: foresweep rollback")
+
+
+def _refitted(
+    tracker: Tracker, run: Run, runs_dir: Path, data: str | None, device: str, threads: int
+) -> Run:
+    from foresweep.data.reading.sources import load_panel
+    from foresweep.lifecycle.refit import refit
+    from foresweep.models.base import Resources
+
+    panel = None if data is None else load_panel(data).panel
+    resources = Resources(device=device, threads=threads)
+    done = refit(tracker, run, runs_dir, panel=panel, resources=resources)
+    steps = "" if done.steps is None else f", {done.steps} steps as before"
+    typer.echo(
+        f"Refitted as {done.run.run_id} on {done.num_bars:,} bars until {done.until[:10]}{steps}.",
+        err=True,
+    )
+    return done.run
 
 
 def rollback(

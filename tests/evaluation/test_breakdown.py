@@ -76,6 +76,10 @@ def test_groups_stand_in_natural_order_under_names_people_know():
     assert [g.key for g in breakdown(panel, "pct_mae", "item")] == list(panel.items)
     assert [g.key for g in breakdown(panel, "pct_mae", "lead")] == ["1", "2"]
     assert [g.key for g in breakdown(panel, "pct_mae", "year")] == ["2015", "2016", "2017"]
+    months = breakdown(panel, "pct_mae", "month")
+    days = panel.origins.astype("datetime64[M]").astype(str)
+    assert [g.key for g in months] == list(dict.fromkeys(days.tolist()))
+    assert sum(g.num_windows for g in months) == np.isfinite(panel.losses["pct_mae"]).sum()
     assert [g.key for g in breakdown(panel, "pct_mae", "regime")] == ["calm", "usual", "wild"]
     assert breakdown(panel, "pct_mae", "origin")[0].key == "2015-06-01"
 

@@ -141,6 +141,11 @@ def test_notes_and_tags_are_written_and_shown(browser: TestClient, made: Planted
     assert "look again" in text
     assert "paper" in text
     assert made.tracker.get_run(run).tags == ("paper",)
+    assert "Remove the tag paper" in text
+    gone = {"csrf": word, "tag": "paper"}
+    assert browser.post(f"/run/{run}/untag", data=gone, headers=OURS).status_code == 303
+    assert made.tracker.get_run(run).tags == ()
+    assert browser.post(f"/run/{run}/untag", data=gone, headers=OURS).status_code == 404
     for form in ({"text": " "}, {}):
         answer = browser.post(f"/run/{run}/note", data={"csrf": word, **form}, headers=OURS)
         assert answer.status_code == 400

@@ -6,14 +6,16 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
 from foresweep.errors import MissingExtra
 from foresweep.reporting import render
 from foresweep.reporting.blocks import Cell, Column, Table
-from foresweep.reporting.render import report_html, spec_json
+from foresweep.reporting.render import report_html, report_markdown, spec_json
 from foresweep.reporting.runpage import compare_page, run_page
 from foresweep.reporting.sweeppage import leaderboard_table, sweep_page
 from foresweep.reporting.views import Asked, Links, Site, SweepView
@@ -40,6 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planted]:
         )
         tracker.finish_run(failed.run_id, "failed", error="Traceback\nValueError: loss is <nan>")
         tracker.add_note(found.id("good"), "look <script>alert(1)</script>", who="me")
+        tracker.finish_sweep(found.sweep.sweep_id, "complete")
         spoil_test(found)
         yield found
 
@@ -188,6 +191,24 @@ def test_a_table_as_csv_gives_no_spreadsheet_a_formula() -> None:
     )
     assert table.as_csv() == "a,b\n'=1+1,-2.5\n"
     assert json.loads(table.as_json())["rows"] == [{"a": "=1+1", "b": -2.5}]
+
+
+def test_the_markdown_holds_every_table_of_the_html_and_renders(made: Planted, html: str) -> None:
+    site = Site(made.tracker, made.folder, Links(is_live=False))
+    text = report_markdown(site, SweepView(site, made.tracker.get_sweep()))
+    own = html.replace(render.static("plotly.js").decode(), "")
+    heads = re.findall(r"<thead>.*?</thead>", own, flags=re.S)
+    assert len(heads) >= 20
+    lines = {line.replace("\\", "") for line in text.splitlines()}
+    for head, body in zip(heads, re.findall(r"<tbody>.*?</tbody>", own, flags=re.S), strict=True):
+        for row in (head, *re.findall("<tr.*?</tr>", body, flags=re.S)):
+            cells = re.findall("<t[hd]\\b.*?</t[hd]>", row, flags=re.S)
+            texts = [" ".join(unescape(re.sub("<[^>]+>", "", c)).split()) for c in cells]
+            assert f"| {' | '.join(texts)} |" in lines
+    rendered = MarkdownIt("commonmark").enable("table").render(text)
+    assert rendered.count("<table>") >= len(heads)
+    assert "<script" not in rendered
+    assert "<nan>" not in rendered
 
 
 def test_without_the_extra_html_says_what_to_install_and_markdown_is_written(

@@ -81,7 +81,7 @@ def record_sweep(tracker: Tracker, runs_dir: Path, panel: Panel, split: Split) -
 
 
 @pytest.mark.parametrize("name", ["val_pct_mae", "tune_pinball", "val_coverage_80"])
-@pytest.mark.parametrize("by", ["item", "origin", "lead", "year", "regime"])
+@pytest.mark.parametrize("by", ["item", "origin", "lead", "month", "year", "regime"])
 def test_groups_of_a_run_average_to_its_score(tracker, runs_dir, drift, name, by):
     found = run_groups(tracker, drift, name, by, runs_dir=runs_dir)
     count = [g.num_windows for g in found]
@@ -92,7 +92,7 @@ def test_groups_of_a_run_average_to_its_score(tracker, runs_dir, drift, name, by
 
 
 def test_metrics_with_and_without_losses_on_record_name_the_same_groups(tracker, runs_dir, drift):
-    for by in ("item", "origin", "year", "regime", "lead"):
+    for by in ("item", "origin", "month", "year", "regime", "lead"):
         names = ("val_pct_mae", "val_mase")
         one, other = (run_groups(tracker, drift, m, by, runs_dir=runs_dir) for m in names)
         assert [(g.key, g.num_windows, g.num_origins) for g in one] == [

@@ -86,7 +86,9 @@ def best(
     ] = False,
     by: Annotated[
         str | None,
-        typer.Option("--by", help="Where it wins and loses: item, origin, lead, year or regime."),
+        typer.Option(
+            "--by", help="Where it wins and loses: item, origin, lead, month, year or regime."
+        ),
     ] = None,
     sweep: SweepId = None,
     as_json: Json = False,
@@ -277,7 +279,7 @@ def show(
     run: RunId,
     by: Annotated[
         str | None,
-        typer.Option("--by", help="A score of it by item, origin, lead, year or regime."),
+        typer.Option("--by", help="A score of it by item, origin, lead, month, year or regime."),
     ] = None,
     metric: Annotated[
         str | None,
@@ -302,7 +304,7 @@ def show(
     """
     if by is None and metric is not None:
         raise UsageError(
-            "--metric says what --by shows; give --by item, origin, lead, year, regime"
+            "--metric says what --by shows; give --by item, origin, lead, month, year, regime"
         )
     if by is not None and cost_bps is not None:
         raise UsageError("--by and --cost-bps are two questions; give one")
@@ -397,7 +399,7 @@ def _pairs(out: Any, heading: str, values: dict[str, Any]) -> None:
 def show_groups(
     tracker: Tracker, run: Run, by: str, metric: str | None, *, runs_dir: Path, as_json: bool
 ) -> None:
-    """Print a run's score by item, origin, lead, year or regime."""
+    """Print a run's score by item, origin, lead, month, year or regime."""
     from foresweep.selection.groups import run_groups
 
     sweep = None if run.sweep_id is None else tracker.get_sweep(run.sweep_id)

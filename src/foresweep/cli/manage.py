@@ -43,12 +43,16 @@ def note(
 def tag(
     run: RunId,
     tag: Annotated[str, typer.Argument(help="One word to find it by.")],
+    remove: Annotated[bool, typer.Option("--remove", help="Take it off again.")] = False,
     db: Db = None,
 ) -> None:
     """Tag a run; `runs --tag` finds it."""
+    from foresweep.tracker.hiding import remove_tag
+
     with open_existing(db) as tracker:
-        tagged = tracker.add_tag(tracker.get_run(run).run_id, tag)
-    typer.echo(f"{tagged.run_id}: {', '.join(tagged.tags)}")
+        run_id = tracker.get_run(run).run_id
+        tagged = remove_tag(tracker, run_id, tag) if remove else tracker.add_tag(run_id, tag)
+    typer.echo(f"{tagged.run_id}: {', '.join(tagged.tags) or 'no tag'}")
 
 
 def rm(

@@ -51,7 +51,7 @@ def report(
         if output is not None and output.suffix in HTML:
             text = _html(tracker, asked, metric, settings(db, runs).runs_dir)
         else:
-            text = _markdown(tracker, asked, metric)
+            text = _markdown(tracker, asked, metric, settings(db, runs).runs_dir)
     if output is None:
         typer.echo(text, nl=False)
     else:
@@ -59,10 +59,15 @@ def report(
         typer.echo(f"Wrote {output}.")
 
 
-def _markdown(tracker: Tracker, asked: Sweep | None, metric: str | None) -> str:
+def _markdown(tracker: Tracker, asked: Sweep | None, metric: str | None, runs_dir: Path) -> str:
+    from foresweep.reporting.render import report_markdown
     from foresweep.reporting.report import sweep_report
+    from foresweep.reporting.views import Links, Site, SweepView
 
-    return sweep_report(tracker, asked, metric or metric_of(asked))
+    if asked is None:
+        return sweep_report(tracker, asked, metric or metric_of(asked))
+    site = Site(tracker, runs_dir, Links(is_live=False))
+    return report_markdown(site, SweepView(site, asked, metric))
 
 
 def _html(tracker: Tracker, asked: Sweep | None, metric: str | None, runs_dir: Path) -> str:

@@ -22,8 +22,8 @@ from foresweep.metrics import Outcome, score
 from foresweep.models.base import Array
 from foresweep.stats.significance import block_counts, block_length
 
-By: TypeAlias = Literal["item", "origin", "lead", "year", "regime"]
-BREAKDOWNS: tuple[By, ...] = ("item", "origin", "lead", "year", "regime")
+By: TypeAlias = Literal["item", "origin", "lead", "month", "year", "regime"]
+BREAKDOWNS: tuple[By, ...] = ("item", "origin", "lead", "month", "year", "regime")
 REGIMES = ("calm", "usual", "wild")
 FEWEST_ORIGINS = 10
 """Origins below which a group has no interval: it would be far too narrow."""
@@ -139,12 +139,13 @@ def regimes(scale: Array) -> NDArray[np.str_]:
 
 
 def origin_names(origins: NDArray[np.datetime64], scale: Array, by: str) -> NDArray[np.str_]:
-    """[O] the group of each origin: its own name, its year or its regime; `scale` is [O, I]."""
+    """[O] the group of each origin: its own name, its month, its year or its regime; `scale` is
+    [O, I]."""
     if by == "regime":
         return regimes(scale)
-    if by == "year":
-        years: NDArray[np.str_] = origins.astype("datetime64[Y]").astype(str)
-        return years
+    if by in ("month", "year"):
+        times: NDArray[np.str_] = origins.astype(f"datetime64[{by[0].upper()}]").astype(str)
+        return times
     days = [str(t.astype("datetime64[m]")).removesuffix("T00:00") for t in origins]
     return np.array(days)
 

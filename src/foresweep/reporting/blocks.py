@@ -117,6 +117,7 @@ class Field:
     options: tuple[tuple[str, str], ...] = ()
     is_long: bool = False
     hint: str = ""
+    is_hidden: bool = False  # sent along, for nobody to change
 
 
 Block: TypeAlias = Words | Facts | Table | Figure | Form

@@ -20,6 +20,7 @@ from foresweep.reporting.render import EXTRA, Context
 from foresweep.reporting.runpage import MOST_COMPARED, compare_page, run_page
 from foresweep.reporting.sweeppage import sweep_page
 from foresweep.reporting.views import PAGE, Asked, Links, Site
+from foresweep.tracker.hiding import remove_tag
 from foresweep.tracker.tracker import Tracker
 from foresweep.web import App, Guard, Guarded
 
@@ -376,6 +377,10 @@ class _Routes:
             tracker.add_note(run.run_id, form["text"].strip(), who="dashboard")
         elif what == "tag" and form.get("tag", "").strip():
             tracker.add_tag(run.run_id, form["tag"].strip())
+        elif what == "untag" and form.get("tag", "") in run.tags:
+            remove_tag(tracker, run.run_id, form["tag"])
+        elif what == "untag":
+            raise NotFound(f"run {run.run_id} has no tag {form.get('tag', '')!r}")
         elif what in ("note", "tag"):
             raise UsageError(f"the {what} is empty")
         else:

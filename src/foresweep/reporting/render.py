@@ -16,6 +16,7 @@ from foresweep.data.files import name_as_text
 from foresweep.errors import ForesweepError, MissingExtra
 from foresweep.reporting import overview, pages, verdictpage
 from foresweep.reporting.blocks import Figure, Page, Spec
+from foresweep.reporting.report import page_lines, sweep_report
 from foresweep.reporting.runpage import run_page
 from foresweep.reporting.sweeppage import sweep_page
 from foresweep.reporting.views import Asked, Links, Site, SweepView
@@ -114,13 +115,13 @@ def built(figure: Figure) -> Spec:
         return {"data": [], "layout": {"annotations": [words | at], "xaxis": axis, "yaxis": axis}}
 
 
-def report_html(site: Site, view: SweepView) -> str:
-    """Everything of a sweep in one file: its pages, its best runs, each figure with its data."""
+def report_pages(site: Site, view: SweepView) -> list[Page]:
+    """What a report of a sweep holds: its pages and those of its best runs."""
     asked = Asked(size=IN_ONE_FILE)
     board = view.plain_board
     best = [r.run for r in board.rows if r.place and not r.run.is_baseline][:BEST_RUNS]
     site.links = Links(False, view.sweep.sweep_id, frozenset(r.run_id for r in best))
-    shown = [
+    return [
         overview.overview(site, asked),
         sweep_page(view, asked),
         pages.models_page(view),
@@ -128,6 +129,18 @@ def report_html(site: Site, view: SweepView) -> str:
         verdictpage.verdict_page(view),
         pages.data_page(view),
     ]
+
+
+def report_markdown(site: Site, view: SweepView) -> str:
+    """The report in Markdown: what it came to in words, then every table of the pages."""
+    text = sweep_report(view.tracker, view.sweep, view.metric)
+    lines = [line for page in report_pages(site, view) for line in page_lines(page)]
+    return f"{text}\n# Every table of the pages\n\n" + "\n".join(lines).rstrip() + "\n"
+
+
+def report_html(site: Site, view: SweepView) -> str:
+    """Everything of a sweep in one file: its pages, its best runs, each figure with its data."""
+    shown = report_pages(site, view)
     specs = {
         f"{page.id}-{name}": spec_json(built(figure))
         for page in shown

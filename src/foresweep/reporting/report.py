@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from foresweep.metrics import METRICS, split_score
 from foresweep.records import TEST_GATE, Run, RunState, Sweep
+from foresweep.reporting.blocks import Block, Facts, Page, Table, Words
 from foresweep.selection.leaderboard import (
     SIGNIFICANT,
     Leaderboard,
@@ -30,6 +32,41 @@ def md_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str
     bars = ["---:" if h.startswith(">") else "---" for h in headings]
     lines = [[h.removeprefix(">") for h in headings], bars, *rows]
     return ["| " + " | ".join(_cell(c) for c in line) + " |" for line in lines] + [""]
+
+
+def page_lines(page: Page) -> Iterator[str]:
+    """A page's tables under its headings, with the words and facts beside them; figures are in the
+    .html alone."""
+    yield from (f"## {_plain(page.title)}", "", _plain(page.lead), "")
+    for section in page.sections:
+        told = [line for block in section.blocks for line in _block_lines(block)]
+        if told:
+            yield from (f"### {section.title}", "", *told)
+
+
+def _block_lines(block: Block) -> list[str]:
+    if isinstance(block, Words):
+        is_shown = block.text and block.kind != "log"
+        return [_plain(block.text), ""] if is_shown else []
+    if isinstance(block, Facts):
+        return md_table(("", "is"), [(name, _plain(cell.text)) for name, cell in block.pairs])
+    if not isinstance(block, Table):
+        return []
+    heads = [f"{'>' * c.is_number}{_plain(c.label) or 'marks'}" for c in block.columns]
+    rows = [[_plain(cell.text) for cell in row] for row in block.rows]
+    few = len(block.rows) - block.num_pinned
+    is_some = block.num_all is not None and block.num_all > few
+    more = [f"{few} of {block.num_all:,} shown.", ""] if is_some else []
+    caption = [_plain(block.caption), ""] if block.caption else []
+    return [*caption, *md_table(heads, rows), *more]
+
+
+_MARKS = re.compile(r"([\\`*_\[\]<>#])")
+
+
+def _plain(text: str) -> str:
+    """A text that Markdown shows as it is, in one line."""
+    return _MARKS.sub(r"\\\1", " ".join(text.split()))
 
 
 def num(value: float | None, digits: int = 4) -> str:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from foresweep.data.panel import CLOSE
 from foresweep.data.windows import Windows
-from foresweep.errors import ForesweepError
+from foresweep.errors import ForesweepError, NotFound
 from foresweep.evaluation.breakdown import Group
 from foresweep.evaluation.yardstick import alarm
 from foresweep.metrics import METRICS, PANEL_LOSSES, Outcome
+from foresweep.models.base import hyperparameters
+from foresweep.models.registry import get_model
 from foresweep.records import Run
 from foresweep.reporting import figures
 from foresweep.reporting.blocks import (
@@ -32,6 +35,7 @@ from foresweep.reporting.blocks import (
     Table,
     Words,
     number,
+    share,
     shown,
     took,
     when,
@@ -58,7 +62,7 @@ from foresweep.stats.significance import (
 CANDLES = 40
 LOG_TAIL = 80
 MOST_COMPARED = 6
-BREAKDOWNS = (("lead", "lead"), ("item", "item"), ("regime", "regime"), ("year", "year"))
+BREAKDOWNS = ("lead", "item", "month", "regime", "year")
 
 
 def run_page(site: Site, run: Run, asked: Asked) -> Page:
@@ -85,9 +89,10 @@ def _sections(site: Site, view: SweepView | None, run: Run, asked: Asked) -> Ite
         yield Section("errors", "Where it wins and loses", tuple(_errors(site, view, run)))
     yield Section("config", "Config", tuple(_config(site, view, run)))
     yield Section("scores", "Scores", (scores_table(run),))
+    yield Section("notes", "Notes and tags", tuple(_notes(site, run)))
+    yield Section("lineage", "Its relations", tuple(_lineage(site, view, run)))
+    yield Section("provenance", "Where it comes from", tuple(_provenance(site, run)))
     if site.links.is_live:
-        yield Section("notes", "Notes and tags", tuple(_notes(site, run)))
-        yield Section("provenance", "Where it comes from", tuple(_provenance(site, run)))
         yield Section("log", "The log's end", tuple(_log(site, run)))
 
 
@@ -257,11 +262,11 @@ def _errors(site: Site, view: SweepView, run: Run) -> Iterator[Block]:
     if not has_losses(run, "val"):
         yield Words("Its losses are not on this disk; give the folder with --runs FOLDER.", "empty")
         return
-    for by, word in BREAKDOWNS:
+    for by in BREAKDOWNS:
         yield Figure(
             name=f"by-{by}",
-            title=f"{metric} by {word}",
-            alt=f"{metric} of this run and of last-value by {word}, with 95 % bounds.",
+            title=f"{metric} by {by}",
+            alt=f"{metric} of this run and of last-value by {by}, with 95 % bounds.",
             build=partial(_by, site, run, metric, by),
             height=300,
         )
@@ -309,14 +314,37 @@ def _over_time(site: Site, view: SweepView, run: Run, metric: str) -> Spec:
 def _config(site: Site, view: SweepView | None, run: Run) -> Iterator[Block]:
     beside = [] if view is None else [r for r in view.runs if r.model_name == run.model_name]
     differ = varied(beside)
-    rows = []
+    known = site.once(("defaults", run.model_name), lambda: _defaults(run.model_name))
+    rows, changed = [], []
     for name, value in run.hyperparams.items():
         values = sorted({str(v) for v in differ.get(name, [])})
         others = ", ".join(values[:6]) + (" …" if len(values) > 6 else "")
-        rows.append((Cell(name, mark="code"), shown(value), Cell(others, mark="faint")))
+        default, unit, doc = known.get(name, (None, "", ""))
+        is_changed = default is not None and default != value
+        changed += [name] if is_changed else []
+        rows.append(
+            (
+                Cell(name, mark="code", title=doc),
+                Cell(shown(value).text, shown(value).value, mark="strong" if is_changed else ""),
+                shown(default),
+                Cell("changed" if is_changed else "", mark="warn"),
+                Cell(unit, mark="faint"),
+                Cell(others, mark="faint"),
+            )
+        )
+    if known:
+        told = f"{', '.join(changed[:12])}{' …' if len(changed) > 12 else ''}"
+        yield Words(f"Changed from the model's defaults: {told or 'nothing'}.")
     yield Table(
         name="config",
-        columns=(Column("hyperparameter"), Column("value"), Column("tried beside it")),
+        columns=(
+            Column("hyperparameter"),
+            Column("value"),
+            Column("default", title="–: worked out from the size, the weights or the data"),
+            Column("changed"),
+            Column("unit"),
+            Column("tried beside it"),
+        ),
         rows=tuple(rows),
     )
     near = sorted(
@@ -341,6 +369,15 @@ def _config(site: Site, view: SweepView | None, run: Run) -> Iterator[Block]:
             ),
             caption="Runs of this model on the same windows, the most similar first.",
         )
+
+
+def _defaults(model: str) -> Mapping[str, tuple[Any, str, str]]:
+    """(default, unit, what it is) of each hyperparameter; {} of what has no class here."""
+    try:
+        config = get_model(model).Config
+    except ForesweepError:  # logged by hand, or a plug-in that is not installed here
+        return {}
+    return {h.name: (h.default, h.unit, h.doc) for h in hyperparameters(config)}
 
 
 def _differing(one: Run, other: Run) -> list[str]:
@@ -379,7 +416,7 @@ def scores_table(run: Run) -> Table:
 
 def _notes(site: Site, run: Run) -> Iterator[Block]:
     notes = site.tracker.get_notes(run.run_id)
-    if run.tags:
+    if run.tags and not site.can_write:
         yield Facts((("tags", Cell(", ".join(run.tags))),))
     if run.notes:
         yield Words(run.notes)
@@ -392,6 +429,93 @@ def _notes(site: Site, run: Run) -> Iterator[Block]:
         note = Field("text", "A note", is_long=True)
         yield Form("note", f"{base}/note", "Add the note", (note,), is_post=True)
         yield Form("tag", f"{base}/tag", "Add the tag", (Field("tag", "A tag"),), is_post=True)
+        for tag in run.tags:
+            mine = (Field("tag", "", tag, is_hidden=True),)
+            yield Form("untag", f"{base}/untag", f"Remove the tag {tag}", mine, is_post=True)
+
+
+def _lineage(site: Site, view: SweepView | None, run: Run) -> Iterator[Block]:
+    """The runs that it comes from and those that come from it."""
+    found = list(_relations(site, view, run))
+    if not found:
+        yield Words(
+            "It stands alone: taken from no other run, trained under one seed, a member of no "
+            "ensemble, and gone on with by none.",
+            "empty",
+        )
+        return
+    rows = []
+    for word, run_id, note in found[:MOST_RELATIONS]:
+        try:
+            other = site.tracker.get_run(run_id)
+        except NotFound:  # of another database
+            rows.append((Cell(word), Cell(run_id, mark="code"), *[Cell("–")] * 4, Cell(note)))
+            continue
+        rows.append(
+            (
+                Cell(word),
+                Cell(run_id, href=site.links.to("run", run_id), mark="code"),
+                Cell(other.model_name),
+                state_cell(other.state.value),
+                shown(other.seed),
+                share(other.score("val_skill"), is_marked=True),
+                Cell(note),
+            )
+        )
+    yield Table(
+        name="relations",
+        columns=(
+            Column("this run"),
+            Column("run"),
+            Column("model"),
+            Column("state"),
+            Column("seed", is_number=True),
+            Column("val skill", is_number=True),
+            Column("how"),
+        ),
+        rows=tuple(rows),
+        num_all=len(found),
+    )
+
+
+MOST_RELATIONS = 50
+
+
+def _relations(site: Site, view: SweepView | None, run: Run) -> Iterator[tuple[str, str, str]]:
+    """(how this run stands to it, its id, more of it)."""
+    word, _, rest = run.source.partition(": ")
+    if word == "transfer":
+        yield "was mapped from", rest.removeprefix("from "), run.notes or ""
+    if run.reproduces:
+        yield "reproduces", run.reproduces, "the same config trained once more"
+    if run.continues:
+        steps = run.hyperparams.get("max_steps")
+        yield "goes on from", run.continues, f"to step {steps}" if steps else ""
+    members = run.hyperparams.get("members")
+    if isinstance(members, dict):
+        for name, weight in sorted(members.items(), key=lambda m: -m[1]):
+            yield "mixes", name, f"weight {weight:.2f}"
+    if run.config_hash:
+        for other in site.tracker.get_seeds(run.run_id):
+            if other.run_id != run.run_id:
+                yield "has as another seed", other.run_id, ""
+    for other in view.runs if view is not None else ():
+        theirs = other.hyperparams.get("members")
+        if run.run_id in (other.reproduces, other.continues):
+            yield "was trained again as", other.run_id, other.source.partition(": ")[0]
+        elif other.source == f"transfer: from {run.run_id}":
+            yield "was mapped to", other.run_id, ""
+        elif isinstance(theirs, dict) and run.run_id in theirs:
+            yield "is a member of", other.run_id, f"weight {theirs[run.run_id]:.2f}"
+        elif (
+            run.trial_number is not None
+            and other.run_id != run.run_id
+            and (
+                (other.sweep_id, other.trial_number) == (run.sweep_id, run.trial_number)
+                and other.seed == run.seed
+            )
+        ):
+            yield "was tried before or after as", other.run_id, f"attempt {other.attempt}"
 
 
 def _provenance(site: Site, run: Run) -> Iterator[Block]:
@@ -401,16 +525,6 @@ def _provenance(site: Site, run: Run) -> Iterator[Block]:
     pairs += [("started", when(run.started_at)), ("ended", when(run.finished_at))]
     pairs += [("source", Cell(run.source)), ("train hash", Cell(run.train_hash[:16], mark="code"))]
     pairs += [("config hash", Cell(run.config_hash[:16], mark="code"))]
-    members = run.hyperparams.get("members")
-    if isinstance(members, dict):
-        said = ", ".join(f"{name} × {weight:.2f}" for name, weight in members.items())
-        pairs.append(("members", Cell(said)))
-    if run.config_hash:
-        seeds = [r.run_id for r in site.tracker.get_seeds(run.run_id) if r.run_id != run.run_id]
-        pairs += [("other seeds", Cell(", ".join(seeds)))] if seeds else []
-    if run.reproduces:
-        href = site.links.to("run", run.reproduces)
-        pairs.append(("reproduces", Cell(run.reproduces, href=href)))
     for name, value in facts.items():
         if isinstance(value, str | int | float) and value != "":
             pairs.append((name.replace("_", " "), Cell(str(value))))
@@ -418,7 +532,7 @@ def _provenance(site: Site, run: Run) -> Iterator[Block]:
             pairs.append((name, Cell(", ".join(f"{k} {v}" for k, v in value.items()))))
     pairs.append(("resources", Cell(json.dumps(dict(run.resources)))))
     yield Facts(tuple(pairs))
-    if diff:
+    if diff and site.links.is_live:
         yield Words(str(diff)[:20_000], kind="log")
 
 

@@ -1,4 +1,4 @@
-"""Hiding a run: out of every list, table and ranking, and still a trial that was made."""
+"""Hiding a run, out of every list and still a trial that was made; taking a tag off it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, select, update
 
-from foresweep.errors import TrackerError
+from foresweep.errors import NotFound, TrackerError
 from foresweep.records import Run
 from foresweep.tracker.queries import runs as queries
 from foresweep.tracker.storage import record_chain as chain
@@ -59,6 +59,18 @@ def show_run_again(tracker: Tracker, run_id: str) -> Run:
         connection.execute(update(scores).where(of_run).values(state=run.state.value))
         chain.append(line_of(connection), chain.hidden_entry(run.run_id, None))
         return run
+
+
+def remove_tag(tracker: Tracker, run_id: str, tag: str) -> Run:
+    """Take a tag off a run. Raises NotFound for a run or a tag that is not there."""
+    with tracker.store.write() as connection:
+        run = queries.get_run(connection, run_id)
+        if tag not in run.tags:
+            raise NotFound(f"run {run.run_id} has no tag {tag!r}")
+        mine = schema.runs.c.run_id == run.run_id
+        left = [t for t in run.tags if t != tag]
+        connection.execute(update(schema.runs).where(mine).values(tags=left))
+        return queries.get_run(connection, run.run_id)
 
 
 def is_hidden(connection: Connection, run_id: str) -> bool:

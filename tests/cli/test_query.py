@@ -169,3 +169,32 @@ def test_a_run_owns_no_folder_but_the_one_of_its_name(tmp_path: Path, run_id: st
     (runs_dir / "near").symlink_to(runs_dir / "a")
     assert own_folder(runs_dir, run_id) is None
     assert own_folder(runs_dir, "a") == runs_dir / "a"
+
+
+def test_runs_and_status_tell_score_and_skill_in_the_sweeps_own_objective(
+    shell: Shell, tmp_path: Path
+) -> None:
+    with Tracker(tmp_path / "own.db") as tracker:
+        sweep = tracker.create_sweep(
+            models=["toto"], mode="random", objective="crps", horizon=5, seed=0, panel_hash="p",
+            task_hash="t", fingerprints={"val": "v", "tune": "u"}, plan={},
+        )  # fmt: skip
+        for model, crps in (("last-value", 4.0), ("toto", 3.0)):
+            run = tracker.start_run(
+                model=model, hyperparams={}, sweep_id=sweep.sweep_id, source="baseline",
+                fingerprints={"val": "v", "tune": "u"}, is_baseline=model == "last-value",
+            )  # fmt: skip
+            scores = {"val_crps": crps, "tune_crps": crps, "val_pct_mae": 2.0, "val_skill": 0.0}
+            tracker.finish_run(run.run_id, "complete", scores=scores)
+    place = ("--db", str(tmp_path / "own.db"))
+    listed = shell("runs", *place)
+    assert "val_crps" in listed
+    assert "val_pct_mae" not in listed
+    assert "+25.00 %" in listed
+    assert "tune crps 3.000, skill +25.00 %" in shell("status", *place)
+    with Tracker(tmp_path / "own.db") as tracker:
+        tracker.log_run("by-hand", {}, {"val_pct_mae": 9.0, "val_skill": 0.5})
+    mixed = shell("runs", *place)
+    assert "objective" in mixed
+    assert "+25.00 %" in mixed
+    assert "+50.00 %" in mixed

@@ -87,10 +87,39 @@ def test_a_trial_that_is_tried_once_more_is_counted_once() -> None:
 def test_what_is_said_of_the_whole_sweep_stands_under_the_bars_and_crushes_none() -> None:
     console = Console(width=110, record=True, file=io.StringIO(), force_terminal=True)
     bars = Bars(console)
-    bars.add_task("chronos2 random", total=300, loss="5.297", pct_mae="1.679", skill="-4.3 %")
+    bars.add_task("chronos2 random", total=300, loss="5.297", score="1.679", skill="-4.3 %")
     bars.below = "[1/4] trials, " + 12 * "a long name "
     console.print(*bars.get_renderables())
     said = console.export_text()
     assert "loss 5.297" in said
     assert "tune pct_mae 1.679" in said
     assert "[1/4] trials" in said.splitlines()[1]
+
+
+def test_where_another_objective_steers_the_skill_is_of_that_one() -> None:
+    """A pinball sweep once told the skill in pct_mae."""
+    tally = Tally(SweepPlan(("toto",), mode="random", objective="pinball", max_runs=2))
+    scores = {
+        "tune_pct_mae": 2.0,
+        "tune_skill": 0.0,
+        "tune_pinball": 1.0,
+        "tune_pinball_skill": 0.0,
+    }
+    naive = make_run("last-value", 1, None)
+    best = make_run("toto", 2, None, hyperparams={"max_steps": 9})
+    for made, found in (
+        (naive, scores),
+        (best, {**scores, "tune_skill": -0.5, "tune_pinball": 0.8, "tune_pinball_skill": 0.2}),
+    ):
+        object.__setattr__(made, "metrics", found)
+        tally.end(made)
+    assert "best tune pinball 0.800 (toto 2, skill +20.0 %)" in tally.line()
+    crps = Tally(SweepPlan(("toto",), mode="random", objective="crps", max_runs=2))
+    for made, score in ((naive, 4.0), (best, 3.0)):
+        object.__setattr__(made, "metrics", {"tune_crps": score, "tune_skill": -0.5})
+        crps.end(made)
+    assert "skill +25.0 %" in crps.line()  # not scored: from both scores
+    sharpe = Tally(SweepPlan(("toto",), mode="random", objective="sharpe", max_runs=2))
+    object.__setattr__(best, "metrics", {"tune_sharpe": 0.5, "tune_skill": 0.1})
+    sharpe.end(best)
+    assert sharpe.line().endswith("best tune sharpe 0.500 (toto 2)")

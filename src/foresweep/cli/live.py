@@ -33,7 +33,7 @@ from foresweep.cli.tables import (
     verdict_line,
 )
 from foresweep.data.splits import PartName
-from foresweep.evaluation.yardstick import ENOUGH_ORIGINS
+from foresweep.evaluation.yardstick import ENOUGH_ORIGINS, is_last_value, own_skill
 from foresweep.integrations.mirror import Mirrored, open_mirror
 from foresweep.metrics import METRICS, ranked_by
 from foresweep.models.registry import BASELINES
@@ -69,6 +69,7 @@ class Tally:
     steps_done: int = 0  # of trials that have ended
     running: dict[str, int] = field(default_factory=dict)  # steps by run
     best: Run | None = None  # by the objective on tune
+    naive: Run | None = None  # last-value on these windows: skill is against it
     steps_taken: int = 0  # here, by trials that have ended: what the time left is reckoned from
     began: float | None = None
 
@@ -99,15 +100,30 @@ class Tally:
         if self.began is None and run.model_name not in BASELINES:
             self.began = time.monotonic()
 
-    def skip(self, config: Mapping[str, Any], model: str) -> None:
+    def skip(self, config: Mapping[str, Any], earlier: Run) -> None:
         """It was done before."""
         self.steps_done += steps_of(config)
-        self.trials_done += model not in BASELINES
+        self.trials_done += earlier.model_name not in BASELINES
+        self._meet(earlier)
+
+    def _meet(self, run: Run) -> None:
+        self.naive = self.naive or (run if is_last_value(run) else None)
+
+    def scored(self, run: Run, name: str = "") -> str:
+        """A run by the objective on tune, with its name and with its skill in that objective where
+        there is such a thing."""
+        metric = ranked_by(self.plan.objective)
+        skill = own_skill(run, "tune", metric, self.naive)
+        beside = [name] if name else []
+        beside += [] if skill is None else [f"skill {percent(skill)}"]
+        said = f"tune {metric} {number(run.score(f'tune_{metric}'))}"
+        return f"{said} ({', '.join(beside)})" if beside else said
 
     def end(self, run: Run) -> None:
         steps = steps_of(run.hyperparams)
         self.running.pop(run.run_id, None)
         self.steps_done += steps
+        self._meet(run)
         if run.model_name in BASELINES:
             return
         self.steps_taken += steps
@@ -142,11 +158,8 @@ class Tally:
         """All of it in a line."""
         said = [f"{self.place()} trials"]
         if self.best is not None:
-            metric = ranked_by(self.plan.objective)
-            score = number(self.best.score(f"tune_{metric}"))
             name = f"{self.best.model_name} {config_name(self.best)}".strip()
-            skill = percent(self.best.score("tune_skill"))
-            said.append(f"best tune {metric} {score} ({name}, skill {skill})")
+            said.append(f"best {self.scored(self.best, name)}")
         left = self.seconds_left
         if left and self.trials_done < self.trials_planned:
             said.append(f"about {seconds(left)} left")
@@ -209,13 +222,13 @@ class Bars(Progress):
 
     below = ""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, metric: str = "pct_mae") -> None:
         super().__init__(
             TextColumn("{task.description}"),
             BarColumn(bar_width=18),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
             _Field("loss", "loss"),
-            _Field("tune pct_mae", "pct_mae"),
+            _Field(f"tune {metric}", "score"),
             _Field("skill", "skill"),
             TimeElapsedColumn(),
             console=console,
@@ -238,7 +251,7 @@ class LiveView:
     def __init__(self, tracker: Tracker, plan: SweepPlan) -> None:
         self.tracker, self.plan = tracker, plan
         self.console: Console = console()
-        self.bars = Bars(self.console)
+        self.bars = Bars(self.console, ranked_by(plan.objective))
         self.whole: TaskID | None = None
         self.running: dict[str, TaskID] = {}  # by run
         self.some_complete = False  # of what was asked for, baselines beside it aside
@@ -349,7 +362,7 @@ class LiveView:
                 f"{event.earlier.run_id}; --again trains it once more",
                 "dim",
             )
-        self.tally.skip(event.prepared.config, event.prepared.proposal.model)
+        self.tally.skip(event.prepared.config, event.earlier)
         self._move_whole()
         self.some_complete |= self._asked_for(event.earlier)
 
@@ -456,11 +469,13 @@ class LiveView:
         task = self.running.get(event.run.run_id)
         if task is None:
             return
-        scores = event.scores
+        scores, metric = event.scores, ranked_by(self.plan.objective)
+        # on the way some windows may steer, so that last-value's score of all is none to hold it to
+        skill = "tune_skill" if metric == "pct_mae" else f"tune_{metric}_skill"
         shown: dict[str, Any] = {
             "loss": number(scores["train_loss"]) if "train_loss" in scores else None,
-            "pct_mae": number(scores["tune_pct_mae"]) if "tune_pct_mae" in scores else None,
-            "skill": percent(scores["tune_skill"]) if "tune_skill" in scores else None,
+            "score": number(scores[f"tune_{metric}"]) if f"tune_{metric}" in scores else None,
+            "skill": percent(scores[skill]) if skill in scores else None,
         }
         self.bars.update(task, completed=event.step, **{k: v for k, v in shown.items() if v})
         self.tally.running[event.run.run_id] = event.step
@@ -477,10 +492,8 @@ class LiveView:
         if not run.is_baseline:
             name = f"{self.tally.place()} {name}"
         if run.state == "complete":
-            metric = ranked_by(self.plan.objective)
             self.say(
-                f"{name}: tune {metric} {number(run.score(f'tune_{metric}'))} "
-                f"(skill {percent(run.score('tune_skill'))}), "
+                f"{name}: {self.tally.scored(run)}, "
                 f"trained in {seconds(run.training_time_seconds)}{self._how_far(run)}"
             )
         elif run.state == "pruned":

@@ -8,7 +8,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from foresweep.search.events import Event
     from foresweep.search.running.reproduce import Reproduction
     from foresweep.tracker.queries.impact import HyperparamImpact
+    from foresweep.tracker.tracker import Tracker
 
 WIDE, ROOMY = 130, 100
 """Columns of a terminal from which `runs` shows config and sweep; model and training time."""
@@ -68,13 +69,14 @@ def runs(
             sort=sort,
             limit=limit,
         )
+        told = {} if as_json or as_csv else _in_own_objective(tracker, listed)
     listed = listed if sort else listed[::-1]
     if as_json:
         typer.echo(json.dumps([run_json(r) for r in listed], indent=2))
     elif as_csv:
         _write_csv(listed)
     else:
-        _draw_runs(listed, sort)
+        _draw_runs(listed, sort, told)
 
 
 def _check_state(state: str | None) -> None:
@@ -86,19 +88,45 @@ def _check_state(state: str | None) -> None:
         raise UnknownName("state", state, known)
 
 
-def _draw_runs(runs: Sequence[Run], sort: str | None) -> None:
+Told: TypeAlias = "dict[str, tuple[str, float | None, float | None]]"
+"""By run: the score of its sweep's objective on val, its value, and the skill in it."""
+
+
+def _in_own_objective(tracker: Tracker, runs: Sequence[Run]) -> Told:
+    from foresweep.cli.options import metric_of
+    from foresweep.evaluation.yardstick import LAST_VALUE, last_value, own_skill
+
+    metrics: dict[str | None, str] = {None: "val_pct_mae"}
+    metrics |= {
+        i: metric_of(tracker.get_sweep(i)) for i in {r.sweep_id for r in runs if r.sweep_id}
+    }
+    naive = {
+        cells: last_value(tracker.get_runs(LAST_VALUE, fingerprint=cells))
+        for cells in {r.fingerprint for r in runs if metrics[r.sweep_id] != "val_pct_mae"}
+    }
+    found: Told = {}
+    for run in runs:
+        metric = metrics[run.sweep_id]
+        skill = own_skill(run, "val", metric.removeprefix("val_"), naive.get(run.fingerprint))
+        found[run.run_id] = metric, run.score(metric), skill
+    return found
+
+
+def _draw_runs(runs: Sequence[Run], sort: str | None, told: Told) -> None:
     from foresweep.cli.tables import console, number, percent, plain_table, seconds
 
     key = (sort or "").partition(":")[0].strip()
     extra = [key] if any(key in r.hyperparams or key in r.metrics for r in runs) else []
-    extra = [] if extra and key in ("val_pct_mae", "val_skill") else extra
+    metrics = list(dict.fromkeys(metric for metric, _, _ in told.values())) or ["val_pct_mae"]
+    mixed = len(metrics) > 1  # sweeps of several objectives: each run by its own
+    extra = [] if extra and not mixed and key in (metrics[0], "val_skill") else extra
     out = console()
     wide, roomy = out.width >= WIDE, out.width >= ROOMY
     named = not roomy and all(r.run_id.startswith(r.model_name) for r in runs)
     headings = ["run", *([] if named else ["model"]), "state", *(["config"] if wide else [])]
     headings += [
         *(f">{k}" for k in extra),
-        ">val_pct_mae",
+        *(["objective", ">score"] if mixed else [f">{metrics[0]}"]),
         ">skill",
         *([">training"] if roomy else []),
     ]
@@ -107,7 +135,9 @@ def _draw_runs(runs: Sequence[Run], sort: str | None) -> None:
         cells = [run.run_id, *([] if named else [run.model_name]), run.state.value]
         cells += [run.source] if wide else []
         cells += [_shown(run.hyperparams.get(k, run.metrics.get(k))) for k in extra]
-        cells += [number(run.score("val_pct_mae")), percent(run.score("val_skill"), 2)]
+        metric, score, skill = told[run.run_id]
+        cells += [metric] if mixed else []
+        cells += [number(score), percent(skill, 2)]
         cells += [seconds(run.training_time_seconds)] if roomy else []
         table.add_row(*cells, *([run.sweep_id or "by hand"] if wide else []))
     ids = table.columns[0]  # is copied into the next command, so it stays in one piece

@@ -99,12 +99,15 @@ def _plain(sweep: Sweep) -> dict[str, Any]:
 
 def _status(tracker: Tracker, sweep: Sweep) -> dict[str, Any]:
     """What `status` says, as plain values."""
+    from foresweep.evaluation.yardstick import LAST_VALUE, last_value, own_skill
+    from foresweep.metrics import ranked_by
     from foresweep.search.plan import family_of
 
     runs = tracker.get_runs(sweep_id=sweep.sweep_id, include_hidden=True)
     now = datetime.now(UTC)
     curves = {r.run_id: tracker.get_curves(r.run_id) for r in runs if r.state == "running"}
-    best = best_by_tune(sweep, runs)
+    best, metric = best_by_tune(sweep, runs), ranked_by(sweep.objective)
+    naive = last_value(tracker.get_runs(LAST_VALUE, fingerprint=sweep.fingerprints.get("val", "")))
     return _plain(sweep) | {
         "runs_by_state": dict(sorted(Counter(r.state.value for r in runs).items())),
         "running": [
@@ -121,6 +124,9 @@ def _status(tracker: Tracker, sweep: Sweep) -> dict[str, Any]:
             if r.state == "running"
         ],
         "best_by_tune": None if best is None else best.run_id,
+        "best_metric": metric,
+        "best_score": None if best is None else best.score(f"tune_{metric}"),
+        "best_skill": None if best is None else own_skill(best, "tune", metric, naive),
         "family": [s.sweep_id for s in family_of(sweep, tracker.list_sweeps())],
     }
 
@@ -143,7 +149,7 @@ def best_by_tune(sweep: Sweep, runs: Sequence[Run]) -> Run | None:
 
 def draw_status(said: dict[str, Any]) -> None:
     """What `status` says of a sweep."""
-    from foresweep.cli.tables import console, plain_table, seconds
+    from foresweep.cli.tables import console, number, percent, plain_table, seconds
 
     out = console()
     states = ", ".join(f"{n} {state}" for state, n in said["runs_by_state"].items()) or "no run yet"
@@ -159,6 +165,9 @@ def draw_status(said: dict[str, Any]) -> None:
             table.add_row(r["run_id"], str(r["attempt"]), step, of, seconds(r["seconds"]))
         out.print(table)
     if said["best_by_tune"]:
-        out.print(f"Best by tune so far: {said['best_by_tune']}.")
+        skill = said["best_skill"]
+        scored = f"tune {said['best_metric']} {number(said['best_score'])}"
+        scored += "" if skill is None else f", skill {percent(skill, 2)}"
+        out.print(f"Best by tune so far: {said['best_by_tune']} ({scored}).")
     if said["state"] in ("cancelled", "lost", "failed"):
         out.print(f"Go on with it: foresweep sweep --resume {said['sweep_id']}")

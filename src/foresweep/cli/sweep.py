@@ -483,6 +483,7 @@ def _train_on(run: str, asked: Asked, context: typer.Context) -> None:
     """`train --continue`: everything but its steps is the run's own."""
     from foresweep.cli.runs import Bar
     from foresweep.cli.tables import console, number, percent
+    from foresweep.evaluation.yardstick import LAST_VALUE, last_value, own_skill
     from foresweep.metrics import ranked_by
     from foresweep.search.running.continuing import continue_run
 
@@ -510,8 +511,9 @@ def _train_on(run: str, asked: Asked, context: typer.Context) -> None:
             typer.echo("Stopped; the same command goes on from its last state.", err=True)
             raise typer.Exit(STOPPED) from None
         metric = ranked_by(tracker.get_sweep(str(made.sweep_id)).objective)
+        naive = last_value(tracker.get_runs(LAST_VALUE, fingerprint=made.fingerprint))
     then, now = (number(r.score(f"tune_{metric}")) for r in (known, made))
-    skills = [percent(r.score("val_skill")) for r in (known, made)]
+    skills = [percent(own_skill(r, "val", metric, naive)) for r in (known, made)]
     console().print(
         f"{'Went on' if is_new else 'It went on before'}: run {made.run_id}; tune {metric} {then} "
         f"then, {now} now; skill on val {skills[0]} then, {skills[1]} now.",

@@ -94,7 +94,25 @@ def benchmark(runs: Iterable[Run], metric: str) -> tuple[str, Run] | None:
     return None if name is None else (name, named[name])
 
 
-# Skill that is none, and skill that cannot be.
+# Skill in a metric; skill that is none, and skill that cannot be.
+
+
+def skill_against(score: float | None, other: float | None, bare: str) -> float | None:
+    """1 - score / other, of metrics that are a mean of losses; None of others."""
+    if score is None or not other or METRICS[bare].loss is None:
+        return None
+    return 1 - score / other
+
+
+def own_skill(run: Run, part: str, bare: str, naive: Run | None) -> float | None:
+    """A run's skill against last-value (`naive`, on the same windows) in a metric: as it was
+    scored, else from both scores; None of a metric that has no skill, or of an unknown `naive`."""
+    name = {"pct_mae": "skill", "skill": "skill"}.get(bare, f"{bare}_skill")
+    scored = run.score(f"{part}_{name}")
+    if scored is not None or naive is None:
+        return scored
+    score = f"{part}_{bare}"
+    return skill_against(run.score(score), naive.score(score), bare)
 
 
 def no_skill(skill: float | None) -> bool:

@@ -15,7 +15,7 @@ from foresweep.data.panel import CLOSE
 from foresweep.data.windows import Windows
 from foresweep.errors import ForesweepError, NotFound
 from foresweep.evaluation.breakdown import Group
-from foresweep.evaluation.yardstick import alarm
+from foresweep.evaluation.yardstick import alarm, own_skill
 from foresweep.metrics import METRICS, PANEL_LOSSES, Outcome
 from foresweep.models.base import hyperparameters
 from foresweep.models.registry import get_model
@@ -82,7 +82,7 @@ def run_page(site: Site, run: Run, asked: Asked) -> Page:
 
 
 def _sections(site: Site, view: SweepView | None, run: Run, asked: Asked) -> Iterator[Section]:
-    yield Section("summary", "In short", tuple(summary(run)), is_live=True)
+    yield Section("summary", "In short", tuple(summary(run, view)), is_live=True)
     yield Section("curves", "Curves", tuple(_curves(site, run)))
     yield Section("forecasts", "Forecasts", tuple(forecast_blocks(site, view, run, asked)))
     if view is not None and run.state == "complete":
@@ -96,13 +96,16 @@ def _sections(site: Site, view: SweepView | None, run: Run, asked: Asked) -> Ite
         yield Section("log", "The log's end", tuple(_log(site, run)))
 
 
-def summary(run: Run) -> Iterator[Block]:
-    """State, scores of val and what is wrong with it."""
+def summary(run: Run, view: SweepView | None = None) -> Iterator[Block]:
+    """State, the score of its sweep's objective on val with the skill in it, what is wrong."""
+    metric = view.metric if view is not None else "val_pct_mae"
+    bare = metric.removeprefix("val_")
+    skill = own_skill(run, "val", bare, view.last_value if view is not None else None)
     yield Facts(
         (
             ("state", state_cell(run.state.value)),
-            ("val skill", number(run.score("val_skill"), 4)),
-            ("val pct_mae", number(run.score("val_pct_mae"), 4)),
+            (f"skill in {bare}", share(skill, is_marked=not run.is_baseline)),
+            (metric.replace("_", " ", 1), number(run.score(metric), 4)),
             ("80 % band holds", number(run.score("val_coverage_80"), 2)),
             ("training", took(run.training_time_seconds)),
             ("peak memory", number(run.peak_memory_mb, 0)),

@@ -13,6 +13,7 @@ from foresweep.evaluation.yardstick import (
     equals_last_value,
     implausible,
     last_value,
+    skill_against,
 )
 from foresweep.metrics import METRICS, split_score
 from foresweep.records import STILL_LEARNING, Run, RunState, Shown
@@ -203,12 +204,5 @@ def _row(run: Run, part: str, bare: str, beside: Sequence[float | None]) -> Row:
         note = TOO_GOOD
     elif STILL_LEARNING in run.tags:
         note = STILL_LEARNING
-    skills = [_skill(score, other, bare) for other in beside]
+    skills = [skill_against(score, other, bare) for other in beside]
     return Row(None, run, score, skills[0], note, skills[1])
-
-
-def _skill(score: float | None, other: float | None, bare: str) -> float | None:
-    """1 - score / other, of metrics that are a mean of losses."""
-    if score is None or not other or METRICS[bare].loss is None:
-        return None
-    return 1 - score / other

@@ -12,9 +12,12 @@ is held against that of the step that all windows keep.
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 
 import numpy as np
 

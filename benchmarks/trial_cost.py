@@ -1,22 +1,32 @@
 """What a trial costs and where it goes: training, steering, scoring, records.
 
-    python benchmarks/trial_cost.py [--panel demo] [--names 6] [--horizon 5 ...] [--model toto ...]
-                                    [--steps 300] [--measure-before]
+    python benchmarks/trial_cost.py [--panel demo] [--names 6 ...] [--horizon 5 ...]
+                                    [--model toto ...] [--steps 300] [--timed 56]
+                                    [--windows 1024] [--before PYTHON]
 
-One trial a line, on one thread, with the family's default config at size tiny: the steps; its
-scorings on the windows that steer; the scores of tune and val at the end; and all that is put on
-record. Beside it what the same trial cost before: steered by all windows of tune, and with test
-scored, too, reckoned from the seconds a window takes here (`--measure-before` measures it).
-`--names N` repeats the panel's items, each with noise of its own.
+One trial a line, on one thread, in CPU seconds, with the family's default config at size tiny: the
+steps; its eight scorings on the windows that steer; the scores of tune and val at the end; and all
+that is put on record. To be bounded it times some steps, one scoring of the steering windows, as
+many windows of tune, and reckons the trial of `--steps` steps and of all windows from them.
+
+`--before` names a Python that has the code of commit 5b346c6 installed: the same trial by it, timed
+in turns with ours, steered by all windows of tune, and with test scored, too. `--names N` repeats
+the panel's items, each with noise of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import subprocess
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 
 import numpy as np
 import polars as pl
@@ -25,9 +35,15 @@ from foresweep.data.panel import COLUMNS, Panel, panel_from_frame
 from foresweep.data.reading.sources import load_panel
 from foresweep.data.splits import Cut, Split, make_split
 from foresweep.data.windows import TrainWindows, Windows
-from foresweep.evaluation.backtest import OPEN_PARTS, SCORED_PARTS, evaluate, make_scorer
+from foresweep.evaluation.backtest import (
+    OPEN_PARTS,
+    evaluate,
+    forecast_part,
+    last_value,
+    make_scorer,
+)
 from foresweep.evaluation.steering import steering_windows, windows_wanted
-from foresweep.models.base import Facts, Predictor, Resources, Scored, TrainingJob, make_config
+from foresweep.models.base import Facts, Resources, TrainingJob, make_config
 from foresweep.models.registry import FAMILIES, get_model
 from foresweep.models.training.loop import EVALUATIONS
 from foresweep.records import RunState
@@ -35,14 +51,22 @@ from foresweep.tracker.tracker import Tracker
 
 NOISE = 0.005
 """Of the one-bar returns that make a copy of an item another item."""
+FEWEST = EVALUATIONS
+"""Steps of the training that is taken off the timed one: what comes before the first step and
+after the last is counted once, and no step twice."""
 HEADINGS = (
     "| model | names | H | training | steering | tune and val | records | trial | steering of "
-    "training | before | times faster |"
+    "training | ms a window | before | its training | ms a window | times cheaper |"
 )
 
 
 def repeated(panel: Panel, names: int) -> Panel:
     """The panel's items, over and over until there are `names`; copies drift apart."""
+    return panel_from_frame(long_frame(panel, names), source=f"{panel.source}, {names} names")
+
+
+def long_frame(panel: Panel, names: int) -> pl.DataFrame:
+    """The bars of `repeated`, one a row."""
     rng, frames = np.random.default_rng(0), []
     for k in range(names):
         bars = panel.bars[k % panel.num_items]
@@ -52,80 +76,109 @@ def repeated(panel: Panel, names: int) -> Panel:
         times = panel.timestamps_of(k % panel.num_items)
         named = {"item_id": [f"N{k:04d}"] * len(values), "timestamp": times}
         frames.append(pl.DataFrame(named | dict(zip(COLUMNS, values.T, strict=True))))
-    return panel_from_frame(pl.concat(frames), source=f"{panel.source}, {names} names")
+    return pl.concat(frames)
 
 
-class Watch:
-    """The scorer and reporter of a training; knows how long it scored."""
-
-    def __init__(self, panel: Panel, split: Split, steer: int | None) -> None:
-        self.score = make_scorer(panel, split, steer=steer)
-        self.seconds, self.reports = 0.0, []  # type: ignore[var-annotated]
-
-    def __call__(self, predictor: Predictor) -> Scored:
-        started = time.perf_counter()
-        scored = self.score(predictor)
-        self.seconds += time.perf_counter() - started
-        return scored
-
-    def report(self, step: int, scores: Any, losses: Any = None) -> None:
-        self.reports.append((step, dict(scores)))
-
-
-def trial(name: str, panel: Panel, split: Split, steps: int, *, before: bool) -> dict[str, float]:
-    """Seconds of each part of one trial; `before`: as it was scored then."""
+def trial(name: str, panel: Panel, split: Split, asked: argparse.Namespace) -> dict[str, float]:
+    """CPU seconds of each part of one trial of `asked.steps` steps, and of a window."""
     train = TrainWindows(panel, split, split.part("train"))
     bars = sum(len(train.values(i)) for i in range(panel.num_items))
-    model = get_model(name)
-    values = {"size": "tiny", "max_steps": steps}
+    model, resources = get_model(name), Resources(threads=1)
+    values = {"size": "tiny", "max_steps": asked.timed}
     config = make_config(model.Config, values, model=name)
     config = model.resolve(config, Facts(split.horizon, split.max_context, bars))
-    resources = Resources(threads=1)
-    watch = Watch(panel, split, None if before else windows_wanted(None, steps))
-    found: dict[str, float] = {}
+    tune, val = (Windows(panel, split, split.part(part)) for part in OPEN_PARTS)
+    some = steering_windows(tune, asked.windows, 1)
+    score = make_scorer(panel, split, steer=windows_wanted(None, asked.steps))
     with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
-        made = model.train(TrainingJob(
-            train, config, resources, horizon=split.horizon, score=watch, report=watch.report,
-            out=Path(folder) / "checkpoint",
-        ))  # fmt: skip
-        found["training"] = time.perf_counter() - started - watch.seconds
-        found["steering"] = watch.seconds
-        started = time.perf_counter()
+
+        def spent(do: Any) -> tuple[Any, float]:
+            started = time.process_time()
+            made = do()
+            return made, time.process_time() - started
+
+        def trained(steps: int, name: str = "timed") -> tuple[Any, float]:
+            out = Path(folder) / f"{name}{steps}"
+            job = TrainingJob(train, _of(model, config, steps), resources, horizon=split.horizon,
+                              out=out)  # fmt: skip
+            return spent(lambda: model.train(job))
+
+        trained(FEWEST, "warm-up")
+        _, short = trained(FEWEST)
+        made, whole = trained(asked.timed)
+        step = (whole - short) / (asked.timed - FEWEST)
         predictor = model.load(made, resources)
-        parts = SCORED_PARTS if before else OPEN_PARTS
-        scores = evaluate(predictor, panel, split, parts=parts, out=Path(folder) / "out")
-        found["scoring"] = time.perf_counter() - started
-        found["records"] = recorded(Path(folder) / "s.db", name, values, watch.reports, scores)
+        scored, once = spent(lambda: score(predictor))
+        _, forecasts = spent(lambda: forecast_part(predictor, some))
+        out = Path(folder) / "out"
+        scores, engine = spent(
+            lambda: evaluate(last_value(split), panel, split, parts=OPEN_PARTS, out=out)
+        )
+        reports = [(k + 1, scored.scores) for k in range(EVALUATIONS)]
+        records = recorded(Path(folder) / "s.db", name, values, reports, scores)
+    window = forecasts / len(some)
+    return {
+        "step": step,
+        "window": window,
+        "training": short + (asked.steps - FEWEST) * step,
+        "steering": EVALUATIONS * once,
+        "scoring": window * (len(tune) + len(val)) + engine,
+        "records": records,
+    }
+
+
+def _of(model: Any, config: Any, steps: int) -> Any:
+    """The resolved config with so many steps."""
+    longer = getattr(model, "longer", None)
+    return longer(config, steps) if longer else replace(config, max_steps=steps)
+
+
+def before(name: str, bars: Path, horizon: int, asked: argparse.Namespace) -> dict[str, float]:
+    """The same trial by the code before, in CPU seconds; it was steered by all windows of tune."""
+    script = Path(__file__).with_name("trial_before.py")
+    command = [asked.before, str(script), str(bars), name, str(horizon)]
+    command += [str(asked.timed), str(asked.windows)]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found: dict[str, float] = json.loads(answer.splitlines()[-1])
+    windows = (EVALUATIONS + 1) * found["tune"] + found["val"] + found["test"]
+    every = found["tune"] + found["val"] + found["test"]
+    engine = found["engine"] * windows / every
+    found["training"] = asked.steps * found["step"]
+    found["trial"] = found["training"] + windows * found["window"] + engine
     return found
 
 
 def recorded(db: Path, name: str, config: Any, reports: Any, scores: dict[str, float]) -> float:
-    """Seconds that it takes to put all of it on record."""
+    """CPU seconds that it takes to put all of it on record."""
     with Tracker(db) as tracker:
-        started = time.perf_counter()
+        started = time.process_time()
         run = tracker.start_run(model=name, hyperparams=config)
         for step, said in reports:
             tracker.log(run.run_id, step, said)
         tracker.finish_run(run.run_id, RunState.COMPLETE, scores=scores)
-        return time.perf_counter() - started
+        return time.process_time() - started
 
 
-def line(name: str, panel: Panel, horizon: int, asked: argparse.Namespace) -> str:
+def line(
+    name: str, panel: Panel, bars: Path, horizon: int, turn: int, asked: argparse.Namespace
+) -> str:
+    """One line; `turn` says which side is timed first."""
     split = make_split(panel, Cut(horizon))
-    now = trial(name, panel, split, asked.steps, before=False)
-    whole = sum(now.values())
-    tune, val, test = (len(Windows(panel, split, split.part(p))) for p in SCORED_PARTS)
-    a_window = now["scoring"] / (tune + val)
-    then = now["training"] + now["records"]
-    then += a_window * (EVALUATIONS * tune + tune + val + test)
-    if asked.measure_before:
-        then = sum(trial(name, panel, split, asked.steps, before=True).values())
-    return (
-        f"| {name} | {panel.num_items} | {horizon} | {now['training']:.1f} s "
-        f"| {now['steering']:.1f} s | {now['scoring']:.1f} s | {now['records']:.2f} s "
-        f"| {whole:.1f} s | {100 * now['steering'] / now['training']:.0f} % "
-        f"| {'' if asked.measure_before else 'about '}{then:.0f} s | {then / whole:.1f} |"
+    then = before(name, bars, horizon, asked) if asked.before and turn % 2 else None
+    now = trial(name, panel, split, asked)
+    if asked.before and then is None:
+        then = before(name, bars, horizon, asked)
+    whole = sum(now[part] for part in ("training", "steering", "scoring", "records"))
+    cells = f"| {name} | {panel.num_items} | {horizon} "
+    for part in ("training", "steering", "scoring", "records"):
+        cells += f"| {now[part]:.1f} s, {100 * now[part] / whole:.0f} % "
+    cells += f"| {whole:.0f} s | {100 * now['steering'] / now['training']:.0f} % "
+    cells += f"| {1000 * now['window']:.2f} "
+    if then is None:
+        return cells + "| | | | |"
+    return cells + (
+        f"| {then['trial']:.0f} s | {then['training']:.0f} s | {1000 * then['window']:.2f} "
+        f"| {then['trial'] / whole:.1f} |"
     )
 
 
@@ -136,19 +189,27 @@ def main() -> None:
     parser.add_argument("--horizon", type=int, action="append")
     parser.add_argument("--model", action="append", choices=FAMILIES)
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--measure-before", action="store_true")
+    parser.add_argument("--timed", type=int, default=56)
+    parser.add_argument("--windows", type=int, default=1024)
+    parser.add_argument("--before", metavar="PYTHON")
     asked = parser.parse_args()
     panel = load_panel(asked.panel).panel
-    print(HEADINGS, "|---|" + "---:|" * 10, sep="\n")
+    print(HEADINGS, "|---|" + "---:|" * 13, sep="\n")
+    turn = 0
     for names in asked.names or [panel.num_items]:
-        copies = panel if names == panel.num_items else repeated(panel, names)
-        for horizon in asked.horizon or [5]:
-            split = make_split(copies, Cut(horizon))
-            tune = Windows(copies, split, split.part("tune"))
-            some = steering_windows(tune, windows_wanted(None, asked.steps), 0)
-            for name in asked.model or FAMILIES:
-                print(line(name, copies, horizon, asked), flush=True)
-            print(f"<!-- {len(some)} of {len(tune)} windows steer -->", flush=True)
+        frame = long_frame(panel, names)
+        copies = panel_from_frame(frame, source=f"{panel.source}, {names} names")
+        with tempfile.TemporaryDirectory() as folder:
+            bars = Path(folder) / "bars.parquet"
+            frame.write_parquet(bars)
+            for horizon in asked.horizon or [5]:
+                for name in asked.model or FAMILIES:
+                    print(line(name, copies, bars, horizon, turn, asked), flush=True)
+                    turn += 1
+                split = make_split(copies, Cut(horizon))
+                tune = Windows(copies, split, split.part("tune"))
+                some = steering_windows(tune, windows_wanted(None, asked.steps), 0)
+                print(f"<!-- {len(some)} of {len(tune)} windows steer -->", flush=True)
 
 
 if __name__ == "__main__":

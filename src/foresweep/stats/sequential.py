@@ -52,16 +52,37 @@ from typing import Any
 import numpy as np
 
 from foresweep.errors import DataError
-from foresweep.stats.significance import mean_errors
+from foresweep.stats.significance import Array, mean_errors
 
 FEWEST = 20
 """Origins without shared labels before anything is said: earlier the mean is not normal yet."""
 BEST_AT = 120
 """Origins at which the asymptotic bound is narrowest, half a year of daily bars."""
+LOWEST = 8.0
+"""z below which evidence is not told apart."""
 CUT = 6.0
 """Mean sizes at which the betting form cuts a difference."""
 FEWEST_SIZES = 10
 """Differences before the betting form knows what size they have."""
+
+
+def mixing_precision(level: float, best_at: int) -> float:
+    """rho that makes the bound at `level` narrowest at `best_at` origins."""
+    twice = 2 * math.log(1 / (2 * level))
+    return best_at / (twice + math.log1p(twice))
+
+
+def log_evidence(z: Array, num: int, rho: float) -> Array:
+    """log e(T) of the asymptotic form, T = `num`, of any number of z; far below 0 it is small,
+    however far."""
+    from scipy.special import log_ndtr
+
+    w = num + rho
+    s = np.maximum(z, -LOWEST) * math.sqrt(num)
+    found: Array = (
+        math.log(2) + 0.5 * math.log(rho / w) + s * s / (2 * w) + log_ndtr(s / math.sqrt(w))
+    )
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +124,7 @@ class SequentialTest:
     def rho(self) -> float:
         """Mixing precision that makes the bound narrow at `best_at` (Howard et al. 2021,
         proposition 3, for the one-sided mixture)."""
-        twice = 2 * math.log(1 / (2 * self.level))
-        return self.best_at / (twice + math.log1p(twice))
+        return mixing_precision(self.level, self.best_at)
 
     @property
     def reading(self) -> Reading:
@@ -168,7 +188,7 @@ class SequentialTest:
 
     def _read(self) -> None:
         """The asymptotic form, and everything in one reading."""
-        from scipy.special import log_ndtr, ndtr, ndtri, stdtr, stdtrit
+        from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
         num = len(self._seen)
         mean = float(np.mean(self._seen)) if num else math.nan
@@ -178,10 +198,7 @@ class SequentialTest:
             error, df = float(found.error[0]), float(found.df[0])
             if np.isfinite(error):
                 z = float(-ndtri(max(stdtr(df, -mean / error), 1e-300)))
-                w = num + self.rho
-                s = z * math.sqrt(num)
-                log_e = math.log(2) + 0.5 * math.log(self.rho / w) + s * s / (2 * w)
-                self._most = max(self._most, log_e + float(log_ndtr(s / math.sqrt(w))))
+                self._most = max(self._most, float(log_evidence(np.array(z), num, self.rho)))
                 reach = float(-stdtrit(df, ndtr(-self._bound(num)))) * error
                 low, high = mean - reach, mean + reach
         pvalue = math.exp(-self._most)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -171,6 +172,7 @@ def champion(
     from foresweep.errors import NotFound
     from foresweep.lifecycle.champion import find_slot
     from foresweep.lifecycle.champion import retire as take_out
+    from foresweep.lifecycle.monitor import last_check
     from foresweep.tracker.service import Service
 
     with open_existing(db) as tracker:
@@ -180,13 +182,52 @@ def champion(
             slots = (take_out(tracker, retire, slot),)
         else:
             slots = (find_slot(service, slot),) if slot else service.slots()
+        live = [last_check(tracker, s.name) for s in slots]
     if as_json:
-        typer.echo(json.dumps([slot_json(s, history=history) for s in slots], indent=2))
+        told = [
+            slot_json(s, history=history) | {"live": found}
+            for s, found in zip(slots, live, strict=True)
+        ]
+        typer.echo(json.dumps(told, indent=2, default=str))
         return
     if not slots:
         raise NotFound("nothing is in service yet; promote a run with: foresweep promote RUN")
-    for one in slots:
+    for one, found in zip(slots, live, strict=True):
         _draw(one, history=history)
+        _draw_live(one, found)
+
+
+def _draw_live(slot: Slot, found: Mapping[str, Any] | None) -> None:
+    """What the monitor said last, and whether a shadow has shown enough to swap."""
+    held = slot.champion
+    if found is None or held is None or found["run_id"] != held.run_id:
+        if held is not None:
+            typer.echo("No monitor has looked at it yet: foresweep monitor --data FOLDER")
+        return
+    typer.echo(
+        f"Live: {found['state']} at {found['checked_at']:%Y-%m-%d %H:%M} UTC, "
+        f"{found['num_origins']} origins"
+    )
+    beside = {e.run_id for e in slot.shadows}
+    for p in found["shadows"]:
+        if p["first"] not in beside:
+            continue
+        line = swap_line(p["first"], p["pvalue"], p["num_origins"], found=p["is_found"])
+        typer.echo(
+            line
+            or f"Shadow {p['first']}: not enough to swap, p = {p['pvalue']:.2g} over "
+            f"{p['num_origins']} origins"
+        )
+
+
+def swap_line(run_id: str, pvalue: float, num_origins: int, *, found: bool) -> str | None:
+    """What to do where a shadow has shown enough; None where it has not."""
+    if not found:
+        return None
+    return (
+        f"Shadow {run_id} does better than the champion, p = {pvalue:.2g} over {num_origins} "
+        f"origins: enough to swap: foresweep promote {run_id} --force --reason 'better live'"
+    )
 
 
 def _keep_in_step(tracker: Tracker, slot: Slot, *, asked: bool) -> None:

@@ -25,6 +25,8 @@ COUNTERS = {
     "notes": "note_id",
     "verdicts": "verdict_id",
     "champions": "entry_id",
+    "live_scores": "score_id",
+    "live_checks": "check_id",
 }
 _WRONG = {
     "{} steps of runs that are not there": (

@@ -35,7 +35,7 @@ from sqlalchemy import Text as _Text
 from foresweep.errors import ConfigError
 from foresweep.records import Run, RunState, Sweep, SweepState, Trial, is_sealed, split_name
 
-HEAD = "0007"
+HEAD = "0008"
 """The newest migration. Revisions are counted, so that a newer database is known by its number."""
 VERSION_TABLE = "foresweep_version"
 LARGEST = 2**63 - 1
@@ -349,6 +349,43 @@ forecasts_made = Table(  # an item at an origin each, hash-chained in the order 
         unique=True,
     ),
     Index("ix_forecasts_origin", "slot", "origin"),
+)
+
+live_scores = Table(  # what became of a forecast: one row each, written once
+    "live_scores",
+    metadata,
+    Column("score_id", Integer, primary_key=True),  # the order in which a test takes them in
+    Column("number", Integer, ForeignKey("forecasts_made.number"), nullable=False),
+    Column("slot", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("manifest", Text, nullable=False),
+    Column("item_id", Text, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("horizon", Integer, nullable=False),
+    Column("metric", Text, nullable=False),
+    Column("loss", Float),  # NULL: not counted, `note` says why
+    Column("last_value_loss", Float),
+    Column("benchmark", Text, nullable=False),
+    Column("benchmark_loss", Float),
+    Column("scale", Float),  # percent: volatility over the horizon, known at the origin
+    Column("covered", Float),  # share of leads inside the widest band of quantiles
+    Column("note", Text, nullable=False),
+    Column("scored_at", Instant, nullable=False),
+    Index("ix_live_scores_number", "number", unique=True),
+    Index("ix_live_scores_slot", "slot", "role"),
+)
+
+live_checks = Table(  # what a monitor found, each time it looked
+    "live_checks",
+    metadata,
+    Column("check_id", Integer, primary_key=True),
+    Column("check_key", Text, nullable=False),  # knows a repeated transaction
+    Column("slot", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("content", Json, nullable=False),
+    Column("checked_at", Instant, nullable=False),
+    Index("ix_live_checks_key", "check_key", unique=True),
+    Index("ix_live_checks_slot", "slot"),
 )
 
 chains = Table(  # where each hash-chained table ends

@@ -68,12 +68,14 @@ def make_table(
     return replace(table, **changed), every
 
 
-def opener(every: Mapping[str, float], *, number: int = 1, **shape: Any) -> Open:
+def opener(
+    every: Mapping[str, float], *, number: int = 1, growing: bool = False, **shape: Any
+) -> Open:
     """Opens a test with these skills; `opened.calls` counts."""
 
     def open_test(places: Sequence[int]) -> Opened:
         open_test.calls += 1  # type: ignore[attr-defined]
-        return Opened(number, tuple(losses(every, seed=77, **shape) for _ in places))
+        return Opened(number, tuple(losses(every, seed=77, **shape) for _ in places), growing)
 
     open_test.calls = 0  # type: ignore[attr-defined]
     return open_test

@@ -266,7 +266,10 @@ class Against:
     test_raw_skill: float | None = None  # None: not looked
     test_scaled_skill: float | None = None
     test_t: float | None = None
-    test_pvalue: float | None = None  # Diebold-Mariano, one-sided
+    test_pvalue: float | None = None  # Diebold-Mariano, one-sided; of a growing test anytime-valid
+    test_lower_skill: float | None = None  # of a growing test: scaled skill, right at any time
+    test_upper_skill: float | None = None
+    test_origins: int | None = None  # on which test was read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,6 +347,7 @@ class Verdict(Shown):
     targets: tuple[Target, ...] = ()
     notes: tuple[str, ...] = ()
     edition: int = EDITION
+    growing: bool = False  # is its test one that goes on, read at any time at one level?
 
     @property
     def looked(self) -> bool:

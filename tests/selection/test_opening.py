@@ -14,7 +14,7 @@ import pytest
 
 from foresweep.data.panel import COLUMNS
 from foresweep.data.splits import Cut
-from foresweep.errors import CheckpointError
+from foresweep.errors import CheckpointError, PanelChanged, UsageError
 from foresweep.evaluation.backtest import evaluate
 from foresweep.evaluation.losses import load_losses
 from foresweep.models.base import Resources
@@ -28,7 +28,7 @@ from foresweep.search.sweep import train
 from foresweep.selection.sealed import open_test, reveal
 from foresweep.selection.verdict.runs import verdict_on_runs
 from foresweep.tracker.tracker import Tracker
-from panels import sine_panel
+from panels import sine_panel, weekdays
 from planted_model import plugin
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("opening")]
@@ -158,8 +158,59 @@ def test_an_altered_checkpoint_opens_nothing(place: Place) -> None:
 def test_losses_of_the_opened_test_are_of_the_windows_on_record(place: Place) -> None:
     with place.tracker() as tracker:
         judging = tracker.judgings.begin([place.run.run_id])
-        _, panels = open_test(tracker, judging, [place.run], [], who="ann")
+        _, panels, _ = open_test(tracker, judging, [place.run], [], who="ann")
     panel = panels[place.run.run_id]
     assert panel.fingerprint == place.run.fingerprints["test"]
     stored = load_losses(Path(str(place.run.forecasts_path)) / "test" / "losses.npz")
     np.testing.assert_array_equal(panel.losses["pct_mae"], stored.losses["pct_mae"])
+
+
+def grow(place: Place, *, bars: int = 96, spoil: bool = False) -> None:
+    """Newer bars in the sweep's source: the sines go on for three periods."""
+    path = place.folder / "sines.csv"
+    old = pl.read_csv(path, try_parse_dates=True)
+    pieces = [old]
+    for frame in old.partition_by("item_id"):
+        days = weekdays(len(frame) + bars)[len(frame) :]
+        newer = frame.tail(bars).with_columns(pl.Series("timestamp", days, dtype=pl.Date))
+        pieces.append(newer.cast(dict(frame.schema)))  # type: ignore[arg-type]
+    every = pl.concat(pieces)
+    if spoil:
+        first = pl.int_range(pl.len()).over("item_id") == 900
+        every = every.with_columns(pl.when(first).then(pl.col("close") * 1.01).otherwise("close"))
+    every.write_csv(path)
+
+
+def test_a_growing_test_goes_on_with_what_came_and_is_one_look_for_ever(place: Place) -> None:
+    with place.tracker() as tracker:
+        (first,) = verdict_on_runs(tracker, [place.run.run_id], growing=True)
+        grow(place)
+        (later,) = verdict_on_runs(tracker, [place.run.run_id])  # it grows whoever asks
+        looks = tracker.judgings.test_looks(place.run.run_id)
+    assert (first.growing, later.growing) == (True, True)
+    counts = [v.against[0].test_origins for v in (first, later)]
+    assert counts == [first.num_origins["test"], first.num_origins["test"] + 96 // 8]
+    assert (first.look_number, later.look_number) == (1, 1)
+    assert first.test_level == later.test_level == 0.05
+    assert all(str(look["why"]).endswith("to be read for ever") for look in looks)
+    assert "12 of them after the sweep's own" in " ".join(later.notes)
+    before, after = (v.against[0].test_pvalue for v in (first, later))
+    assert before is not None
+    assert after is not None
+    assert after <= before  # what was found stays found
+
+
+def test_a_test_that_was_opened_to_end_cannot_be_made_to_grow(place: Place) -> None:
+    with place.tracker() as tracker:
+        (found,) = verdict_on_runs(tracker, [place.run.run_id])
+        assert not found.growing
+        with pytest.raises(UsageError, match="was opened as one that ends"):
+            verdict_on_runs(tracker, [place.run.run_id], growing=True)
+
+
+def test_a_growing_test_does_not_go_on_over_bars_that_changed(place: Place) -> None:
+    with place.tracker() as tracker:
+        verdict_on_runs(tracker, [place.run.run_id], growing=True)
+        grow(place, spoil=True)
+        with pytest.raises(PanelChanged, match="the test cannot go on from there"):
+            verdict_on_runs(tracker, [place.run.run_id])

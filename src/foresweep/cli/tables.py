@@ -375,6 +375,12 @@ def _skills(v: Verdict) -> Table:
             "raw skill on test": percent(a.test_raw_skill, 2) if v.looked else "not looked",
             "scaled skill on test": percent(a.test_scaled_skill, 2) if v.looked else "not looked",
         }
+        if v.growing:
+            bounds = "not yet"
+            if a.test_lower_skill is not None and a.test_upper_skill is not None:
+                low, high = percent(a.test_lower_skill, 1), percent(a.test_upper_skill, 1)
+                bounds = f"{low} to {high}"
+            cells["  its bounds, right at any time"] = bounds
         for name, cell in cells.items():
             rows.setdefault(name, []).append(cell)
     for name, row in rows.items():

@@ -85,6 +85,14 @@ def verdict(
             metavar="DATE|none",
         ),
     ] = None,
+    growing: Annotated[
+        bool,
+        typer.Option(
+            "--growing",
+            help="Where this opens the test: to be read for ever, with the bars that will have "
+            "come, at one level. Settled when it is first opened.",
+        ),
+    ] = False,
     as_json: Json = False,
     db: Db = None,
 ) -> None:
@@ -112,7 +120,7 @@ def verdict(
 
         _refuse(only_files, "is for --losses FILE; a sweep knows it")
         with open_existing(db) as tracker:
-            told = verdict_on_runs(tracker, run or [None], sweep_id=sweep)
+            told = verdict_on_runs(tracker, run or [None], sweep_id=sweep, growing=growing)
     else:
         from foresweep.selection.verdict.foreign import Asked, verdict_on_file
 
@@ -130,6 +138,7 @@ def verdict(
             earlier_judged=earlier_judged or 0,
             earlier_looks=earlier_looks or 0,
             cutoff=None if pretrain_cutoff is None else _date(pretrain_cutoff),
+            growing=growing,
         )
         told = (verdict_on_file(losses, asked),)
     if as_json:

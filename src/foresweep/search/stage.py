@@ -308,17 +308,22 @@ def reopen_for_more(sweep: Sweep, runs_dir: Path) -> tuple[Panel, str]:
     panel, _ = reopen(sweep, runs_dir)
     source = str(sweep.plan.get("data", ""))
     try:
-        today = load_panel(source, **_how_read(sweep.plan)).panel
+        now = today(sweep)
     except DataError as error:
         return panel, f"the data were not looked at again: {error}"
-    changed = changed_bars(panel, today)
+    changed = changed_bars(panel, now)
     if changed:
         raise PanelChanged(
             f"{source}: {changed} when sweep {sweep.sweep_id} began; its runs and new ones would "
             f"not have seen the same prices. Begin a new sweep, or give back the old data"
         )
-    newer = len(today.timeline) - len(panel.timeline)
+    newer = len(now.timeline) - len(panel.timeline)
     return panel, f"{newer} newer bars are left out: the sweep's windows are fixed" if newer else ""
+
+
+def today(sweep: Sweep) -> Panel:
+    """What a sweep's source holds now, read as it was then. Raises DataError."""
+    return load_panel(str(sweep.plan.get("data", "")), **_how_read(sweep.plan)).panel
 
 
 def _how_read(plan: Mapping[str, Any]) -> dict[str, Any]:

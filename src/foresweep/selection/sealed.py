@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from foresweep.errors import CheckpointError, UsageError
 from foresweep.evaluation.backtest import LOSSES, RETURNS
 from foresweep.evaluation.losses import LossPanel, load_losses
 from foresweep.evaluation.trading import Returns, load_returns
 from foresweep.records import Run, RunState
+from foresweep.search.running.growing import forecast_grown
 from foresweep.search.running.opening import SEALED, forecast_tests, unopened
 from foresweep.tracker.tracker import Judging, Tracker
 
@@ -48,8 +51,14 @@ def open_test(
     beside: Sequence[Run],
     *,
     who: str,
-) -> tuple[int, Mapping[str, LossPanel]]:
-    """(k, {run_id: test losses}) of the candidates and of the baselines beside them.
+    growing: bool = False,
+) -> tuple[int, Mapping[str, LossPanel], bool]:
+    """(k, {run_id: test losses}, is it one that grows?) of the candidates and of the baselines
+    beside them.
+
+    `growing`: it is opened as one to be read for ever. That is settled, and on record, when it is
+    first opened: a growing test grows whoever asks, and its losses go on to the newest bars of the
+    sweep's source. Raises UsageError where it was opened as one that ends.
 
     Who, when and why is in `test_looks` before the first file is opened, or the first forecast of
     test is made: trials make none (`search.running.opening`). Raises as `open_losses`.
@@ -58,11 +67,52 @@ def open_test(
     # a look that would see nothing is not recorded
     lacking = unopened(tracker, [run for run in every if not has_losses(run, SEALED)])
     ids = [run.run_id for run in candidates]
-    number = tracker.judgings.record_look(
-        judging, ids, why=f"verdict {judging.judging_id}", who=who
-    )
+    grows = _grows(tracker, candidates, growing)
+    why = f"verdict {judging.judging_id}" + (FOR_EVER if grows else "")
+    number = tracker.judgings.record_look(judging, ids, why=why, who=who)
     forecast_tests(tracker, lacking)
-    return number, {run.run_id: _load(run, SEALED) for run in every}
+    found = {run.run_id: _load(run, SEALED) for run in every}
+    if grows:
+        for sweep_id in dict.fromkeys(run.sweep_id for run in candidates):
+            mine = [run for run in every if run.sweep_id == sweep_id]
+            grown = {i: load_losses(p) for i, p in forecast_grown(tracker, mine).items()}
+            for run_id, panel in grown.items():
+                _require_going_on(run_id, found[run_id], panel)
+            found |= grown
+    return number, found, grows
+
+
+FOR_EVER = ", to be read for ever"
+"""Ends the reason of a look at a test that grows."""
+
+
+def _grows(tracker: Tracker, candidates: Sequence[Run], growing: bool) -> bool:
+    """Is the test of these runs one that grows? As it was first opened. Raises UsageError."""
+    said: dict[bool, str] = {}
+    for run in candidates:
+        first = next(iter(tracker.judgings.test_looks(run.run_id)), None)
+        if first is not None:
+            said[str(first["why"]).endswith(FOR_EVER)] = run.run_id
+    if len(said) == 2 or (growing and False in said):
+        raise UsageError(
+            f"the test of run {said[False]} was opened as one that ends: whether a test is read "
+            f"for ever is settled when it is first opened; ask without --growing"
+        )
+    return growing or True in said
+
+
+def _require_going_on(run_id: str, own: LossPanel, grown: LossPanel) -> None:
+    """Raises CheckpointError where a grown test does not begin with the sweep's own."""
+    num = len(own.origins)
+    same = list(grown.origins[:num]) == list(own.origins) and grown.items == own.items
+    if not same or any(
+        not np.allclose(grown.losses[name][:num], values, rtol=1e-3, atol=1e-6, equal_nan=True)
+        for name, values in own.losses.items()
+    ):
+        raise CheckpointError(
+            f"the test of run {run_id} was forecast anew and is not what it was: its weights or "
+            f"the version that forecasts are others; restore them"
+        )
 
 
 def reopen_test(tracker: Tracker, candidate: Run, beside: Sequence[Run]) -> Mapping[str, LossPanel]:

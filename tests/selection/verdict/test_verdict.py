@@ -13,6 +13,7 @@ from foresweep.errors import DataError, UnknownName
 from foresweep.records import Outcome, Verdict
 from foresweep.selection.verdict.case import Case, PartLosses, Weights, choose_benchmark
 from foresweep.selection.verdict.gates import judge, judge_all
+from foresweep.stats.sequential import SequentialTest
 from planted_losses import BENCHMARK, LAST, case, losses, make_table, nan_cells, opener, skill_free
 
 ONE_GOOD = [*skill_free(30), 0.08]
@@ -381,3 +382,26 @@ def test_a_benchmark_that_is_not_last_value_wins_under_its_name() -> None:
     assert found.reason.startswith(f"proved better than {LAST}, not than {BENCHMARK}: none of 5")
     alone = judge(replace(case, baselines=(BENCHMARK,), last_value=None))
     assert alone.answer == "NAIVE WINS"
+
+
+def test_a_growing_test_is_read_by_a_sequence_at_the_level_of_its_look() -> None:
+    table, every = make_table(ONE_GOOD)
+    fixed = judge(case(table), opener(every, number=2))
+    grown = judge(case(table), opener(every, number=2, growing=True))
+    assert (fixed.growing, grown.growing) == (False, True)
+    assert grown.test_level == 0.05 / 4
+    part = losses(every, seed=77)
+    d = part.scaled(BENCHMARK) - part.scaled(GOOD)
+    read = SequentialTest(lags=0, level=0.05 / 4).update(d)
+    one = grown.against[0]
+    assert one.test_pvalue == read.pvalue > float(fixed.against[0].test_pvalue or 0)
+    assert one.test_lower_skill == pytest.approx(read.lower / part.scaled(BENCHMARK).mean())
+    assert grown.without_test()["against"][0]["test_lower_skill"] is None
+
+
+def test_a_growing_test_that_is_not_decided_says_to_ask_again() -> None:
+    table, every = make_table(ONE_GOOD)
+    found = judge(case(table), opener(every, growing=True, origins=19))
+    assert found.outcome is Outcome.HOLD
+    assert found.reason.startswith("not decided: test disagrees: p against")
+    assert found.reason.endswith("ask again once there are new bars")

@@ -75,19 +75,23 @@ class Unopened:
                 f"the test of run {self.run_id} has other windows than its record says; the "
                 f"package that cuts them is another: install the version that made the run"
             )
-        made = [source.forecast(panel, split) for source in self.sources]
-        forecast = made[0] if self.method is None else self._mixed(made, windows)
-        given = {windows.part.name: forecast}
+        given = {windows.part.name: mixed(self.sources, self.method, panel, split)}
         return evaluate(last_value(split), panel, split, parts=(SEALED,), out=self.out, made=given)
 
-    def _mixed(self, made: Sequence[Forecast], windows: Windows) -> Forecast:
-        """The members' forecasts as an ensemble reads them from their files, made one."""
-        values: list[Array] = []
-        for forecast in made:
-            single = forecast.values.astype(np.float32).astype(np.float64)
-            values.append(as_stored(single, windows))
-        weights = tuple(source.weight for source in self.sources)
-        return Forecast(combine(values, weights, self.method), made[0].levels)  # type: ignore[arg-type]
+
+def mixed(sources: Sequence[Source], method: str | None, panel: Panel, split: Split) -> Forecast:
+    """The forecast of test by one source; of several (`method`) their forecasts as an ensemble
+    reads them from their files, made one."""
+    made = [source.forecast(panel, split) for source in sources]
+    if method is None:
+        return made[0]
+    windows = Windows(panel, split, split.part(SEALED))
+    values: list[Array] = []
+    for forecast in made:
+        single = forecast.values.astype(np.float32).astype(np.float64)
+        values.append(as_stored(single, windows))
+    weights = tuple(source.weight for source in sources)
+    return Forecast(combine(values, weights, method), made[0].levels)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,7 @@ def _unopened(tracker: Tracker, run: Run) -> Unopened:
         out = Path(run.forecasts_path)
         sweep = tracker.get_sweep(run.sweep_id)
         panel, _ = reopen(sweep, out.parent)
-        sources, method = _sources(tracker, run)
+        sources, method = sources_of(tracker, run)
     except (CheckpointError, PanelChanged, UsageError) as error:
         raise CheckpointError(
             f"the test of run {run.run_id} has not been forecast yet, and what it takes is gone: "
@@ -150,7 +154,9 @@ def _unopened(tracker: Tracker, run: Run) -> Unopened:
     return Unopened(run.run_id, ground, sources, method, out)
 
 
-def _sources(tracker: Tracker, run: Run) -> tuple[tuple[Source, ...], str | None]:
+def sources_of(tracker: Tracker, run: Run) -> tuple[tuple[Source, ...], str | None]:
+    """The weights that a run forecasts with, and how they are mixed where it is an ensemble. Raises
+    CheckpointError where weights are gone or altered."""
     if run.model_name != ENSEMBLE:
         return (_source(run),), None
     members: Mapping[str, float] = run.hyperparams["members"]

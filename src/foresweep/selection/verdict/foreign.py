@@ -46,6 +46,7 @@ class Asked:
     earlier_judged: int = 0
     earlier_looks: int = 0
     cutoff: str | None = None  # last day of the data of pretrained weights; "none": from scratch
+    growing: bool = False  # is its test read for ever, as rows are added?
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,7 +124,7 @@ def verdict_on_file(path: Path, asked: Asked, *, seed: int = 0) -> Verdict:
         names = dict.fromkeys((candidate, benchmark, *([naive] if naive else [])))
         part = _grids(table, asked, "test", benchmark, tuple(names))
         on_test.extend(part.notes)
-        return Opened(asked.earlier_looks + 1, (part.losses,))
+        return Opened(asked.earlier_looks + 1, (part.losses,), asked.growing)
 
     found = judge(case, open_test if test else None, seed=seed)
     return replace(

@@ -37,6 +37,7 @@ from foresweep.stats.overfitting import (
     overtuning,
 )
 from foresweep.stats.power import detectable_skill
+from foresweep.stats.sequential import SequentialTest
 from foresweep.stats.significance import Array, block_length, diebold_mariano, holm
 from foresweep.stats.stepm import StepM, simultaneous_bounds, stepm
 
@@ -57,6 +58,7 @@ class Opened:
 
     number: int  # k
     parts: tuple[PartLosses, ...]
+    growing: bool = False  # read for ever: p-values hold after any origin
 
     @property
     def level(self) -> float:
@@ -110,7 +112,7 @@ def judge_all(
     confirmed: dict[int, float] = {}
     if opened is not None:
         for n, part in zip(through, opened.parts, strict=True):
-            evidence[n] = _on_test(evidence[n], part)
+            evidence[n] = _on_test(evidence[n], part, opened)
         larger = [max(float(a.test_pvalue or 0.0) for a in evidence[n].against) for n in through]
         confirmed = dict(zip(through, holm(np.array(larger)), strict=True))
     verdicts = []
@@ -213,20 +215,29 @@ def _gates_of_val(evidence: Evidence, adjusted: float, together: int) -> list[Ch
     return [*found, *(check for check, _ in case.suspicions)]
 
 
-def _on_test(evidence: Evidence, part: PartLosses) -> Evidence:
-    """The evidence with what test says against each opponent."""
+def _on_test(evidence: Evidence, part: PartLosses, opened: Opened) -> Evidence:
+    """The evidence with what test says against each opponent: once, by Diebold-Mariano, or of a
+    growing test origin by origin, by an anytime-valid test at its look's level."""
     lags = block_length(evidence.case.horizon, part.stride or evidence.case.stride) - 1
     ours, against = part.scaled(evidence.candidate), []
     for a in evidence.against:
         theirs = part.scaled(a.opponent)
-        found = diebold_mariano(ours, theirs, lags=lags)
+        found, mean = diebold_mariano(ours, theirs, lags=lags), float(np.nanmean(theirs))
+        pvalue, low, high = found.pvalue, None, None
+        if opened.growing:
+            read = SequentialTest(lags=lags, level=opened.level).update(theirs - ours)
+            pvalue = read.pvalue
+            low, high = _finite(read.lower / mean), _finite(read.upper / mean)
         against.append(
             replace(
                 a,
                 test_raw_skill=part.raw_skill(evidence.candidate, a.opponent),
-                test_scaled_skill=float(np.nanmean(theirs - ours) / np.nanmean(theirs)),
+                test_scaled_skill=float(np.nanmean(theirs - ours)) / mean,
                 test_t=found.statistic,
-                test_pvalue=found.pvalue,
+                test_pvalue=pvalue,
+                test_lower_skill=low,
+                test_upper_skill=high,
+                test_origins=found.num_origins,
             )
         )
     return replace(evidence, against=tuple(against))
@@ -275,7 +286,10 @@ def _verdict(
     case, val, step, halved = evidence.case, evidence.val, evidence.step, evidence.cscv
     candidate, k = evidence.candidate, case.trials.index(evidence.candidate)
     members = tuple(t for t in case.trials if all(t in a.superior for a in evidence.against))
-    outcome, reason = _rule(evidence, [c for c in checks if not c.passed], members)
+    failed = [c for c in checks if not c.passed]
+    outcome, reason = _rule(evidence, failed, members)
+    if opened is not None and opened.growing and failed and failed[0].gate == 4:
+        reason = f"not decided: {reason}; this test grows, so ask again once there are new bars"
     mean = float(np.nanmean(val.scaled(evidence.benchmark)))
     num_trials = max(case.num_trials or 0, len(case.trials))
     num_effective = effective_trials(evidence.differences, num_trials)
@@ -307,6 +321,7 @@ def _verdict(
         test_level=None if opened is None else opened.level,
         judged_number=case.judged_number,
         look_number=None if opened is None else opened.number,
+        growing=opened is not None and opened.growing,
         num_horizons=together,
         num_tested=step.num_tested,
         num_trials=num_trials,

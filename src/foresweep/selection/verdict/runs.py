@@ -63,9 +63,13 @@ def verdict_on_runs(
     *,
     sweep_id: str | None = None,
     who: str = "",
+    growing: bool = False,
 ) -> tuple[Verdict, ...]:
     """The verdicts on some runs, one a horizon, judged together; None: the best on val of a sweep
     (default: the latest), and of the sweeps at other horizons that were asked for with it.
+
+    `growing`: where this opens the test, it is opened as one to be read for ever: at every later
+    verdict with the bars that came since, at the level of this look.
 
     That they are judged, and every look at test, is on record before it happens. Raises
     UsageError for two runs of the same windows, NotFound, CheckpointError where losses are gone.
@@ -90,13 +94,16 @@ def verdict_on_runs(
     def opened(places: Sequence[int]) -> Opened:
         asked = [questions[n] for n in places]
         beside = [run for q in asked for run in q.baselines.values()]
-        number, panels = open_test(tracker, judging, [q.candidate for q in asked], beside, who=who)
+        number, panels, grows = open_test(
+            tracker, judging, [q.candidate for q in asked], beside, who=who, growing=growing
+        )
         return Opened(
             number,
             tuple(
                 part_losses({n: panels[r.run_id] for n, r in q.compared.items()}, q.metric)
                 for q in asked
             ),
+            grows,
         )
 
     cases = [q.case(judging.number, num_trials) for q in questions]
@@ -406,6 +413,7 @@ def _notes(
         f"{of.num_entries} entries, last hash {of.last_hash}: what was tried in another database "
         f"is not counted."
     )
+    against = verdict.against[0]
     look, last = verdict.look_number, str(sweep.plan["parts"]["test"]["to"])[:10]
     if look is None:
         notes.append(
@@ -416,6 +424,13 @@ def _notes(
     notes.append(
         f"This was look {look} at the test of these cells, at p < {verdict.test_level:.2g}."
     )
+    if verdict.growing:
+        num, began = against.test_origins or 0, verdict.num_origins.get("test", 0)
+        notes.append(
+            f"The test is one that grows: {num} origins so far, {max(num - began, 0)} of them "
+            f"after the sweep's own. It may be read at any time at this level, for ever: that is "
+            f"no new look, and what it found stays found."
+        )
     if look + 1 >= SPENT:
         bars = 40 * verdict.horizon
         notes.append(

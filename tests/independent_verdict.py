@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import special, stats
+from scipy import integrate, special, stats
 
 METRIC = "pct_mae"
 
@@ -69,6 +69,7 @@ def recompute(database: Path, candidate: str) -> dict[str, Any]:
                 "test_scaled_skill": (theirs - ours).mean() / theirs.mean(),
                 "test_t": t,
                 "test_pvalue": p,
+                **dict.fromkeys(("test_lower_skill", "test_upper_skill", "test_origins")),
                 "opponent": opponent,
             }
         )
@@ -89,6 +90,7 @@ def recompute(database: Path, candidate: str) -> dict[str, Any]:
         "test_level": 0.05,
         "judged_number": 1,
         "look_number": 1,
+        "growing": False,
         "num_horizons": 1,
         "num_tested": len(ids),
         "num_trials": num,
@@ -172,6 +174,28 @@ def dm(d: np.ndarray, lags: int) -> tuple[float, float]:
     more = inflation(d[:, None], lags)[0]
     t = d.mean() / (dm_error(d, lags) * math.sqrt(more))
     return t, float(stats.t.sf(t, max(1.0, (len(d) / (2 * lags + 1) - 1) / more)))
+
+
+def anytime(d: np.ndarray, lags: int, level: float) -> float:
+    """p of a growing test after all of d, from Robbins' one-sided mixture as an integral: e is the
+    mean of exp(l s - l^2 n / 2) over l half-normal with precision rho."""
+    twice = 2 * math.log(1 / (2 * level))
+    rho = 120 / (twice + math.log(1 + twice))
+    most = 1.0
+    for n in range(20 * (lags + 1), len(d) + 1):
+        x = d[:n]
+        more = inflation(x[:, None], lags)[0]
+        t = x.mean() / (dm_error(x, lags) * math.sqrt(more))
+        s = stats.norm.isf(stats.t.sf(t, max(1.0, (n / (2 * lags + 1) - 1) / more))) * math.sqrt(n)
+
+        def weighed(bet: float, s: float = s, n: int = n) -> float:
+            half_normal = 2 * math.sqrt(rho / (2 * math.pi)) * math.exp(-rho * bet**2 / 2)
+            return math.exp(bet * s - bet**2 * n / 2) * half_normal
+
+        peak = max(s / (n + rho), 0.0)
+        wide = 10 / math.sqrt(n + rho)
+        most = max(most, integrate.quad(weighed, 0, peak + wide, points=[peak], limit=200)[0])
+    return 1 / most
 
 
 def inflation(d: np.ndarray, lags: int) -> list[float]:

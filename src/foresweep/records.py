@@ -269,7 +269,7 @@ class Against:
     test_pvalue: float | None = None  # Diebold-Mariano, one-sided; of a growing test anytime-valid
     test_lower_skill: float | None = None  # of a growing test: scaled skill, right at any time
     test_upper_skill: float | None = None
-    test_origins: int | None = None  # on which test was read
+    test_origins: int | None = None  # on which a growing test was read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from foresweep.records import Outcome, Verdict
 from foresweep.selection.verdict.case import Case, PartLosses, Weights, choose_benchmark
 from foresweep.selection.verdict.gates import judge, judge_all
 from foresweep.stats.sequential import SequentialTest
+from independent_verdict import anytime
 from planted_losses import BENCHMARK, LAST, case, losses, make_table, nan_cells, opener, skill_free
 
 ONE_GOOD = [*skill_free(30), 0.08]
@@ -394,6 +395,7 @@ def test_a_growing_test_is_read_by_a_sequence_at_the_level_of_its_look() -> None
     d = part.scaled(BENCHMARK) - part.scaled(GOOD)
     read = SequentialTest(lags=0, level=0.05 / 4).update(d)
     one = grown.against[0]
+    assert read.pvalue == pytest.approx(anytime(d, 0, 0.05 / 4), rel=1e-6)
     assert one.test_pvalue == read.pvalue > float(fixed.against[0].test_pvalue or 0)
     assert one.test_lower_skill == pytest.approx(read.lower / part.scaled(BENCHMARK).mean())
     assert grown.without_test()["against"][0]["test_lower_skill"] is None

@@ -237,7 +237,7 @@ def _on_test(evidence: Evidence, part: PartLosses, opened: Opened) -> Evidence:
                 test_pvalue=pvalue,
                 test_lower_skill=low,
                 test_upper_skill=high,
-                test_origins=found.num_origins,
+                test_origins=found.num_origins if opened.growing else None,
             )
         )
     return replace(evidence, against=tuple(against))

@@ -218,7 +218,7 @@ def inflation(d: np.ndarray, lags: int) -> list[float]:
     out = []
     for r, sd in zip(table, chance, strict=True):
         beyond = max(r[0] - common, 0.0)
-        first = min(common + beyond * min(beyond / (2.5 * sd), 1.0), 0.95)
+        first = min(common + beyond * min(beyond / (2.5 * sd), 1.0) ** 2, 0.95)
         top = sum(a * b for a, b in pairwise(r))
         ratio = min(top / max(sum(a * a for a in r[:-1]), 1e-12), 0.95)
         weight = min(max((first / sd - 1) / 2, 0.0), 1.0)

@@ -115,8 +115,9 @@ def inflation(d: Array, *, lags: int) -> Array:
     which shared labels explain nothing), corrected for the mean that was taken off, gives
     1 + 2 r / (1 - p) where r p^k is that at lag (k + 1) L: p is r (an AR(1)) or, where r is beyond
     chance, what the next three lags say (an AR(1) under noise). Columns are many and short, so each
-    has at least the median of all, and counts for what lies beyond it, by how far that is beyond
-    chance (Bartlett 1946): smooth, so that no threshold moves an answer.
+    has at least the median of all, and counts for what lies beyond it, by the square of how far
+    that is beyond chance (Bartlett 1946): smooth, so that no threshold moves an answer, and next to
+    nothing where it is what chance shows.
     """
     num, width = d.shape
     step = lags + 1
@@ -137,7 +138,7 @@ def inflation(d: Array, *, lags: int) -> Array:
     middle = np.median(seen[0])
     all_alike = max(middle, 0.0) * _ramp(middle / np.median(chance))
     beyond = np.maximum(seen[0] - all_alike, 0.0)
-    r = np.minimum(all_alike + beyond * _ramp(beyond / (2.5 * chance)), STRONGEST)
+    r = np.minimum(all_alike + beyond * _ramp(beyond / (2.5 * chance)) ** 2, STRONGEST)
     further = (seen[:-1] * seen[1:]).sum(axis=0) / np.maximum((seen[:-1] ** 2).sum(axis=0), 1e-12)
     p = r + _ramp((r / chance - 1) / 2) * np.maximum(np.minimum(further, STRONGEST) - r, 0.0)
     found: Array = 1 + 2 * r / (1 - p)

@@ -46,7 +46,7 @@ def dashboard_app(tracker: Tracker, runs_dir: Path, guard: Guard) -> App:
     render.templates()
     render.static("plotly.js")
     site = Site(tracker, runs_dir, Links(is_live=True), can_write=not guard.is_read_only)
-    watch = Watch(_stamp_of(tracker))
+    watch = Watch(stamp_of(tracker))
     kept = Kept(watch.stamp)
 
     @asynccontextmanager
@@ -73,7 +73,7 @@ def _warm(site: Site) -> None:
 # What changed: the database's files are looked at, never its tables.
 
 
-def _stamp_of(tracker: Tracker) -> Callable[[], object]:
+def stamp_of(tracker: Tracker) -> Callable[[], object]:
     """A value that differs after a write: times and sizes of an SQLite file and its log, which cost
     nothing to ask for; of a server the place in its own log."""
     path = tracker.store.path

@@ -125,6 +125,10 @@ class Reader:
             raise UsageError(_first(error)) from error
         except RecursionError as error:
             raise UsageError("the body is nested too deep") from error
+        return self.check(asked, horizon)
+
+    def check(self, asked: Asked, horizon: int) -> Question:
+        """The same of a body that was parsed."""
         if len(asked.items) > self.most_items:
             raise UsageError(f"items: {len(asked.items)} in one request, at most {self.most_items}")
         bars = asked.horizon or horizon

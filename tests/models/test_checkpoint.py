@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foresweep.errors import CheckpointError, WeightsNotFound
+from foresweep.errors import CheckpointError
 from foresweep.models.base import Checkpoint
 from foresweep.models.checkpoint import (
-    find_weights,
     read_checkpoint,
     read_weights,
     update_card,
@@ -111,25 +110,3 @@ def test_a_card_grows_and_keeps_its_hashes(tmp_path: Path) -> None:
     assert found.card["scores"] == {"val": None}  # JSON has no word for NaN
     assert found.card["files"] == checkpoint.card["files"]
     assert len(list((tmp_path / "a").iterdir())) == 3
-
-
-def test_a_local_folder_of_weights_is_taken_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "w").touch()
-    assert find_weights(str(tmp_path), published="A/B", files=("w",)) == tmp_path
-
-
-def test_a_local_folder_without_weights_is_named(tmp_path: Path) -> None:
-    with pytest.raises(WeightsNotFound, match=r"has no w and no c"):
-        find_weights(str(tmp_path), published="A/B", files=("w", "c"))
-
-
-@pytest.mark.parametrize("pretrained", ["published", "nobody/nothing", "/no/such/folder"])
-def test_weights_out_of_reach_name_both_ways_out(
-    pretrained: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(WeightsNotFound, match=r"run once where .* reached, or give .* a folder"):
-        find_weights(pretrained, published="Datadog/Toto-Open-Base-1.0", files=("w",))

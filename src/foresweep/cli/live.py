@@ -292,6 +292,8 @@ class LiveView:
     def on_event(self, event: events.Event) -> None:
         """What `run_sweep` calls."""
         match event:
+            case events.FetchingWeights():
+                self._fetching(event)
             case events.DataReady():
                 self._data_ready(event)
             case events.Planned():
@@ -331,7 +333,14 @@ class LiveView:
             case events.SweepFinished():
                 pass
 
+    def _fetching(self, event: events.FetchingWeights) -> None:
+        if not event.done:
+            self.say(f"Fetching the weights {event.weights}, once; then they are in the cache.")
+        of_all = f" of {event.total / 1e6:,.0f}" if event.total else ""
+        self.bars.below = f"{event.weights}: {event.done / 1e6:,.0f}{of_all} MB"
+
     def _data_ready(self, event: events.DataReady) -> None:
+        self.bars.below = ""
         panel, split = event.panel, event.split
         first, last = (str(t.astype("datetime64[D]")) for t in panel.timeline[[0, -1]])
         self.say(

@@ -28,8 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foresweep.data.files import sync_folder, write_bytes_atomic, write_synced
-from foresweep.errors import CheckpointError, UsageError, WeightsNotFound
+from foresweep.errors import CheckpointError, UsageError
 from foresweep.models.base import OURS, Checkpoint, ForecastModel, brought_by, installed
+from foresweep.models.hub import weights_id
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.json"
 PACKAGES = (
@@ -182,47 +183,6 @@ def read_json(checkpoint: Checkpoint, name: str) -> dict[str, Any] | None:
     if name not in checkpoint.card.get("files", {}):
         return None
     return _read_json(checkpoint.path / name)
-
-
-def find_weights(pretrained: str, *, published: str, files: tuple[str, ...]) -> Path:
-    """The folder that holds pretrained weights: `published`, a Hugging Face id or a local folder.
-
-    A local folder is taken as it is, then the local cache, then the hub. Raises WeightsNotFound,
-    which names both ways out.
-    """
-    folder = Path(pretrained).expanduser()
-    if folder.is_dir():
-        absent = [f for f in files if not (folder / f).is_file()]
-        if absent:
-            raise WeightsNotFound(f"{folder} has no {' and no '.join(absent)}")
-        return folder
-    return _from_hub(published if pretrained == "published" else pretrained, files)
-
-
-def _from_hub(repo: str, files: tuple[str, ...]) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-    )
-
-    unreachable = (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError)
-    for local in (True, False):
-        try:
-            folder = Path(
-                snapshot_download(repo, allow_patterns=list(files), local_files_only=local)
-            )
-        except (*unreachable, OfflineModeIsEnabled):
-            continue
-        if all((folder / f).is_file() for f in files):
-            return folder
-    raise WeightsNotFound(
-        f"weights {repo!r} are neither a folder here, nor cached, nor reachable on the hub; either "
-        f"run once where huggingface.co can be reached, or give --pretrained a folder that holds "
-        f"{' and '.join(files)}"
-    )
 
 
 def versions(model: str) -> dict[str, str]:
@@ -383,7 +343,7 @@ def parse_date(text: str) -> str:
 
 def _of_published(model: str, pretrained: str) -> Cutoff | None:
     """Kronos names its predictor and its tokenizer as ID+TOKENIZER_ID."""
-    return PUBLISHED.get(model, {}).get(pretrained.partition("+")[0])
+    return PUBLISHED.get(model, {}).get(weights_id(pretrained))
 
 
 def _of_checkpoint(pretrained: str) -> Cutoff | None:

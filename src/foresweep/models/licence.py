@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 from foresweep.models.base import Checkpoint, ForecastModel, make_config
 from foresweep.models.checkpoint import CONFIG, read_checkpoint
 from foresweep.models.ensemble import member_checkpoints
+from foresweep.models.hub import weights_id
 from foresweep.models.registry import BASELINES, ENSEMBLE, FAMILIES
 
 
@@ -76,7 +77,7 @@ def weights_licence(
     folder = Path(str(pretrained)).expanduser()
     if _is_ours(folder):
         return weights_licence(read_checkpoint(folder), family)
-    known = PUBLISHED.get(checkpoint.model, {}).get(str(pretrained).partition("+")[0])
+    known = PUBLISHED.get(checkpoint.model, {}).get(weights_id(str(pretrained)))
     return (known or UNKNOWN,)
 
 

@@ -25,6 +25,15 @@ class DataReady:
 
 
 @dataclass(frozen=True, slots=True)
+class FetchingWeights:
+    """Pretrained weights come from the hub, once; told again as they grow."""
+
+    weights: str  # a Hugging Face id
+    done: int  # bytes that are here
+    total: int  # bytes; 0: not known yet
+
+
+@dataclass(frozen=True, slots=True)
 class Planned:
     """The sweep is open: what will be tried, and what was refused and why."""
 
@@ -149,7 +158,8 @@ class SweepFinished:
 
 
 Event: TypeAlias = (
-    DataReady
+    FetchingWeights
+    | DataReady
     | Planned
     | Estimated
     | LeakTested

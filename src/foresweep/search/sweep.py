@@ -17,6 +17,7 @@ from typing import Any
 from foresweep.data.gate.report import QualityReport
 from foresweep.data.reading.sources import load_panel
 from foresweep.errors import UnknownName, UsageError
+from foresweep.models.hub import fetch_weights
 from foresweep.models.registry import BASELINES
 from foresweep.records import Run, Sweep, SweepState, steering_words
 from foresweep.search.engines.base import Engine
@@ -25,6 +26,7 @@ from foresweep.search.events import (
     DataReady,
     Estimated,
     Event,
+    FetchingWeights,
     Listener,
     Planned,
     Resumed,
@@ -267,6 +269,9 @@ def _set(
     has begun its imports, is left after the block."""
     proposals_of(plan)  # refused before anything is read
     require_writable(runs_dir)
+    if plan.pretrained and workers.engine == LOCAL:
+        for model in plan.trained:
+            fetch_weights(model, plan.pretrained, lambda *told: listen(FetchingWeights(*told)))
     engine = workers.make_engine(plan.models)
     source: QualityReport | str
     try:

@@ -50,6 +50,7 @@ from foresweep.models.checkpoint import (
     update_card,
     weights_cutoff,
 )
+from foresweep.models.hub import weights_from
 from foresweep.models.registry import BASELINES, get_model
 from foresweep.models.training.loop import adopt_states
 from foresweep.records import CONTINUES, STILL_LEARNING
@@ -320,6 +321,7 @@ class RunTask:
             seed=seed,
             fingerprints=self.spec.ground.fingerprints,
             cutoff=asdict(cutoff) if cutoff else None,
+            started_from=weights_from(model.name, getattr(config, "pretrained", None)),
         )
         update_card(checkpoint, card)
         return TrialResult(
@@ -362,6 +364,7 @@ def card_of(
     seed: int,
     fingerprints: Mapping[str, str],
     cutoff: Mapping[str, Any] | None,
+    started_from: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What a checkpoint's card says of the run that made it; no test score."""
     tuned, selected = (panel.timeline[split.part(p).stop - 1] for p in ("tune", "val"))
@@ -377,6 +380,7 @@ def card_of(
         "tuned_until": str(tuned.astype("datetime64[s]")),
         "selected_until": str(selected.astype("datetime64[s]")),
         "pretrain_cutoff": cutoff,
+        "weights_from": list(started_from),
     }
 
 

@@ -24,6 +24,7 @@ from foresweep.models.base import (
     TrainingJob,
     unscored,
 )
+from foresweep.models.hub import PUBLISHED
 from foresweep.models.toto import network as nets
 from foresweep.models.toto.decoding import Chains
 from foresweep.models.toto.model import (
@@ -35,7 +36,6 @@ from foresweep.models.toto.model import (
     usable_rows,
     whole_patches,
 )
-from foresweep.models.toto.network import PUBLISHED
 from foresweep.models.training.loop import seeded
 from foresweep.models.training.optimisation import half_precision
 from panels import make_panel
@@ -109,13 +109,13 @@ def test_a_model_of_the_cache_gives_their_forecast(
     """By its Hugging Face id, and by the word `published`, without a network."""
     from huggingface_hub import constants
 
-    repo = tmp_path / "hub" / ("models--" + PUBLISHED.replace("/", "--"))
+    repo = tmp_path / "hub" / ("models--" + PUBLISHED["toto"].replace("/", "--"))
     state = authors_folder(repo / "snapshots" / "abc")
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text("abc")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    for name in (PUBLISHED, "published"):
+    for name in (PUBLISHED["toto"], "published"):
         config = Toto().resolve(TotoConfig(pretrained=name, **ZERO_SHOT), FACTS)
         network, _ = start(config)
         for key, value in network.state_dict().items():

@@ -10,7 +10,8 @@ from typing import Any
 
 from foresweep.errors import ConfigError, MissingExtra
 from foresweep.models.base import Facts, config_class, hyper
-from foresweep.models.checkpoint import CARD, CONFIG, WEIGHTS, find_weights
+from foresweep.models.checkpoint import CARD, CONFIG, WEIGHTS
+from foresweep.models.hub import find_weights
 from foresweep.models.representation import Representation, Target
 from foresweep.models.training.config import (
     TrainingConfig,

@@ -34,11 +34,11 @@ from foresweep.models.checkpoint import (
     CARD,
     CONFIG,
     WEIGHTS,
-    find_weights,
     hash_of_weights,
     read_checkpoint,
     read_weights,
 )
+from foresweep.models.hub import PUBLISHED, find_weights
 from foresweep.models.representation import Representation, by_length
 from foresweep.models.training.config import (
     ViewConfig,
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
 # Where Chronos-2's pretrained weights are, and what network they belong to.
 
 
-PUBLISHED = "amazon/chronos-2"
 ADAPTERS = "adapter_config.json"
 
 
@@ -74,7 +73,7 @@ def weights_folder(pretrained: str) -> Path:
             f"{pretrained} holds LoRA adapters without the network they belong to; merge them "
             f"first: Chronos2Pipeline.from_pretrained({pretrained!r}).save_pretrained(FOLDER)"
         )
-    return find_weights(pretrained, published=PUBLISHED, files=(CONFIG, WEIGHTS))
+    return find_weights(pretrained, published=PUBLISHED["chronos2"], files=(CONFIG, WEIGHTS))
 
 
 def read_core(folder: Path) -> dict[str, Any]:

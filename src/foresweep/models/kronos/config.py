@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from foresweep.errors import CheckpointError, ConfigError, WeightsNotFound
 from foresweep.models.base import Checkpoint, Facts, config_class, hyper
-from foresweep.models.checkpoint import CARD, find_weights, read_checkpoint, read_weights, sha256_of
+from foresweep.models.checkpoint import CARD, read_checkpoint, read_weights, sha256_of
+from foresweep.models.hub import find_weights, kronos_pair
 from foresweep.models.training.config import (
     TrainingConfig,
     changed,
@@ -373,17 +374,6 @@ def longer(config: KronosConfig, steps: int) -> KronosConfig:
 Architecture = Mapping[str, Mapping[str, Any]]
 """The authors' constructor arguments, of "tokenizer" and "predictor"."""
 
-PUBLISHED = {
-    "published": "NeoQuasar/Kronos-small",
-    "mini": "NeoQuasar/Kronos-mini",
-    "small": "NeoQuasar/Kronos-small",
-    "base": "NeoQuasar/Kronos-base",
-}
-TOKENIZERS = {
-    "NeoQuasar/Kronos-mini": "NeoQuasar/Kronos-Tokenizer-2k",
-    "NeoQuasar/Kronos-small": "NeoQuasar/Kronos-Tokenizer-base",
-    "NeoQuasar/Kronos-base": "NeoQuasar/Kronos-Tokenizer-base",
-}
 FOLDERS = {"tokenizer": "tokenizer", "predictor": "model"}
 FILES = ("config.json", "model.safetensors")
 BITS = ("s1_bits", "s2_bits")
@@ -508,7 +498,9 @@ def find_pretrained(name: str) -> Pretrained:
     if folder.is_dir() and not (folder / "config.json").is_file():
         folders = {part: _local(folder, sub) for part, sub in FOLDERS.items()}
     else:
-        folders = {p: find_weights(x, published=x, files=FILES) for p, x in _pair(name).items()}
+        folders = {
+            p: find_weights(x, published=x, files=FILES) for p, x in kronos_pair(name).items()
+        }
     return Pretrained(folders, {part: _settings(part, at) for part, at in folders.items()})
 
 
@@ -534,21 +526,6 @@ def load_state(nets: Nets, checkpoint: Checkpoint) -> Nets:
         own = {k.removeprefix(f"{part}."): v for k, v in weights.items() if k.startswith(part)}
         _fill(net, own, checkpoint.path)
     return nets
-
-
-def _pair(name: str) -> dict[str, str]:
-    """Hugging Face id or folder of each net."""
-    predictor, _, tokenizer = name.partition("+")
-    predictor = predictor if Path(predictor).is_dir() else PUBLISHED.get(predictor, predictor)
-    tokenizer = tokenizer or TOKENIZERS.get(predictor, "")
-    if not tokenizer:
-        what = "one net" if Path(name).expanduser().is_dir() else "no folder here"
-        raise WeightsNotFound(
-            f"{name!r} is {what} and no Kronos whose tokenizer is known ({', '.join(TOKENIZERS)}); "
-            f"either name both as PREDICTOR+TOKENIZER (Hugging Face ids or folders), or give "
-            f"--pretrained a folder with the subfolders tokenizer and model"
-        )
-    return {"tokenizer": tokenizer, "predictor": predictor}
 
 
 def _local(folder: Path, sub: str) -> Path:

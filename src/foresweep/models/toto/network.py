@@ -25,10 +25,10 @@ from foresweep.models.checkpoint import (
     CARD,
     CONFIG,
     WEIGHTS,
-    find_weights,
     read_checkpoint,
     read_weights,
 )
+from foresweep.models.hub import PUBLISHED, find_weights
 from foresweep.models.training.optimisation import Layers, halves
 
 MIXTURE = "<class 'model.distribution.MixtureOfStudentTsOutput'>"
@@ -139,13 +139,10 @@ def hidden_states(
 # Where Toto's pretrained weights are, what network they belong to, and that network.
 
 
-PUBLISHED = "Datadog/Toto-Open-Base-1.0"
-
-
 def weights_folder(pretrained: str) -> Path:
     """The folder of pretrained weights: `published`, a Hugging Face id, a folder in the authors'
     format (config.json and model.safetensors), or a checkpoint of Toto. Raises WeightsNotFound."""
-    return find_weights(pretrained, published=PUBLISHED, files=(CONFIG, WEIGHTS))
+    return find_weights(pretrained, published=PUBLISHED["toto"], files=(CONFIG, WEIGHTS))
 
 
 def read_options(folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -121,6 +122,7 @@ def verdict(
         _refuse(only_files, "is for --losses FILE; a sweep knows it")
         with open_existing(db) as tracker:
             told = verdict_on_runs(tracker, run or [None], sweep_id=sweep, growing=growing)
+            record = dataclasses.asdict(tracker.judgings.origin())
     else:
         from foresweep.selection.verdict.foreign import Asked, verdict_on_file
 
@@ -140,13 +142,18 @@ def verdict(
             cutoff=None if pretrain_cutoff is None else _date(pretrain_cutoff),
             growing=growing,
         )
-        told = (verdict_on_file(losses, asked),)
+        told, record = (verdict_on_file(losses, asked),), None
     if as_json:
-        plain = [v.as_json() for v in told]
+        plain = [v.as_json() | ({"record": record} if record else {}) for v in told]
         typer.echo(json.dumps(plain[0] if len(plain) == 1 else plain, indent=2, allow_nan=False))
     else:
         for one in told:
             show_verdict(one)
+        if record:
+            typer.echo(
+                f"Hash of the record now, to be kept elsewhere (foresweep db verify --holds HASH): "
+                f"{record['last_hash']}"
+            )
     codes = {Outcome.PROMOTE: 0, Outcome.NAIVE_WINS: NAIVE_WINS, Outcome.HOLD: HOLD}
     raise typer.Exit(max(codes[v.outcome] for v in told))
 
@@ -195,8 +202,6 @@ def power(
 
     From the benchmark's own errors before test: no training, and no look at test's prices.
     """
-    import dataclasses
-
     from foresweep.data.reading.sources import default_source, load_panel
     from foresweep.data.splits import Cut, make_split
     from foresweep.evaluation.planning import plan_power

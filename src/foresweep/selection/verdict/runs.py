@@ -409,9 +409,8 @@ def _notes(
         notes.append("This run was once chosen by its test score: its test confirms nothing.")
     of = tracker.judgings.origin()
     notes.append(
-        f"On record in database {of.database_id}, chained since {of.chained_since[:10]}, "
-        f"{of.num_entries} entries, last hash {of.last_hash}: what was tried in another database "
-        f"is not counted."
+        f"On record in database {of.database_id}, chained since {of.chained_since[:10]}: what was "
+        f"tried in another database is not counted."
     )
     against = verdict.against[0]
     look, last = verdict.look_number, str(sweep.plan["parts"]["test"]["to"])[:10]

@@ -346,6 +346,7 @@ class Verdict(Shown):
     sharpe: DeflatedSharpe | None = None  # None: of losses from elsewhere
     targets: tuple[Target, ...] = ()
     notes: tuple[str, ...] = ()
+    declared: Mapping[str, Any] | None = None  # what was declared beforehand, and departures
     edition: int = EDITION
     growing: bool = False  # is its test one that goes on, read at any time at one level?
 

@@ -396,6 +396,21 @@ def sweep(
     step_budget: StepBudget = None,
     resume: Resume = None,
     dry_run: DryRun = False,
+    declare: Annotated[
+        str | None,
+        typer.Option(
+            help="Put this question on record with what is asked here, before anything is trained; "
+            "the verdict says what was declared and what was done.",
+            metavar="QUESTION",
+        ),
+    ] = None,
+    declared: Annotated[
+        str | None,
+        typer.Option(
+            help="Sweep for a declaration on record (foresweep declare); latest, too.",
+            metavar="ID",
+        ),
+    ] = None,
 ) -> None:
     """Train research-backed configs beside the baselines and rank them on the same windows."""
     from foresweep.search.plan import at_horizons
@@ -427,17 +442,31 @@ def sweep(
         plan = _plan(
             asked, 1, horizons[0], how, models=named, mode=mode.value,
             spaces=replace(spaces, changes=changes), finalists=finalists, pruning=pruning.value,
-            transfer_from=transfer_from, **budget,
+            transfer_from=transfer_from, declared=declared, **budget,
         )  # fmt: skip
         plan = plan.checked()
         workers = workforce.workers_meant(asked.device, plan.budget)
         threads = threads_each(asked.threads, workers.slots)
         plan = replace(plan, resources=replace(plan.resources, threads=threads))
         plans = at_horizons(plan, horizons)
+    if declare is not None and declared is not None:
+        raise UsageError(f"--declare beside --declared {declared}: one question at a time")
     if dry_run:
         for one in plans:
             _list_only(one, asked, workers)
         return
+    if declare is not None:
+        from foresweep.cli.verdict import put_declaration
+
+        made_for = put_declaration(
+            asked.db,
+            declare,
+            models=plan.trained,
+            objective=plan.objective,
+            horizons=[one.cut.horizon for one in plans],
+            max_trials=plan.budget * len(plans),
+        )
+        plans = tuple(replace(one, declared=made_for) for one in plans)
     raise typer.Exit(run_all(plans, asked, workers, going_on=resume))
 
 

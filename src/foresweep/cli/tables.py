@@ -317,6 +317,11 @@ def show_verdict(v: Verdict) -> None:
         f"Trials     {v.num_trials} tried, {v.num_tested} of them tested together on val",
     ):
         out.print(line, soft_wrap=True)
+    if v.declared is not None:
+        from foresweep.selection.verdict.declared import in_words
+
+        style = "yellow" if v.declared["departures"] else ""
+        out.print(in_words(v.declared), style=style, soft_wrap=True)
     out.print(_gates(v))
     out.print(_skills(v))
     for line in context(v):

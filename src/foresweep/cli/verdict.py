@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foresweep.cli.options import Data, Db, Horizon, HowRead, Json, SweepId, open_existing, sharing
-from foresweep.errors import UsageError
+from foresweep.cli.options import (
+    Data,
+    Db,
+    Horizon,
+    HowRead,
+    Json,
+    SweepId,
+    open_existing,
+    open_tracker,
+    sharing,
+)
+from foresweep.errors import UnknownName, UsageError
 
 if TYPE_CHECKING:
     from foresweep.evaluation.planning import Outlook, PowerPlan
@@ -177,6 +187,82 @@ def _date(text: str) -> str:
             f"--pretrain-cutoff {text!r}: write a date as 2024-05-31, or none where the weights "
             f"are trained from scratch"
         ) from error
+
+
+# `declare`: what is asked, on record before anything is trained.
+
+
+def declare(
+    question: Annotated[str, typer.Argument(help="What the search is to find out, in words.")],
+    model: Annotated[
+        list[str],
+        typer.Option("--model", "-m", help="A model that will be tried, or all; repeatable."),
+    ],
+    max_runs: Annotated[int, typer.Option(help="Trials at most, all sweeps together.", min=1)],
+    objective: Annotated[
+        str, typer.Option(help="Metric that it is about.", metavar="METRIC")
+    ] = "pct_mae",
+    horizon: Annotated[
+        str, typer.Option("--horizon", help="Bars forecast.", metavar="H[,H]")
+    ] = "5",
+    smallest_skill: Annotated[
+        float | None,
+        typer.Option(help="Smallest skill of interest, as a share: 0.02 is 2 % better."),
+    ] = None,
+    as_json: Json = False,
+    db: Db = None,
+) -> None:
+    """Put a question, its models and its budget on record before anything is trained.
+
+    The verdict then says what was declared and what was done. Sweep for it with --declared ID.
+    """
+    from foresweep.cli.sweep import as_horizons
+    from foresweep.metrics import METRICS, objectives_of
+    from foresweep.models.registry import BASELINES
+    from foresweep.search.propose.modes import expand_models
+
+    if smallest_skill is not None and not 0 < smallest_skill < 1:
+        raise UsageError(
+            f"--smallest-skill {smallest_skill:g} must be a share between 0 and 1, e.g. 0.02"
+        )
+    for name in objectives_of(objective):
+        if name not in METRICS:
+            raise UnknownName("objective", name, METRICS)
+    said = put_declaration(
+        db,
+        question,
+        models=[name for name in expand_models(model) if name not in BASELINES],
+        objective=objective,
+        horizons=as_horizons(horizon),
+        max_trials=max_runs,
+        smallest_skill=smallest_skill,
+    )
+    if as_json:
+        typer.echo(json.dumps({"declaration_id": said}))
+    else:
+        typer.echo(f"Declared: {said}. Sweep for it with: foresweep sweep --declared {said} ...")
+
+
+def put_declaration(
+    db: str | None,
+    question: str,
+    *,
+    models: Sequence[str],
+    objective: str,
+    horizons: Sequence[int],
+    max_trials: int,
+    smallest_skill: float | None = None,
+) -> str:
+    """A declaration on record; its id."""
+    with open_tracker(db) as tracker:
+        return tracker.declarations.add(
+            question,
+            models=models,
+            objective=objective,
+            horizons=horizons,
+            max_trials=max_trials,
+            smallest_skill=smallest_skill,
+        ).declaration_id
 
 
 # `power`: what a panel could prove, before any training is paid for.

@@ -25,6 +25,7 @@ from foresweep.reporting.blocks import (
 )
 from foresweep.reporting.figures import Bar
 from foresweep.reporting.views import SweepView, above
+from foresweep.selection.verdict.declared import in_words
 
 
 def verdict_page(view: SweepView) -> Page:
@@ -225,6 +226,8 @@ def _targets(view: SweepView, said: Mapping[str, Any]) -> Iterator[Block]:
             f"Coverage: the 80 % band of the best trained run holds "
             f"{'–' if held is None else f'{100 * held:.0f} %'} of the closes on val."
         )
+    if declared := said.get("declared"):
+        yield Words(in_words(declared), "warn" if declared["departures"] else "good")
     for note in said["notes"]:
         yield Words(str(note))
 

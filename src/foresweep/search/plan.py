@@ -69,6 +69,7 @@ class SweepPlan:
     family: str = ""  # shared by the sweeps of one question at several horizons
     spaces: Spaces = field(default_factory=Spaces)  # files and changes in place of the built-in
     transfer_from: str | None = None  # a model whose best runs are mapped onto the others
+    declared: str | None = None  # the declaration that this sweep is made for
     proposals: tuple[Proposal, ...] = ()  # given outright (a run by hand) instead of by mode
 
     @property

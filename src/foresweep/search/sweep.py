@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -195,6 +195,9 @@ def run_sweep(
     cancelled.
     """
     plan = plan.checked()
+    if plan.declared is not None:
+        said = tracker.declarations.get(plan.declared)
+        plan = replace(plan, declared=said.declaration_id)
     old = None if going_on is None else tracker.get_sweep(going_on)
     with _set(plan, tracker, runs_dir, listen, workers, old) as (stage, prepared, source):
         dead: frozenset[str] = frozenset()

@@ -21,6 +21,7 @@ from sqlalchemy import Column, Connection, Select, insert, select, update
 from foresweep.errors import ConfigError, NotFound, TrackerError, UsageError
 from foresweep.records import Curve, Run, RunState, Sweep, SweepState, Trial, is_sealed
 from foresweep.settings import load_settings
+from foresweep.tracker.declaring import Declarations
 from foresweep.tracker.liveness import GRACE, Heartbeat, this_process
 from foresweep.tracker.provenance import Environment, redact, this_environment
 from foresweep.tracker.queries import runs as queries
@@ -73,7 +74,7 @@ class Tracker:
     returns. Names of metrics are full names: `val_pct_mae`.
 
     `heads` is what the heads of one sweep share (trials, leases, the word to stop), `judgings` what
-    a verdict asks of the record and leaves on it.
+    a verdict asks of the record and leaves on it, `declarations` what searches set out to do.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Tracker:
         settings = load_settings(database=database)
         self.store = Store(settings.database, synchronous=settings.synchronous, create=create)
         self.heads, self.judgings = Heads(self.store, grace), Judgings(self.store)
+        self.declarations = Declarations(self.store)
         self._grace = grace
         self._known_environments: set[str] = set()
         self._open_names: set[str] = set()

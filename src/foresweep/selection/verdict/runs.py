@@ -24,6 +24,7 @@ from foresweep.records import DeflatedSharpe, Run, RunState, Sweep, Target, Verd
 from foresweep.search.plan import family_of
 from foresweep.selection.sealed import has_losses, open_losses, open_returns, open_test
 from foresweep.selection.verdict.case import LEVEL, Case, Weights, part_losses
+from foresweep.selection.verdict.declared import declared_of
 from foresweep.selection.verdict.gates import Opened, judge_all
 from foresweep.settings import load_settings
 from foresweep.stats.overfitting import deflated_sharpe, probabilistic_sharpe
@@ -113,6 +114,7 @@ def verdict_on_runs(
             sharpe=sharpe_of(q.candidate, q.trials, num_trials or 1),
             targets=targets_of(q.candidate, v),
             notes=_notes(tracker, judging, q, case.weights, v),
+            declared=declared_of(tracker, q.sweep, judging.lineage, v),
         )
         for q, case, v in zip(questions, cases, judge_all(cases, opened), strict=True)
     )

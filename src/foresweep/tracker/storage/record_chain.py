@@ -28,7 +28,7 @@ LOCK = 0x636861696E
 work; take it last, after the rows."""
 BIRTH = "birth"
 RUN, SCORES, HIDDEN, TRIAL, SWEEP = "run", "scores", "hidden", "trial", "sweep"
-VERDICT, LOOK = "verdict", "look"
+VERDICT, LOOK, DECLARATION = "verdict", "look", "declaration"
 ENDED = tuple(state.value for state in RunState if state.is_final and state is not RunState.LOST)
 """States of a run that is in the chain: a lost one may still go on."""
 
@@ -48,6 +48,10 @@ KEPT: dict[str, tuple[str, ...]] = {
         *("sweep_id", "name", "models", "mode", "objective", "horizon", "seed", "panel_hash"),
         *("task_hash", "fingerprints", "plan", "dataset_id", "environment_id", "started_at"),
     ),
+    DECLARATION: (
+        *("declaration_id", "question", "models", "objective", "horizons", "max_trials"),
+        *("smallest_skill", "who", "declared_at"),
+    ),
     VERDICT: ("judging_id", "run_id", "fingerprint", "outcome", "content", "who", "judged_at"),
     LOOK: (
         *("look_id", "run_id", "fingerprint", "panel_hash", "who", "why", "looked_at"),
@@ -62,6 +66,7 @@ TABLES: dict[str, Table] = {
     SWEEP: schema.sweeps,
     VERDICT: schema.verdicts,
     LOOK: schema.test_looks,
+    DECLARATION: schema.declarations,
 }
 KEYS = {
     RUN: ("run_id",),
@@ -69,6 +74,7 @@ KEYS = {
     SWEEP: ("sweep_id",),
     VERDICT: ("judging_id", "run_id"),
     LOOK: ("look_id",),
+    DECLARATION: ("declaration_id",),
 }
 _APPEND = (
     "INSERT INTO record_chain (position, previous, hash, kind, key, digest, covers, at)"

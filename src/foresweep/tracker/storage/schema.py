@@ -407,6 +407,20 @@ notes = Table(
     Index("ix_notes_run", "run_id"),
 )
 
+declarations = Table(  # what a search set out to do: rows are added, never changed
+    "declarations",
+    metadata,
+    Column("declaration_id", Text, primary_key=True),
+    Column("question", Text, nullable=False),
+    Column("models", Json, nullable=False),
+    Column("objective", Text, nullable=False),
+    Column("horizons", Json, nullable=False),
+    Column("max_trials", Integer, nullable=False),
+    Column("smallest_skill", Float),
+    Column("who", Text, nullable=False),
+    Column("declared_at", Instant, nullable=False),
+)
+
 record_chain = Table(  # see foresweep.tracker.storage.record_chain
     "record_chain",
     metadata,

@@ -34,6 +34,7 @@ _WORDS = {
     SWEEP: "sweep",
     chain.VERDICT: "verdict",
     LOOK: "test look",
+    chain.DECLARATION: "declaration",
     SCORES: "scores added to run",
     HIDDEN: "removal of run",
 }

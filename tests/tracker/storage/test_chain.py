@@ -201,7 +201,7 @@ def test_rows_older_than_the_chain_are_told_apart_and_still_counted(path: Path) 
         for _ in range(2):
             tracker.log_run("toto", {}, {"val_pct_mae": 1.0})
     with sqlite3.connect(path) as raw:  # as the version before left it
-        for later in ("record_chain", "declarations"):
+        for later in ("record_chain", "declarations", "live_scores", "live_checks"):
             raw.execute(f"DROP TABLE {later}")
         raw.execute("UPDATE foresweep_version SET version_num = '0006'")
     raw.close()

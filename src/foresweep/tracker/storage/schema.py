@@ -35,7 +35,7 @@ from sqlalchemy import Text as _Text
 from foresweep.errors import ConfigError
 from foresweep.records import Run, RunState, Sweep, SweepState, Trial, is_sealed, split_name
 
-HEAD = "0008"
+HEAD = "0009"
 """The newest migration. Revisions are counted, so that a newer database is known by its number."""
 VERSION_TABLE = "foresweep_version"
 LARGEST = 2**63 - 1

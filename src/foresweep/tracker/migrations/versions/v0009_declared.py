@@ -1,12 +1,12 @@
-"""Revision 0008: what a search set out to do, declared before anything is trained."""
+"""Revision 0009: what a search set out to do, declared before anything is trained."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0008"
-down_revision = "0007"
+revision = "0009"
+down_revision = "0008"
 
 _TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 

@@ -456,16 +456,14 @@ def sweep(
             _list_only(one, asked, workers)
         return
     if declare is not None:
-        from foresweep.cli.verdict import put_declaration
-
-        made_for = put_declaration(
-            asked.db,
-            declare,
-            models=plan.trained,
-            objective=plan.objective,
-            horizons=[one.cut.horizon for one in plans],
-            max_trials=plan.budget * len(plans),
-        )
+        with open_tracker(asked.db) as tracker:
+            made_for = tracker.declarations.add(
+                declare,
+                models=plan.trained,
+                objective=plan.objective,
+                horizons=[one.cut.horizon for one in plans],
+                max_trials=plan.budget * len(plans),
+            ).declaration_id
         plans = tuple(replace(one, declared=made_for) for one in plans)
     raise typer.Exit(run_all(plans, asked, workers, going_on=resume))
 

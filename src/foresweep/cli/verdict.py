@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -228,41 +228,19 @@ def declare(
     for name in objectives_of(objective):
         if name not in METRICS:
             raise UnknownName("objective", name, METRICS)
-    said = put_declaration(
-        db,
-        question,
-        models=[name for name in expand_models(model) if name not in BASELINES],
-        objective=objective,
-        horizons=as_horizons(horizon),
-        max_trials=max_runs,
-        smallest_skill=smallest_skill,
-    )
+    with open_tracker(db) as tracker:
+        said = tracker.declarations.add(
+            question,
+            models=[name for name in expand_models(model) if name not in BASELINES],
+            objective=objective,
+            horizons=as_horizons(horizon),
+            max_trials=max_runs,
+            smallest_skill=smallest_skill,
+        ).declaration_id
     if as_json:
         typer.echo(json.dumps({"declaration_id": said}))
     else:
         typer.echo(f"Declared: {said}. Sweep for it with: foresweep sweep --declared {said} ...")
-
-
-def put_declaration(
-    db: str | None,
-    question: str,
-    *,
-    models: Sequence[str],
-    objective: str,
-    horizons: Sequence[int],
-    max_trials: int,
-    smallest_skill: float | None = None,
-) -> str:
-    """A declaration on record; its id."""
-    with open_tracker(db) as tracker:
-        return tracker.declarations.add(
-            question,
-            models=models,
-            objective=objective,
-            horizons=horizons,
-            max_trials=max_trials,
-            smallest_skill=smallest_skill,
-        ).declaration_id
 
 
 # `power`: what a panel could prove, before any training is paid for.

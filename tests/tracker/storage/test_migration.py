@@ -51,9 +51,7 @@ def version(place: Path) -> str:
 
 
 @pytest.mark.parametrize("asked", [False, True])
-@pytest.mark.parametrize(
-    "revision", ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008"]
-)
+@pytest.mark.parametrize("revision", [f"{n:04d}" for n in range(1, int(schema.HEAD))])
 def test_an_older_file_is_upgraded_after_a_copy_was_made(
     path: Path, revision: str, asked: bool
 ) -> None:

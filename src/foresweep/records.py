@@ -18,6 +18,8 @@ REPRODUCES = "reproduces"
 """Before the run's id in the source of a run that trained another once more."""
 CONTINUES = "continues"
 """Before the run's id in the source of a run that goes on training where another ended."""
+UPDATES = "updates"
+"""Before the run's id in the source of a run that trained its weights on with newer bars."""
 STILL_LEARNING = "still learning"
 """Tag of a run whose last step is its best, after steps that still made it better."""
 STEERING = "steering"
@@ -186,6 +188,12 @@ class Run(Shown):
         """The run whose training this one goes on with; a trial of its own, with its own config."""
         word, _, run_id = self.source.partition(": ")
         return run_id if word == CONTINUES else None
+
+    @property
+    def updates(self) -> str | None:
+        """The run whose weights this one trained on with newer bars."""
+        word, _, run_id = self.source.partition(": ")
+        return run_id if word == UPDATES else None
 
     @property
     def steered_by(self) -> str | None:

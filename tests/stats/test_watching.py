@@ -59,10 +59,10 @@ def test_a_step_after_a_good_half_year_is_lost_on_a_test_that_never_begins_anew(
     assert ever_above(d[:185, None], lags=0, level=0.05, reference=known(0))[-1, 0] < 0.05
 
 
-def test_with_one_beginning_it_is_the_sequential_test_at_half_the_level() -> None:
+def test_with_one_beginning_it_is_the_sequential_test_at_its_share_of_the_level() -> None:
     d = overlapping(0, 1, seed=5)[:RESTART, 0] + 0.9
-    plain = SequentialTest(level=0.025).update(d).pvalue
-    assert ever_above(d[:, None], lags=0, level=0.05)[-1, 0] == pytest.approx(2 * plain, rel=1e-12)
+    plain = SequentialTest(level=0.0125).update(d).pvalue
+    assert ever_above(d[:, None], lags=0, level=0.05)[-1, 0] == pytest.approx(4 * plain, rel=1e-12)
 
 
 def test_pvalues_only_fall_and_a_longer_record_does_not_change_them() -> None:
@@ -73,7 +73,7 @@ def test_pvalues_only_fall_and_a_longer_record_does_not_change_them() -> None:
 
 
 def test_the_shares_of_the_level_never_add_to_more_than_all_of_it() -> None:
-    assert shares(3) == [0.5, 0.25, pytest.approx(0.25 / 3)]
+    assert shares(3) == [0.25, 0.375, 0.125]
     assert 0.99 < sum(shares(200)) < 1
 
 

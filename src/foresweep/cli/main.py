@@ -23,7 +23,7 @@ from foresweep.cli import (
     sweep,
     verdict,
 )
-from foresweep.cli.service import champion, ledger, monitor, serve
+from foresweep.cli.service import champion, ledger, monitor, serve, update
 from foresweep.errors import ForesweepError
 
 app = typer.Typer(
@@ -62,6 +62,7 @@ app.command()(champion.rollback)
 app.command()(champion.champion)
 app.command()(serve.serve)
 app.command()(monitor.monitor)
+app.command()(update.update)
 app.add_typer(manage.import_app, name="import")
 app.add_typer(manage.export_app, name="export")
 app.add_typer(manage.app, name="db")

@@ -235,6 +235,15 @@ def _rows_with_labels(panel: Panel, item: int, part: Part, horizon: int) -> IntA
     return np.where(inside & whole & within, row, -1)
 
 
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """Newer bars that a training is to see more often than their number says; the rest of what it
+    draws is a replay of the old ones."""
+
+    after: np.datetime64  # windows whose last label is later are fresh
+    share: float  # of the windows drawn, below 1
+
+
 @dataclass(frozen=True, eq=False)
 class TrainWindows:
     """What a model may learn from: the bars of one part, and no bar after it.
@@ -245,6 +254,7 @@ class TrainWindows:
     panel: Panel
     split: Split
     part: Part
+    fresh: Fresh | None = None
 
     @cached_property
     def _ends(self) -> IntArray:
@@ -291,7 +301,20 @@ class TrainWindows:
                 f"no item has {context} + {labels} consecutive bars in {self.part.name!r} "
                 f"(the longest has {longest}); use a shorter context or horizon, or more data"
             )
-        return item, row
+        return (item, row) if self.fresh is None else self._more_often(item, row, context + labels)
+
+    def _more_often(self, item: IntArray, row: IntArray, length: int) -> tuple[IntArray, IntArray]:
+        """The windows, those with a fresh label so often that they are about their share."""
+        assert self.fresh is not None
+        last = self.panel.stacked_times[self.panel.offsets[item] + row + length - 1]
+        new = last > self.fresh.after
+        num, share = int(new.sum()), self.fresh.share
+        times = round(share / (1 - share) * (len(new) - num) / max(num, 1))
+        more = max(times - 1, 0)
+        return (
+            np.concatenate([item, *[item[new]] * more]),
+            np.concatenate([row, *[row[new]] * more]),
+        )
 
     def cut(
         self, item: IntArray, row: IntArray, length: int

@@ -60,6 +60,8 @@ class Measure:
 def measure_of(tracker: Tracker, entry: Entry) -> Measure:
     """Raises NotFound, CheckpointError where the benchmark's checkpoint is gone."""
     run = tracker.get_run(str(entry.content.get("judged_run_id") or entry.run_id))
+    while run.updates is not None:  # an update is measured as what its line came from
+        run = tracker.get_run(run.updates)
     sweep = None if run.sweep_id is None else tracker.get_sweep(run.sweep_id)
     plan: Mapping[str, Any] = {} if sweep is None else sweep.plan
     until = plan.get("parts", {}).get("train", {}).get("to")
@@ -91,7 +93,7 @@ def measure_of(tracker: Tracker, entry: Entry) -> Measure:
 
 def selected_until(card: Mapping[str, Any]) -> np.datetime64 | None:
     """The last bar that a checkpoint was trained, tuned or selected on, by its card."""
-    seen = [card.get(name) for name in ("tuned_until", "selected_until", "refitted_until")]
+    seen = [card.get(name) for name in ("tuned_until", "selected_until")]
     days = [np.datetime64(str(day), "ns") for day in seen if day]
     return max(days, default=None)
 

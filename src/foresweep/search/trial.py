@@ -15,7 +15,7 @@ from typing import Any
 from foresweep.data.panel import Panel
 from foresweep.data.splits import Cut, PartName, Split, make_split
 from foresweep.data.tables import read_panel
-from foresweep.data.windows import TrainWindows
+from foresweep.data.windows import Fresh, TrainWindows
 from foresweep.errors import CheckpointError, ForesweepError
 from foresweep.evaluation.backtest import OPEN_PARTS, calibrate, evaluate, make_scorer
 from foresweep.evaluation.leaks import check_no_leak, falling_scorer, thinned
@@ -78,6 +78,7 @@ class Ground:
     task_hash: str = ""
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     steer: int | None = None  # windows of tune that steer, as wanted; None: all
+    fresh: Fresh | None = None  # newer bars that are drawn more often
 
     def load(self) -> tuple[Panel, Split]:
         panel = read_panel(self.panel_path)
@@ -291,7 +292,7 @@ class RunTask:
             )
         else:
             job = TrainingJob(
-                TrainWindows(panel, split, split.part("train")),
+                TrainWindows(panel, split, split.part("train"), self.spec.ground.fresh),
                 config,
                 on_device(self.spec.resources),
                 seed=seed,

@@ -25,6 +25,8 @@ from foresweep.stats.significance import Array, mean_errors
 
 RESTART = 40
 """Origins between two beginnings."""
+FIRST = 0.25
+"""Share of the level of the first beginning: what is wrong from the start shows soon enough."""
 SOONEST = 10
 """Origins before anything is said, where the variance was known before."""
 
@@ -53,9 +55,9 @@ def reference_of(differences: Array, *, lags: int, stride: int) -> Reference | N
 
 
 def shares(num: int) -> list[float]:
-    """Of the level, for the first `num` beginnings: half for the first, of the other half 1/2, 1/6,
-    1/12 ...: 1 / (k (k + 1))."""
-    return [0.5 if k == 0 else 0.5 / (k * (k + 1)) for k in range(num)]
+    """Of the level, for the first `num` beginnings: FIRST for the first, of the rest 1/2, 1/6, 1/12
+    ...: 1 / (k (k + 1))."""
+    return [FIRST if k == 0 else (1 - FIRST) / (k * (k + 1)) for k in range(num)]
 
 
 def ever_above(

@@ -1,0 +1,100 @@
+"""`update`: train the champion on with the newest bars; it stays unless that is better."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from foresweep.cli.options import Data, Db, HowRead, Json, Runs, open_existing, settings, sharing
+from foresweep.cli.service.champion import SlotName
+
+
+class Finetune(StrEnum):
+    """What of the weights is trained."""
+
+    lora = "lora"
+    full = "full"
+
+
+@sharing(HowRead)
+def update(
+    how: HowRead,
+    slot: SlotName = None,
+    data: Data = None,
+    actions: Annotated[
+        str | None, typer.Option(help="Splits file: item, date, ratio (ratio 1: a real move).")
+    ] = None,
+    max_steps: Annotated[int, typer.Option(help="Optimiser steps.", min=1)] = 60,
+    rate: Annotated[
+        float, typer.Option(help="Learning rate, as a share of the champion's.", min=0.0)
+    ] = 0.3,
+    fresh: Annotated[
+        float,
+        typer.Option(
+            help="Share of the training windows with a bar that the champion was not trained on; "
+            "the others are a replay of old ones.",
+            min=0.0,
+            max=0.99,
+        ),
+    ] = 0.5,
+    compare_bars: Annotated[
+        int | None,
+        typer.Option(
+            help="Newest bars that neither is trained on, for the comparison. Default: 20 "
+            "horizons, at least 60.",
+            min=1,
+        ),
+    ] = None,
+    finetune: Annotated[
+        Finetune | None,
+        typer.Option(help="lora: adapters, merged afterwards; full: all weights. Default: lora."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the training.")] = 0,
+    as_json: Json = False,
+    db: Db = None,
+    runs: Runs = None,
+) -> None:
+    """Train the champion on with the newest bars, and promote what came of it only if better.
+
+    Both forecast the newest bars, which neither was trained on; where a paired test does not find
+    the new one better, nothing changes but the record. It counts as a trial.
+    """
+    from foresweep.cli.tables import report_lines
+    from foresweep.data.reading.sources import default_source, load_panel
+    from foresweep.lifecycle.champion import find_slot
+    from foresweep.lifecycle.update import in_words
+    from foresweep.lifecycle.update import update as train_on
+    from foresweep.settings import load_settings
+    from foresweep.tracker.service import Service
+
+    place = data or default_source(load_settings().data)
+    with open_existing(db) as tracker:
+        found = find_slot(Service(tracker.store), slot)
+        loaded = load_panel(place, actions=actions, **how.said)
+        for line in report_lines(loaded.report):
+            typer.echo(line, err=True)
+        done = train_on(
+            tracker,
+            found,
+            loaded.panel,
+            runs_dir=settings(db, runs).runs_dir,
+            listen=lambda event: None,
+            data=str(place),
+            steps=max_steps,
+            rate=rate,
+            fresh_share=fresh,
+            compare_bars=compare_bars,
+            finetune=None if finetune is None else finetune.value,
+            seed=seed,
+        )
+    if as_json:
+        typer.echo(json.dumps(done.as_json(), indent=2))
+        return
+    typer.echo(f"Run {done.run.run_id}: {in_words(done)}.")
+    if done.promoted:
+        typer.echo(f"It is the champion of slot {found.name} now; return with: foresweep rollback")
+    else:
+        typer.echo(f"Nothing changes: {done.parent} stays the champion of slot {found.name}.")

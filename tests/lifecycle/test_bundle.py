@@ -133,6 +133,8 @@ def test_the_command_line_writes_and_judges_it(
     assert shell("verdict", "--bundle", "m.zip").startswith("PROMOTE")  # no database here
     assert not list(tmp_path.glob("hyperparams/*"))
     assert "two questions" in shell.error("verdict", made.id("good"), "--bundle", "m.zip", code=2)
+    line = shell.error("export", "hf", made.id("good"), "out", "--bare", "--db", db, code=2)
+    assert "drift has no files of its authors" in line
     assert "no bundle" in shell.error("verdict", "--bundle", "nothing.zip", code=2)
 
 

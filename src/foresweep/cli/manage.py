@@ -206,6 +206,31 @@ def export_bundle(
         typer.echo(f"Judge it again anywhere: foresweep verdict --bundle {output}")
 
 
+@export_app.command("hf")
+def export_hf(
+    run: RunId,
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+    bare: Annotated[
+        bool,
+        typer.Option(
+            "--bare",
+            help="The network alone, although its loader will not prepare its inputs or calibrate.",
+        ),
+    ] = False,
+    db: Db = None,
+) -> None:
+    """A run's network in the files of its authors, LoRA merged, for their own loader."""
+    from foresweep.lifecycle.champion import checkpoint_of
+    from foresweep.models.authors import write_authors
+
+    with open_existing(db) as tracker:
+        checkpoint = checkpoint_of(tracker.get_run(run))
+    lost = write_authors(checkpoint, folder, bare=bare)
+    typer.echo(f"Wrote {folder}: {checkpoint.model} in its authors' files.")
+    for what in lost:
+        typer.echo(f"Left out: {what}.")
+
+
 @export_app.command("mlflow")
 def export_mlflow(
     to: Annotated[

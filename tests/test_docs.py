@@ -7,7 +7,9 @@ import shlex
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from tests.panels import make_frame
 from typer.main import get_command
 
 ROOT = Path(__file__).parents[1]
@@ -19,7 +21,16 @@ from foresweep import errors  # noqa: E402
 from foresweep.cli.main import app  # noqa: E402
 from foresweep.metrics import METRICS  # noqa: E402
 
-TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = sorted(
+    [*(p for p in ROOT.glob("*.md") if p.name != "CHANGELOG.md"), *ROOT.glob("docs/*.md")]
+)
+COMMANDS = get_command(app)
+SCRIPTS = {"run_sweep.py": "sweep", "select_best_model.py": "best"}
+SEED = [
+    *("SWEEP_QUICKSTART.md", "TOTO_QUICKSTART.md", "docs/HYPERPARAM_SWEEP_GUIDE.md"),
+    *("docs/TOTO_TRAINING_IMPROVEMENTS.md", "hparams_tracker.py", "hyperparams/sweep_configs.py"),
+    *SCRIPTS,
+]
 
 
 @pytest.mark.parametrize("name", generate.PAGES)
@@ -42,16 +53,18 @@ def test_every_metric_has_unit_formula_and_source() -> None:
 
 
 def commands_in(text: str) -> list[list[str]]:
-    """Every `foresweep ...` line of the fenced shell blocks of a page."""
+    """Every `foresweep ...` line of the fenced shell blocks of a page, and those of the scripts."""
     blocks = re.findall(r"```(?:bash|console|sh)\n(.*?)```", text, flags=re.DOTALL)
     lines = [line.removeprefix("$ ").strip() for b in blocks for line in b.splitlines()]
+    for script, name in SCRIPTS.items():
+        lines = [line.replace(f"python {script}", f"foresweep {name}") for line in lines]
     return [shlex.split(x, comments=True) for x in lines if x.startswith("foresweep ")]
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda p: p.name)
 def test_every_command_in_the_docs_exists_with_its_options(path: Path) -> None:
     for words in commands_in(path.read_text(encoding="utf-8")):
-        command = get_command(app)
+        command = COMMANDS
         rest = words[1:]
         while hasattr(command, "commands"):
             command = command.commands[rest[0]]
@@ -59,6 +72,11 @@ def test_every_command_in_the_docs_exists_with_its_options(path: Path) -> None:
         known = {o for p in command.params for o in p.opts}
         used = {w.split("=")[0] for w in rest if w.startswith("-") and not w[1:2].isdigit()}
         assert used <= known | {"--help"}, f"{path.name}: {' '.join(words)}"
+
+
+@pytest.mark.parametrize("name", SEED)
+def test_a_file_of_the_seed_stands_where_the_seed_has_it(name: str) -> None:
+    assert (ROOT / name).is_file()
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda p: p.name)
@@ -101,3 +119,26 @@ def test_the_seeds_example_in_the_readme_runs(
     (code,) = (b for b in blocks if "log_run" in b)
     exec(compile(code, "README.md", "exec"), {})
     assert "Best: " in capsys.readouterr().out
+
+
+@pytest.mark.slow  # it trains two tiny networks for 20 steps
+def test_the_fifteen_lines_of_the_notebook_page_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import foresweep
+
+    monkeypatch.chdir(tmp_path)
+    prices = make_frame(num_items=2, num_bars=500).to_pandas()
+    monkeypatch.setattr(foresweep, "demo", lambda: prices, raising=False)
+    page = (ROOT / "docs" / "notebook.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
+    with pd.option_context("display.max_columns", None, "display.width", None):
+        exec(compile(code, "notebook.md", "exec"), {})
+    said = capsys.readouterr().out
+    assert re.search(r"^(promote|hold|naive wins)$", said, flags=re.MULTILINE)
+    assert {"skill_vs_last_value", "predictions"} <= set(said.split())
+    assert (tmp_path / "report.html").is_file()
+    with foresweep.Tracker() as tracker:
+        (own,) = tracker.get_runs(model_name="my-model")
+    assert (own.state, own.metrics["val_pct_mae"]) == ("complete", 1.94)

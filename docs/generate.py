@@ -5,12 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import house
 from typer.main import get_command
 
-import foresweep
 from foresweep import errors
 from foresweep.cli.main import app
 from foresweep.data.gate.report import RULES, severity_of
@@ -18,7 +16,6 @@ from foresweep.evaluation import trading
 from foresweep.metrics import METRICS
 from foresweep.models.base import hyperparameters
 from foresweep.models.registry import BASELINES, FAMILIES, get_model
-from foresweep.records import Run
 from foresweep.reporting.report import md_table
 
 DOCS = Path(__file__).parent
@@ -166,61 +163,6 @@ def _commands(command: object, path: str) -> Iterator[tuple[str, object]]:
         yield from _commands(sub, f"{path} {name}")
 
 
-def api_page() -> str:
-    """The names of `foresweep.__all__`, by their signatures and docstrings."""
-    lines = ["# API", "", WRITTEN, ""]
-    lines += [
-        "What `import foresweep as fs` offers. Most notebooks need no more than `fs.sweep`, "
-        "`fs.load`, `fs.train`, `fs.verdict` and `fs.Tracker` ([from a notebook](notebook.md)). "
-        "Errors are listed in [errors](errors.md).",
-        "",
-    ]
-    names = sorted(foresweep.__all__, key=lambda n: inspect.isclass(getattr(foresweep, n)))
-    for name in names:
-        what = getattr(foresweep, name)
-        lines += [f"## `{name}`", "", *_call(name, what), *inspect.getdoc(what).splitlines(), ""]
-        if inspect.isclass(what):
-            lines += [*members, ""] if (members := _members(what)) else []
-    return _page(lines)
-
-
-def _call(name: str, what: Any) -> list[str]:
-    """How it is called; what only foresweep makes (records, errors) shows its fields instead."""
-    if inspect.isclass(what) and issubclass(what, Exception):
-        return []
-    signature = inspect.signature(what)
-    if getattr(what, "__module__", "") == Run.__module__ or what is foresweep.SweepResult:
-        return ["Fields: " + ", ".join(f"`{n}`" for n in signature.parameters) + ".", ""]
-    lines = [_argument(p, typed=True) for p in signature.parameters.values()]
-    first_named = [p.kind is p.KEYWORD_ONLY for p in signature.parameters.values()]
-    if True in first_named:
-        lines.insert(first_named.index(True), "*")
-    told = "" if inspect.isclass(what) else f" -> {signature.return_annotation}"
-    body = "".join(f"\n    {line}," for line in lines)
-    return ["```python", f"{name}({body}\n){told}" if lines else f"{name}(){told}", "```", ""]
-
-
-def _members(kind: type) -> list[str]:
-    lines = []
-    for name, what in vars(kind).items():
-        text = " ".join((inspect.getdoc(what) or "").partition("\n\n")[0].split())
-        if name.startswith("_") or not text:
-            continue
-        if isinstance(what, property):
-            lines.append(f"- `.{name}`: {text}")
-        elif inspect.isfunction(what):
-            asked = [p for p in inspect.signature(what).parameters.values() if p.name != "self"]
-            shown = ", ".join(_argument(p) for p in asked)
-            lines.append(f"- `.{name}({shown})`: {text}")
-    return lines
-
-
-def _argument(asked: inspect.Parameter, typed: bool = False) -> str:
-    kind = f": {asked.annotation}" if typed else ""
-    default = "" if asked.default is asked.empty else f"={asked.default!r}"
-    return f"{asked.name}{kind}{default.replace('=', ' = ', 1) if kind else default}"
-
-
 def _page(lines: list[str]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
@@ -231,7 +173,6 @@ PAGES = {
     "errors.md": errors_page,
     "data-gate.md": rules_page,
     "commands.md": commands_page,
-    "api.md": api_page,
     "house.svg": house.draw,
 }
 

@@ -6,19 +6,23 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
 
-from foresweep.errors import MissingExtra
+from foresweep.errors import MissingExtra, UsageError
 from foresweep.reporting import render
-from foresweep.reporting.blocks import Cell, Column, Table
+from foresweep.reporting.blocks import Cell, Column, Facts, Table
+from foresweep.reporting.pages import models_page
 from foresweep.reporting.render import report_html, report_markdown, spec_json
 from foresweep.reporting.runpage import compare_page, run_page
 from foresweep.reporting.sweeppage import leaderboard_table, sweep_page
+from foresweep.reporting.verdictpage import share_held, verdict_page
 from foresweep.reporting.views import Asked, Links, Site, SweepView
+from foresweep.selection.verdict.runs import verdict_on_runs
 from foresweep.tracker.tracker import Tracker
 from judged_sweep import Planted, plant, spoil_test
 
@@ -228,3 +232,41 @@ def test_without_the_extra_html_says_what_to_install_and_markdown_is_written(
     assert ended.value.code == 0
     assert "All models compared" in main_md.read_text()
     render.templates.cache_clear()
+
+
+def test_models_stand_side_by_side_by_each_loss_and_at_each_horizon(
+    made: Planted, site: Site
+) -> None:
+    view = site.sweep(made.sweep.sweep_id)
+    own, pinball = (
+        models_page(view, Asked(metric=m)).tables()["models"] for m in ("", "val_pinball")
+    )
+    assert own.columns[3].label == "best val_pct_mae"
+    assert pinball.columns[3].label == "best val_pinball"
+    assert own.rows[0][0].text == "toto"
+    with pytest.raises(UsageError, match="val_pct_mae"):
+        models_page(view, Asked(metric="test_pct_mae"))
+    family = [replace(made.sweep, horizon=h, sweep_id=f"s{h}") for h in (1, 20)]
+    view.__dict__["family"] = [made.sweep, *family]
+    page = models_page(view, Asked())
+    assert [s.title for s in page.sections] == ["5 bars ahead", "1 bars ahead", "20 bars ahead"]
+    assert {"models", "models-1", "models-20"} == set(page.tables())
+
+
+def test_only_what_differs_between_runs_is_compared(made: Planted, site: Site) -> None:
+    runs = [made.runs[n] for n in ("good", "none")]
+    table = compare_page(site, runs, Asked()).tables()["differences"]
+    assert [r[0].text for r in table.rows] == ["source", "lr"]
+
+
+def test_a_verdict_shows_coverage_beside_skill(made: Planted, site: Site) -> None:
+    verdict_on_runs(made.tracker, [made.id("bad")])
+    page = verdict_page(site.sweep(made.sweep.sweep_id))
+    tiles = dict(
+        p for s in page.sections[:1] for b in s.blocks if isinstance(b, Facts) for p in b.pairs
+    )
+    assert tiles["raw skill against random-walk"].value < 0
+    assert tiles["80 % band holds"].text == "–"  # the planted runs have no such score
+    assert share_held(0.68).mark == "warn"
+    assert share_held(0.78).text == "78 %"
+    assert tiles["smallest that could be proved"].text

@@ -286,8 +286,9 @@ class _Routes:
         view = site.sweep(key)
         if kind == "sweep":
             return sweep_page(view, asked)
+        if kind == "models":
+            return pages.models_page(view, asked)
         made: Mapping[str, Any] = {
-            "models": pages.models_page,
             "data": pages.data_page,
             "verdict": verdictpage.verdict_page,
         }
@@ -413,6 +414,7 @@ def asked_of(request: Request) -> Asked:
         item=given.get("item", ""),
         origin=given.get("origin", ""),
         runs=tuple(dict.fromkeys(given.getlist("run"))),
+        metric=given.get("metric", "").strip(),
     )
 
 

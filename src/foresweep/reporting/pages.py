@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
+from foresweep.errors import UsageError
+from foresweep.metrics import METRICS
 from foresweep.records import RunState
 from foresweep.reporting import figures
 from foresweep.reporting.blocks import (
@@ -15,7 +18,9 @@ from foresweep.reporting.blocks import (
     Cell,
     Column,
     Facts,
+    Field,
     Figure,
+    Form,
     Page,
     Section,
     Spec,
@@ -28,20 +33,60 @@ from foresweep.reporting.blocks import (
 )
 from foresweep.reporting.figures import Bar
 from foresweep.reporting.sweeppage import gate_blocks, parts_table
-from foresweep.reporting.views import Site, SweepView, above, run_link
+from foresweep.reporting.views import Asked, Site, SweepView, above, run_link
 from foresweep.selection.leaderboard import Row
 
 # Models side by side.
 
 
-def models_page(view: SweepView) -> Page:
-    """Every family, plug-in, ensemble and baseline in one table and one figure."""
+def models_page(view: SweepView, asked: Asked) -> Page:
+    """Every family, plug-in, ensemble and baseline in one table and one figure, for each horizon of
+    the question, by the sweep's own score or another. Raises UsageError for a score that is none of
+    losses on val."""
+    wanted = asked.metric or view.metric
+    if wanted not in _choices(view):
+        raise UsageError(
+            f"models are compared by a loss on val, not by {wanted!r}; one of "
+            f"{', '.join(_choices(view))}"
+        )
+    sections = tuple(
+        Section(
+            "models" if one.sweep_id == view.sweep.sweep_id else f"models-{one.horizon}",
+            f"{one.horizon} bars ahead",
+            tuple(_models(SweepView(view.site, one, wanted), view.sweep.sweep_id)),
+        )
+        for one in sorted(view.family, key=lambda s: (s.sweep_id != view.sweep.sweep_id, s.horizon))
+    )
+    if view.site.links.is_live:
+        options = tuple((m, f"{m} ({METRICS[m[4:]].unit})") for m in _choices(view))
+        form = Form("by", "", "Compare", (Field("metric", "By the score", wanted, options),))
+        first = replace(sections[0], blocks=(form, *sections[0].blocks))
+        sections = (first, *sections[1:])
+    return Page(
+        id="models",
+        title="Models side by side",
+        lead=f"sweep {view.sweep.sweep_id}, by {wanted}",
+        sections=sections,
+        crumbs=above(view),
+    )
+
+
+def _choices(view: SweepView) -> list[str]:
+    """The scores that models may be compared by: the sweep's own, then the losses."""
+    losses = [f"val_{n}" for n, m in METRICS.items() if m.loss is not None and n != "skill"]
+    return list(dict.fromkeys([view.metric, *losses]))
+
+
+def _models(view: SweepView, main: str) -> Iterator[Block]:
     board = view.plain_board
     names = list(dict.fromkeys(r.run.model_name for r in board.rows))
-    rows = [_model_row(view, [r for r in board.rows if r.run.model_name == n]) for n in names]
+    tail = "" if view.sweep.sweep_id == main else f"-{view.sweep.horizon}"
+    if not names:
+        yield Words("No run has a score yet. Rows appear here as runs end.", "empty")
+        return
     versus = board.benchmark or "the benchmark"
-    table = Table(
-        name="models",
+    yield Table(
+        name=f"models{tail}",
         columns=(
             Column("model"),
             Column("runs", is_number=True),
@@ -57,23 +102,18 @@ def models_page(view: SweepView) -> Page:
             Column("training", is_number=True),
             Column("best run"),
         ),
-        rows=tuple(rows),
+        rows=tuple(
+            _model_row(view, [r for r in board.rows if r.run.model_name == n]) for n in names
+        ),
         caption=f"Best and median run of each, on the same windows, {view.sweep.horizon} bars "
         f"ahead, ranked by {view.metric}.",
     )
-    figure = Figure(
-        name="models-skill",
-        title="Each model's best",
+    yield Figure(
+        name=f"models-skill{tail}",
+        title=f"Each model's best by {view.metric}",
         alt="Skill against last-value of each model's best run with its 90 % interval.",
         build=partial(_models_spec, view, names),
         height=120 + 34 * len(names),
-    )
-    return Page(
-        id="models",
-        title="Models side by side",
-        lead=f"sweep {view.sweep.sweep_id}",
-        sections=(Section("models", "All models compared", (table, figure)),),
-        crumbs=above(view),
     )
 
 

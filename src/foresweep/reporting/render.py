@@ -124,7 +124,7 @@ def report_pages(site: Site, view: SweepView) -> list[Page]:
     return [
         overview.overview(site, asked),
         sweep_page(view, asked),
-        pages.models_page(view),
+        pages.models_page(view, asked),
         *(run_page(site, run, asked) for run in best),
         verdictpage.verdict_page(view),
         pages.data_page(view),

@@ -587,7 +587,10 @@ def _compared(
     heads = tuple(Column(r.run_id) for r in runs)
     differ = varied(runs)
     fields = ("model_name", "state", "source", "seed")
-    facts = [(name, [getattr(r, name) for r in runs]) for name in fields]
+    every = [(name, [getattr(r, name) for r in runs]) for name in fields]
+    facts = [(name, values) for name, values in every if len(set(values)) > 1]
+    if not (facts or differ):
+        blocks.append(Words("Nothing differs: model, config and seed are the same.", "empty"))
     blocks.append(
         Table(
             name="differences",

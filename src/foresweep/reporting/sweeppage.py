@@ -79,7 +79,7 @@ def summary(view: SweepView) -> Iterator[Block]:
     skipped = sweep.plan.get("skipped", ())
     tiles = [
         ("state", state_cell(sweep.state.value)),
-        ("trials", _of(sweep.num_trials, sweep.plan.get("planned"))),
+        ("trials", _of(_num_trained(view), sweep.plan.get("planned"))),
         ("runs ended", Cell(f"{done:,} of {total:,}")),
         *_at_work(view, states.get("running", 0)),
         ("best skill on these windows", share(best.skill if best else None, is_marked=True)),
@@ -97,6 +97,12 @@ def summary(view: SweepView) -> Iterator[Block]:
             f"{100 * best.skill:+.2f} % against last-value (tomorrow is today).",
             kind="warn",
         )
+
+
+def _num_trained(view: SweepView) -> int:
+    """Trials of the sweep less its baselines, which have numbers, too."""
+    own = sum(b.sweep_id == view.sweep.sweep_id for b in view.baselines)
+    return max(0, view.sweep.num_trials - own)
 
 
 def _of(count: int, planned: Any) -> Cell:
@@ -269,7 +275,13 @@ def _line(view: SweepView, row: Row, place: str) -> tuple[Cell, ...]:
     return (
         Cell(place, int(place) if place else ""),
         Cell(name, run.model_name, mark="strong" if is_benchmark else ""),
-        Cell(note, run.source, mark="warn" if is_odd else "", title=run.source),
+        Cell(
+            note,
+            run.source,
+            view.site.links.to("run", run.run_id),
+            "warn" if is_odd else "",
+            run.source,
+        ),
         number(row.score),
         share(row.skill, is_marked=not run.is_baseline),
         interval(bounds.skill_lower, bounds.skill_upper) if bounds else interval(None, None),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from foresweep.errors import NotFound
 from foresweep.records import TEST_GATE, is_sealed
 from foresweep.reporting import figures
 from foresweep.reporting.blocks import (
@@ -18,6 +19,7 @@ from foresweep.reporting.blocks import (
     Section,
     Table,
     Words,
+    interval,
     number,
     share,
     shown,
@@ -60,11 +62,40 @@ def _verdict(view: SweepView, row: Mapping[str, Any] | None) -> Iterator[Section
             )
         ),
     ]
+    opening.append(_beside_skill(view, said))
     yield Section("verdict", "What it says", tuple(opening))
     yield Section("gates", "Gate by gate", (gates_table(said), against_table(said)))
     yield Section("luck", "Luck and power", tuple(luck_blocks(said)))
     yield Section("targets", "Targets and notes", tuple(_targets(view, said)))
     yield Section("looks", "Every look at the test", (_looks(view),))
+
+
+def _beside_skill(view: SweepView, said: Mapping[str, Any]) -> Facts:
+    """The candidate's skill, and whether its bands are honest: one without the other misleads."""
+    ours = said["against"][0]
+    try:
+        run = view.tracker.get_run(str(said["candidate"]))
+        held = run.score(f"{view.part}_coverage_80")
+    except NotFound:  # judged in another database
+        held = None
+    return Facts(
+        (
+            (f"raw skill against {ours['opponent']}", share(ours["raw_skill"], is_marked=True)),
+            ("scaled skill", share(ours["scaled_skill"], is_marked=True)),
+            ("its bounds", interval(ours["lower_skill"], ours["upper_skill"])),
+            ("p (StepM)", number(ours["pvalue"], 3)),
+            ("80 % band holds", share_held(held)),
+            ("smallest that could be proved", share(said["detectable_skill"])),
+        ),
+        kind="tiles",
+    )
+
+
+def share_held(held: float | None) -> Cell:
+    """Of the closes, how many the 80 % band held; far from 80 % is marked."""
+    if held is None:
+        return Cell("–", "", mark="faint")
+    return Cell(f"{100 * held:.0f} %", held, mark="warn" if abs(held - 0.8) > 0.1 else "")
 
 
 def answer(said: Mapping[str, Any]) -> Iterator[Block]:
@@ -219,13 +250,6 @@ def _targets(view: SweepView, said: Mapping[str, Any]) -> Iterator[Block]:
             if not is_sealed(str(t["name"]))
         ),
     )
-    best = view.best
-    if best is not None:
-        held = best.run.score(f"{view.part}_coverage_80")
-        yield Words(
-            f"Coverage: the 80 % band of the best trained run holds "
-            f"{'–' if held is None else f'{100 * held:.0f} %'} of the closes on val."
-        )
     if declared := said.get("declared"):
         yield Words(in_words(declared), "warn" if declared["departures"] else "good")
     for note in said["notes"]:

@@ -74,6 +74,7 @@ class Asked:
     item: str = ""
     origin: str = ""
     runs: tuple[str, ...] = ()
+    metric: str = ""  # models side by side: by which score of val
 
     @property
     def offset(self) -> int:

@@ -1,8 +1,11 @@
 """Learning curves of real trainings, recorded once, so that a search can be replayed many times.
 
-Each config is drawn from Chronos-2's own space, narrowed so that a training takes seconds, and
+Each config is drawn from a family's own space, narrowed so that a training takes seconds, and
 trained for real on the demo panel at horizon 5. At each of its eight scorings: pinball on tune, the
 same by origin, and pinball on val of the weights that would be deployed if training ended there.
+
+Two families, so that no rule is tuned on what judges it: rules were chosen on Chronos-2's curves,
+and judged on Toto's, which were recorded afterwards.
 """
 
 from __future__ import annotations
@@ -41,31 +44,77 @@ from foresweep.search.engines.base import origin_means
 from foresweep.search.propose.modes import load_space
 from foresweep.space import Choice, Dimension, Float, Int, SearchSpace
 
-MODEL, HORIZON, SEED, STEPS = "chronos2", 5, 0, 128
-SEARCHED = (
-    "lr",
-    "batch_size",
-    "context_length",
-    "warmup_fraction",
-    "dropout",
-    "target",
-    "scaling",
-    "patch_size",
-)
-"""Of the thirteen of the model's space. Steps are what the search hands out; covariates treble the
-time of a training and hardly move its score here."""
-FIXED = {"max_steps": STEPS, "covariates": "none"}
+HORIZON, SEED = 5, 0
+STEPS = 128
+"""Of a training of Chronos-2; Toto learns what it can here in half of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is recorded of a family."""
+
+    searched: tuple[str, ...]
+    """Of the dimensions of the family's space. Steps are what the search hands out."""
+    fixed: Mapping[str, Any]
+    usual: Mapping[str, Any]
+    """What a priority config has where it says nothing."""
+
+
+SETTINGS: Mapping[str, Setting] = {
+    "chronos2": Setting(
+        (
+            "lr",
+            "batch_size",
+            "context_length",
+            "warmup_fraction",
+            "dropout",
+            "target",
+            "scaling",
+            "patch_size",
+        ),
+        # covariates treble the time of a training and hardly move its score here
+        {"max_steps": STEPS, "covariates": "none"},
+        {"context_length": 128, "warmup_fraction": 0.1, "dropout": 0.1, "patch_size": 8}
+        | {"target": "overlapping", "scaling": "none", "batch_size": 16, "lr": 1e-3},
+    ),
+    "toto": Setting(
+        (
+            "lr",
+            "batch_size",
+            "context_length",
+            "schedule",
+            "warmup_fraction",
+            "weight_decay",
+            "dropout",
+            "scaling",
+            "sign_flip",
+            "loss_type",
+            "nll_weight",
+            "patch_size",
+            "num_components",
+        ),
+        # one-bar returns would be sampled: ten times the time of a scoring
+        {"max_steps": STEPS // 2, "covariates": "none", "target": "overlapping"},
+        {"context_length": 128, "warmup_fraction": 0.1, "dropout": 0.0, "patch_size": 8}
+        | {"scaling": "none", "batch_size": 16, "lr": 2e-3, "schedule": "cosine"}
+        | {"weight_decay": 0.01, "sign_flip": False, "loss_type": "combined"}
+        | {"nll_weight": 0.575, "num_components": 4},
+    ),
+}
+MODEL = "chronos2"
+"""The family that rules are chosen on."""
 KEPT_BITS = 14
 """Of the 24 of a loss by origin: 1 part in 16,000, so that the file stays small."""
 
 Array = NDArray[np.float64]
 
 
-def recorded_space() -> SearchSpace:
+def recorded_space(model: str = MODEL) -> SearchSpace:
     """What is searched: ranges as in the model's own file, but contexts of 64 to 192 bars."""
-    whole = load_space(MODEL, "scratch").space.dimensions
+    whole = load_space(model, "scratch").space.dimensions
     return SearchSpace(
-        {n: whole[n] for n in SEARCHED} | {"context_length": Int(low=64, high=192, step=32)}
+        {n: whole[n] for n in SETTINGS[model].searched}
+        | {"context_length": Int(low=64, high=192, step=32)}
     )
 
 
@@ -81,6 +130,7 @@ class Curves:
     origins: Array  # [N, S, O] losses on tune, means over items
     seconds: Array  # [N] of training and scoring tune
     space: SearchSpace
+    model: str = MODEL
 
     def __len__(self) -> int:
         return len(self.configs)
@@ -109,14 +159,14 @@ def _coordinates(d: Dimension, value: Any) -> list[float]:
     return [(value - d.low) / (d.high - d.low)]
 
 
-def record(configs: int, out: Path) -> Curves:
+def record(model: str, configs: int, out: Path) -> Curves:
     """Train what is still missing of `configs` configs and write `out`. A line of JSON per training
     stands beside it until then: a recording that was stopped goes on where it stood."""
-    space, trainings = recorded_space(), out.with_suffix(".jsonl")
+    space, trainings = recorded_space(model), out.with_suffix(".jsonl")
     rng = np.random.default_rng(SEED)
     drawn = [space.sample(rng) for _ in range(configs)]
     done = len(_lines(trainings))
-    trainer = _Trainer()
+    trainer = _Trainer(model)
     with trainings.open("a") as stream:
         for number, config in enumerate(drawn[done:], done + 1):
             line = trainer(config)
@@ -130,7 +180,8 @@ def record(configs: int, out: Path) -> Curves:
 class _Trainer:
     """The demo panel, cut once, and one training after the other on it."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: str) -> None:
+        self.model = model
         self.panel = demo_panel()
         self.split = make_split(self.panel, Cut(HORIZON))
         self.train = TrainWindows(self.panel, self.split, self.split.part("train"))
@@ -141,8 +192,9 @@ class _Trainer:
 
     def __call__(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """A config, trained for real: what a line of the recording says."""
-        model, watch = get_model(MODEL), _Watch(self)
-        made = make_config(model.Config, {**config, **FIXED}, model=MODEL)
+        model, watch = get_model(self.model), _Watch(self)
+        fixed = SETTINGS[self.model].fixed
+        made = make_config(model.Config, {**config, **fixed}, model=self.model)
         made = model.resolve(made, Facts(HORIZON, self.split.max_context, self.bars))
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
@@ -164,7 +216,7 @@ class _Trainer:
         """What a reader must know of the recording."""
         naive = last_value(self.split)
         return {
-            "model": MODEL,
+            "model": self.model,
             "panel": "demo",
             "panel_hash": self.split.cut_hash(self.panel),
             "horizon": HORIZON,
@@ -173,8 +225,8 @@ class _Trainer:
                 "tune": float(self.score(naive).scores["tune_pinball"]),
                 "val": self.pinball_on_val(naive),
             },
-            "space": {name: str(d) for name, d in recorded_space().dimensions.items()},
-            "fixed": FIXED,
+            "space": {name: str(d) for name, d in recorded_space(self.model).dimensions.items()},
+            "fixed": SETTINGS[self.model].fixed,
             "versions": {p: version(p) for p in ("foresweep", "torch", "numpy")},
         }
 
@@ -195,7 +247,7 @@ class _Watch:
             started = time.perf_counter()
             self.best, self.val = tune, self.trainer.pinball_on_val(predictor)
             self.aside_s += time.perf_counter() - started
-        losses = origin_means(scored.losses["pinball"])
+        losses = origin_means(scored.losses["pinball"]).tolist()
         for name, value in (("tune", tune), ("val", self.val), ("origins", losses)):
             self.seen[name].append(value)
         return scored
@@ -247,8 +299,10 @@ def load(path: Path) -> Curves:
     """A recording. Raises DataError where the file is missing or broken."""
     arrays = read_npz(path)
     about = json.loads(bytes(arrays["about"]))
+    model = about.get("model", MODEL)
     tune = arrays["tune"].astype(float)
-    steps = tuple(math.ceil(STEPS * k / EVALUATIONS) for k in range(1, EVALUATIONS + 1))
+    most = about.get("fixed", {}).get("max_steps", STEPS)
+    steps = tuple(math.ceil(most * k / EVALUATIONS) for k in range(1, EVALUATIONS + 1))
     return Curves(
         about=about,
         configs=tuple(about["configs"]),
@@ -257,5 +311,6 @@ def load(path: Path) -> Curves:
         val=arrays["val"].astype(float),
         origins=arrays["origins"].astype(float),
         seconds=arrays["seconds"].astype(float),
-        space=recorded_space(),
+        space=recorded_space(model),
+        model=model,
     )

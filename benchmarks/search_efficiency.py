@@ -1,6 +1,6 @@
 """Time to quality: after how many training steps a search is as good as random search at its end.
 
-    python benchmarks/search_efficiency.py record --configs 400 --out FILE
+    python benchmarks/search_efficiency.py record --model toto --configs 300 --out FILE
     python benchmarks/search_efficiency.py replay [--curves FILE] [--seeds 0-99] [--only smart]
     python benchmarks/search_efficiency.py replay --variants --seeds 0-49
     python benchmarks/search_efficiency.py replay --made-up slow --variants
@@ -24,15 +24,19 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from search_curves import Array, Curves, load, record
+from search_curves import MODEL, SETTINGS, Array, Curves, load, record
 from search_functions import FUNCTIONS, made_up
+from search_neps import PriorBand
 from search_peers import Asha, Optuna, hyperband, median, nop
+from search_promotion import Promoting, promotions
 from search_replay import RACE, Ledger, Method, Ours, random_search, searched
 from search_variants import VARIANTS
 
 from foresweep.search.running.pruning import Hyperband
 
 CURVES = Path(__file__).with_name("search_curves.npz")
+OTHERS = Path(__file__).with_name("search_curves_toto.npz")
+"""Of another family, recorded when the rules stood: what judges them."""
 TRAININGS = 24
 """Whole trainings that the steps of one search would pay for."""
 PLACES = 8
@@ -44,10 +48,13 @@ OURS: Mapping[str, Method] = {
     "smart, racing": Ours(priority=True, racing=RACE),
     "smart, hyperband": Ours(priority=True, hyperband=Hyperband),
     "smart, both": Ours(priority=True, hyperband=Hyperband, racing=RACE),
+    "smart, promotion": Promoting(priority=True),
     "TPE alone": Ours(),
     "TPE alone, racing": Ours(racing=RACE),
     "TPE alone, hyperband": Ours(hyperband=Hyperband),
+    "TPE alone, promotion": Promoting(),
     "random, racing": Ours(sampler=None, racing=RACE),
+    "random, promotion": Promoting(sampler=None),
 }
 PEERS: Mapping[str, Method] = {
     "Optuna TPE": Optuna(nop),
@@ -110,7 +117,7 @@ def needed(mine: Array, other: Array, *, seed: int = 0) -> tuple[float, float, f
 def table(found: Sequence[Found], part: str) -> str:
     """All methods by what their incumbents are worth on `part`."""
     by_name = {f.name: f for f in found}
-    peers = [f for f in found if f.name in PEERS]
+    peers = [f for f in found if f.name in PEERS or f.name.startswith("NePS")]
     goals = [by_name[RANDOM]]
     if peers:
         goals.append(min(peers, key=lambda f: float(np.median(getattr(f, part)[:, -1]))))
@@ -178,10 +185,13 @@ def rank_correlation(a: Array, b: Array) -> float:
 
 def replay(args: argparse.Namespace) -> None:
     curves = made_up(args.made_up) if args.made_up else load(args.curves)
-    methods = {**METHODS, **(VARIANTS if args.variants else {})}
+    peers = {"NePS PriorBand": PriorBand(args.neps)} if args.neps else {}
+    methods = {**METHODS, **peers, **({**VARIANTS, **promotions()} if args.variants else {})}
     if args.made_up:  # no model, no configs worth trying first
-        methods = {n: m for n, m in methods.items() if not getattr(m, "priority", False)}
-    chosen = [n for n in methods if n == RANDOM or args.only is None or args.only in n]
+        first = ("smart", "NePS")
+        methods = {n: m for n, m in methods.items() if not n.startswith(first)}
+    wanted = None if args.only is None else args.only.split(";")
+    chosen = [n for n in methods if n == RANDOM or wanted is None or any(w in n for w in wanted)]
     first, last = (int(n) for n in args.seeds.split("-"))
     budget = args.trainings * curves.steps[-1]
     print(about(curves))
@@ -194,6 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     recording = commands.add_parser("record")
+    recording.add_argument("--model", choices=sorted(SETTINGS), default=MODEL)
     recording.add_argument("--configs", type=int, default=300)
     recording.add_argument("--out", type=Path, default=CURVES)
     again = commands.add_parser("replay")
@@ -202,10 +213,11 @@ def main() -> None:
     again.add_argument("--seeds", default="0-99", help="first-last")
     again.add_argument("--trainings", type=int, default=TRAININGS)
     again.add_argument("--variants", action="store_true", help="other settings of ours, too")
-    again.add_argument("--only", help="methods with this in their name, beside random")
+    again.add_argument("--only", help="methods with one of these (a;b) in their name, and random")
+    again.add_argument("--neps", help="a Python that has NePS (search_neps.py): PriorBand, too")
     args = parser.parse_args()
     if args.command == "record":
-        record(args.configs, args.out)
+        record(args.model, args.configs, args.out)
     else:
         replay(args)
 

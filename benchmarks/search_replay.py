@@ -14,13 +14,14 @@ from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
-from search_curves import MODEL, Array, Curves, coordinates
+from search_curves import MODEL, SETTINGS, Array, Curves, coordinates
 
 from foresweep.records import RunState
 from foresweep.search.engines.base import Progress
 from foresweep.search.propose.modes import load_space
 from foresweep.search.propose.tpe import Told, TpeSampler
 from foresweep.search.running.pruning import Hyperband, Pruners, Racing
+from foresweep.space import Choice
 
 OBJECTIVE = "pinball"
 RACE = partial(Racing, OBJECTIVE)
@@ -65,20 +66,29 @@ class Ledger:
         """Walk along a curve; `stop(index, scoring)` is asked after each scoring, and not heeded
         after the last. Is the training finished?"""
         tune, steps = self.curves.tune[index], self.curves.steps
-        for k, step in enumerate(steps):
-            self.spent += step - (steps[k - 1] if k else 0)
-            if self.spent > self.budget:
-                raise OutOfSteps
+        for k in range(len(steps)):
+            self.pay(k)
             if not np.isfinite(tune[k]):
                 return False
             last = k == len(steps) - 1
             stopped = stop(index, k)
             if last:
-                self._keep(index, k)
-            if stopped and not last:
+                self.finish(index)
+            elif stopped:
                 return False
-        self.finished += 1
         return True
+
+    def pay(self, k: int) -> None:
+        """The steps up to scoring `k` from the one before. Raises OutOfSteps."""
+        steps = self.curves.steps
+        self.spent += steps[k] - (steps[k - 1] if k else 0)
+        if self.spent > self.budget:
+            raise OutOfSteps
+
+    def finish(self, index: int) -> None:
+        """A training has come to its end."""
+        self._keep(index, len(self.curves.steps) - 1)
+        self.finished += 1
 
     def _keep(self, index: int, k: int) -> None:
         tune = float(np.nanmin(self.curves.tune[index, : k + 1]))
@@ -183,12 +193,16 @@ def _trained(ledger: Ledger, index: int, number: int, pruners: Pruners) -> Told:
 
 def priority_configs(curves: Curves) -> list[dict[str, Any]]:
     """What `smart` begins with, moved into what was recorded."""
-    usual = {"context_length": 128, "warmup_fraction": 0.1, "dropout": 0.1, "patch_size": 8}
-    usual |= {"target": "overlapping", "scaling": "none", "batch_size": 16, "lr": 1e-3}
+    usual = SETTINGS[curves.model].usual
     found = []
-    for entry in load_space(MODEL, "scratch").entries["priority"]:
+    for entry in load_space(curves.model, "scratch").entries["priority"]:
         config = {k: v for k, v in {**usual, **entry.config}.items() if k in usual}
-        context = curves.space.dimensions["context_length"]
-        config["context_length"] = min(config["context_length"], context.high)  # type: ignore[union-attr]
+        for name, d in curves.space.dimensions.items():
+            if isinstance(d, Choice):
+                able = [v for v in d.values if isinstance(v, int | float)]
+                if config[name] not in d.values:
+                    config[name] = min(able, key=lambda v: abs(v - config[name]))
+            else:
+                config[name] = min(max(config[name], d.low), d.high)
         found.append(config)
     return found

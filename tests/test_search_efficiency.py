@@ -52,7 +52,7 @@ def test_the_sweep_file_beside_it_is_of_the_same_space() -> None:
     recorded = search_curves.recorded_space().dimensions
     assert {n: d for n, d in found.items() if n in recorded} == recorded
     rest = {n: d.values for n, d in found.items() if n not in recorded}  # type: ignore[union-attr]
-    assert rest == {n: (value,) for n, value in search_curves.FIXED.items()}
+    assert rest == {n: (value,) for n, value in search_curves.SETTINGS["chronos2"].fixed.items()}
 
 
 def test_the_recording_is_there_for_everybody() -> None:

@@ -68,6 +68,7 @@ class Tally:
     steps_planned: int = 0
     steps_done: int = 0  # of trials that have ended
     running: dict[str, int] = field(default_factory=dict)  # steps by run
+    waiting: set[str] = field(default_factory=set)  # runs that were let wait
     best: Run | None = None  # by the objective on tune
     naive: Run | None = None  # last-value on these windows: skill is against it
     steps_taken: int = 0  # here, by trials that have ended: what the time left is reckoned from
@@ -96,6 +97,9 @@ class Tally:
             self.steps_planned += times * steps_of(run.hyperparams)
 
     def start(self, run: Run) -> None:
+        if run.run_id in self.waiting:
+            self.waiting.discard(run.run_id)
+            self.retry(run)
         self.running[run.run_id] = 0
         if self.began is None and run.model_name not in BASELINES:
             self.began = time.monotonic()
@@ -130,6 +134,11 @@ class Tally:
         self.trials_done += 1
         if run.state == "complete" and self._cost(run) < self._cost(self.best):
             self.best = run
+
+    def wait(self, run: Run) -> None:
+        """It counts as done until it goes on."""
+        self.end(run)
+        self.waiting.add(run.run_id)
 
     def retry(self, run: Run) -> None:
         """It has ended, and is not done."""
@@ -315,6 +324,8 @@ class LiveView:
                 self._finished(event.run)
             case events.TrialSkipped():
                 self._skipped(event)
+            case events.TrialWaits():
+                self._waits(event.run)
             case events.TrialRetried():
                 self.tally.retry(event.run)
                 self.say(f"{self._name_of_run(event.run)}: {event.how}", "yellow")
@@ -490,6 +501,14 @@ class LiveView:
         self.tally.running[event.run.run_id] = event.step
         self._move_whole()
 
+    def _waits(self, run: Run) -> None:
+        task = self.running.pop(run.run_id, None)
+        if task is not None:
+            self.bars.remove_task(task)
+        self.tally.wait(run)
+        self._move_whole()
+        self.say(f"{self.tally.place()} {self._name_of_run(run)}: {run.notes}", "dim")
+
     def _finished(self, run: Run) -> None:
         task = self.running.pop(run.run_id, None)
         if task is not None:
@@ -652,6 +671,7 @@ class Mirrors:
 
     def __init__(self, wanted: Sequence[str], warn: Callable[[str], None]) -> None:
         """Raises UnknownName, MissingExtra, UsageError before anything runs."""
+        self._waiting: set[str] = set()
         self._mirrors = [
             Mirrored(name.partition(":")[0], open_mirror(name), warn) for name in wanted
         ]
@@ -678,10 +698,13 @@ class Mirrors:
         return both
 
     def _on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.TrialWaits):  # its mirrored run stays open for what follows
+            self._waiting.add(event.run.run_id)
         for mirror in self._mirrors:
             match event:
                 case events.TrialStarted():
-                    mirror.start(event.run)
+                    if event.run.run_id not in self._waiting:
+                        mirror.start(event.run)
                 case events.TrialProgressed():
                     mirror.log(event.run, event.step, event.scores)
                 case events.TrialFinished():

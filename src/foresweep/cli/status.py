@@ -164,6 +164,12 @@ def draw_status(said: dict[str, Any]) -> None:
             step, of = str(r["step"]), str(r["of_steps"] or "-")
             table.add_row(r["run_id"], str(r["attempt"]), step, of, seconds(r["seconds"]))
         out.print(table)
+    waiting = said["runs_by_state"].get("waiting")
+    if waiting and said["state"] != "running":
+        out.print(
+            f"{waiting} wait at a rung, and count as cut short. More trials may let some go on: "
+            f"foresweep sweep --resume {said['sweep_id']} --max-runs N"
+        )
     if said["best_by_tune"]:
         skill = said["best_skill"]
         scored = f"tune {said['best_metric']} {number(said['best_score'])}"

@@ -201,6 +201,7 @@ class Pruning(StrEnum):
     hyperband = "hyperband"
     racing = "racing"
     both = "both"
+    promotion = "promotion"
 
 
 class Mode(StrEnum):
@@ -375,8 +376,9 @@ def sweep(
     pruning: Annotated[
         Pruning,
         typer.Option(
-            help="What ends hopeless trials early, on tune: hyperband at rungs of steps, racing "
-            "against the best run origin by origin, both, or none."
+            help="What spares steps, on tune: hyperband ends trials at rungs of steps, racing "
+            "those that lose to the best run origin by origin, or both; promotion lets all but "
+            "the better half wait after an eighth, a quarter and half of their steps."
         ),
     ] = Pruning.none,
     finalists: Annotated[

@@ -40,6 +40,10 @@ class TrialPruned(Exception):
     """Raised by `report` when the search has seen enough of a trial."""
 
 
+class TrialPaused(TrialPruned):
+    """Raised by `report` when others come first: the trial may go on later, from its state."""
+
+
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """Price quantiles of the close after each origin."""
@@ -178,7 +182,7 @@ Scorer: TypeAlias = Callable[[Predictor], Scored]
 class Reporter(Protocol):
     """Training's way to talk: progress at any step; scores and losses at evaluation steps.
 
-    Raises TrialPruned when the search has seen enough.
+    Raises TrialPruned when the search has seen enough, TrialPaused when it may go on later.
     """
 
     def __call__(

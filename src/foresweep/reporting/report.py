@@ -386,9 +386,7 @@ def _impact_rows(impact: HyperparamImpact) -> list[tuple[str, ...]]:
 
 def _failures(runs: Sequence[Run]) -> list[str]:
     """Runs that did not complete, with their cause."""
-    bad = [
-        r for r in runs if r.state not in (RunState.COMPLETE, RunState.RUNNING, RunState.WAITING)
-    ]
+    bad = [r for r in runs if r.state not in (RunState.COMPLETE, RunState.RUNNING)]
     if not bad:
         return []
     rows = [(f"`{r.run_id}`", r.model_name, r.source, r.state.value, _cause(r)) for r in bad]
@@ -400,7 +398,8 @@ def _failures(runs: Sequence[Run]) -> list[str]:
 
 
 def _cause(run: Run) -> str:
-    lines = (run.error or "no cause on record").strip().splitlines()
+    waits = run.notes if run.state is RunState.WAITING else None
+    lines = (run.error or waits or "no cause on record").strip().splitlines()
     return lines[-1][:300]
 
 

@@ -97,6 +97,13 @@ class TrialFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class TrialWaits:
+    """Others come first: it may go on later, from where it is, under its own id."""
+
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
 class TrialRetried:
     """Its process was killed or had too little memory: another attempt follows."""
 
@@ -168,6 +175,7 @@ Event: TypeAlias = (
     | TrialStarted
     | TrialProgressed
     | TrialFinished
+    | TrialWaits
     | TrialRetried
     | TrialSkipped
     | Waiting

@@ -31,7 +31,7 @@ from foresweep.space import Spaces, Start, as_spec, from_spec
 NO_OBJECTIVES = ("naive_pct_mae", "dm_pvalue_vs_naive", "sharpe_se")
 OBJECTIVES = tuple(m for m in METRICS if m not in NO_OBJECTIVES)
 """What a sweep can be about: scores of the model itself, not of naive and not of chance."""
-PRUNING = ("none", "hyperband", "racing", "both")
+PRUNING = ("none", "hyperband", "racing", "both", "promotion")
 FINALISTS = 3
 """Trials of a sweep that are trained with every seed, unless said."""
 STEP_FLOOR = 200

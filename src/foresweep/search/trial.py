@@ -52,7 +52,7 @@ from foresweep.models.checkpoint import (
 )
 from foresweep.models.hub import weights_from
 from foresweep.models.registry import BASELINES, get_model
-from foresweep.models.training.loop import adopt_states
+from foresweep.models.training.loop import adopt_states, has_states
 from foresweep.records import CONTINUES, STILL_LEARNING
 from foresweep.search.engines.base import Channel
 from foresweep.search.plan import SweepPlan
@@ -123,6 +123,7 @@ class RunSpec:
     deaths: int = 0  # of its process, in this head
     note: str = ""  # why it is tried once more
     cause: str = ""  # why it cannot be run at all
+    wakes: str = ""  # the run that waits and is to go on, under its own id
     tags: tuple[str, ...] = ()
 
     @property
@@ -337,6 +338,8 @@ class RunTask:
         """Where the state stands that training goes on from; None: it begins. Raises
         CheckpointError where it was to go on with another run's, and that is gone."""
         ended = () if self.continues is None else (self.continues / CHECKPOINT,)
+        if self.spec.wakes and has_states(out):
+            return out
         if adopt_states((*before, *ended), out) is not None:
             return out
         if self.continues is None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, select, update
 
 from foresweep.errors import NotFound, TrackerError
-from foresweep.records import Run
+from foresweep.records import Run, RunState
 from foresweep.tracker.queries import runs as queries
 from foresweep.tracker.storage import record_chain as chain
 from foresweep.tracker.storage import schema
@@ -17,16 +17,16 @@ from foresweep.tracker.tracker import Tracker
 
 
 def hide_run(tracker: Tracker, run_id: str, *, forget_files: bool = False) -> Run:
-    """Hide a finished run; the record as it was. Hiding it again changes nothing.
+    """Hide a run that is finished or waits; the record as it was. Hiding it again changes nothing.
 
     `forget_files`: its checkpoint is about to be removed, so that the record shall not name it any
     more. Its losses stay: a verdict counts every trial. Raises NotFound, TrackerError for a run
-    that is not finished.
+    that goes on.
     """
     runs, scores = schema.runs, schema.scores
     with tracker.store.write() as connection:
         run = queries.get_run(connection, run_id)
-        if not run.state.is_final:
+        if not run.state.is_final and run.state is not RunState.WAITING:
             raise TrackerError(f"run {run.run_id} is {run.state}: stop it before it is removed")
         changed: dict[str, datetime | None] = {}
         if not is_hidden(connection, run.run_id):

@@ -23,6 +23,7 @@ from foresweep.models.base import (
     Resources,
     Scored,
     TrainingJob,
+    TrialPaused,
     as_dict,
     keep_freed_memory,
     unscored,
@@ -101,7 +102,8 @@ def fit(
     `job.out` (`state_file`); `job.resume` is the `out` of the attempt to go on from, and without a
     state of this stage there training starts at the beginning. `finish` removes them.
 
-    Raises TrainingDiverged with step and learning rate; lets TrialPruned pass.
+    Raises TrainingDiverged with step and learning rate; lets TrialPruned pass, and TrialPaused once
+    the state is written.
     """
     if job.config.finetune == "none":
         return _only_score(learner, job, first_step)
@@ -115,7 +117,11 @@ def fit(
             if run.step in evaluate_at:
                 scored = run.evaluate()
                 scores = {**run.shown(), **(scored.scores if scored else {})}
-                job.report(first_step + run.step, scores, scored.losses if scored else None)
+                try:
+                    job.report(first_step + run.step, scores, scored.losses if scored else None)
+                except TrialPaused:
+                    run.save(state_file(job.out, first_step))
+                    raise
                 run.save(state_file(job.out, first_step))
             elif run.due():
                 job.report(first_step + run.step, run.shown())
@@ -373,6 +379,11 @@ def state_file(out: Path, first_step: int) -> Path:
     return out.with_name(out.name + ".state") / f"{first_step}.safetensors"
 
 
+def has_states(out: Path) -> bool:
+    """Did a training leave something to go on from?"""
+    return any(state_file(out, 0).parent.glob("*.safetensors"))
+
+
 def clear_states(out: Path) -> None:
     """Remove the states of a training whose checkpoint is written."""
     shutil.rmtree(state_file(out, 0).parent, ignore_errors=True)
@@ -388,7 +399,7 @@ def adopt_states(earlier: Iterable[Path], out: Path) -> Path | None:
     target = state_file(out, 0).parent
     for attempt in earlier:
         source = state_file(attempt, 0).parent
-        if attempt == out or not any(source.glob("*.safetensors")):
+        if attempt == out or not has_states(attempt):
             continue
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from foresweep.errors import ForesweepError, WorkerDied
-from foresweep.models.base import TrialPruned
+from foresweep.models.base import TrialPaused, TrialPruned
 from foresweep.stats.significance import Array, origin_means
 
 # How a trial talks to the head of its sweep: messages one way, but for an answer.
@@ -27,7 +27,7 @@ from foresweep.stats.significance import Array, origin_means
 
 
 PROGRESS_EVERY_S = 0.2
-GO, STOP = "go", "stop"
+GO, STOP, PAUSE = "go", "stop", "pause"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Channel:
         """Report a step. Steps without evaluation are thinned out to a few a second.
 
         `losses` [origins, items] by metric. Raises TrialPruned when the head answers a scoring
-        with stop; HeadGone when there is no head.
+        with stop, TrialPaused when with pause; HeadGone when there is no head.
         """
         now = time.monotonic()
         if losses is None and now - self._last_sent < PROGRESS_EVERY_S:
@@ -100,8 +100,9 @@ class Channel:
         if losses is not None:
             means = {k: tuple(origin_means(v).tolist()) for k, v in losses.items()}
         self.send(Progress(step, {k: float(v) for k, v in scores.items()}, means))
-        if losses is not None and self.answer() == STOP:
-            raise TrialPruned
+        if losses is None or (word := self.answer()) == GO:
+            return
+        raise TrialPaused if word == PAUSE else TrialPruned
 
     def send(self, message: Message) -> None:
         """Raises HeadGone."""
@@ -135,7 +136,7 @@ def failed(error: BaseException) -> Failed:
     """An exception in the words of a message."""
     text = "".join(traceback.format_exception(error))
     if isinstance(error, TrialPruned):
-        return Failed("pruned", TrialPruned.__name__, "")
+        return Failed("pruned", type(error).__name__, "")
     ours = isinstance(error, ForesweepError)
     line = str(error) if ours else f"{type(error).__name__}: {error}"
     return Failed(" ".join(line.split()), type(error).__name__, text)
@@ -197,8 +198,8 @@ class Engine(Protocol):
         ...
 
     def reply(self, job: Job, answer: str) -> None:
-        """GO or STOP, after a Progress with losses: the task waits for it. A job that has ended
-        meanwhile is met by the next poll."""
+        """GO, STOP or PAUSE, after a Progress with losses: the task waits for it. A job that has
+        ended meanwhile is met by the next poll."""
         ...
 
     def end(self, job: Job) -> None:
@@ -237,7 +238,7 @@ def run_task(
         while True:
             for _, message in engine.poll(FOREVER, (job,)):
                 if isinstance(message, Progress):
-                    answer(engine, job, message, on_progress(message))
+                    answer(engine, job, message, STOP if on_progress(message) else GO)
                 else:
                     return outcome(message)
     except BaseException:
@@ -245,18 +246,19 @@ def run_task(
         raise
 
 
-def answer(engine: Engine, job: Job, progress: Progress, reason: str | None) -> None:
-    """Let a task go on after a scoring, or, for a reason, not."""
+def answer(engine: Engine, job: Job, progress: Progress, word: str) -> None:
+    """Let a task go on after a scoring, or not."""
     if progress.losses is not None:
-        engine.reply(job, STOP if reason else GO)
+        engine.reply(job, word)
 
 
 def outcome(message: Done | Failed | Died) -> Any:
-    """The result of a task that is over. Raises as `run_task` does."""
+    """The result of a task that is over. Raises as `run_task` does, and TrialPaused."""
     if isinstance(message, Done):
         return message.result
     if isinstance(message, Died):
         raise WorkerDied(message.how)
-    if message.kind == TrialPruned.__name__:
-        raise TrialPruned
+    for kind in (TrialPaused, TrialPruned):
+        if message.kind == kind.__name__:
+            raise kind
     raise TaskFailed(message)

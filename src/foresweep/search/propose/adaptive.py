@@ -52,6 +52,7 @@ class Search:
     sampler: Sampler = field(init=False)
     _met: set[int] = field(default_factory=set)  # trials of this head, and others' that ended
     _last: int = 0
+    _stands: dict[int, tuple[object, ...]] = field(default_factory=dict)  # of those that wait
     _used_up: tuple[int, int, int] | None = None
     """What was known when nothing was found: it is not asked again before there is more."""
 
@@ -88,25 +89,36 @@ class Search:
         number, p = work.trial[1], work.prepared
         self._met.add(number)
         self.known.add(p.config_hash)  # one that was taken over was not proposed here
-        self.running[number] = Told(p.proposal.model, p.config, RunState.RUNNING, number=number)
+        if not self._is_told(number):  # of one that waited it is known how far it came
+            self.running[number] = Told(p.proposal.model, p.config, RunState.RUNNING, number=number)
 
     def tell(self, run: Run) -> None:
-        """Take note of a trial that ended."""
+        """Take note of a trial that ended, or waits: then it may be told once more."""
         tracker, objectives = self.stage.tracker, self.stage.plan.objectives
-        self.running.pop(int(run.trial_number or 0), None)
+        number = int(run.trial_number or 0)
+        self.running.pop(number, None)
+        if run.state is RunState.WAITING:
+            self._met.discard(number)
+            self._stands[number] = _stand(run)
         self.learn([told_of(run, tracker, objectives, sweep_id=self.sweep_id)])
 
     def learn(self, found: Iterable[Told]) -> None:
         """Tell the sampler. What it is told is always in the order of the trials, whoever ended
         first: the same results give the same proposals."""
         for told in sorted(found, key=lambda t: t.number or 0):
+            again = told.number is not None and self._is_told(told.number)
+            if again:
+                self.told = [t for t in self.told if t.number != told.number]
             self.told.append(told)
-            if told.number is not None and told.number < self._last:
+            if again or (told.number is not None and told.number < self._last):
                 self.sampler = self.fresh()
                 tell_all(self.sampler, self.told)
             else:
                 self.sampler.tell(told)
             self._last = max(self._last, told.number or 0)
+
+    def _is_told(self, number: int) -> bool:
+        return any(t.number == number for t in self.told)
 
     def _look_around(self) -> int:
         """How many trials the sweep has; what other heads have begun and ended is noted."""
@@ -118,8 +130,11 @@ class Search:
         trials = tracker.get_trials(self.sweep_id)
         others = [t for t in trials if t.number not in self._met]
         held = set(tracker.heads.held_elsewhere(self.sweep_id)) if others else set()
+        by_trial: dict[int | None, list[Run]] = {}
+        for run in runs:
+            by_trial.setdefault(run.trial_number, []).append(run)
         for trial in others:
-            self._note(trial, runs, is_held=trial.number in held)
+            self._note(trial, by_trial.get(trial.number, []), is_held=trial.number in held)
         self.proposed = sum(t.source == self.stage.plan.mode for t in trials)
         return len(trials)
 
@@ -127,15 +142,25 @@ class Search:
         """A trial of another head: running, or ended and told."""
         self.known.add(trial.config_hash)
         attempts = attempts_at(runs, trial.number, seed_for(self.stage, trial.model_name))
+        if (is_held or is_open(attempts)) and self._is_told(trial.number):
+            return  # it waited, and goes on elsewhere
         if is_held or is_open(attempts):
             self.running[trial.number] = Told(
                 trial.model_name, trial.config, RunState.RUNNING, number=trial.number
             )
             return
-        self._met.add(trial.number)
-        if not any(t.number == trial.number for t in self.told):
-            self.tell(attempts[0])
+        newest, is_told = attempts[0], self._is_told(trial.number)
+        if newest.state is not RunState.WAITING:
+            self._met.add(trial.number)
+        if not is_told or self._stands.get(trial.number, _stand(newest)) != _stand(newest):
+            self.tell(newest)
         self.running.pop(trial.number, None)
+        self._stands[trial.number] = _stand(newest)
+
+
+def _stand(run: Run) -> tuple[object, ...]:
+    """Differs once a run that waited has gone on."""
+    return run.run_id, run.state, run.training_time_seconds
 
 
 def begin(

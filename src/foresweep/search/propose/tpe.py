@@ -138,10 +138,9 @@ class TpeSampler:
         self.study = new_study(len(self.objectives))
 
     def tell(self, told: Told) -> None:
-        """Learn from a trial that ended. One that failed, or whose score is no number, counts as
-        worse than all others; one cut short by its last score at its last step."""
-        ended = told.state in (RunState.COMPLETE, RunState.PRUNED, RunState.FAILED)
-        if ended and (self.at_edge or self.holds(told.config)):
+        """Learn from a trial that ended or waits. One that failed, or whose score is no number,
+        counts as worse than all others; one cut short by its last score at its last step."""
+        if told.state in LEARNED and (self.at_edge or self.holds(told.config)):
             self.study.add_trial(self._frozen(told))
 
     def holds(self, config: Mapping[str, Any]) -> bool:
@@ -220,7 +219,7 @@ class TpeSampler:
             )
         first = self.objectives[0]
         series = {s: METRICS[first].badness(v[first]) for s, v in told.series.items() if first in v}
-        if told.state != RunState.PRUNED:
+        if told.state not in CUT_SHORT:
             series = {}  # a failed one without a series ranks below every pruned one
         return create_trial(
             state=TrialState.COMPLETE if whole else TrialState.PRUNED,
@@ -351,7 +350,9 @@ def quiet() -> Iterator[None]:
 
 
 TUNE = "tune_"
-LEARNED = (RunState.COMPLETE, RunState.PRUNED, RunState.FAILED)
+CUT_SHORT = (RunState.PRUNED, RunState.WAITING)
+"""A trial that waits is, until it goes on, one that was cut short."""
+LEARNED = (RunState.COMPLETE, RunState.FAILED, *CUT_SHORT)
 """States that say something of a config. A lost or cancelled run says nothing."""
 
 
@@ -360,7 +361,7 @@ def told_of(run: Run, tracker: Tracker, objectives: Sequence[str], *, sweep_id: 
     complete one nobody asks for."""
     scores = {m: run.metrics[TUNE + m] for m in objectives if TUNE + m in run.metrics}
     series: dict[int, dict[str, float]] = {}
-    if run.state == RunState.PRUNED:
+    if run.state in CUT_SHORT:
         for metric in objectives:
             for step, value in tracker.get_curve(run.run_id, TUNE + metric):
                 series.setdefault(step, {})[metric] = value

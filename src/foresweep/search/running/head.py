@@ -19,11 +19,12 @@ from typing import Any, Protocol
 
 from foresweep.errors import SearchError, TrackerError, WorkerDied
 from foresweep.evaluation.yardstick import EQUALS_LAST_VALUE
-from foresweep.models.base import Resources, TrialPruned
+from foresweep.models.base import Resources, TrialPaused, TrialPruned
 from foresweep.models.registry import BASELINES
 from foresweep.models.training.loop import clear_states
 from foresweep.records import STILL_LEARNING, Run, RunState
 from foresweep.search.engines.base import (
+    GO,
     Died,
     Done,
     Failed,
@@ -38,6 +39,7 @@ from foresweep.search.events import (
     TrialProgressed,
     TrialRetried,
     TrialStarted,
+    TrialWaits,
     Waiting,
 )
 from foresweep.search.stage import CONTAMINATED, Stage, is_contaminated
@@ -158,8 +160,8 @@ def complete_run(
         scores=result.scores,
         checkpoint_path=result.checkpoint_path,
         forecasts_path=out,
-        training_time_seconds=result.training_time_s,
-        duration_seconds=time.perf_counter() - started,
+        training_time_seconds=result.training_time_s + (run.training_time_seconds or 0.0),
+        duration_seconds=time.perf_counter() - started + (run.duration_seconds or 0.0),
         peak_memory_mb=result.peak_memory_mb,
     )
     if result.still_learning:
@@ -211,7 +213,7 @@ class Source(Protocol):
         ...
 
     def ended(self, spec: RunSpec, run: Run) -> None:
-        """A run came to its end; there will be no further attempt."""
+        """A run came to its end, and there will be no further attempt; or it waits."""
         ...
 
     def others_work(self) -> bool:
@@ -300,7 +302,8 @@ class Head:
     def _start(self, source: Source, spec: RunSpec) -> None:
         """Put a run on record and begin with it."""
         stage = self.stage
-        run = open_run(stage.tracker, spec)
+        waited = spec.wakes != ""
+        run = stage.tracker.heads.wake(spec.wakes) if waited else open_run(stage.tracker, spec)
         stage.listen(TrialStarted(run))
         if spec.cause:
             self._close(source, spec, self._failed(run, spec.cause))
@@ -313,7 +316,7 @@ class Head:
             spec=spec,
             run_id=run.run_id,
             out=out,
-            trained=self._same_training(run, spec),
+            trained=None if waited else self._same_training(run, spec),
             earlier=tuple(map(stage.folder_of, spec.earlier)),
             continues=stage.folder_of(spec.continues) if spec.continues else None,
         )
@@ -356,8 +359,8 @@ class Head:
             run = self.running[job].run
             stage.tracker.log(run.run_id, message.step, message.scores)
             stage.listen(TrialProgressed(run, message.step, message.scores))
-            reason = None if stage.judge is None else stage.judge.look(run, message)
-            answer(stage.engine, job, message, reason)
+            word = GO if stage.judge is None else stage.judge.look(run, message)
+            answer(stage.engine, job, message, word)
         now = time.perf_counter()
         for job, attempt in tuple(self.running.items()):
             if limit is not None and now - attempt.started > limit:
@@ -374,10 +377,12 @@ class Head:
             run = complete_run(tracker, attempt.run, result, out=out, started=attempt.started)
             stage.engine.needs(result.peak_memory_mb or 0.0)
             self._forget_states(attempt, but_own=result.still_learning)
+        except TrialPaused:
+            self._wait(source, attempt)
+            return
         except TrialPruned:
-            judge = self.stage.judge
-            why = None if judge is None else judge.reasons.get(attempt.run.run_id)
-            run = tracker.finish_run(attempt.run.run_id, RunState.PRUNED, notes=why)
+            run_id = attempt.run.run_id
+            run = tracker.finish_run(run_id, RunState.PRUNED, notes=self._why(run_id))
             self._forget_states(attempt)
         except TaskFailed as error:
             run = self._failed(attempt.run, error.failed.traceback)
@@ -391,6 +396,23 @@ class Head:
         self.stage.listen(TrialFinished(run))
         self.stage.listen(TrialRetried(run, again.note))
         self.again.append(again)
+
+    def _wait(self, source: Source, attempt: Attempt) -> None:
+        """Put a run on record as waiting; its files stay as they are."""
+        before, now = attempt.run, time.perf_counter() - attempt.started
+        run = self.stage.tracker.heads.pause(
+            before.run_id,
+            notes=self._why(before.run_id) or "waits",
+            training_time_s=(before.training_time_seconds or 0.0) + now,
+            duration_s=(before.duration_seconds or 0.0) + now,
+        )
+        if self.stage.judge is not None:
+            self.stage.judge.end(run, attempt.out)
+        self.stage.listen(TrialWaits(run))
+        source.ended(attempt.spec, run)
+
+    def _why(self, run_id: str) -> str | None:
+        return None if self.stage.judge is None else self.stage.judge.reasons.get(run_id)
 
     def _forget_states(self, attempt: Attempt, *, but_own: bool = False) -> None:
         """Remove what a further attempt would go on from: there will be none. Of a run that is
@@ -437,6 +459,7 @@ class Head:
             attempt=spec.attempt + 1,
             earlier=(run.run_id, *spec.earlier),
             deaths=spec.deaths + 1,
+            wakes="",
             note=f"attempt {spec.attempt + 1} goes on from {run.run_id}, {how}",
         )
 

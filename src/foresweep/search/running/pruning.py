@@ -20,10 +20,11 @@ from foresweep.data.files import read_npz, write_npz
 from foresweep.errors import DataError
 from foresweep.metrics import METRICS
 from foresweep.records import STEERING, Run, RunState
-from foresweep.search.engines.base import Progress
+from foresweep.search.engines.base import GO, PAUSE, STOP, Progress
 from foresweep.search.plan import SweepPlan
 from foresweep.search.propose.modes import load_space
 from foresweep.search.propose.tpe import earlier_runs, new_study, quiet
+from foresweep.search.running.promotion import Ladder
 from foresweep.space import Choice, SearchSpace
 from foresweep.tracker.tracker import Tracker
 
@@ -196,6 +197,7 @@ class Pruners:
 
     hyperband: Hyperband | None
     racing: Racing | None
+    ladder: Ladder | None = None  # lets trials wait, and ends none
 
     def ask(self, trial: int, progress: Progress) -> str | None:
         """Why a trial should end; every pruner hears of every scoring."""
@@ -206,33 +208,50 @@ class Pruners:
 
 @dataclass(slots=True)
 class Judge:
-    """Who of a sweep's trials is cut short. Not frozen: it remembers why."""
+    """Who of a sweep's trials is cut short, or has to wait. Not frozen: it remembers why."""
 
     objective: str
     seed: int
     pruners: Mapping[str, Pruners]
     reasons: dict[str, str] = field(default_factory=dict)  # by run
 
-    def look(self, run: Run, progress: Progress) -> str | None:
-        """Why a run is to stop after a scoring; None: it goes on, or has come to its end anyway.
+    def look(self, run: Run, progress: Progress) -> str:
+        """What is said to a run after a scoring: to go on, to stop, or to wait. A run that has come
+        to its end anyway goes on.
 
         Finalists trained with other seeds are not judged: their spread is what is wanted.
         """
         pruners = self.pruners.get(run.model_name)
         if pruners is None or progress.losses is None or run.seed != self.seed:
-            return None
-        reason = pruners.ask(int(run.trial_number or 0), progress)
-        if reason is None or progress.step >= int(run.hyperparams.get("max_steps") or 0):
-            return None
+            return GO
+        number, most = int(run.trial_number or 0), int(run.hyperparams.get("max_steps") or 0)
+        reason, ladder, word = pruners.ask(number, progress), pruners.ladder, STOP
+        if ladder is not None:
+            score = progress.scores.get(f"tune_{self.objective}", math.nan)
+            ladder.hear(number, progress.step, METRICS[self.objective].badness(score))
+            if reason is None and (place := ladder.stops(number, progress.step)):
+                word = PAUSE
+                reason = f"waits at {progress.step} of {most} steps: tune_{self.objective} {place}"
+        if reason is None or progress.step >= most:
+            return GO
         self.reasons[run.run_id] = reason
-        return reason
+        return word
+
+    @property
+    def ladders(self) -> dict[str, Ladder]:
+        """By model, where its trials may have to wait."""
+        return {m: p.ladder for m, p in self.pruners.items() if p.ladder is not None}
 
     def end(self, run: Run, out: Path) -> None:
-        """A run is on record as it ended."""
-        pruners = self.pruners.get(run.model_name)
-        if pruners is None or pruners.racing is None or run.seed != self.seed:
+        """A run is on record as it ended, or as it waits."""
+        pruners, number = self.pruners.get(run.model_name), int(run.trial_number or 0)
+        if pruners is None or run.seed != self.seed:
             return
-        raced = pruners.racing.end(int(run.trial_number or 0), _badness(run, self.objective))
+        if pruners.ladder is not None:
+            pruners.ladder.learn(number, run.state)
+        if pruners.racing is None or run.state is RunState.WAITING:
+            return
+        raced = pruners.racing.end(number, _badness(run, self.objective))
         if raced is not None and raced.series:
             steps = sorted(raced.series)
             losses = np.array([raced.series[s] for s in steps])
@@ -259,6 +278,7 @@ def judge_of(plan: SweepPlan, tracker: Tracker, fingerprints: Mapping[str, str])
         pruners = Pruners(
             Hyperband(objective, _most_steps(plan, model)) if "hyperband" in kinds else None,
             Racing(objective) if "racing" in kinds else None,
+            Ladder() if "promotion" in kinds else None,
         )
         _replay(pruners, runs, tracker, objective)
         found[model] = pruners

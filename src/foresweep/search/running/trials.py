@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from foresweep.evaluation.yardstick import EQUALS_LAST_VALUE
@@ -22,6 +22,7 @@ from foresweep.search.running.head import (
     seed_for,
 )
 from foresweep.search.running.leaks import LeakTests
+from foresweep.search.running.promotion import Ladder
 from foresweep.search.stage import Stage, settle
 from foresweep.search.trial import Prepared, RunSpec
 from foresweep.tracker.queries.runs import median_seed
@@ -47,21 +48,22 @@ class Budget:
     began: float = field(default_factory=time.monotonic)
     said: bool = False
 
-    def allows(self, config: Mapping[str, Any]) -> bool:
-        """May a trial of this config begin? Once one may not, no other may."""
-        if not self.said and (why := self._spent(config)):
+    def allows(self, config: Mapping[str, Any], *, done: int = 0) -> bool:
+        """May a trial of this config begin, or go on that has `done` so many steps? Once one may
+        not, no other may."""
+        if not self.said and (why := self._spent(planned_steps(config) - done)):
             self.said = True
             self.stage.listen(BudgetSpent(why))
         return not self.said
 
-    def _spent(self, config: Mapping[str, Any]) -> str:
+    def _spent(self, wanted: int) -> str:
         plan = self.stage.plan
         if plan.time_budget_s is not None:
             passed = time.monotonic() - self.began
             if passed >= plan.time_budget_s:
                 return f"the time of {plan.time_budget_s:g} s is over"
         if plan.step_budget is not None:
-            taken, wanted = self.steps_taken(), planned_steps(config)
+            taken = self.steps_taken()
             if taken + wanted > plan.step_budget:
                 return (
                     f"{taken:,} of {plan.step_budget:,} steps are taken or under way, and the next "
@@ -229,13 +231,16 @@ class Trials:
     dead: frozenset[str] = frozenset()
     """Runs whose process died, that somebody who resumes the sweep asks to be tried once more."""
     _settled: dict[str, Prepared] = field(default_factory=dict)  # by config hash
-    _own: set[int] = field(default_factory=set)  # trials that this head has met
+    _own: set[int] = field(default_factory=set)  # trials that this head has met, and none let wait
+    _seen: dict[int, tuple[Any, ...]] = field(default_factory=dict)  # of others, as it was learnt
     _looked_at: float = 0.0
 
     def next(self) -> RunSpec | None:
-        work = self._orphan() or self._listed()
+        work = self._orphan() or self._promoted() or self._listed()
         if work is None and self.search is not None:
             work = self._searched(self.search)
+        if work is None:
+            work = self._promoted(is_last_call=True)
         if work is not None:
             self._own.add(work.trial[1])
             if self.search is not None:
@@ -243,6 +248,8 @@ class Trials:
         return work
 
     def ended(self, spec: RunSpec, run: Run) -> None:
+        if run.state is RunState.WAITING:  # whoever has room next may let it go on
+            self._own.discard(spec.trial[1])
         if self.search is not None:
             self.search.tell(run)
 
@@ -291,6 +298,75 @@ class Trials:
                 return found
         self._looked_at = now  # not before there is none left
         return None
+
+    def _promoted(self, *, is_last_call: bool = False) -> RunSpec | None:
+        """A trial that waits and is now among the best where it stands; at the last call, see
+        Ladder. None once the budget is spent."""
+        judge = self.stage.judge
+        ladders = {} if judge is None else judge.ladders
+        if not ladders or self.budget.said:
+            return None
+        waiting = self._look_at_ladders(ladders)
+        for ladder in ladders.values():
+            for number in ladder.next(is_last_call=is_last_call):
+                if number in waiting and (found := self._woken(waiting[number])) is not None:
+                    ladder.wake(number)
+                    return found
+        return None
+
+    def _look_at_ladders(self, ladders: Mapping[str, Ladder]) -> dict[int, list[Run]]:
+        """The attempts at each trial that waits, newest first. What other heads have shown, and
+        what this sweep had when it went on, is learnt; what runs here is known better."""
+        stage = self.stage
+        runs = stage.tracker.get_runs(sweep_id=self.sweep_id)
+        by_trial: dict[int, list[Run]] = {}
+        for run in runs:
+            if run.trial_number is not None and run.model_name in ladders:
+                by_trial.setdefault(run.trial_number, []).append(run)
+        waiting = {}
+        for number, found in by_trial.items():
+            attempts = attempts_at(found, number, stage.plan.cut.seed)
+            if not attempts:
+                continue
+            if attempts[0].state is RunState.WAITING:
+                waiting[number] = attempts
+            if number not in self._own:
+                self._learn(ladders[attempts[0].model_name], number, attempts)
+        return waiting
+
+    def _learn(self, ladder: Ladder, number: int, attempts: Sequence[Run]) -> None:
+        newest = attempts[0]
+        stands = (newest.run_id, newest.state, newest.training_time_seconds)
+        if newest.state is RunState.RUNNING or self._seen.get(number) == stands:
+            return
+        self._seen[number] = stands
+        name, badness = (
+            f"tune_{self.stage.plan.objective}",
+            METRICS[self.stage.plan.objective].badness,
+        )
+        series: dict[int, float] = {}
+        for run in reversed(attempts):
+            curve = self.stage.tracker.get_curve(run.run_id, name)
+            series |= {step: badness(value) for step, value in curve}
+        ladder.learn(number, newest.state, series)
+
+    def _woken(self, attempts: Sequence[Run]) -> RunSpec | None:
+        """A trial that waits, its lease held; None where another head was faster, or the budget is
+        spent."""
+        run, tracker = attempts[0], self.stage.tracker
+        number = int(run.trial_number or 0)
+        done = tracker.heads.steps_of(self.sweep_id).get((number, int(run.seed or 0)), (0, False))
+        if not self.budget.allows(run.hyperparams, done=done[0]):
+            return None
+        if not tracker.heads.take_lease(self.sweep_id, number):
+            return None
+        if tracker.get_run(run.run_id).state is not RunState.WAITING:
+            tracker.heads.release_lease(self.sweep_id, number)
+            return None
+        (trial,) = (t for t in tracker.get_trials(self.sweep_id) if t.number == number)
+        (prepared,) = self.prepared_of([trial])
+        spec = self._spec(prepared, trial, attempts[1:])
+        return replace(spec, attempt=run.attempt, note="", wakes=run.run_id)
 
     def _is_shared(self) -> bool:
         """Are there trials that this head has not met? Of its own it knows what became."""

@@ -11,16 +11,28 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    and_,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
-from foresweep.errors import NotFound
-from foresweep.records import RunState, Sweep, SweepState, Trial
+from foresweep.errors import NotFound, TrackerError
+from foresweep.records import Run, RunState, Sweep, SweepState, Trial
 from foresweep.tracker.liveness import Owner, is_gone, this_process
+from foresweep.tracker.provenance import storable
 from foresweep.tracker.queries.runs import get_sweep
 from foresweep.tracker.storage import record_chain as chain
 from foresweep.tracker.storage import schema
-from foresweep.tracker.storage.schema import jsonable, trial_of
+from foresweep.tracker.storage.schema import jsonable, real, run_of, trial_of
 from foresweep.tracker.storage.store import Store, line_of
+from foresweep.tracker.writing.steps import refuse_ended
 
 runs, sweeps, trials, leases = schema.runs, schema.sweeps, schema.trials, schema.leases
 
@@ -102,6 +114,49 @@ class Heads:
         with self.store.write() as connection:
             connection.execute(delete(leases).where(_lease(sweep_id, number), *mine))
 
+    def pause(self, run_id: str, *, notes: str, training_time_s: float, duration_s: float) -> Run:
+        """Let a running run wait: it has no process any more, and whoever holds its trial's lease,
+        which is given back, may let it go on. Times are of all it has had so far. Raises NotFound,
+        TrackerError for a run that has ended."""
+        values = {
+            "state": RunState.WAITING.value,
+            "notes": storable(notes),
+            "training_time_seconds": real(training_time_s, "training_time_seconds"),
+            "duration_seconds": real(duration_s, "duration_seconds"),
+        }
+
+        def pause(connection: Connection) -> Run:
+            row = _run(connection, run_id)
+            refuse_ended(run_id, row["state"])
+            connection.execute(update(runs).where(runs.c.run_id == run_id).values(values))
+            if row["sweep_id"] is not None:
+                mine = (leases.c[n] == v for n, v in this_process().as_columns().items())
+                lease = _lease(row["sweep_id"], row["trial_number"])
+                connection.execute(delete(leases).where(lease, *mine))
+            return run_of({**row, **values})
+
+        return self.store.work(pause)
+
+    def wake(self, run_id: str) -> Run:
+        """Let a waiting run go on, written for by this process, which holds its trial's lease.
+        Raises NotFound, TrackerError for one that does not wait."""
+        values = {
+            **this_process().as_columns(),
+            "state": RunState.RUNNING.value,
+            "heartbeat_at": datetime.now(UTC),
+            "notes": None,
+        }
+
+        def wake(connection: Connection) -> Run:
+            row = _run(connection, run_id)
+            done_before = all(row[n] == values[n] for n in ("state", "pid", "heartbeat_at"))
+            if row["state"] != RunState.WAITING and not done_before:
+                raise TrackerError(f"run {run_id} is {row['state']}: only one that waits goes on")
+            connection.execute(update(runs).where(runs.c.run_id == run_id).values(values))
+            return run_of({**row, **values})
+
+        return self.store.work(wake)
+
     def held_elsewhere(self, sweep_id: str) -> list[int]:
         """Numbers of the trials that other living heads of a sweep train now."""
         now, owner = datetime.now(UTC), this_process()
@@ -182,6 +237,14 @@ class Heads:
 
     def _is_gone(self, row: Mapping[Any, Any], now: datetime, owner: Owner) -> bool:
         return is_gone(row, now, machine=owner.machine, grace=self._grace)
+
+
+def _run(connection: Connection, run_id: str) -> RowMapping:
+    query = select(runs).where(runs.c.run_id == run_id).with_for_update(key_share=True)
+    row = connection.execute(query).mappings().first()
+    if row is None:
+        raise NotFound(f"no run {run_id!r} in this database")
+    return row
 
 
 def _lease(sweep_id: str, number: int) -> ColumnElement[bool]:

@@ -38,7 +38,8 @@ Where = Annotated[
 def runs(
     model: Model = None,
     state: Annotated[
-        str | None, typer.Option(help="complete, failed, pruned, waiting, running, lost or cancelled.")
+        str | None,
+        typer.Option(help="complete, failed, pruned, waiting, running, lost or cancelled."),
     ] = None,
     sweep: Annotated[str | None, typer.Option(help="Only this sweep; 'latest' too.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="Only with this tag; repeatable.")] = None,

@@ -97,7 +97,7 @@ class Tally:
             self.steps_planned += times * steps_of(run.hyperparams)
 
     def start(self, run: Run) -> None:
-        if run.run_id in self.waiting:
+        if run.run_id in self.waiting:  # it counted as done
             self.waiting.discard(run.run_id)
             self.retry(run)
         self.running[run.run_id] = 0
@@ -132,13 +132,10 @@ class Tally:
             return
         self.steps_taken += steps
         self.trials_done += 1
+        if run.state == "waiting":
+            self.waiting.add(run.run_id)
         if run.state == "complete" and self._cost(run) < self._cost(self.best):
             self.best = run
-
-    def wait(self, run: Run) -> None:
-        """It counts as done until it goes on."""
-        self.end(run)
-        self.waiting.add(run.run_id)
 
     def retry(self, run: Run) -> None:
         """It has ended, and is not done."""
@@ -320,12 +317,10 @@ class LiveView:
                 self._started(event)
             case events.TrialProgressed():
                 self._progressed(event)
-            case events.TrialFinished():
+            case events.TrialFinished() | events.TrialWaits():
                 self._finished(event.run)
             case events.TrialSkipped():
                 self._skipped(event)
-            case events.TrialWaits():
-                self._waits(event.run)
             case events.TrialRetried():
                 self.tally.retry(event.run)
                 self.say(f"{self._name_of_run(event.run)}: {event.how}", "yellow")
@@ -501,14 +496,6 @@ class LiveView:
         self.tally.running[event.run.run_id] = event.step
         self._move_whole()
 
-    def _waits(self, run: Run) -> None:
-        task = self.running.pop(run.run_id, None)
-        if task is not None:
-            self.bars.remove_task(task)
-        self.tally.wait(run)
-        self._move_whole()
-        self.say(f"{self.tally.place()} {self._name_of_run(run)}: {run.notes}", "dim")
-
     def _finished(self, run: Run) -> None:
         task = self.running.pop(run.run_id, None)
         if task is not None:
@@ -524,6 +511,8 @@ class LiveView:
                 f"{name}: {self.tally.scored(run)}, "
                 f"trained in {seconds(run.training_time_seconds)}{self._how_far(run)}"
             )
+        elif run.state == "waiting":
+            self.say(f"{name}: {run.notes}", "dim")
         elif run.state == "pruned":
             self.say(f"{name}: pruned - {run.notes or 'no reason on record'}", "dim")
         else:
@@ -671,7 +660,6 @@ class Mirrors:
 
     def __init__(self, wanted: Sequence[str], warn: Callable[[str], None]) -> None:
         """Raises UnknownName, MissingExtra, UsageError before anything runs."""
-        self._waiting: set[str] = set()
         self._mirrors = [
             Mirrored(name.partition(":")[0], open_mirror(name), warn) for name in wanted
         ]
@@ -698,13 +686,10 @@ class Mirrors:
         return both
 
     def _on_event(self, event: events.Event) -> None:
-        if isinstance(event, events.TrialWaits):  # its mirrored run stays open for what follows
-            self._waiting.add(event.run.run_id)
         for mirror in self._mirrors:
             match event:
                 case events.TrialStarted():
-                    if event.run.run_id not in self._waiting:
-                        mirror.start(event.run)
+                    mirror.start(event.run)
                 case events.TrialProgressed():
                     mirror.log(event.run, event.step, event.scores)
                 case events.TrialFinished():

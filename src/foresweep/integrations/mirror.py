@@ -211,6 +211,8 @@ class WandbMirror:
         return False
 
     def start(self, run: Run) -> None:
+        if run.run_id in self._open:  # it waited, and goes on
+            return
         import wandb
 
         self._open[run.run_id] = wandb.init(

@@ -23,7 +23,7 @@ from foresweep.cli import (
     sweep,
     verdict,
 )
-from foresweep.cli.service import champion, ledger, monitor, serve, update
+from foresweep.cli.service import champion, ledger, monitor, serve, update, walkforward
 from foresweep.errors import ForesweepError
 
 app = typer.Typer(
@@ -63,6 +63,7 @@ app.command()(champion.champion)
 app.command()(serve.serve)
 app.command()(monitor.monitor)
 app.command()(update.update)
+app.command()(walkforward.walkforward)
 app.add_typer(manage.import_app, name="import")
 app.add_typer(manage.export_app, name="export")
 app.add_typer(manage.app, name="db")

@@ -1,0 +1,163 @@
+"""`walkforward`: what sweeping, judging and promoting would have earned, fold by fold."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from foresweep.cli.options import (
+    Data,
+    Db,
+    Horizon,
+    HowRead,
+    Json,
+    Runs,
+    Size,
+    open_tracker,
+    settings,
+    sharing,
+)
+from foresweep.errors import UsageError
+
+if TYPE_CHECKING:
+    from foresweep.lifecycle.walkforward import Fold, Walk
+
+
+@sharing(HowRead)
+def walkforward(
+    how: HowRead,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", "-m", help="Repeatable; all: every one.")
+    ] = None,
+    folds: Annotated[int, typer.Option(help="Live periods, one after the other.", min=1)] = 3,
+    live_bars: Annotated[int, typer.Option(help="Bars of a live period.", min=2)] = 60,
+    mode: Annotated[str, typer.Option(help="How each sweep proposes, as in sweep.")] = "random",
+    max_runs: Annotated[int, typer.Option(help="Trials of each sweep.", min=1)] = 6,
+    data: Data = None,
+    actions: Annotated[
+        str | None, typer.Option(help="Splits file: item, date, ratio (ratio 1: a real move).")
+    ] = None,
+    horizon: Horizon = 5,
+    objective: Annotated[str, typer.Option(help="What the sweeps are about.")] = "pct_mae",
+    stride: Annotated[
+        int | None, typer.Option(help="Bars between origins in the sweeps.", min=1)
+    ] = None,
+    max_context: Annotated[int | None, typer.Option(help="Longest context.", min=1)] = None,
+    size: Annotated[Size | None, typer.Option(help="From scratch. Default: tiny.")] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(help="published, a Hugging Face id or a folder.")
+    ] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(help="Optimiser steps of a trial, at most.", min=1)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything drawn.")] = 0,
+    workers: Annotated[int, typer.Option(help="Trials at once.", min=1)] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what it would cost.")
+    ] = False,
+    as_json: Json = False,
+    db: Db = None,
+    runs: Runs = None,
+) -> None:
+    """Sweep, verdict, promotion and a live period, fold after fold: what the procedure would earn.
+
+    Beside it stand last-value and "never promote", the benchmark of each fold. It says what it will
+    cost before it begins; broken off, the same call goes on where it stood.
+    """
+    from foresweep.cli.tables import report_lines
+    from foresweep.data.reading.sources import default_source, load_panel
+    from foresweep.data.splits import Cut
+    from foresweep.lifecycle import walkforward as walks
+    from foresweep.search.plan import SweepPlan
+    from foresweep.search.sweep import Workers
+    from foresweep.settings import load_settings
+
+    if pretrained and size:
+        raise UsageError(f"--size {size.value} and --pretrained {pretrained}: give one of the two")
+    place = data or default_source(load_settings().data)
+    loaded = load_panel(place, actions=actions, **how.said)
+    for line in report_lines(loaded.report):
+        typer.echo(line, err=True)
+    plan = SweepPlan(
+        models=tuple(model or ["all"]),
+        mode=mode,
+        cut=Cut(horizon=horizon, stride=stride, max_context=max_context, seed=seed),
+        objective=objective,
+        max_runs=max_runs,
+        size=None if pretrained else (size.value if size else "tiny"),
+        pretrained=pretrained,
+        max_steps=max_steps,
+        actions=actions,
+    ).checked()
+    hands = Workers(count=workers)
+    runs_dir = settings(db, runs).runs_dir
+    with open_tracker(db) as tracker:
+        trials, seconds = walks.cost_of(
+            plan,
+            loaded.panel,
+            folds,
+            live_bars,
+            tracker=tracker,
+            folder=runs_dir / "walkforward",
+            listen=lambda event: None,
+            workers=hands,
+        )
+        typer.echo(
+            f"{folds} folds of {trials // folds} trials, baselines among them: about "
+            f"{max(1, round(seconds / 60))} min in all, as measured on the first.",
+            err=as_json,
+        )
+        if dry_run:
+            return
+        done = walks.walkforward(
+            replace(plan),
+            loaded.panel,
+            folds=folds,
+            live_bars=live_bars,
+            tracker=tracker,
+            runs_dir=runs_dir,
+            listen=lambda event: None,
+            workers=hands,
+            told=lambda fold: _tell(fold, err=as_json),
+        )
+    if as_json:
+        typer.echo(json.dumps(done.as_json(), indent=2))
+    else:
+        _draw(done)
+
+
+def _tell(fold: Fold, *, err: bool) -> None:
+    typer.echo(
+        f"fold {fold.number}: known until {fold.known_until[:10]}, verdict {fold.outcome} on "
+        f"{fold.candidate}; in service {fold.in_service}",
+        err=err,
+    )
+
+
+def _draw(done: Walk) -> None:
+    from foresweep.cli.tables import console, number, plain_table
+
+    out, metric = console(), done.folds[0].metric
+    table = plain_table(
+        "fold", "live until", "verdict", "in service", ">origins", f">{metric}", ">never promote",
+        ">last-value", ">sharpe", ">never", 
+    )  # fmt: skip
+    for f in done.folds:
+        ours, never, plain = (f.losses[k] for k in ("procedure", "never promote", "last-value"))
+        table.add_row(
+            str(f.number), f.live_until[:10], f.outcome, f.in_service, str(f.num_origins),
+            number(ours, 4), number(never, 4), number(plain, 4),
+            number(f.sharpe["procedure"], 2), number(f.sharpe["never promote"], 2),
+        )  # fmt: skip
+    out.print(table)
+    for who, skill, p in (
+        ("last-value", done.skill_last_value, done.pvalue_last_value),
+        ("never promoting", done.skill_never, done.pvalue_never),
+    ):
+        out.print(
+            f"Against {who}: {100 * skill:+.2f} % over all live periods (p = {p:.2g}, one-sided).",
+            soft_wrap=True,
+        )

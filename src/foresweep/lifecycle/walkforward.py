@@ -1,0 +1,318 @@
+"""What the whole procedure would have earned: sweep, verdict, promotion, a live period, and again.
+
+    fold 1   |------ sweep, verdict ------|-- live --|
+    fold 2   |------ sweep, verdict ----------------|-- live --|
+    fold 3   |------ sweep, verdict --------------------------|-- live --|
+
+A verdict judges one run; here the habit of searching and promoting is judged, on bars that none
+of its steps has seen. Each live period is forecast by what would have been in service: the run that
+the verdicts promoted last, and the benchmark of the fold as long as none was. Beside it stand
+last-value and "never promote", the benchmark of the fold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foresweep.data.files import write_bytes_atomic
+from foresweep.data.panel import Panel, panel_from_frame
+from foresweep.data.splits import Part, Split, make_split
+from foresweep.data.windows import Windows
+from foresweep.errors import NotEnoughData, UsageError
+from foresweep.evaluation import yardstick
+from foresweep.evaluation.backtest import forecast_part, last_value, naive_part, score_part
+from foresweep.evaluation.predict import Forecaster
+from foresweep.lifecycle.champion import checkpoint_of
+from foresweep.metrics import METRICS, judged_by
+from foresweep.models.base import Predictor
+from foresweep.records import Outcome, Run, Sweep, SweepState
+from foresweep.search.events import Listener
+from foresweep.search.plan import SweepPlan
+from foresweep.search.running.costs import Cost
+from foresweep.search.sweep import ALONE, Workers, dry_run, run_sweep
+from foresweep.selection.verdict.runs import verdict_on_runs
+from foresweep.stats.significance import diebold_mariano, origin_means
+from foresweep.tracker.tracker import Tracker
+
+PROCEDURE, NEVER = "procedure", "never promote"
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """One round. Losses are raw means, in the metric's unit."""
+
+    number: int  # 1, 2, ...
+    known_until: str  # the last bar that sweep and verdict saw
+    live_until: str
+    sweep_id: str
+    candidate: str
+    outcome: str  # of the verdict
+    in_service: str  # a run's id; the benchmark's name as long as nothing was promoted
+    benchmark: str
+    metric: str
+    num_origins: int
+    losses: Mapping[str, float]  # procedure, never promote, last-value
+    sharpe: Mapping[str, float | None]  # of the stated trading rule, after cost, a year's
+    scaled: Mapping[str, list[float]]  # by origin: what is tested over all folds
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """All folds."""
+
+    folds: tuple[Fold, ...]
+    skill_last_value: float  # of the procedure over all live periods, raw losses
+    skill_never: float
+    pvalue_last_value: float  # one-sided Diebold-Mariano over all live origins
+    pvalue_never: float
+
+    def as_json(self) -> dict[str, Any]:
+        folds = [{k: v for k, v in asdict(f).items() if k != "scaled"} for f in self.folds]
+        return {k: v for k, v in asdict(self).items() if k != "folds"} | {"folds": folds}
+
+
+def ends_of(panel: Panel, plan: SweepPlan, folds: int, live_bars: int) -> list[int]:
+    """Places on the timeline of the last bar known in each fold, and of the end of the last live
+    period. Raises UsageError, NotEnoughData where the first fold is too short to be cut."""
+    horizon = plan.cut.horizon
+    if folds < 1 or live_bars < 2 * horizon:
+        raise UsageError(
+            f"--folds {folds} --live-bars {live_bars}: at least 1 fold, and live periods of two "
+            f"horizons ({2 * horizon} bars) or more"
+        )
+    bars = panel.eligible
+    first = len(bars) - folds * live_bars
+    if first < 1:
+        raise NotEnoughData(
+            f"{folds} live periods of {live_bars} bars are more than the {len(bars)} there are; "
+            f"use fewer folds or shorter periods"
+        )
+    make_split(_until(panel, int(bars[first - 1])), plan.cut)  # raises where it is too short
+    return [int(bars[first - 1 + k * live_bars]) for k in range(folds + 1)]
+
+
+def cost_of(
+    plan: SweepPlan,
+    panel: Panel,
+    folds: int,
+    live_bars: int,
+    *,
+    tracker: Tracker,
+    folder: Path,
+    listen: Listener,
+    workers: Workers = ALONE,
+) -> tuple[int, float]:
+    """(trials, seconds) of all folds, measured on the first: nothing is trained to its end and
+    nothing put on record."""
+    known = _until(panel, ends_of(panel, plan, folds, live_bars)[0])
+    _, _, costs = dry_run(
+        replace(plan, data=str(_kept(known, folder))),
+        tracker=tracker,
+        listen=listen,
+        workers=workers,
+    )
+    each: list[Cost] = list(costs.values())
+    return folds * len(each), folds * sum(c.seconds for c in each) / max(1, workers.slots)
+
+
+def walkforward(
+    plan: SweepPlan,
+    panel: Panel,
+    *,
+    folds: int,
+    live_bars: int,
+    tracker: Tracker,
+    runs_dir: Path,
+    listen: Listener,
+    workers: Workers = ALONE,
+    told: Callable[[Fold], None] = lambda fold: None,
+) -> Walk:
+    """Walk the procedure through the last `folds` * `live_bars` bars of a panel.
+
+    Every fold that ended is kept in `runs_dir/walkforward`; the same call goes on where it was
+    broken off, with the very sweep that was under way. Each sweep, trial and verdict is on record
+    and counts in its lineage, so that later folds need more, as they would have.
+
+    Raises UsageError, NotEnoughData, what a sweep and a verdict raise.
+    """
+    ends = ends_of(panel, plan, folds, live_bars)
+    folder = runs_dir / "walkforward" / _name(plan, panel, ends)
+    folder.mkdir(parents=True, exist_ok=True)
+    done: list[Fold] = []
+    in_service: Run | None = None
+    for number, (end, until) in enumerate(pairwise(ends), start=1):
+        file = folder / f"fold-{number}.json"
+        if file.is_file():
+            fold = Fold(**json.loads(file.read_text("utf-8")))
+            if fold.outcome == Outcome.PROMOTE:
+                in_service = tracker.get_run(fold.candidate)
+        else:
+            known, live = _until(panel, end), _until(panel, until)
+            sweep = _swept(plan, known, folder, number, tracker, runs_dir, listen, workers)
+            candidate, outcome = _judged(tracker, sweep)
+            if outcome == Outcome.PROMOTE:
+                in_service = candidate
+            fold = _lived(tracker, plan, live, end, sweep, (number, candidate, outcome), in_service)
+            write_bytes_atomic(file, json.dumps(asdict(fold)).encode())
+        done.append(fold)
+        told(fold)
+    return _together(done, plan.cut.horizon)
+
+
+def _swept(
+    plan: SweepPlan,
+    known: Panel,
+    folder: Path,
+    number: int,
+    tracker: Tracker,
+    runs_dir: Path,
+    listen: Listener,
+    workers: Workers,
+) -> Sweep:
+    """The sweep of a fold: from its start, or the one that was broken off, to its end."""
+    data = str(_kept(known, folder))
+    ours = [s for s in tracker.list_sweeps() if s.plan.get("data") == data]
+    if ours and ours[0].state is SweepState.COMPLETE:
+        return ours[0]
+    return run_sweep(
+        replace(plan, data=data),
+        tracker=tracker,
+        runs_dir=runs_dir,
+        listen=listen,
+        workers=workers,
+        going_on=ours[0].sweep_id if ours else None,
+    )
+
+
+def _judged(tracker: Tracker, sweep: Sweep) -> tuple[Run, str]:
+    """The candidate of a sweep and its verdict: the one on record, where it was judged before."""
+    for run in tracker.get_runs(sweep_id=sweep.sweep_id):
+        ended = [v for v in tracker.judgings.verdicts(run.run_id) if v["outcome"]]
+        if ended:
+            return run, str(ended[-1]["outcome"])
+    (found,) = verdict_on_runs(tracker, [None], sweep_id=sweep.sweep_id, who="walkforward")
+    return tracker.get_run(found.candidate), found.outcome.value
+
+
+def _lived(
+    tracker: Tracker,
+    plan: SweepPlan,
+    live: Panel,
+    end: int,
+    sweep: Sweep,
+    judged: tuple[int, Run, str],
+    in_service: Run | None,
+) -> Fold:
+    """The live period after bar `end`, every bar an origin."""
+    number, candidate, outcome = judged
+    metric = judged_by(sweep.objective)
+    found = yardstick.benchmark(tracker.get_runs(fingerprint=candidate.fingerprint), metric)
+    windows = live_windows(live, plan, end)
+    plain = last_value(windows.split)
+    name, never = yardstick.LAST_VALUE, plain
+    if found is not None and not yardstick.is_last_value(found[1]):
+        name, never = found[0], _predictor(found[1])
+    ours = never if in_service is None else _predictor(in_service)
+    naive = naive_part(windows)
+    losses: dict[str, float] = {}
+    sharpe: dict[str, float | None] = {}
+    scaled: dict[str, list[float]] = {}
+    for who, predictor in ((PROCEDURE, ours), (NEVER, never), (yardstick.LAST_VALUE, plain)):
+        made = score_part(forecast_part(predictor, windows), windows, naive=naive)
+        losses[who] = made.scores[f"val_{metric}"]
+        ratio = made.scores["val_sharpe"]
+        sharpe[who] = float(ratio) if np.isfinite(ratio) else None
+        scaled[who] = origin_means(made.losses.scaled(metric)).tolist()
+    assert METRICS[metric].loss is not None
+    return Fold(
+        number=number,
+        known_until=str(live.timeline[end].astype("datetime64[s]")),
+        live_until=str(live.timeline[-1].astype("datetime64[s]")),
+        sweep_id=sweep.sweep_id,
+        candidate=candidate.run_id,
+        outcome=outcome,
+        in_service=name if in_service is None else in_service.run_id,
+        benchmark=name,
+        metric=metric,
+        num_origins=len(windows.part.origins),
+        losses=losses,
+        sharpe=sharpe,
+        scaled=scaled,
+    )
+
+
+def live_windows(live: Panel, plan: SweepPlan, end: int) -> Windows:
+    """Windows of a panel that ends with a live period: every bar from `end` on whose H labels have
+    come; floors of the scale are of the train part of what was known."""
+    known = make_split(_until(live, end), plan.cut)
+    horizon, bars = plan.cut.horizon, live.eligible
+    origins = bars[bars >= end][:-horizon]
+    part = Part("val", end + 1, len(live.timeline), len(origins) + horizon, 1, origins)
+    train = known.part("train")
+    split = Split(
+        horizon, known.max_context, known.min_context, (train, part, part, part), known.items
+    )
+    return Windows(live, split, part)
+
+
+def _together(folds: list[Fold], horizon: int) -> Walk:
+    """Over all live periods; between two of them a gap keeps their origins apart."""
+    gap = [np.nan]
+    series = {
+        who: np.array([x for f in folds for x in (*f.scaled[who], *gap)])
+        for who in (PROCEDURE, NEVER, yardstick.LAST_VALUE)
+    }
+    weights = [f.num_origins for f in folds]
+    mean = {
+        who: float(np.average([f.losses[who] for f in folds], weights=weights)) for who in series
+    }
+    ours = series[PROCEDURE]
+    tests = {
+        who: diebold_mariano(ours, series[who], lags=horizon - 1).pvalue
+        for who in (NEVER, yardstick.LAST_VALUE)
+    }
+    return Walk(
+        folds=tuple(folds),
+        skill_last_value=1 - mean[PROCEDURE] / mean[yardstick.LAST_VALUE],
+        skill_never=1 - mean[PROCEDURE] / mean[NEVER],
+        pvalue_last_value=tests[yardstick.LAST_VALUE],
+        pvalue_never=tests[NEVER],
+    )
+
+
+def _predictor(run: Run) -> Predictor:
+    return Forecaster.load(checkpoint_of(run).path).predictor
+
+
+def _until(panel: Panel, position: int) -> Panel:
+    """The panel as it was known at a bar: nothing later is in it."""
+    frame = panel.to_frame()
+    last = panel.timeline[position].astype("datetime64[us]").item()
+    return panel_from_frame(frame.filter(frame["timestamp"] <= last), source=panel.source)
+
+
+def _kept(panel: Panel, folder: Path) -> Path:
+    """The panel as a file for a sweep to read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = (folder / f"until-{str(panel.timeline[-1])[:10]}.parquet").resolve()
+    if not path.is_file():
+        temporary = path.with_suffix(".tmp")
+        panel.to_frame().write_parquet(temporary)
+        temporary.replace(path)
+    return path
+
+
+def _name(plan: SweepPlan, panel: Panel, ends: list[int]) -> str:
+    """One folder a question: the same plan, panel and folds go on where they stood."""
+    asked = {k: str(v) for k, v in asdict(plan).items() if k not in ("family", "resources")}
+    days = [str(panel.timeline[e]) for e in ends]
+    text = json.dumps([asked, panel.hash, days], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

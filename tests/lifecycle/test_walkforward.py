@@ -1,0 +1,95 @@
+"""The procedure walks through time: each fold knows its past alone, and a broken walk goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from foresweep.data.panel import Panel
+from foresweep.data.splits import Cut
+from foresweep.errors import NotEnoughData, UsageError
+from foresweep.lifecycle import walkforward as walks
+from foresweep.lifecycle.walkforward import Fold, Walk, ends_of, live_windows, walkforward
+from foresweep.search.plan import SweepPlan
+from foresweep.tracker.tracker import Tracker
+from panels import make_panel
+
+PLAN = SweepPlan(
+    models=("chronos2",),
+    mode="random",
+    cut=Cut(horizon=1, stride=5, max_context=64),
+    max_runs=1,
+    max_steps=2,
+)
+FOLDS, LIVE = 2, 60
+
+
+@pytest.fixture(scope="module")
+def panel() -> Panel:
+    return make_panel(num_bars=700)
+
+
+def walked(folder: Path, panel: Panel, tracker: Tracker) -> tuple[Walk, list[Fold]]:
+    told: list[Fold] = []
+    done = walkforward(
+        PLAN, panel, folds=FOLDS, live_bars=LIVE, tracker=tracker, runs_dir=folder / "runs",
+        listen=lambda _: None, told=told.append,
+    )  # fmt: skip
+    return done, told
+
+
+@pytest.mark.slow
+def test_folds_follow_each_other_and_a_broken_walk_goes_on(
+    tmp_path: Path, panel: Panel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Tracker(tmp_path / "sweeps.db") as tracker:
+        real = walks._lived
+
+        def breaks(*asked: object) -> Fold:
+            if asked[5][0] == 2:  # type: ignore[index]
+                raise KeyboardInterrupt
+            return real(*asked)  # type: ignore[arg-type]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(walks, "_lived", breaks)
+            with pytest.raises(KeyboardInterrupt):
+                walked(tmp_path, panel, tracker)
+        sweeps = len(tracker.list_sweeps())
+        done, told = walked(tmp_path, panel, tracker)
+        assert len(tracker.list_sweeps()) == sweeps == FOLDS  # none was swept twice
+        first, second = done.folds
+        assert told == [first, second]
+        assert first.live_until == second.known_until
+        assert first.num_origins == second.num_origins == LIVE
+        # two steps promote nothing: in service is the benchmark, as where nobody ever promotes
+        assert {first.outcome, second.outcome} <= {"hold", "naive wins"}
+        assert first.in_service == first.benchmark
+        assert first.losses["procedure"] == first.losses["never promote"]
+        assert done.skill_never == 0
+        closes = np.array([b.values[-LIVE - 1 :, 3] for b in panel.bars])
+        naive = 100 * np.abs(np.diff(closes)) / closes[:, :-1]
+        assert second.losses["last-value"] == pytest.approx(naive.mean(), rel=1e-12)
+        assert json.loads(json.dumps(done.as_json()))["folds"][0]["sweep_id"] == first.sweep_id
+        # the sweeps' own data end where their fold's knowledge ends
+        for fold in done.folds:
+            plan = tracker.get_sweep(fold.sweep_id).plan
+            assert plan["parts"]["test"]["to"] <= fold.known_until
+
+
+def test_live_windows_begin_after_what_is_known_and_see_nothing_of_it_ahead(panel: Panel) -> None:
+    end = ends_of(panel, PLAN, FOLDS, LIVE)[0]
+    windows = live_windows(walks._until(panel, end + LIVE), PLAN, end)
+    first, last = windows.label_span
+    assert int(first.min()) == end + 1
+    assert int(last.max()) == end + LIVE
+    assert windows.split.part("train").stop < end
+
+
+def test_too_many_folds_are_refused_before_anything_runs(panel: Panel) -> None:
+    with pytest.raises(NotEnoughData, match="use fewer folds or shorter periods"):
+        ends_of(panel, PLAN, 20, LIVE)
+    with pytest.raises(UsageError, match="at least 1 fold"):
+        ends_of(panel, PLAN, 2, 1)

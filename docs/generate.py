@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import house
 from typer.main import get_command
 
+import foresweep
 from foresweep import errors
 from foresweep.cli.main import app
 from foresweep.data.gate.report import RULES, severity_of
@@ -16,6 +18,7 @@ from foresweep.evaluation import trading
 from foresweep.metrics import METRICS
 from foresweep.models.base import hyperparameters
 from foresweep.models.registry import BASELINES, FAMILIES, get_model
+from foresweep.records import Run
 from foresweep.reporting.report import md_table
 
 DOCS = Path(__file__).parent
@@ -28,7 +31,9 @@ def metrics_page() -> str:
         "",
         WRITTEN,
         "",
-        "y: close after the origin; m: median forecast; q: forecast quantile; b: close at the "
+        "Models and naive forecasts are scored by these, on the same days and in real prices. In "
+        "the formulas: y: close after the origin; m: median forecast; q: forecast quantile; b: "
+        "close at the "
         "origin; s: volatility over the horizon known at the origin, in percent (100 sqrt(H v), v "
         "the EWMA 0.94 of squared returns, at least a quarter of its median over train); A: bars "
         "per year. The mean of a loss is taken over leads 1..H, then over the windows of each "
@@ -96,7 +101,12 @@ def hyperparameters_page() -> str:
 
 def errors_page() -> str:
     doc = inspect.getdoc(errors) or ""
-    lines = ["# Errors", "", WRITTEN, "", "```", *doc.splitlines(), "```", ""]
+    lines = [
+        *("# Errors", "", WRITTEN, ""),
+        "An error is one line that says what is wrong, where, and what to do. In Python it is one "
+        "of these exceptions; on the command line the exit code tells them apart.",
+        *("", "```", *doc.splitlines(), "```", ""),
+    ]
     rows = [
         (f"`{name}`", str(kind.exit_code), (inspect.getdoc(kind) or "").splitlines()[0])
         for name, kind in vars(errors).items()
@@ -108,8 +118,10 @@ def errors_page() -> str:
 def rules_page() -> str:
     lines = ["# The data gate", "", WRITTEN, ""]
     lines += [
-        "An `error` drops the item (or the file) and says so; a `warning` masks the row or raises "
-        "a doubt; a `note` informs. Nothing is ever repaired, interpolated or clipped.",
+        "Before anything is trained every price file is checked (`foresweep data check FOLDER`). A "
+        "finding names the file, the row and one of the rules below. An `error` drops the item (or "
+        "the file) and says so; a `warning` leaves the row out of everything (it is masked) or "
+        "raises a doubt; a `note` informs. Nothing is ever repaired, interpolated or clipped.",
         "",
     ]
     rows = [(f"`{rule}`", severity_of(rule), text) for rule, text in RULES.items()]
@@ -163,6 +175,61 @@ def _commands(command: object, path: str) -> Iterator[tuple[str, object]]:
         yield from _commands(sub, f"{path} {name}")
 
 
+def api_page() -> str:
+    """The names of `foresweep.__all__`, by their signatures and docstrings."""
+    lines = ["# API", "", WRITTEN, ""]
+    lines += [
+        "What `import foresweep as fs` offers. Most notebooks need no more than `fs.sweep`, "
+        "`fs.load`, `fs.train`, `fs.verdict` and `fs.Tracker` ([from a notebook](notebook.md)). "
+        "Errors are listed in [errors](errors.md).",
+        "",
+    ]
+    names = sorted(foresweep.__all__, key=lambda n: inspect.isclass(getattr(foresweep, n)))
+    for name in names:
+        what = getattr(foresweep, name)
+        lines += [f"## `{name}`", "", *_call(name, what), *inspect.getdoc(what).splitlines(), ""]
+        if inspect.isclass(what):
+            lines += [*members, ""] if (members := _members(what)) else []
+    return _page(lines)
+
+
+def _call(name: str, what: Any) -> list[str]:
+    """How it is called; what only foresweep makes (records, errors) shows its fields instead."""
+    if inspect.isclass(what) and issubclass(what, Exception):
+        return []
+    signature = inspect.signature(what)
+    if getattr(what, "__module__", "") == Run.__module__ or what is foresweep.SweepResult:
+        return ["Fields: " + ", ".join(f"`{n}`" for n in signature.parameters) + ".", ""]
+    lines = [_argument(p, typed=True) for p in signature.parameters.values()]
+    first_named = [p.kind is p.KEYWORD_ONLY for p in signature.parameters.values()]
+    if True in first_named:
+        lines.insert(first_named.index(True), "*")
+    told = "" if inspect.isclass(what) else f" -> {signature.return_annotation}"
+    body = "".join(f"\n    {line}," for line in lines)
+    return ["```python", f"{name}({body}\n){told}" if lines else f"{name}(){told}", "```", ""]
+
+
+def _members(kind: type) -> list[str]:
+    lines = []
+    for name, what in vars(kind).items():
+        text = " ".join((inspect.getdoc(what) or "").partition("\n\n")[0].split())
+        if name.startswith("_") or not text:
+            continue
+        if isinstance(what, property):
+            lines.append(f"- `.{name}`: {text}")
+        elif inspect.isfunction(what):
+            asked = [p for p in inspect.signature(what).parameters.values() if p.name != "self"]
+            shown = ", ".join(_argument(p) for p in asked)
+            lines.append(f"- `.{name}({shown})`: {text}")
+    return lines
+
+
+def _argument(asked: inspect.Parameter, typed: bool = False) -> str:
+    kind = f": {asked.annotation}" if typed else ""
+    default = "" if asked.default is asked.empty else f"={asked.default!r}"
+    return f"{asked.name}{kind}{default.replace('=', ' = ', 1) if kind else default}"
+
+
 def _page(lines: list[str]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
@@ -173,6 +240,7 @@ PAGES = {
     "errors.md": errors_page,
     "data-gate.md": rules_page,
     "commands.md": commands_page,
+    "api.md": api_page,
     "house.svg": house.draw,
 }
 

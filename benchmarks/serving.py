@@ -6,8 +6,8 @@ another origin), again and again, while two champions take turns every 5 seconds
 server that forecasts one request at a time, and the same model behind LitServe (its own batching),
 each with the same clients, in turns on the same machine.
 
-    python benchmarks/serving.py [--requests 10000] [--models chronos2,toto,kronos,drift]
-        [--litserve PYTHON] [--leak 1000] [--kills 50]
+    python benchmarks/serving.py [--requests 10000] [--share 0.2]
+        [--models chronos2,toto,kronos,drift] [--litserve PYTHON] [--leak 1000] [--kills 50]
 
 `--litserve` is a Python that has litserve beside foresweep: an environment of its own. The
 forecasts of `foresweep serve` in the first line are on record, hash-chained, before they are
@@ -300,7 +300,7 @@ def swapping(db: Path, every_s: float) -> Iterator[list[str]]:
 # What is measured.
 
 
-def compare(model: str, requests: int, python: str | None) -> None:
+def compare(model: str, requests: int, share: float, python: str | None) -> None:
     asked = bodies(2000)
     with tempfile.TemporaryDirectory() as name:
         db = prepare(model, Path(name))
@@ -309,7 +309,9 @@ def compare(model: str, requests: int, python: str | None) -> None:
             load(port, asked, 200)
             found = load(port, asked, requests, pid=own.pid)
             print(f"  batched, {len(swaps)} swaps    {found}; {len(found.run_ids)} champions")
-        few = max(requests // 5, 200)
+        if share <= 0:
+            return
+        few = max(int(requests * share), 100)
         rates: dict[str, list[float]] = {"batched": [], "one at a time": [], "LitServe": []}
         for _ in range(2):
             for how in ("together", "alone"):
@@ -358,7 +360,8 @@ def kills(count: int) -> None:
             process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
             assert process.stdout is not None
             port = int(process.stdout.readline())
-            timer = threading.Timer(float(rng.uniform(0.05, 1.0)), process.kill)
+            asyncio.run(_once(port, asked[0]))  # a server that has warmed up is killed
+            timer = threading.Timer(float(rng.uniform(0.01, 1.0)), process.kill)
             timer.start()
             asyncio.run(_until_killed(port, asked, answered, int(rng.integers(500))))
             process.wait()
@@ -394,13 +397,14 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--requests", type=int, default=10_000)
     asked.add_argument("--models", default="chronos2,toto,kronos,drift")
+    asked.add_argument("--share", type=float, default=0.2, help="of them in a comparison; 0: none")
     asked.add_argument("--litserve", metavar="PYTHON")
     asked.add_argument("--leak", type=int, default=1000)
     asked.add_argument("--kills", type=int, default=50)
     given = asked.parse_args()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {CLIENTS} clients, {BARS} bars")
     for model in filter(None, given.models.split(",")):
-        compare(model, given.requests, given.litserve)
+        compare(model, given.requests, given.share, given.litserve)
     if given.leak:
         leaks(given.leak)
     if given.kills:

@@ -9,7 +9,8 @@ from functools import partial
 
 import numpy as np
 
-from foresweep.errors import UsageError
+from foresweep.errors import NotEnoughData, UsageError
+from foresweep.lifecycle.monitor import last_check, live_series
 from foresweep.metrics import METRICS
 from foresweep.records import RunState
 from foresweep.reporting import figures
@@ -30,11 +31,14 @@ from foresweep.reporting.blocks import (
     share,
     shown,
     took,
+    when,
 )
 from foresweep.reporting.figures import Bar
 from foresweep.reporting.sweeppage import gate_blocks, parts_table
+from foresweep.reporting.verdictpage import share_held
 from foresweep.reporting.views import Asked, Site, SweepView, above, run_link
 from foresweep.selection.leaderboard import Row
+from foresweep.tracker.service import Entry, Service, Slot
 
 # Models side by side.
 
@@ -281,16 +285,136 @@ def _findings(view: SweepView) -> Iterator[Block]:
 
 
 def service_page(site: Site) -> Page:
-    """Nothing serves yet: what to do to get there."""
-    words = (
-        "No champion is in service. One is chosen from a verdict that says promote: foresweep "
-        "verdict, then foresweep best --export-path writes its folder and card, and foresweep "
-        "predict forecasts with it."
+    """What serves in each slot, how it does live, and what was there before."""
+    slots = Service(site.tracker.store).slots()
+    crumbs = (("Overview", site.links.to("") or "#overview"),)
+    if not slots:
+        words = (
+            "No champion is in service. A verdict that says promote allows one: foresweep verdict, "
+            "then foresweep promote RUN. From then on foresweep predict forecasts with it and "
+            "foresweep monitor --data FOLDER holds its forecasts against what came."
+        )
+        nothing = Section("service", "No champion yet", (Words(words, "empty"),))
+        return Page("service", "In service", "the champion, live skill, alarms", (nothing,), crumbs)
+    sections = tuple(
+        Section(f"slot-{k}", slot.name, tuple(_slot(site, slot, k)), is_live=True)
+        for k, slot in enumerate(slots, start=1)
     )
-    return Page(
-        id="service",
-        title="In service",
-        lead="the champion, live skill, alarms",
-        sections=(Section("service", "No champion yet", (Words(words, "empty"),)),),
-        crumbs=(("Overview", site.links.to("") or "#overview"),),
+    lead = f"{len(slots)} slot{'' if len(slots) == 1 else 's'}"
+    return Page("service", "In service", lead, sections, crumbs)
+
+
+def _slot(site: Site, slot: Slot, k: int) -> Iterator[Block]:
+    champion = slot.champion
+    if champion is None:
+        yield Words("Shadows alone: no champion was promoted here yet.", "empty")
+    else:
+        yield from _champion(site, slot, champion, k)
+    yield _history(site, slot, k)
+
+
+def _champion(site: Site, slot: Slot, champion: Entry, k: int) -> Iterator[Block]:
+    found = last_check(site.tracker, slot.name)
+    live = found if found is not None and found["run_id"] == champion.run_id else None
+    state = str(live["state"]) if live else "not looked at"
+    run = Cell(champion.run_id, href=site.links.to("run", champion.run_id), mark="code")
+    before = slot.before[0].run_id if slot.before else "none"
+    yield Facts(
+        (
+            ("champion", run),
+            ("since", when(champion.made_at)),
+            ("state", Cell(state, mark=STATE_MARKS.get(state.lower(), "warn"))),
+            ("scored origins", shown(live["num_origins"] if live else None)),
+            ("80 % band holds, live", share_held(live["coverage"] if live else None)),
+            ("rollback returns to", Cell(before)),
+        ),
+        kind="tiles",
+    )
+    if champion.reason:
+        yield Words(f"It was put in service without a verdict that allows it: {champion.reason}")
+    if live is None:
+        yield Words(
+            "No monitor has looked at this champion yet: foresweep monitor --data FOLDER", "empty"
+        )
+        return
+    yield Words(f"Looked at {live['checked_at']:%Y-%m-%d %H:%M} UTC; bars to {live['last_bar']}.")
+    for reason in live["reasons"]:
+        kind = "bad" if str(reason["state"]).lower() == "alarm" else "warn"
+        yield Words(f"{str(reason['state']).upper()}: {reason['text']}", kind)
+    if live["next_sweep"]:
+        yield Words(f"What may be done: {live['next_sweep']}")
+    yield Table(
+        name=f"live-{k}",
+        columns=(
+            Column("forecasts of"),
+            Column("against"),
+            Column("origins", is_number=True),
+            Column("skill, live", is_number=True),
+            Column("p, valid at any time", is_number=True),
+            Column("counts at", is_number=True),
+            Column("enough"),
+        ),
+        rows=tuple(
+            (
+                Cell(str(p["first"])),
+                Cell(str(p["second"])),
+                shown(p["num_origins"]),
+                share(p["skill"], is_marked=True),
+                number(p["pvalue"], 3),
+                number(p["level"], 3),
+                Cell("yes" if p["is_found"] else "no", mark=mark if p["is_found"] else ""),
+            )
+            for mark, rows in (("bad", live["against"]), ("good", live["shadows"]))
+            for p in rows
+        ),
+        caption="The champion: enough evidence is an alarm that it is worse. A shadow: that it is "
+        "better. Looked at as often as one likes.",
+    )
+    yield Figure(
+        name=f"live-skill-{k}",
+        title=f"{slot.name}: live skill, all origins up to each",
+        alt="Live skill of the champion against its benchmark and last-value over the origins.",
+        build=partial(_live_spec, site, slot),
+        is_live=True,
+        height=300,
+    )
+
+
+STATE_MARKS = {"ok": "good", "alarm": "bad"}
+
+
+def _live_spec(site: Site, slot: Slot) -> Spec:
+    """1 - mean loss of the champion / of the other, over all origins up to each."""
+    said = live_series(site.tracker, slot)
+    if not said["origins"]:
+        raise NotEnoughData("no live forecast has been scored yet")
+    ours = np.cumsum(np.array(said["champion"], dtype=float))
+    series = []
+    for name in ("benchmark", "last_value"):
+        theirs = np.cumsum(np.array(said[name], dtype=float))
+        if len(theirs) == len(ours):
+            series.append((f"against {name.replace('_', '-')}", 100 * (1 - ours / theirs)))
+    return figures.over_time(said["origins"], series, "scaled live skill, %")
+
+
+def _history(site: Site, slot: Slot, k: int) -> Table:
+    return Table(
+        name=f"history-{k}",
+        columns=(Column("what"), Column("run"), Column("when"), Column("who"), Column("why")),
+        rows=tuple(
+            (
+                Cell(entry.action),
+                Cell(
+                    entry.run_id,
+                    href=site.links.to("run", entry.run_id) if entry.run_id else None,
+                    mark="code",
+                ),
+                when(entry.made_at),
+                Cell(entry.who),
+                Cell(entry.reason or (f"verdict {entry.verdict_id}" if entry.verdict_id else "")),
+            )
+            for entry in reversed(slot.history)
+        ),
+        caption=f"{slot.name}: its history, newest first. Back to the champion before: foresweep "
+        f"rollback",
     )

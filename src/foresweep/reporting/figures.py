@@ -410,7 +410,13 @@ def pit(levels: Sequence[float], below: Sequence[float]) -> Spec:
 
 def paired(times: Sequence[str], difference: Array, error: Array, words: str) -> Spec:
     """Mean loss difference up to each origin with its 90 % bounds."""
-    low, high = difference - 1.645 * error, difference + 1.645 * error
+    reach = 1.645 * error
+    return bounded(times, difference, (difference - reach, difference + reach), words)
+
+
+def bounded(times: Sequence[str], mean: Array, bounds: tuple[Array, Array], words: str) -> Spec:
+    """Means [T] up to each origin within their bounds [T]."""
+    low, high = bounds
     band = {
         "x": [*times, *reversed(times)],
         "y": _numbers([*high, *low[::-1]]),
@@ -421,7 +427,7 @@ def paired(times: Sequence[str], difference: Array, error: Array, words: str) ->
         "name": "90 % interval",
         "hoverinfo": "skip",
     }
-    line = {"x": list(times), "y": _numbers(difference), "mode": "lines", "name": "mean up to here"}
+    line = {"x": list(times), "y": _numbers(mean), "mode": "lines", "name": "mean up to here"}
     shape, _ = _line(0.0, "")
     layout = _layout("origin", words, shapes=[shape])
     return {"data": [{"type": "scatter"} | d for d in (band, line)], "layout": layout}

@@ -38,6 +38,7 @@ from foresweep.reporting.sweeppage import gate_blocks, parts_table
 from foresweep.reporting.verdictpage import share_held
 from foresweep.reporting.views import Asked, Site, SweepView, above, run_link
 from foresweep.selection.leaderboard import Row
+from foresweep.stats.sequential import SequentialTest
 from foresweep.tracker.service import Entry, Service, Slot
 
 # Models side by side.
@@ -370,31 +371,41 @@ def _champion(site: Site, slot: Slot, champion: Entry, k: int) -> Iterator[Block
         caption="The champion: enough evidence is an alarm that it is worse. A shadow: that it is "
         "better. Looked at as often as one likes.",
     )
-    yield Figure(
-        name=f"live-skill-{k}",
-        title=f"{slot.name}: live skill, all origins up to each",
-        alt="Live skill of the champion against its benchmark and last-value over the origins.",
-        build=partial(_live_spec, site, slot),
-        is_live=True,
-        height=300,
-    )
+    for name, word in (("benchmark", "its benchmark"), ("last_value", "last-value")):
+        yield Figure(
+            name=f"live-{name.replace('_', '-')}-{k}",
+            title=f"{slot.name} against {word}, live",
+            alt=f"Mean difference of scaled losses between {word} and the champion, with bounds.",
+            build=partial(_live_spec, site, slot, name, int(live["horizon"])),
+            note="Above 0: the champion is better so far. The bounds hold at all origins at once "
+            "(confidence sequence): looking often widens nothing.",
+            is_live=True,
+            height=300,
+        )
 
 
 STATE_MARKS = {"ok": "good", "alarm": "bad"}
 
 
-def _live_spec(site: Site, slot: Slot) -> Spec:
-    """1 - mean loss of the champion / of the other, over all origins up to each."""
+def _live_spec(site: Site, slot: Slot, other: str, horizon: int) -> Spec:
+    """Mean difference up to each origin with its confidence sequence, 90 % of both sides together
+    (`stats.sequential`)."""
     said = live_series(site.tracker, slot)
-    if not said["origins"]:
+    if len(said["origins"]) != len(said[other]) or not said["origins"]:
         raise NotEnoughData("no live forecast has been scored yet")
-    ours = np.cumsum(np.array(said["champion"], dtype=float))
-    series = []
-    for name in ("benchmark", "last_value"):
-        theirs = np.cumsum(np.array(said[name], dtype=float))
-        if len(theirs) == len(ours):
-            series.append((f"against {name.replace('_', '-')}", 100 * (1 - ours / theirs)))
-    return figures.over_time(said["origins"], series, "scaled live skill, %")
+    gaps = np.array(said[other], dtype=float) - np.array(said["champion"], dtype=float)
+    test = SequentialTest(lags=horizon - 1)
+    read = [test.update(float(gap)) for gap in gaps]
+    some = [(t, r) for t, r in zip(said["origins"], read, strict=True) if np.isfinite(r.lower)]
+    if not some:
+        raise NotEnoughData(
+            f"{len(read)} live origins are too few for bounds that hold at any time"
+        )
+    times = [t for t, _ in some]
+    mean, low, high = (
+        np.array([getattr(r, name) for _, r in some]) for name in ("mean", "lower", "upper")
+    )
+    return figures.bounded(times, mean, (low, high), "scaled loss difference")
 
 
 def _history(site: Site, slot: Slot, k: int) -> Table:

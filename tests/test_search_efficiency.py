@@ -15,6 +15,7 @@ import search_curves
 import search_efficiency
 import search_functions
 import search_peers
+import search_promotion
 import search_replay
 
 CURVES = search_functions.made_up("bowl")
@@ -55,10 +56,15 @@ def test_the_sweep_file_beside_it_is_of_the_same_space() -> None:
     assert rest == {n: (value,) for n, value in search_curves.SETTINGS["chronos2"].fixed.items()}
 
 
-def test_the_recording_is_there_for_everybody() -> None:
-    curves = search_curves.load(search_efficiency.CURVES)
-    assert len(curves) == 221
-    assert curves.tune.shape == curves.val.shape == (221, 8)
+@pytest.mark.parametrize(
+    ("path", "model", "count"),
+    [(search_efficiency.CURVES, "chronos2", 221), (search_efficiency.OTHERS, "toto", 300)],
+)
+def test_the_recordings_are_there_for_everybody(path: Path, model: str, count: int) -> None:
+    curves = search_curves.load(path)
+    assert (curves.model, len(curves)) == (model, count)
+    assert curves.tune.shape == curves.val.shape == (count, 8)
+    assert curves.steps[-1] == search_curves.SETTINGS[model].fixed["max_steps"]
     assert np.allclose(curves.origins.mean(axis=2), curves.tune, rtol=1e-3)
     assert set(curves.about) >= {"panel_hash", "versions", "last_value", "configs"}
 
@@ -79,6 +85,24 @@ def test_a_training_that_the_steps_do_not_pay_for_is_not_finished() -> None:
     over = ledger.over(np.array([0, WHOLE - 1, WHOLE, 3 * WHOLE]))
     assert np.isinf(over[:, :2]).all()
     assert over[0, 3] == min(over[0, 2], ledger.history[-1][1])
+
+
+def test_who_waits_goes_on_where_it_stood_and_the_sampler_hears_how_far_all_came() -> None:
+    told: dict[int, Any] = {}
+
+    def make(curves: Any, seed: int) -> Any:
+        sampler = search_replay.tpe(curves, seed)
+        keep = sampler._frozen
+        sampler._frozen = lambda one: (told.update({one.number: one}), keep(one))[1]  # type: ignore[method-assign]
+        return sampler
+
+    method = search_promotion.Promoting(sampler=make)
+    ledger = search_replay.searched(method, CURVES, 6 * WHOLE, seed=0)
+    assert ledger.finished >= 1
+    given = {n: len(t.series) for n, t in told.items() if t.state == "waiting"}
+    assert set(given.values()) <= {1, 2, 4}
+    paid = sum(given.values()) + 8 * ledger.finished
+    assert 6 * 8 - 8 <= paid <= 6 * 8, "no step is paid twice"
 
 
 def test_optuna_is_told_the_configs_that_were_recorded() -> None:

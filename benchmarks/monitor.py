@@ -97,7 +97,9 @@ def main() -> None:
         for name, other, metric in CASES:
             ours, theirs = table[name, metric], table[other, metric]
             half = len(ours) // 2
-            reference = reference_of((ours - theirs)[:half][::horizon], lags=0, stride=horizon)
+            reference = reference_of(
+                (ours - theirs)[:half][::horizon], lags=0, stride=horizon, horizon=horizon
+            )
             ours, theirs = ours[half:], theirs[half:]
             gap = ours - theirs
             places = years(len(ours), asked.reps)

@@ -28,7 +28,9 @@ def overlapping(lags: int, columns: int, seed: int = 0, years: int = 1) -> np.nd
 
 
 def known(lags: int) -> Reference:
-    found = reference_of(overlapping(lags, 1, seed=99)[:: lags + 1, 0], lags=0, stride=lags + 1)
+    found = reference_of(
+        overlapping(lags, 1, seed=99)[:: lags + 1, 0], lags=0, stride=lags + 1, horizon=lags + 1
+    )
     assert found is not None
     return found
 
@@ -83,10 +85,18 @@ def test_of_no_record_and_of_forecasts_alike_nothing_is_said() -> None:
 
 
 def test_too_few_or_equal_losses_on_val_are_no_reference() -> None:
-    assert reference_of(np.zeros(60), lags=0, stride=1) is None
-    assert reference_of(overlapping(0, 1)[:19, 0], lags=0, stride=1) is None
+    assert reference_of(np.zeros(60), lags=0, stride=1, horizon=1) is None
+    assert reference_of(overlapping(0, 1)[:19, 0], lags=0, stride=1, horizon=1) is None
     gaps = overlapping(0, 1)[:, 0]
     gaps[::2] = np.nan
-    found = reference_of(gaps, lags=0, stride=5)
+    found = reference_of(gaps, lags=0, stride=5, horizon=5)
     assert found is not None
     assert found.variance == pytest.approx(5.0, rel=0.4)
+
+
+def test_origins_far_apart_do_not_count_for_the_bars_between() -> None:
+    """A sweep with a wide stride knows the variance of single bars, not of ten together."""
+    d = overlapping(0, 1, seed=11, years=2)[:, 0]
+    found = reference_of(d[::10], lags=0, stride=10, horizon=1)
+    assert found is not None
+    assert found.variance == pytest.approx(1.0, rel=0.5)

@@ -172,4 +172,4 @@ def _val_reference(first: Run, second: Run | None, measure: Measure) -> Referenc
     ours, theirs = (origin_means(p.scaled(measure.metric)) for p in panels)
     stride = panels[0].stride
     lags = overlap_lags(measure.horizon, stride)
-    return reference_of(ours - theirs, lags=lags, stride=stride)
+    return reference_of(ours - theirs, lags=lags, stride=stride, horizon=measure.horizon)

@@ -39,19 +39,20 @@ class Reference:
     df: float
 
 
-def reference_of(differences: Array, *, lags: int, stride: int) -> Reference | None:
+def reference_of(differences: Array, *, lags: int, stride: int, horizon: int) -> Reference | None:
     """Of differences [O] at every `stride`-th bar, `lags` of which share labels with the one before
     them; None where they are too few or do not vary.
 
-    Means of overlapping windows, one a bar, vary no more than those of every H-th window: the
-    reference errs to the safe side.
+    Of overlapping windows, one a bar, at most H (`horizon`) stand for one, as if each H-th stood
+    alone: the reference errs to the safe side. Origins further apart than the horizon say nothing
+    of the bars between.
     """
     known = differences[np.isfinite(differences)]
     found = mean_errors(known[:, None], lags=lags)
     error, df = float(found.error[0]), float(found.df[0])
     if not math.isfinite(error) or not error > 0 or len(known) < FEWEST * (lags + 1):
         return None
-    return Reference(error**2 * len(known) * stride, df)
+    return Reference(error**2 * len(known) * min(stride, horizon), df)
 
 
 def shares(num: int) -> list[float]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +90,18 @@ def main() -> None:
     tune = Windows(panel, split, split.part("tune"))
     some = steering_windows(tune, asked.windows, 0)
     print(f"{panel.num_items} items, horizon {split.horizon}: {len(some)} of {len(tune)} windows")
-    print("| model | trainings | another step kept | tune, mean | tune, worst | val, mean |")
-    print("|---|---:|---:|---:|---:|---:|")
+    print(
+        "| model | trainings | another step kept | tune, mean | tune, worst | val, mean | CPU s |"
+    )
+    print("|---|---:|---:|---:|---:|---:|---:|")
     for name in asked.model or FAMILIES:
+        started = time.process_time()
         found = np.concatenate([costs(name, panel, split, s, asked) for s in range(asked.seeds)])
         other, (tune_, val_) = np.mean(found[:, 0] > 0), 100 * found.mean(axis=0)
         print(
             f"| {name} | {asked.seeds} | {100 * other:.0f} % | {tune_:+.3f} % "
-            f"| {100 * found[:, 0].max():+.3f} % | {val_:+.3f} % |",
+            f"| {100 * found[:, 0].max():+.3f} % | {val_:+.3f} % "
+            f"| {time.process_time() - started:.0f} |",
             flush=True,
         )
 

@@ -22,7 +22,6 @@ import os
 import subprocess
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +83,8 @@ def trial(name: str, panel: Panel, split: Split, asked: argparse.Namespace) -> d
     train = TrainWindows(panel, split, split.part("train"))
     bars = sum(len(train.values(i)) for i in range(panel.num_items))
     model, resources = get_model(name), Resources(threads=1)
-    values = {"size": "tiny", "max_steps": asked.timed}
-    config = make_config(model.Config, values, model=name)
-    config = model.resolve(config, Facts(split.horizon, split.max_context, bars))
+    facts = Facts(split.horizon, split.max_context, bars)
+    values = {"size": "tiny", "max_steps": asked.steps}
     tune, val = (Windows(panel, split, split.part(part)) for part in OPEN_PARTS)
     some = steering_windows(tune, asked.windows, 1)
     score = make_scorer(panel, split, steer=windows_wanted(None, asked.steps))
@@ -97,10 +95,11 @@ def trial(name: str, panel: Panel, split: Split, asked: argparse.Namespace) -> d
             made = do()
             return made, time.process_time() - started
 
-        def trained(steps: int, name: str = "timed") -> tuple[Any, float]:
-            out = Path(folder) / f"{name}{steps}"
-            job = TrainingJob(train, _of(model, config, steps), resources, horizon=split.horizon,
-                              out=out)  # fmt: skip
+        def trained(steps: int, turn: str = "timed") -> tuple[Any, float]:
+            asked_for = {**values, "max_steps": steps}
+            config = model.resolve(make_config(model.Config, asked_for, model=name), facts)
+            out = Path(folder) / f"{turn}{steps}"
+            job = TrainingJob(train, config, resources, horizon=split.horizon, out=out)
             return spent(lambda: model.train(job))
 
         trained(FEWEST, "warm-up")
@@ -125,12 +124,6 @@ def trial(name: str, panel: Panel, split: Split, asked: argparse.Namespace) -> d
         "scoring": window * (len(tune) + len(val)) + engine,
         "records": records,
     }
-
-
-def _of(model: Any, config: Any, steps: int) -> Any:
-    """The resolved config with so many steps."""
-    longer = getattr(model, "longer", None)
-    return longer(config, steps) if longer else replace(config, max_steps=steps)
 
 
 def before(name: str, bars: Path, horizon: int, asked: argparse.Namespace) -> dict[str, float]:

@@ -84,6 +84,12 @@ def is_sealed(full_name: str) -> bool:
     return _SEALED.match(full_name) is not None
 
 
+def is_surrogate(plan: Mapping[str, Any]) -> bool:
+    """Does a sweep's record say that it ran on surrogate prices? Nothing asks for such a sweep but
+    the verdict on the one that it is a surrogate of."""
+    return bool(plan.get("asked", {}).get("surrogate"))
+
+
 def steering_words(fingerprints: Mapping[str, str]) -> str | None:
     """Which windows steer, of a sweep's or a run's fingerprints; None: all of tune."""
     said = fingerprints.get(STEERING)
@@ -354,6 +360,7 @@ class Verdict(Shown):
     sharpe: DeflatedSharpe | None = None  # None: of losses from elsewhere
     targets: tuple[Target, ...] = ()
     notes: tuple[str, ...] = ()
+    surrogates: tuple[Mapping[str, Any], ...] = ()  # the same search where nothing is to be found
     declared: Mapping[str, Any] | None = None  # what was declared beforehand, and departures
     edition: int = EDITION
     growing: bool = False  # is its test one that goes on, read at any time at one level?

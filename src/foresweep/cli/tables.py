@@ -317,6 +317,11 @@ def show_verdict(v: Verdict) -> None:
         f"Trials     {v.num_trials} tried, {v.num_tested} of them tested together on val",
     ):
         out.print(line, soft_wrap=True)
+    for told in v.surrogates:
+        from foresweep.selection.verdict import surrogates
+
+        style = "bold red" if told["alarm"] else ""
+        out.print(surrogates.in_words(told), style=style, soft_wrap=True)
     if v.declared is not None:
         from foresweep.selection.verdict.declared import in_words
 

@@ -16,16 +16,19 @@ from foresweep.cli.options import (
     Horizon,
     HowRead,
     Json,
+    Runs,
     SweepId,
     open_existing,
     open_tracker,
     sharing,
 )
+from foresweep.cli.sweep import Workforce
 from foresweep.errors import UnknownName, UsageError
 
 if TYPE_CHECKING:
     from foresweep.evaluation.planning import Outlook, PowerPlan
-    from foresweep.records import Verdict
+    from foresweep.records import Sweep, Verdict
+    from foresweep.tracker.tracker import Tracker
 
 
 NAIVE_WINS, HOLD = 3, 4
@@ -241,6 +244,59 @@ def declare(
         typer.echo(json.dumps({"declaration_id": said}))
     else:
         typer.echo(f"Declared: {said}. Sweep for it with: foresweep sweep --declared {said} ...")
+
+
+# `surrogate`: what the whole machine finds where nothing is.
+
+
+@sharing(Workforce)
+def surrogate(
+    workforce: Workforce,
+    sweep: Annotated[str, typer.Argument(help="A sweep on record, or latest.")] = "latest",
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="signs: of returns flipped at random, alike for all items; blocks: stretches of "
+            "20 bars in another order.",
+            metavar="signs|blocks",
+        ),
+    ] = "signs",
+    draw: Annotated[int, typer.Option(help="Which draw of surrogate prices.", min=0)] = 0,
+    as_json: Json = False,
+    db: Db = None,
+    runs: Runs = None,
+) -> None:
+    """Sweep and judge once more on prices without predictability and with the same volatility.
+
+    What is found there is luck or a leak; it stands in the verdict on the sweep. Ends with 1 where
+    something passed for skill that can only be a leak.
+    """
+    from foresweep.cli.sweep import Asked, run_all
+    from foresweep.search.plan import ASKED, on_surrogate
+    from foresweep.selection.verdict.runs import verdict_on_runs
+    from foresweep.selection.verdict.surrogates import in_words, surrogates_of
+
+    def there(tracker: Tracker) -> Sweep | None:
+        made = (s for s in tracker.list_sweeps() if s.plan.get(ASKED, {}).get("surrogate") == said)
+        return next(made, None)
+
+    with open_existing(db) as tracker:
+        real = tracker.get_sweep(sweep)
+        plan = on_surrogate(real, kind=kind, seed=draw).checked()
+        said = plan.surrogate
+        before = there(tracker)
+    if before is None or before.state != "complete":
+        workers = workforce.workers_meant(plan.resources.device, plan.budget)
+        going_on = None if before is None else before.sweep_id
+        if code := run_all((plan,), Asked(db=db, runs=runs), workers, going_on=going_on):
+            raise typer.Exit(code)
+    with open_existing(db) as tracker:
+        made = there(tracker)
+        assert made is not None
+        verdict_on_runs(tracker, sweep_id=made.sweep_id)
+        told = next(t for t in surrogates_of(tracker, real) if t["sweep_id"] == made.sweep_id)
+    typer.echo(json.dumps(told, indent=2) if as_json else f"{in_words(told)}.")
+    raise typer.Exit(1 if told["alarm"] else 0)
 
 
 # `power`: what a panel could prove, before any training is paid for.

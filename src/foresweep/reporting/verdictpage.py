@@ -27,6 +27,7 @@ from foresweep.reporting.blocks import (
 )
 from foresweep.reporting.figures import Bar
 from foresweep.reporting.views import SweepView, above
+from foresweep.selection.verdict import surrogates
 from foresweep.selection.verdict.declared import in_words
 
 
@@ -250,6 +251,8 @@ def _targets(view: SweepView, said: Mapping[str, Any]) -> Iterator[Block]:
             if not is_sealed(str(t["name"]))
         ),
     )
+    for told in said.get("surrogates", ()):
+        yield Words(surrogates.in_words(told), "bad" if told["alarm"] else "")
     if declared := said.get("declared"):
         yield Words(in_words(declared), "warn" if declared["departures"] else "good")
     for note in said["notes"]:

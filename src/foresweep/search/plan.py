@@ -69,6 +69,7 @@ class SweepPlan:
     family: str = ""  # shared by the sweeps of one question at several horizons
     spaces: Spaces = field(default_factory=Spaces)  # files and changes in place of the built-in
     transfer_from: str | None = None  # a model whose best runs are mapped onto the others
+    surrogate: Mapping[str, Any] | None = None  # {of, kind, seed}: on surrogate prices of a sweep
     declared: str | None = None  # the declaration that this sweep is made for
     proposals: tuple[Proposal, ...] = ()  # given outright (a run by hand) instead of by mode
 
@@ -351,6 +352,18 @@ def plan_of(sweep: Sweep) -> SweepPlan:
             f"not know; resume it with the newer one that began it"
         )
     return SweepPlan(**asked | _values(asked))
+
+
+def on_surrogate(sweep: Sweep, *, kind: str, seed: int) -> SweepPlan:
+    """The plan of a sweep once more, on surrogate prices of its panel. Raises UsageError for one
+    that is a surrogate itself, or does not say what was asked."""
+    plan = plan_of(sweep)
+    if plan.surrogate is not None:
+        raise UsageError(
+            f"sweep {sweep.sweep_id} is on surrogate prices of {plan.surrogate['of']}; name that"
+        )
+    said = {"of": sweep.sweep_id, "kind": kind, "seed": seed}
+    return dataclasses.replace(plan, surrogate=said, declared=None, family="", transfer_from=None)
 
 
 def family_of(sweep: Sweep, sweeps: Iterable[Sweep]) -> list[Sweep]:

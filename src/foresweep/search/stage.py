@@ -307,6 +307,8 @@ def reopen_for_more(sweep: Sweep, runs_dir: Path) -> tuple[Panel, str]:
     """
     panel, _ = reopen(sweep, runs_dir)
     source = str(sweep.plan.get("data", ""))
+    if sweep.plan.get(ASKED, {}).get("surrogate"):
+        return panel, ""  # made of prices, not read
     try:
         now = today(sweep)
     except DataError as error:

@@ -16,6 +16,7 @@ from typing import Any
 
 from foresweep.data.gate.report import QualityReport
 from foresweep.data.reading.sources import load_panel
+from foresweep.data.surrogate import surrogate_panel
 from foresweep.errors import UnknownName, UsageError
 from foresweep.models.hub import fetch_weights
 from foresweep.models.registry import BASELINES
@@ -58,6 +59,7 @@ from foresweep.search.stage import (
     fitting,
     plan_record,
     prepare_all,
+    reopen,
     reopen_for_more,
     require_writable,
     set_stage,
@@ -282,6 +284,10 @@ def _set(
         if old is None:
             loaded = load_panel(plan.data, actions=plan.actions, **plan.reading)
             panel, source = loaded.panel, loaded.report
+            if plan.surrogate is not None:
+                real, _ = reopen(tracker.get_sweep(plan.surrogate["of"]), runs_dir)
+                kind, seed = plan.surrogate["kind"], plan.surrogate["seed"]
+                panel = surrogate_panel(real, kind, seed=seed)
         else:
             panel, source = reopen_for_more(old, runs_dir)
         stage = set_stage(plan, tracker, engine, runs_dir, panel, listen)

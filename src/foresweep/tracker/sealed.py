@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select, update
 
 from foresweep.errors import TrackerError
-from foresweep.records import REPRODUCES, Run, RunState, Sweep
+from foresweep.records import REPRODUCES, Run, RunState, Sweep, is_surrogate
 from foresweep.tracker.provenance import this_user
 from foresweep.tracker.queries import runs as queries
 from foresweep.tracker.storage import record_chain as chain
@@ -186,7 +186,7 @@ class Lineage:
 def lineage_of(connection: Connection, sweep_ids: Collection[str]) -> Lineage:
     """The lineage of some sweeps: direct meetings only. Raises NotFound."""
     asked = [queries.get_sweep(connection, sweep_id) for sweep_id in sweep_ids]
-    mine = [footprint(sweep.plan) for sweep in asked]
+    mine = [None if is_surrogate(sweep.plan) else footprint(sweep.plan) for sweep in asked]
     ids = {sweep.sweep_id for sweep in asked}
     every = reversed(queries.list_sweeps(connection))
     related = tuple(s.sweep_id for s in every if s.sweep_id in ids or _meets(s, mine))
@@ -194,7 +194,7 @@ def lineage_of(connection: Connection, sweep_ids: Collection[str]) -> Lineage:
 
 
 def _meets(sweep: Sweep, others: Collection[Footprint | None]) -> bool:
-    its = footprint(sweep.plan)
+    its = None if is_surrogate(sweep.plan) else footprint(sweep.plan)  # it tells nothing of them
     return its is not None and any(o is not None and o.meets(its) for o in others)
 
 

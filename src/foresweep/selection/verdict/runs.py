@@ -26,6 +26,7 @@ from foresweep.selection.sealed import has_losses, open_losses, open_returns, op
 from foresweep.selection.verdict.case import LEVEL, Case, Weights, part_losses
 from foresweep.selection.verdict.declared import declared_of
 from foresweep.selection.verdict.gates import Opened, judge_all
+from foresweep.selection.verdict.surrogates import surrogates_of
 from foresweep.settings import load_settings
 from foresweep.stats.overfitting import deflated_sharpe, probabilistic_sharpe
 from foresweep.tracker.queries.runs import by_config, median_seed
@@ -114,6 +115,7 @@ def verdict_on_runs(
             sharpe=sharpe_of(q.candidate, q.trials, num_trials or 1),
             targets=targets_of(q.candidate, v),
             notes=_notes(tracker, judging, q, case.weights, v),
+            surrogates=surrogates_of(tracker, q.sweep),
             declared=declared_of(tracker, q.sweep, judging.lineage, v),
         )
         for q, case, v in zip(questions, cases, judge_all(cases, opened), strict=True)

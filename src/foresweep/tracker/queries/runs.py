@@ -21,6 +21,7 @@ from foresweep.records import (
     Sweep,
     Trial,
     is_sealed,
+    is_surrogate,
     split_name,
 )
 from foresweep.tracker.queries.filters import Conditions, condition, order_by
@@ -46,10 +47,10 @@ def get_sweep(connection: Connection, sweep_id: str) -> Sweep:
     """The sweep of this id or unique beginning of one; "latest". Raises NotFound."""
     if sweep_id != "latest":
         return sweep_of(_one(connection, sweeps.c.sweep_id, sweep_id, "sweep"))
-    latest = list_sweeps(connection, limit=1)
-    if not latest:
+    latest = next((s for s in list_sweeps(connection) if not is_surrogate(s.plan)), None)
+    if latest is None:
         raise NotFound("there is no sweep yet; start one with: foresweep sweep --model toto")
-    return latest[0]
+    return latest
 
 
 def _one(connection: Connection, column: Column[Any], key: str, kind: str) -> Mapping[Any, Any]:
@@ -230,14 +231,16 @@ def fingerprint_in_use(
     sweep (in which the model ran, where one is named), else "": the runs of no sweep."""
     if sweep_id is not None:
         return cells_of(get_sweep(connection, sweep_id).fingerprints, part)
-    query = select(sweeps.c.fingerprints).order_by(
+    query = select(sweeps.c.fingerprints, sweeps.c.plan).order_by(
         sweeps.c.started_at.desc(), sweeps.c.sweep_id.desc()
     )
     if model_name is not None:
         ran = exists().where(runs.c.sweep_id == sweeps.c.sweep_id, runs.c.model_name == model_name)
         query = query.where(ran)
-    fingerprints = connection.execute(query.limit(1)).scalar()
-    return "" if fingerprints is None else cells_of(fingerprints, part)
+    for fingerprints, plan in connection.execute(query):
+        if not is_surrogate(plan):
+            return cells_of(fingerprints, part)
+    return ""
 
 
 def sealed_scores(connection: Connection, run_id: str) -> dict[str, float]:

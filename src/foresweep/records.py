@@ -15,6 +15,8 @@ from typing import Any
 PARTS = ("train", "tune", "val", "test")
 """As in data.splits; said again here, so that reading records loads no data library."""
 REPRODUCES = "reproduces"
+MOVES = "moves"
+"""In a sweep's plan: hashes of the moves that it was steered by, ranked and sealed on."""
 """Before the run's id in the source of a run that trained another once more."""
 CONTINUES = "continues"
 """Before the run's id in the source of a run that goes on training where another ended."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from foresweep.data.files import name_as_text
+from foresweep.data.footprint import footprint_of, written
 from foresweep.data.panel import Panel, changed_bars
 from foresweep.data.reading.sources import load_panel
 from foresweep.data.splits import MIN_CONTEXT, PARTS, SHARES, Cut, Split, make_split
@@ -24,7 +25,7 @@ from foresweep.evaluation.steering import (
     windows_wanted,
 )
 from foresweep.models.training.config import DEFAULT_STEPS
-from foresweep.records import STEERING, Sweep, Trial
+from foresweep.records import MOVES, STEERING, Sweep, Trial
 from foresweep.search.engines.base import Engine, run_task
 from foresweep.search.events import Listener
 from foresweep.search.plan import ASKED, STEERED, SweepPlan, as_record
@@ -160,6 +161,7 @@ def plan_record(stage: Stage) -> dict[str, Any]:
         ASKED: as_record(stage.plan),
         STEERED: stage.ground.steer or ALL,
         "items": [panel.items[i] for i in split.items],  # which lineage it belongs to
+        MOVES: written(footprint_of(panel, split)),  # the same without names and dates
         "parts": {
             part.name: {
                 "from": str(panel.timeline[part.start].astype("datetime64[s]")),

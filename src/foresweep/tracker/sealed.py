@@ -6,6 +6,8 @@ fingerprint that is judged on val: chances that are taken again and again must b
 
 from __future__ import annotations
 
+import base64
+import struct
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select, update
 
 from foresweep.errors import TrackerError
-from foresweep.records import REPRODUCES, Run, RunState, Sweep, is_surrogate
+from foresweep.records import MOVES, REPRODUCES, Run, RunState, Sweep, is_surrogate
 from foresweep.tracker.provenance import this_user
 from foresweep.tracker.queries import runs as queries
 from foresweep.tracker.storage import record_chain as chain
@@ -135,35 +137,46 @@ def _looks(connection: Connection, sweep_ids: Iterable[str]) -> list[Mapping[Any
     return list(connection.execute(query).mappings())
 
 
-# Lineage: all sweeps that were ranked or sealed on cells of the same items and days.
+# Lineage: all sweeps that were steered, ranked or sealed on cells of the same items and days.
 #
-# A cell is an item on one day of val or test. Sweeps that share a cell have learnt from the same
-# accidents, whatever their horizon, stride or last bar: their trials, judgings and looks at test
-# count together, so that one more bar, one ticker less or H=4 after H=5 starts nothing anew.
+# A cell is an item on one day of tune, val or test. Sweeps that share a cell have learnt from the
+# same accidents, whatever their horizon, stride or last bar: their trials, judgings and looks at
+# test count together, so that one more bar, one ticker less or H=4 after H=5 starts nothing anew.
+# Nor does another name for an item or another day for a bar: moves are compared, too.
 
 
-RANKED = ("val", "test")
+SEEN = ("tune", "val", "test")
+FEWEST_SHARED = 2
+"""Hashes of moves that two sweeps must share to have seen the same: one may be an accident."""
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Where a sweep was ranked and sealed: items, and the bars from val's first to test's last."""
+    """What a sweep was steered by, ranked and sealed on: items, the bars from tune's first to
+    test's last, and hashes of the moves there."""
 
     items: frozenset[str] | None  # None: on record without its items, so it may be any
     first: str  # ISO times in UTC, which sort as they read
     last: str
+    moves: frozenset[int] = frozenset()  # empty: of a version that kept none
 
     def meets(self, other: Footprint) -> bool:
-        """Is there an item and a bar that both were ranked or sealed on?"""
-        if self.last < other.first or other.last < self.first:
+        """Have both seen an item on a bar, or the same moves under other names or on other days?"""
+        if len(self.moves & other.moves) >= FEWEST_SHARED:
+            return True
+        if not self.is_beside(other):
             return False
         return self.items is None or other.items is None or bool(self.items & other.items)
+
+    def is_beside(self, other: Footprint) -> bool:
+        """Do both hold a common day, whatever their items?"""
+        return self.first <= other.last and other.first <= self.last
 
 
 def footprint(plan: Mapping[str, Any]) -> Footprint | None:
     """The footprint that a sweep's plan records; None where it was recorded by hand."""
     parts = plan.get("parts") or {}
-    ranked = [parts[name] for name in RANKED if name in parts]
+    ranked = [parts[name] for name in SEEN if name in parts]
     if not ranked:
         return None
     items = plan.get("items")
@@ -171,7 +184,14 @@ def footprint(plan: Mapping[str, Any]) -> Footprint | None:
         items=None if items is None else frozenset(items),
         first=min(str(p["from"]) for p in ranked),
         last=max(str(p["to"]) for p in ranked),
+        moves=_hashes(str(plan.get(MOVES, ""))),
     )
+
+
+def _hashes(text: str) -> frozenset[int]:
+    """64-bit numbers from the text in which a plan keeps them (`data.footprint`)."""
+    whole = base64.b64decode(text)
+    return frozenset(struct.unpack(f"<{len(whole) // 8}Q", whole))
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,35 +199,43 @@ class Lineage:
     """The sweeps whose cells meet those of the sweeps asked about, and what they have tried."""
 
     sweep_ids: tuple[str, ...]  # oldest first, those asked about among them
-    num_trials: int  # configs tried, baselines aside; failed, pruned and hidden ones count
+    num_trials: int  # configs times seeds, baselines aside; failed, pruned and hidden ones count
     num_complete: int  # of these, the ones with a complete run
+    num_beside: int = 0  # sweeps over common days on other items: not counted, to be said
 
 
 def lineage_of(connection: Connection, sweep_ids: Collection[str]) -> Lineage:
     """The lineage of some sweeps: direct meetings only. Raises NotFound."""
     asked = [queries.get_sweep(connection, sweep_id) for sweep_id in sweep_ids]
-    mine = [None if is_surrogate(sweep.plan) else footprint(sweep.plan) for sweep in asked]
+    mine = [_footprint_of(sweep) for sweep in asked]
     ids = {sweep.sweep_id for sweep in asked}
-    every = reversed(queries.list_sweeps(connection))
-    related = tuple(s.sweep_id for s in every if s.sweep_id in ids or _meets(s, mine))
-    return Lineage(related, *_count_trials(connection, related))
+    known = [print_ for print_ in mine if print_ is not None]
+    related, beside = [], 0
+    for sweep in reversed(queries.list_sweeps(connection)):
+        its = _footprint_of(sweep)
+        if sweep.sweep_id in ids or (its is not None and any(o.meets(its) for o in known)):
+            related.append(sweep.sweep_id)
+        elif its is not None and any(o.is_beside(its) for o in known):
+            beside += 1
+    return Lineage(tuple(related), *_count_trials(connection, related), beside)
 
 
-def _meets(sweep: Sweep, others: Collection[Footprint | None]) -> bool:
-    its = None if is_surrogate(sweep.plan) else footprint(sweep.plan)  # it tells nothing of them
-    return its is not None and any(o is not None and o.meets(its) for o in others)
+def _footprint_of(sweep: Sweep) -> Footprint | None:
+    """None for one on surrogate prices: it tells nothing of the real ones."""
+    return None if is_surrogate(sweep.plan) else footprint(sweep.plan)
 
 
 def _count_trials(connection: Connection, sweep_ids: Collection[str]) -> tuple[int, int]:
-    """(tried, complete) trials of these sweeps, baselines aside."""
+    """(tried, complete) trials of these sweeps, baselines aside: every seed of a config is one."""
     table = schema.runs
     trained = (
-        select(table.c.sweep_id, table.c.trial_number, table.c.state)
+        select(table.c.sweep_id, table.c.trial_number, table.c.seed, table.c.state)
         .where(table.c.sweep_id.in_(list(sweep_ids)), table.c.is_baseline.is_(False))
         .where(table.c.trial_number.is_not(None))
         .subquery()
     )
-    distinct = select(trained.c.sweep_id, trained.c.trial_number).distinct()
+    cells = (trained.c.sweep_id, trained.c.trial_number, trained.c.seed)
+    distinct = select(*cells).distinct()
     complete = distinct.where(trained.c.state == "complete")
     tried, done = (
         connection.execute(select(func.count()).select_from(q.subquery())).scalar() or 0

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import pytest
 
 from foresweep.errors import CheckpointError, NotFound, TrackerError, UsageError
 from foresweep.metrics import judged_by, ranked_by
-from foresweep.records import Outcome, Verdict
+from foresweep.records import Outcome, Run, Verdict
 from foresweep.selection.sealed import open_losses, open_returns
 from foresweep.selection.verdict.runs import ask, verdict_on_runs
 from foresweep.tracker.hiding import hide_run
-from foresweep.tracker.queries.runs import median_seed
+from foresweep.tracker.queries.runs import first_round, median_seed
 from foresweep.tracker.tracker import Tracker
 from judged_sweep import Planted, plant, spoil_test, stored
 from runs import make_run
@@ -279,6 +280,31 @@ def test_of_several_seeds_the_median_one_by_tune_stands_for_its_config(
     assert found.candidate == made.id("usual")
     assert found.num_tested == 9
     assert any("median one by tune" in note for note in found.notes)
+
+
+def test_seeds_added_by_later_sweeps_do_not_choose_which_one_stands_for_a_config() -> None:
+    day = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def run(name: str, seed: int, hour: int) -> Run:
+        made = make_run("toto", seed, 1.0)
+        return replace(made, run_id=name, seed=seed, created_at=day + timedelta(hours=hour))
+
+    alone, second, third, late = (run(f"r{k}", k, hour) for k, hour in enumerate((0, 2, 3, 5)))
+    begun = [day + timedelta(hours=h) for h in (-1, 1, 4)]  # three sweeps
+    assert first_round([late, third, alone, second], begun) == [alone, second, third]
+    assert first_round([alone], begun) == [alone]
+    assert first_round([alone, late], begun) == [alone, late]  # its first round came late
+
+
+def test_further_seeds_are_trials_that_gate_1_counts(tracker: Tracker, tmp_path: Path) -> None:
+    seeds = {"lucky": 0.12, "usual": 0.08, "poor": 0.05}
+    alike = dict.fromkeys(seeds, "one config")
+    made = plant(tracker, tmp_path / "runs", POOR | seeds, configs=alike)
+    found = judged(made)
+    assert (found.num_tested, found.num_trials) == (9, 11)
+    # no draw is as large: 1 / (1 + draws), by Sidak over the two that no column stands for
+    smallest = 1 - (1 - 1 / 2001) ** (11 / 9)
+    assert found.against[0].pvalue == pytest.approx(smallest)
 
 
 def test_of_two_seeds_the_better_one_on_tune_is_the_lower_median() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
+from foresweep.data.footprint import written
 from foresweep.errors import TrackerError
-from foresweep.records import Run, Sweep
+from foresweep.records import MOVES, Run, Sweep
 from foresweep.tracker.hiding import hide_run
 from foresweep.tracker.sealed import footprint
 from foresweep.tracker.tracker import Tracker
@@ -17,11 +19,20 @@ from tracker_data import make_sweep
 ITEMS = ["AAPL", "GOOG", "IBM", "MSFT"]
 
 
+MOVED = {MOVES: written(np.array([7, 11, 2**63 + 1], dtype=np.uint64))}
+"""Moves that every sweep here has seen, unless it is said to have seen others."""
+
+
 def plan(
-    items: list[str] | None = None, *, val: str = "2012-01-03", last: str = "2013-03-01"
+    items: list[str] | None = None,
+    *,
+    val: str = "2012-01-03",
+    last: str = "2013-03-01",
+    tune: str | None = None,
 ) -> dict[str, Any]:
     """A plan's record whose val begins at `val` and whose test ends at `last`."""
-    parts = {
+    parts = {} if tune is None else {"tune": {"from": f"{tune}T00:00:00", "to": f"{val}T00:00:00"}}
+    parts |= {
         "train": {"from": "2004-08-19T00:00:00", "to": "2011-12-20T00:00:00"},
         "val": {"from": f"{val}T00:00:00", "to": "2012-08-01T00:00:00"},
         "test": {"from": "2012-08-10T00:00:00", "to": f"{last}T00:00:00"},
@@ -61,6 +72,9 @@ OTHER_CUTS = {
     "H=4 after H=5": plan(val="2012-01-02"),
     "val where test was": plan(val="2013-02-28", last="2014-01-02"),
     "items not on record": {"parts": plan()["parts"]},
+    "renamed items on shifted days": plan(["s0", "s1"], val="2032-01-02", last="2033-01-02")
+    | MOVED,
+    "tune where test was": plan(val="2014-01-03", last="2015-01-02", tune="2013-01-03"),
 }
 
 
@@ -68,7 +82,7 @@ OTHER_CUTS = {
 def test_another_cut_of_the_same_prices_resets_no_count(
     tracker: Tracker, record: dict[str, Any]
 ) -> None:
-    first, run = add(tracker, "first")
+    first, run = add(tracker, "first", plan() | MOVED)
     judging = tracker.judgings.begin([run.run_id])
     tracker.judgings.record_look(judging, [run.run_id], why="verdict")
     second, other = add(tracker, "second", record, horizon=4)
@@ -198,3 +212,24 @@ def test_a_run_logged_by_hand_is_sent_to_the_file_door(
 
 def test_a_plan_without_parts_has_no_footprint() -> None:
     assert footprint({"max_runs": 3}) is None
+
+
+def test_every_seed_of_a_config_is_a_trial(tracker: Tracker) -> None:
+    sweep, run = add(tracker, "one")
+    for seed in (1, 2, 2):  # the last once more, after it broke off
+        more = tracker.start_run(
+            model="toto", hyperparams={}, sweep_id=sweep.sweep_id, trial_number=run.trial_number,
+            fingerprints=sweep.fingerprints, seed=seed,
+        )  # fmt: skip
+        tracker.finish_run(more.run_id, "failed" if seed == 2 else "complete")
+    lineage = tracker.judgings.lineage([sweep.sweep_id])
+    assert (lineage.num_trials, lineage.num_complete) == (3, 2)
+
+
+def test_other_items_over_common_days_are_told_and_not_counted(tracker: Tracker) -> None:
+    first, _ = add(tracker, "first", plan() | MOVED)
+    others = {MOVES: written(np.array([7, 12, 13], dtype=np.uint64))}  # one hash is an accident
+    add(tracker, "second", plan(["ORCL"]) | others)
+    add(tracker, "third", STRANGERS["a later period"] | {"items": ["ORCL"]})
+    lineage = tracker.judgings.lineage([first.sweep_id])
+    assert (lineage.sweep_ids, lineage.num_trials, lineage.num_beside) == ((first.sweep_id,), 1, 1)

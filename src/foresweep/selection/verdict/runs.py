@@ -29,7 +29,7 @@ from foresweep.selection.verdict.gates import Opened, judge_all
 from foresweep.selection.verdict.surrogates import surrogates_of
 from foresweep.settings import load_settings
 from foresweep.stats.overfitting import deflated_sharpe, probabilistic_sharpe
-from foresweep.tracker.queries.runs import by_config, median_seed
+from foresweep.tracker.queries.runs import by_config, first_round, median_seed
 from foresweep.tracker.tracker import SELECTED_ON_TEST, Judging, Tracker
 
 UNTRAINED = "none"
@@ -137,6 +137,7 @@ class Question:
     baselines: Mapping[str, Run]  # by the name they are judged under
     metric: str  # bare
     left_out: tuple[str, ...]  # said aloud
+    num_seeds_beside: int = 0  # further seeds of these configs: trials that no column stands for
 
     @property
     def compared(self) -> dict[str, Run]:
@@ -182,6 +183,7 @@ class Question:
             candidate=run.run_id,
             judged_number=judged_number,
             num_trials=num_trials,
+            num_hidden=self.num_seeds_beside,
             weights=Weights(
                 cutoff=said.get("date"),
                 source=str(said.get("source", "")),
@@ -217,7 +219,8 @@ def ask(tracker: Tracker, run_id: str | None = None, *, sweep_id: str | None = N
         raise UsageError(f"sweep {sweep.sweep_id} does not say how its parts were cut; sweep again")
     metric = judged_by(sweep.objective)
     cells = sweep.fingerprints if run is None else run.fingerprints
-    every = tracker.get_runs(fingerprint=cells.get("val", ""), include_hidden=True)
+    cell = cells.get("val", "")
+    every = tracker.get_runs(fingerprint=cell, include_hidden=True)
     complete = [r for r in every if r.state == RunState.COMPLETE and r.reproduces is None]
     beside = baselines(
         r
@@ -228,8 +231,16 @@ def ask(tracker: Tracker, run_id: str | None = None, *, sweep_id: str | None = N
     trained = [r for r in complete if not r.is_baseline]
     there = [r for r in trained if has_losses(r)]
     own = [r for r in there if not equals_last_value(r, "val", metric)]
-    trials = tuple(median_seed(group, metric) for group in by_config(own))
+    begun = [s.started_at for s in tracker.list_sweeps() if s.fingerprints.get("val") == cell]
+    rounds = [(group, first_round(group, begun)) for group in by_config(own)]
+    trials = tuple(median_seed(kept, metric) for _, kept in rounds)
+    seeds = sum(len(group) - 1 for group, _ in rounds)
     notes = []
+    if late := sum(len(group) - len(kept) for group, kept in rounds):
+        notes.append(
+            f"{late} seeds were trained after the first round of their config: they count as "
+            f"trials and do not choose which seed stands for it"
+        )
     if gone := len(trained) - len(there):
         notes.append(f"{gone} complete trials have no losses on this disk: counted, not tested")
     if same := len(there) - len(own):
@@ -249,7 +260,7 @@ def ask(tracker: Tracker, run_id: str | None = None, *, sweep_id: str | None = N
             notes.append(
                 f"of the seeds of this config the median one by tune is judged: {chosen.run_id}"
             )
-    return Question(chosen, sweep, trials, beside, metric, tuple(notes))
+    return Question(chosen, sweep, trials, beside, metric, tuple(notes), seeds)
 
 
 def _stands_for(run: Run, trials: Sequence[Run], metric: str) -> Run:
@@ -384,10 +395,16 @@ def _notes(
     up, weights that may know val, and what the test is still worth."""
     run, sweep, lineage = question.candidate, question.sweep, judging.lineage
     notes = [
-        f"{lineage.num_trials} trials in {len(lineage.sweep_ids)} sweep(s) were ranked or sealed "
-        f"on cells of these items and days, {lineage.num_trials - lineage.num_complete} of them "
+        f"{lineage.num_trials} trials (every seed is one) in {len(lineage.sweep_ids)} sweep(s) "
+        f"were steered, ranked or sealed on cells of these items and days, or on the same moves, "
+        f"{lineage.num_trials - lineage.num_complete} of them "
         f"without a result; all count."
     ]
+    if lineage.num_beside:
+        notes.append(
+            f"{lineage.num_beside} sweeps here were steered or ranked on other items over common "
+            f"days: markets move together, so that is no fresh start, but it is not counted."
+        )
     notes += [f"{said[0].upper()}{said[1:]}." for said in question.left_out]
     if implausible(run.score("val_skill")):
         notes.append(

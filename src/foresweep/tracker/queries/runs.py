@@ -273,6 +273,22 @@ def by_config(found: Iterable[Run]) -> list[list[Run]]:
     return list(groups.values())
 
 
+def first_round(found: Sequence[Run], begun: Iterable[datetime]) -> list[Run]:
+    """Of one config's runs the seeds up to the first round that trained several: what later sweeps
+    (`begun`: when sweeps of these windows began) added to it does not choose which seed stands for
+    it, or seeds could be added until a lucky one does."""
+    starts = sorted(begun)
+    ranked = sorted(found, key=lambda run: (run.created_at, run.run_id))
+    kept: list[Run] = []
+    for run in ranked:
+        closed = kept and len({r.seed for r in kept}) > 1
+        later = kept and any(kept[-1].created_at < start <= run.created_at for start in starts)
+        if closed and later:
+            break
+        kept.append(run)
+    return kept
+
+
 def median_seed(found: Sequence[Run], metric: str) -> Run:
     """The run with the (lower) median loss on tune by a metric's bare name; ties go to the smaller
     run id. A run without that score counts as the worst."""

@@ -315,6 +315,41 @@ class DeflatedSharpe:
     why_not: str | None = None  # where something could not be had
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """The share of closes in a candidate's 80 % band."""
+
+    name: str  # all, calm, usual or wild
+    share: float
+    lower: float | None  # 95 %, origins drawn in blocks; None: too few of them
+    upper: float | None
+    num_origins: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cones:
+    """Are a candidate's cones on val as wide as they say? Shown, never asked."""
+
+    groups: tuple[Coverage, ...] = ()
+    too_narrow: tuple[str, ...] = ()  # groups whose interval ends below 80 %
+    why_not: str | None = None  # where it could not be had
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Economy:
+    """What the stated trading rule would have kept on val after costs: shown, never asked. Sharpe
+    ratios are a year's, in excess of always-long; bounds are one-sided, 95 %."""
+
+    cost_bps: float | None = None
+    sharpe: float | None = None
+    sharpe_lower: float | None = None
+    sharpe_twice: float | None = None  # at twice the costs
+    sharpe_twice_lower: float | None = None
+    break_even_bps: float | None = None  # cost at which the mean excess is 0; 0: not even free
+    turnover: float | None = None  # capital a year
+    why_not: str | None = None
+
+
 EDITION = 2
 """Of the rules of the verdict; on record with it. One without this number is of edition 1."""
 
@@ -360,6 +395,8 @@ class Verdict(Shown):
     zero_shot: Mapping[str, float | str] | None  # the same weights, not fine-tuned
     members: tuple[str, ...] = ()  # superior to every opponent
     sharpe: DeflatedSharpe | None = None  # None: of losses from elsewhere
+    cones: Cones | None = None  # None: of losses from elsewhere
+    economy: Economy | None = None
     targets: tuple[Target, ...] = ()
     notes: tuple[str, ...] = ()
     surrogates: tuple[Mapping[str, Any], ...] = ()  # the same search where nothing is to be found

@@ -23,6 +23,7 @@ from rich.text import Text
 from foresweep.cli.tables import (
     config_name,
     console,
+    judge_the_cones,
     leaderboard_table,
     number,
     percent,
@@ -566,6 +567,8 @@ class LiveView:
         if told := still_learning(board):
             self.say(told, "yellow")
         show_pareto(runs, sweep.objective, self.console)
+        if cones := judge_the_cones(sweep, runs):
+            self.say(cones)
         self.say(
             "Next: `foresweep best --export-path` hands over the best checkpoint, "
             "`foresweep predict` forecasts with it, `foresweep report -o report.md` writes it all "

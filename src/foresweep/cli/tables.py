@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -13,13 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 from foresweep.evaluation.yardstick import LAST_VALUE
-from foresweep.metrics import split_score
-from foresweep.records import Outcome
+from foresweep.metrics import judged_by, split_score
+from foresweep.records import Outcome, RunState
 from foresweep.selection.leaderboard import SIGNIFICANT, TOO_GOOD
 
 if TYPE_CHECKING:
     from foresweep.data.gate.report import QualityReport
-    from foresweep.records import Check, DeflatedSharpe, Run, Verdict
+    from foresweep.records import Check, Cones, DeflatedSharpe, Economy, Run, Sweep, Verdict
     from foresweep.selection.leaderboard import Leaderboard, Row
     from foresweep.selection.pareto import Pareto
 
@@ -257,6 +258,27 @@ def pareto_lines(found: Pareto) -> list[str]:
     return [*lines, f"last-value on the same windows: {', '.join(naive)}."]
 
 
+def judge_the_cones(sweep: Sweep, runs: Sequence[Run]) -> str:
+    """The command that judges a sweep about points by its cones, where no trained run is better
+    than last-value in points and one is in cones; "" elsewhere."""
+    trained = [r for r in runs if r.state == RunState.COMPLETE and not r.is_baseline]
+    points = [s for r in trained if (s := r.score("val_skill")) is not None]
+    cones = [(s, r) for r in trained if (s := r.score("val_pinball_skill")) is not None]
+    if judged_by(sweep.objective) == "pinball" or not points or not cones:
+        return ""
+    best, run = max(cones, key=lambda pair: (pair[0], pair[1].run_id))
+    if max(points) > 0 or not best > 0:
+        return ""
+    models = " ".join(f"--model {name}" for name in sweep.models)
+    data = shlex.quote(str(sweep.plan.get("data", "")))
+    return (
+        f"No points beat last-value, but cones do: {run.model_name} by {100 * best:.2f} % of "
+        f"pinball on val. Judge them, nothing equal is trained again: `foresweep sweep {models} "
+        f"--mode {sweep.mode} --horizon {sweep.horizon} --data {data} --objective pinball`, then "
+        f"`foresweep verdict`."
+    )
+
+
 def pareto_places(runs: Iterable[Run], objective: str) -> dict[str, dict[str, Any]]:
     """Where each config stands, as plain JSON, by the id of the run that stands for it; {} where
     the objective is of one metric."""
@@ -300,6 +322,9 @@ def show_verdict(v: Verdict) -> None:
     the numbers mean and do not mean, and what else to know."""
     out = console()
     out.print(f"{v.answer}: {v.reason}.", style=COLOURS[v.outcome], soft_wrap=True)
+    if said := cones_in_words(v.cones):
+        narrow = v.cones is not None and bool(v.cones.too_narrow)
+        out.print(said, style="yellow" if narrow else "", soft_wrap=True)
     out.print()
     counts = ", ".join(
         f"{p} {v.num_origins[p]} origins ({v.effective_origins[p]:.0f} that share no label)"
@@ -336,6 +361,46 @@ def show_verdict(v: Verdict) -> None:
     for note in v.notes:
         out.print(f"- {note}", soft_wrap=True)
     out.print()
+
+
+def cones_in_words(cones: Cones | None) -> str:
+    """How much the 80 % band holds, and whether that is too little; "" where it is not known."""
+    if cones is None or not cones.groups:
+        return ""
+    shares = []
+    for g in cones.groups:
+        low, high = ("?" if b is None else f"{100 * b:.0f}" for b in (g.lower, g.upper))
+        name = "" if g.name == "all" else f"{g.name} "
+        shares.append(f"{name}{100 * g.share:.0f} % ({low} to {high})")
+    said = f"Its 80 % band holds {shares[0]} of the closes of val; {', '.join(shares[1:])}"
+    if not cones.too_narrow:
+        return f"{said}."
+    where = "" if "all" in cones.too_narrow else f" in {' and '.join(cones.too_narrow)} days"
+    return f"TOO NARROW{where}: {said[0].lower()}{said[1:]}."
+
+
+def economy_in_words(economy: Economy) -> str:
+    """What the trading rule would have kept."""
+    e = economy
+    if e.cost_bps is None:
+        return f"What the trading rule would keep after costs is not known: {e.why_not}."
+    if e.sharpe is None:
+        return f"Trading rule at {e.cost_bps:g} bp: {e.why_not or 'undefined'}."
+
+    def ratio(value: float | None, lower: float | None) -> str:
+        return f"{value:+.2f}" + ("" if lower is None else f" (above {lower:+.2f}, 95 %)")
+
+    if e.break_even_bps is None:
+        even = "costs no more than always-long, so no cost is its break-even"
+    elif e.break_even_bps == 0:
+        even = "would lose to always-long even free of costs"
+    else:
+        even = f"breaks even with always-long at {e.break_even_bps:.1f} bp"
+    return (
+        f"Trading rule after {e.cost_bps:g} bp: Sharpe over always-long "
+        f"{ratio(e.sharpe, e.sharpe_lower)} a year, at twice the costs "
+        f"{ratio(e.sharpe_twice, e.sharpe_twice_lower)}; it {even}. Nothing is claimed of capacity."
+    )
 
 
 def _gates(v: Verdict) -> Table:
@@ -417,6 +482,8 @@ def context(v: Verdict) -> list[str]:
             f"The best on val, less the luck of having been picked: {percent(v.debiased_skill, 2)} "
             f"scaled skill against {v.benchmark}."
         )
+    if v.economy is not None:
+        lines.append(economy_in_words(v.economy))
     if v.pbo is not None:
         lines.append(
             f"Probability of backtest overfitting {v.pbo:.2f} ({v.num_blocks} blocks): shown, not "

@@ -93,6 +93,21 @@ def overall(
     return _group("all", panel.losses[metric][..., None], theirs, block, level, 2000, 0)
 
 
+def coverage_groups(
+    inside: Array, scale: Array, *, horizon: int, stride: int, level: float = 0.95
+) -> tuple[Group, ...]:
+    """The share of closes in a band, of all windows ("all") and by regime, with bounds: `inside`
+    [O, I, H] is 1 in the band, 0 outside, NaN where there is no window; `scale` [O, I]."""
+    block, names = block_length(horizon, stride), regimes(scale)
+    masks = {"all": np.ones(len(names), dtype=bool)} | {name: names == name for name in REGIMES}
+    found = []
+    for key, rows in masks.items():
+        cells = np.where(rows[:, None, None], inside, np.nan)
+        group = _group(key, cells, None, block, level, 2000, 0)
+        found += [group] if group else []
+    return tuple(found)
+
+
 def _cells(panel: LossPanel, metric: str, by: str) -> Array:
     """[O, I, H] losses by lead, else [O, I, 1]."""
     return panel.by_lead[metric] if by == "lead" else panel.losses[metric][..., None]

@@ -23,6 +23,7 @@ from foresweep.models.checkpoint import read_checkpoint
 from foresweep.records import DeflatedSharpe, Run, RunState, Sweep, Target, Verdict
 from foresweep.search.plan import family_of
 from foresweep.selection.sealed import has_losses, open_losses, open_returns, open_test
+from foresweep.selection.verdict.beside import beside_gates
 from foresweep.selection.verdict.case import LEVEL, Case, Weights, part_losses
 from foresweep.selection.verdict.declared import declared_of
 from foresweep.selection.verdict.gates import Opened, judge_all
@@ -113,12 +114,15 @@ def verdict_on_runs(
         replace(
             v,
             sharpe=sharpe_of(q.candidate, q.trials, num_trials or 1),
+            cones=cones,
+            economy=economy,
             targets=targets_of(q.candidate, v),
             notes=_notes(tracker, judging, q, case.weights, v),
             surrogates=surrogates_of(tracker, q.sweep),
             declared=declared_of(tracker, q.sweep, judging.lineage, v),
         )
         for q, case, v in zip(questions, cases, judge_all(cases, opened), strict=True)
+        for cones, economy in [beside_gates(tracker, q.candidate)]
     )
     tracker.judgings.end(judging, {v.candidate: v.without_test() for v in told})
     return told

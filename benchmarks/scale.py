@@ -10,7 +10,7 @@ reports   A head polls the pipes of so many simulated workers, each of which rep
 trials    A sweep of so many trials, runs and scores, copied in SQL from one that went through the
           tracker; then one trial more is claimed, begun, closed, and all are ranked. Proposing is
           timed on as many told trials as `--told` says.
-memory    What a head's process grows by over 500 trials: claimed, begun, 8 scorings, closed, told.
+memory    What a head's process grows by over 500 trials: claimed, begun, one scoring, closed, told.
 worker    The peak of a process that loads a panel of `--names` times `--bars` bars and trains and
           scores a tiny Toto of a few steps on a sample of it, as a worker does.
 

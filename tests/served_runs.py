@@ -13,7 +13,12 @@ from foresweep.tracker.tracker import Tracker
 CONTEXT, HORIZON = 64, 5
 
 
-def a_sweep(tracker: Tracker, source: str = "prices", horizon: int = HORIZON) -> Sweep:
+def a_sweep(
+    tracker: Tracker,
+    source: str = "prices",
+    horizon: int = HORIZON,
+    plan: Mapping[str, Any] | None = None,
+) -> Sweep:
     """A complete sweep over a panel of this name."""
     dataset = tracker.add_dataset(
         panel_hash="p", source=source, num_items=3, num_rows=900,
@@ -22,7 +27,7 @@ def a_sweep(tracker: Tracker, source: str = "prices", horizon: int = HORIZON) ->
     return tracker.create_sweep(
         models=["drift"], mode="quick", objective="pct_mae", horizon=horizon, seed=0,
         panel_hash="p", task_hash="t", fingerprints={"tune": "a", "val": "b", "test": "c"},
-        plan={}, dataset_id=dataset,
+        plan=dict(plan or {}), dataset_id=dataset,
     )  # fmt: skip
 
 

@@ -183,7 +183,7 @@ def test_every_command_that_reads_runs_is_held_to_that() -> None:
         "sweep", "train", "logs", "note", "tag", "rm", "predict", "doctor", "verdict", "power",
         "import", "export", "db", "data", "spaces", "ensemble", "stop", "reproduce", "dashboard",
         "promote", "rollback", "champion", "serve", "ledger",
-        "declare", "surrogate",
+        "declare", "surrogate", "monitor", "update", "walkforward",
     }  # fmt: skip
     assert set(get_command(app).commands) <= others | set(READING)
 

@@ -77,6 +77,16 @@ def test_a_run_without_a_promote_verdict_is_refused_or_forced_on_record(
     assert (entry.run_id, entry.reason) == (hold.run_id, "a demo")
 
 
+def test_what_was_trained_on_surrogate_prices_never_goes_in_service(
+    tracker: Tracker, tmp_path: Path
+) -> None:
+    sweep = a_sweep(tracker, plan={"asked": {"surrogate": {"of": "another", "kind": "signs"}}})
+    run = a_run(tracker, tmp_path, sweep=sweep)
+    for reason in (None, "it looks so good"):
+        with pytest.raises(UsageError, match="surrogate prices, which no market has"):
+            champion.promote(tracker, run.run_id, force_reason=reason)
+
+
 def test_only_the_newest_verdict_counts(tracker: Tracker, tmp_path: Path) -> None:
     run = a_run(tracker, tmp_path, verdict="promote")
     judging = tracker.judgings.begin([run.run_id])

@@ -20,7 +20,7 @@ from foresweep.models.checkpoint import CARD, read_checkpoint, update_card
 from foresweep.models.ensemble import manifest_hash
 from foresweep.models.licence import Licence, weights_licence
 from foresweep.models.registry import get_model
-from foresweep.records import Outcome, Run, RunState
+from foresweep.records import Outcome, Run, RunState, is_surrogate
 from foresweep.tracker.service import PROMOTE, RETIRE, ROLLBACK, SHADOW, Entry, Service, Slot
 from foresweep.tracker.tracker import Tracker
 
@@ -187,7 +187,13 @@ def require_allowed(
     tracker: Tracker, run: Run, *, shadow: bool = False, force_reason: str | None = None
 ) -> Mapping[str, Any] | None:
     """The newest verdict on a run that came to its end. Raises UsageError where it does not allow
-    to promote the run and no reason is given to do so all the same."""
+    to promote the run and no reason is given to do so all the same, and for a run that was trained
+    on surrogate prices, whatever the reason."""
+    if run.sweep_id is not None and is_surrogate(tracker.get_sweep(run.sweep_id).plan):
+        raise UsageError(
+            f"run {run.run_id} was trained on surrogate prices, which no market has: it shows "
+            f"whether a search finds skill where there is none, and never goes in service"
+        )
     ended = [v for v in tracker.judgings.verdicts(run.run_id) if v["outcome"]]
     verdict = ended[-1] if ended else None
     if shadow:

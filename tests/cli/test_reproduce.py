@@ -45,7 +45,7 @@ def test_every_score_is_shown_then_and_now_and_no_test_score_is(
     said = shell("reproduce", run, *places)
     assert f"Training {run} again" in said
     assert "val_pinball" in said
-    assert "Reproduced bit for bit, all 48 scores of tune and val." in said
+    assert "Reproduced bit for bit, all 50 scores of tune and val." in said
     assert "no test scores on record to compare" in said  # nobody has opened them
     assert "are the same to the last bit; they stay sealed" in _about_test(True)
     assert not any(f"test_{metric}" in said for metric in METRICS)

@@ -352,6 +352,7 @@ def test_what_is_in_service_and_how_it_does_is_told(
     board = client.get("/leaderboard").json()
     assert {r["run_id"] for r in board["rows"] if r["in_service"]} == {runs["drift"].run_id}
     assert client.get("/health").json()["alive"] is True
+    assert client.post("/forecast", json={"items": 7}).status_code == 422
     metrics = client.get("/metrics").text
     assert 'foresweep_requests_total{status="422"}' in metrics
     assert "foresweep_batch_requests_bucket" in metrics

@@ -20,6 +20,6 @@ def test_a_real_model_is_reproduced_bit_for_bit_on_a_cpu(shell: Shell, model: st
     found: dict[str, Any] = json.loads(shell("reproduce", known["run_id"], "--json"))
     assert found["bit_for_bit"], [s for s in found["scores"] if s["difference"] != 0]
     assert found["test_is_equal"] is None  # nobody has opened it
-    assert len(found["scores"]) == 48
+    assert len(found["scores"]) == 50
     best = json.loads(shell("best", "--model", model, "--top-k", "9", "--json"))
     assert [r["run_id"] for r in best] == [known["run_id"]]

@@ -13,6 +13,7 @@ import pytest
 
 from foresweep.errors import UsageError
 from foresweep.records import Run, RunState, SweepState
+from foresweep.tracker.declaring import Declarations
 from foresweep.tracker.jsonfile import JsonTracker
 from foresweep.tracker.sealed import Judgings
 from foresweep.tracker.storage.store import Store
@@ -82,6 +83,16 @@ def known(tracker: Tracker) -> dict[str, Any]:
         "judging": tracker.judgings.begin([run.run_id]),
         "told": {run.run_id: {"outcome": "hold"}},
         "why": "verdict",
+        "notes": "n",
+        "training_time_s": 1.0,
+        "duration_s": 1.0,
+        "facts": {"workers": 2},
+        "question": "q",
+        "horizons": [1],
+        "max_trials": 3,
+        "declaration_id": tracker.declarations.add(
+            "q", models=["toto"], objective="pct_mae", horizons=[1], max_trials=3
+        ).declaration_id,
         "num_items": 1,
         "num_rows": 1,
         "starts_at": "a",
@@ -90,7 +101,12 @@ def known(tracker: Tracker) -> dict[str, Any]:
     }
 
 
-PARTS = {"": Tracker, "heads.": Heads, "judgings.": Judgings}
+PARTS = {
+    "": Tracker,
+    "heads.": Heads,
+    "judgings.": Judgings,
+    "declarations.": Declarations,
+}
 
 
 def public_methods() -> list[str]:
@@ -119,6 +135,12 @@ def call(tracker: Tracker, name: str, known: dict[str, Any]) -> Any:
         needed["state"] = SweepState.COMPLETE
     if name in ("log", "log_steps", "finish_run", "cancel_run"):
         needed["run_id"] = tracker.start_run(model="toto", hyperparams={}).run_id
+    if name in ("heads.pause", "heads.wake"):
+        needed["run_id"] = tracker.start_run(model="toto", hyperparams={}).run_id
+    if name == "heads.wake":
+        tracker.heads.pause(needed["run_id"], notes="n", training_time_s=1.0, duration_s=1.0)
+    if name == "heads.say":
+        return method(needed["sweep_id"], **known["facts"])
     if name == "compare_models":
         return method().to_csv()
     if name == "get_hyperparameter_impact":

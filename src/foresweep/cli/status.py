@@ -174,6 +174,6 @@ def draw_status(said: dict[str, Any]) -> None:
         skill = said["best_skill"]
         scored = f"tune {said['best_metric']} {number(said['best_score'])}"
         scored += "" if skill is None else f", skill {percent(skill, 2)}"
-        out.print(f"Best by tune so far: {said['best_by_tune']} ({scored}).")
+        out.print(f"Best by tune so far: {said['best_by_tune']} ({scored}).", soft_wrap=True)
     if said["state"] in ("cancelled", "lost", "failed"):
         out.print(f"Go on with it: foresweep sweep --resume {said['sweep_id']}")

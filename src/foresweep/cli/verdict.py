@@ -122,11 +122,12 @@ def verdict(
         "--stride": stride, "--trials": trials, "--earlier-judged": earlier_judged,
         "--earlier-looks": earlier_looks, "--pretrain-cutoff": pretrain_cutoff,
     }  # fmt: skip
+    record: Mapping[str, object] | None = None
     if bundle is not None:
         from foresweep.lifecycle.bundle import open_bundle
 
-        _refuse(only_files | {"RUN": run, "--sweep": sweep, "--losses": losses},
-                "and --bundle FILE are two questions; give one")  # fmt: skip
+        beside = {"RUN": run, "--sweep": sweep, "--losses": losses, "--growing": growing or None}
+        _refuse({**only_files, **beside}, "and --bundle FILE are two questions; give one")
         with open_bundle(bundle) as opened:
             told: tuple[Verdict, ...] = (opened.verdict(),)
     elif losses is None:
@@ -155,7 +156,7 @@ def verdict(
             cutoff=None if pretrain_cutoff is None else _date(pretrain_cutoff),
             growing=growing,
         )
-        told, record = (verdict_on_file(losses, asked),), None
+        told = (verdict_on_file(losses, asked),)
     if as_json:
         plain = [v.as_json() | ({"record": record} if record else {}) for v in told]
         typer.echo(json.dumps(plain[0] if len(plain) == 1 else plain, indent=2, allow_nan=False))

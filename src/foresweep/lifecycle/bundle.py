@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 BUNDLE, CASES, EXAMPLE = "bundle.json", "cases.json", "example.py"
-APART = ("sharpe", "targets", "notes")
+APART = ("sharpe", "targets", "notes", "cones", "economy", "surrogates", "declared")
 """Of a verdict: said beside it, from more than its losses."""
 NOT_STORED = ("val", "suspicions")
 EXAMPLE_TEXT = '''\

@@ -15,6 +15,7 @@ from foresweep.data.reading.sources import load_panel
 from foresweep.errors import DataError, UsageError
 from foresweep.lifecycle.champion import promote
 from foresweep.search.events import Event, SweepFinished
+from foresweep.tracker.storage.verifying import verify
 from foresweep.tracker.tracker import Tracker
 
 
@@ -36,6 +37,11 @@ def test_a_sweep_of_a_frame_is_its_record_and_answers_as_one(swept: fs.SweepResu
     assert {"last-value", "drift"} <= set(board["model"])
     assert (board.loc[board["model"] == "last-value", "skill_vs_last_value"] == 0).all()
     assert len(swept.runs()) == len(board)
+
+
+def test_a_whole_sweep_leaves_a_record_that_is_as_it_was_written(swept: fs.SweepResult) -> None:
+    with Tracker(swept.places.database) as tracker, tracker.store.read() as connection:
+        assert verify(connection).problems == ()
 
 
 def test_a_leaderboard_shows_no_test_score(swept: fs.SweepResult) -> None:

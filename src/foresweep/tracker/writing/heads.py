@@ -231,6 +231,8 @@ class Heads:
             sweep = get_sweep(connection, sweep_id)
             mine = sweeps.c.sweep_id == sweep.sweep_id
             connection.execute(update(sweeps).where(mine).values(plan={**sweep.plan, **more}))
+            row = connection.execute(select(sweeps).where(mine)).mappings().one()
+            chain.append(line_of(connection), chain.entry_of(chain.SWEEP, row))
             return get_sweep(connection, sweep_id)
 
         return self.store.work(say)

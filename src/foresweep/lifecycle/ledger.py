@@ -8,8 +8,8 @@ from typing import Any
 
 from foresweep.data.files import write_bytes_atomic
 from foresweep.errors import DataError
-from foresweep.tracker import chain
 from foresweep.tracker.service import Service
+from foresweep.tracker.storage import chain
 from foresweep.tracker.tracker import Tracker
 
 

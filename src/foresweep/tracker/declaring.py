@@ -11,8 +11,7 @@ from sqlalchemy import Connection, insert, select
 
 from foresweep.errors import NotFound, UsageError
 from foresweep.tracker.provenance import storable, this_user
-from foresweep.tracker.storage import record_chain as chain
-from foresweep.tracker.storage import schema
+from foresweep.tracker.storage import chain, schema
 from foresweep.tracker.storage.schema import new_id, real, sound_name, whole
 from foresweep.tracker.storage.store import Store, line_of
 

@@ -9,8 +9,7 @@ from sqlalchemy import Connection, select, update
 from foresweep.errors import NotFound, TrackerError
 from foresweep.records import Run, RunState
 from foresweep.tracker.queries import runs as queries
-from foresweep.tracker.storage import record_chain as chain
-from foresweep.tracker.storage import schema
+from foresweep.tracker.storage import chain, schema
 from foresweep.tracker.storage.schema import HIDDEN
 from foresweep.tracker.storage.store import line_of
 from foresweep.tracker.tracker import Tracker

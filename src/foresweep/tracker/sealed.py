@@ -19,8 +19,7 @@ from foresweep.errors import TrackerError
 from foresweep.records import MOVES, REPRODUCES, Run, RunState, Sweep, is_surrogate
 from foresweep.tracker.provenance import this_user
 from foresweep.tracker.queries import runs as queries
-from foresweep.tracker.storage import record_chain as chain
-from foresweep.tracker.storage import schema
+from foresweep.tracker.storage import chain, schema
 from foresweep.tracker.storage.schema import jsonable, new_id
 from foresweep.tracker.storage.store import Store, line_of
 

@@ -10,12 +10,11 @@ from typing import Any
 from sqlalchemy import Connection, insert, select
 
 from foresweep.errors import NotFound, TrackerError
-from foresweep.tracker import chain
 from foresweep.tracker.provenance import this_user
 from foresweep.tracker.queries import runs as queries
-from foresweep.tracker.storage import schema
+from foresweep.tracker.storage import chain, schema
 from foresweep.tracker.storage.schema import instant_text, jsonable, new_id, real, whole
-from foresweep.tracker.storage.store import Store
+from foresweep.tracker.storage.store import Store, line_of
 
 PROMOTE, ROLLBACK, SHADOW, RETIRE = "promote", "rollback", "shadow", "retire"
 CHAMPION = "champion"
@@ -127,7 +126,8 @@ class Service:
                 row |= {"run_id": run.run_id, "checkpoint_path": checkpoint_path}
                 row["manifest"] = manifest
                 _refuse_twice(found, action, run.run_id, manifest)
-            connection.execute(insert(table), row)
+            (row["entry_id"],) = connection.execute(insert(table), row).inserted_primary_key
+            chain.append(line_of(connection), chain.entry_of(chain.CHAMPION, row))
             return _slot(connection, slot)
 
         return self.store.work(put)
@@ -160,7 +160,7 @@ class Service:
                 known.add(once)
                 number += 1
                 row = {**row, "number": number}
-                entry = {**row, "previous": last, "hash": chain.link(last, row)}
+                entry = {**row, "previous": last, "hash": chain.link(last, chain.said_of(row))}
                 last = entry["hash"]
                 fresh.append(entry)
             if fresh:

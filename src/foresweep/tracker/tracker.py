@@ -35,8 +35,7 @@ from foresweep.tracker.sealed import (
     record_look,
 )
 from foresweep.tracker.session import BUFFER_S, Buffer, LoggedRun
-from foresweep.tracker.storage import record_chain as chain
-from foresweep.tracker.storage import schema
+from foresweep.tracker.storage import chain, schema
 from foresweep.tracker.storage.line import Line
 from foresweep.tracker.storage.schema import (
     jsonable,

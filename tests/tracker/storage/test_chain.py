@@ -12,8 +12,9 @@ from sqlalchemy import text
 
 from foresweep.records import Run
 from foresweep.tracker.hiding import hide_run, show_run_again
+from foresweep.tracker.service import PROMOTE, ROLLBACK, SHADOW, Service
+from foresweep.tracker.storage.chain import origin
 from foresweep.tracker.storage.moving import copy_database
-from foresweep.tracker.storage.record_chain import origin
 from foresweep.tracker.storage.verifying import Verified, verify
 from foresweep.tracker.tracker import NewRun, Tracker
 from tracker_data import make_sweep
@@ -78,6 +79,13 @@ def lived(tracker: Tracker, finished: Finished) -> Tracker:
     hide_run(tracker, best.run_id)
     show_run_again(tracker, best.run_id)
     tracker.finish_sweep(sweep.sweep_id, "complete")
+    service = Service(tracker.store)
+    for k in range(2):
+        service.change(
+            "s", PROMOTE, run_id=best.run_id, manifest=f"m{k}", reason="why", verdict_id=k
+        )
+    service.change("s", SHADOW, run_id=best.run_id, manifest="m2", content={"x": 0.1 + 0.2})
+    service.change("s", ROLLBACK)
     return tracker
 
 
@@ -85,7 +93,7 @@ def test_what_the_tracker_itself_did_is_sound(lived: Tracker) -> None:
     found = walked(lived)
     assert found.problems == ()
     assert (found.before, found.is_sound) == ({}, True)
-    assert found.num_entries == 24
+    assert found.num_entries == 28
 
 
 def test_a_lost_run_that_was_given_scores_and_still_finished_is_sound(tracker: Tracker) -> None:
@@ -122,6 +130,14 @@ def test_a_lost_run_that_was_given_scores_and_still_finished_is_sound(tracker: T
         ("DELETE FROM verdicts", ("removed", "verdict")),
         ("UPDATE test_looks SET why = 'by accident' WHERE why = 'curious'", ("changed", "look")),
         ("DELETE FROM test_looks WHERE why = 'curious'", ("removed", "look")),
+        ("UPDATE champions SET reason = 'other' WHERE entry_id = 2", ("changed", "champion")),
+        ("UPDATE champions SET who = 'nobody' WHERE action = 'rollback'", ("changed", "champion")),
+        ("DELETE FROM champions WHERE action = 'rollback'", ("removed", "champion")),
+        (
+            "INSERT INTO champions SELECT 99, 'k', slot, action, run_id, checkpoint_path, manifest,"
+            " verdict_id, reason, content, who, made_at FROM champions WHERE entry_id = 1",
+            ("inserted", "champion"),
+        ),
         ("UPDATE record_chain SET digest = 'x' WHERE position = 9", ("changed", "chain")),
         ("UPDATE record_chain SET previous = 'x' WHERE position = 9", ("inserted", "chain")),
         ("DELETE FROM record_chain WHERE position = 9", ("removed", "chain")),
@@ -201,6 +217,7 @@ def test_rows_older_than_the_chain_are_told_apart_and_still_counted(path: Path) 
         sweep = make_sweep(tracker)
         for _ in range(2):
             tracker.log_run("toto", {}, {"val_pct_mae": 1.0})
+        put_in_service(tracker)
     with sqlite3.connect(path) as raw:  # as the version before left it
         for later in ("record_chain", "declarations", "live_scores", "live_checks"):
             raw.execute(f"DROP TABLE {later}")
@@ -209,11 +226,38 @@ def test_rows_older_than_the_chain_are_told_apart_and_still_counted(path: Path) 
     with Tracker(path) as tracker:
         new = tracker.log_run("toto", {}, {"val_pct_mae": 2.0})
         found = walked(tracker)
-        assert (found.is_sound, found.before) == (True, {"run": 2, "sweep": 1})
+        assert (found.is_sound, found.before) == (True, {"run": 2, "sweep": 1, "champion": 1})
         tracker.heads.reopen(sweep.sweep_id, {"more": 1})
-        assert walked(tracker).before == {"run": 2}
+        assert walked(tracker).before == {"run": 2, "champion": 1}
         old = next(run.run_id for run in tracker.get_runs() if run.run_id != new)
         tamper(tracker, f"DELETE FROM scores WHERE run_id = '{old}'")
         assert walked(tracker).is_sound  # nothing is known of what it was
         tamper(tracker, f"DELETE FROM runs WHERE run_id = '{old}'")
         assert [(p.what, p.key) for p in walked(tracker).problems] == [("removed", old)]
+
+
+def put_in_service(tracker: Tracker) -> None:
+    run = tracker.get_runs()[-1]
+    number = Service(tracker.store).slot("s").last_id
+    Service(tracker.store).change("s", PROMOTE, run_id=run.run_id, manifest=f"m{number}")
+
+
+def test_what_was_put_in_service_before_it_was_chained_is_named_by_an_entry_of_its_own(
+    path: Path,
+) -> None:
+    with Tracker(path) as tracker:
+        tracker.log_run("toto", {}, {})
+        put_in_service(tracker)
+        put_in_service(tracker)
+    with sqlite3.connect(path) as raw:  # as the version before left it
+        raw.execute("DELETE FROM record_chain WHERE kind = 'champion'")
+        raw.execute("UPDATE foresweep_version SET version_num = '0009'")
+    raw.close()
+    with Tracker(path) as tracker:
+        put_in_service(tracker)
+        found = walked(tracker)
+        assert (found.problems, found.before) == ((), {"champion": 2})
+        tamper(tracker, "UPDATE champions SET who = 'x' WHERE entry_id = 3")
+        assert told(tracker) == {("changed", "champion")}
+        tamper(tracker, "DELETE FROM champions WHERE entry_id = 1")
+        assert told(tracker) == {("changed", "champion"), ("removed", "champion")}

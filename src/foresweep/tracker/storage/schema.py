@@ -35,7 +35,7 @@ from sqlalchemy import Text as _Text
 from foresweep.errors import ConfigError
 from foresweep.records import Run, RunState, Sweep, SweepState, Trial, is_sealed, split_name
 
-HEAD = "0009"
+HEAD = "0010"
 """The newest migration. Revisions are counted, so that a newer database is known by its number."""
 VERSION_TABLE = "foresweep_version"
 LARGEST = 2**63 - 1
@@ -388,7 +388,7 @@ live_checks = Table(  # what a monitor found, each time it looked
     Index("ix_live_checks_slot", "slot"),
 )
 
-chains = Table(  # where each hash-chained table ends
+chains = Table(  # where the hash chain of forecasts ends
     "chains",
     metadata,
     Column("chain", Text, primary_key=True),
@@ -421,7 +421,7 @@ declarations = Table(  # what a search set out to do: rows are added, never chan
     Column("declared_at", Instant, nullable=False),
 )
 
-record_chain = Table(  # see foresweep.tracker.storage.record_chain
+record_chain = Table(  # see foresweep.tracker.storage.chain
     "record_chain",
     metadata,
     Column("position", BigInteger, primary_key=True, autoincrement=False),

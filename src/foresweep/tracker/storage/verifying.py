@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from foresweep.records import split_name
-from foresweep.tracker.storage import record_chain as chain
-from foresweep.tracker.storage.record_chain import (
+from foresweep.tracker.storage import chain
+from foresweep.tracker.storage.chain import (
     HIDDEN,
     KEPT,
     KEYS,
@@ -35,6 +35,7 @@ _WORDS = {
     chain.VERDICT: "verdict",
     LOOK: "test look",
     chain.DECLARATION: "declaration",
+    chain.CHAMPION: "change of what is in service",
     SCORES: "scores added to run",
     HIDDEN: "removal of run",
 }
@@ -44,7 +45,7 @@ _WORDS = {
 class Problem:
     """One thing that is not as it was written."""
 
-    kind: str  # run, trial, sweep, verdict, look, scores, hidden; "chain": an entry itself
+    kind: str  # run, trial, sweep, verdict, look, champion ...; "chain": an entry itself
     key: str
     what: str  # changed, removed, inserted
     words: str
@@ -84,7 +85,8 @@ class _Told:
 
 
 def verify(connection: Connection, *, holds: str | None = None) -> Verified:
-    """Walk the chain and hold every run, score, trial, sweep, verdict and test look against it.
+    """Walk the chain; hold every run, score, trial, sweep, verdict, test look and champion against
+    it.
 
     `holds` is a hash that was noted earlier (a verdict's card has one): a chain that was written
     anew since does not hold it. One consistent view; memory grows with the number of entries.
@@ -107,34 +109,39 @@ def verify(connection: Connection, *, holds: str | None = None) -> Verified:
 
 def _walk(connection: Connection, told: _Told, holds: str | None) -> None:
     """Entry by entry: its own hash, the one before, its place."""
-    last, expected, seen = "", 0, holds is None
+    walker, seen = chain.Walker(0, ""), holds is None
     columns = "position, previous, hash, kind, key, digest, covers, at"
     for row in _stream(connection, f"SELECT {columns} FROM record_chain ORDER BY position"):
         position, previous, own, kind, key, digest, covers, at = row
-        name, at_place = f"entry {position} ({_WORDS.get(kind, kind)} {key})", str(position)
-        if position != expected:
-            until = f" to {position - 1}" if position > expected + 1 else ""
-            words = f"entry {expected}{until} of the chain was removed, before {name}"
-            told.tell("chain", str(expected), "removed", words)
-        elif previous != last:
-            words = f"{name} does not follow the one before it: one of them was put in its place"
-            told.tell("chain", at_place, "inserted", words)
-        if chain.link(previous, position, chain.body_of(kind, key, digest, covers, at)) != own:
-            words = f"{name} was changed: its hash is not that of its content"
-            told.tell("chain", at_place, "changed", words)
-        last, expected, seen = own, position + 1, seen or own == holds
+        name = f"entry {position} ({_WORDS.get(kind, kind)} {key})"
+        said = chain.placed(position, chain.body_of(kind, key, digest, covers, at))
+        for fault in walker.step(position, previous, own, said):
+            told.tell("chain", str(fault.first), fault.what, _broken(fault, name))
+        seen = seen or own == holds
         if kind == chain.BIRTH and position == 0:
             told.before = {of: set(keys) for of, keys in _json(covers, {}).items()}
+        elif kind == chain.BEFORE:
+            for of, keys in _json(covers, {}).items():
+                told.before.setdefault(of, set()).update(keys)
         elif kind == SCORES:
             told.added[key].append(({(p, m) for p, m in _json(covers, [])}, digest))
         elif key in told.digests[kind] and kind not in RENEWED:
             words = f"{name} is the second of its key: a row was removed and another put in"
-            told.tell("chain", at_place, "inserted", words)
+            told.tell("chain", str(position), "inserted", words)
         else:
             told.digests[kind][key] = digest
     if not seen:
         words = f"no entry has the hash {holds}: the chain was written anew since it was noted"
-        told.tell("chain", str(expected), "removed", words)
+        told.tell("chain", str(walker.expected), "removed", words)
+
+
+def _broken(fault: chain.Fault, name: str) -> str:
+    if fault.what == chain.REMOVED:
+        until = f" to {fault.last}" if fault.last > fault.first else ""
+        return f"entry {fault.first}{until} of the chain was removed, before {name}"
+    if fault.what == chain.INSERTED:
+        return f"{name} does not follow the one before it: one of them was put in its place"
+    return f"{name} was changed: its hash is not that of its content"
 
 
 def _stream(connection: Connection, sql: str) -> Iterator[Any]:

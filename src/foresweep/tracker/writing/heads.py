@@ -28,8 +28,7 @@ from foresweep.records import Run, RunState, Sweep, SweepState, Trial
 from foresweep.tracker.liveness import Owner, is_gone, this_process
 from foresweep.tracker.provenance import storable
 from foresweep.tracker.queries.runs import get_sweep
-from foresweep.tracker.storage import record_chain as chain
-from foresweep.tracker.storage import schema
+from foresweep.tracker.storage import chain, schema
 from foresweep.tracker.storage.schema import jsonable, real, run_of, trial_of
 from foresweep.tracker.storage.store import Store, line_of
 from foresweep.tracker.writing.steps import refuse_ended

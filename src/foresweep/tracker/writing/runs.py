@@ -15,8 +15,7 @@ from foresweep.records import Run, RunState, SweepState, split_name
 from foresweep.tracker.liveness import is_gone
 from foresweep.tracker.provenance import Environment, storable, this_user
 from foresweep.tracker.queries import runs as queries
-from foresweep.tracker.storage import record_chain as chain
-from foresweep.tracker.storage import schema
+from foresweep.tracker.storage import chain, schema
 from foresweep.tracker.storage.line import Line
 from foresweep.tracker.storage.schema import (
     Instant,

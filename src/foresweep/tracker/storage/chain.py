@@ -1,9 +1,12 @@
-"""The hash chain: what was tried, judged and looked at, each entry bound to the one before.
+"""Hash chains: none of the past can be changed, removed or inserted without the later ones telling.
 
-An entry holds the digest of a row as it was when it could change no more, and
-sha256(hash before + position + sha256 of the entry itself). Whoever changes, removes or inserts a
-row of the past breaks its entry, and whoever mends that entry breaks all that follow: only a hash
-kept elsewhere (a verdict's card) tells of a chain that was written anew from some place on.
+Each entry's hash is over the hash before and what the entry says. Whoever mends an entry that he
+changed breaks all that follow: only a hash kept elsewhere (a verdict's card, the mark that
+`ledger verify` ends with) tells of a chain that was written anew from some place on.
+
+There are two. The *record*: what was tried, judged, looked at and put in service; an entry says its
+position and the digest of a row as it was when it could change no more. And the *forecasts* made in
+service, each its own entry, so that they can be handed to somebody without the rest.
 The order is given inside the transaction that writes the row, by one writer at a time.
 """
 
@@ -16,7 +19,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Boolean, Connection, Float, Table, text
+from sqlalchemy import Boolean, Connection, Float, Table, insert, select, text, update
 
 from foresweep.records import RunState
 from foresweep.tracker.storage import schema
@@ -26,9 +29,17 @@ from foresweep.tracker.storage.schema import Instant, Json, instant_text, json_t
 LOCK = 0x636861696E
 """PostgreSQL's advisory lock of whoever writes the next entry, held to the end of its unit of
 work; take it last, after the rows."""
-BIRTH = "birth"
+GENESIS = "0" * 64
+"""What stands before the first forecast."""
+OWN = ("previous", "hash")
+"""Columns of a forecast that are the chain's."""
+REMOVED, INSERTED, CHANGED = "removed", "inserted", "changed"
+BIRTH, BEFORE = "birth", "before"
+"""Entries that name the rows which were there before any was chained, and before rows of their kind
+were."""
 RUN, SCORES, HIDDEN, TRIAL, SWEEP = "run", "scores", "hidden", "trial", "sweep"
 VERDICT, LOOK, DECLARATION = "verdict", "look", "declaration"
+CHAMPION = "champion"
 ENDED = tuple(state.value for state in RunState if state.is_final and state is not RunState.LOST)
 """States of a run that is in the chain: a lost one may still go on."""
 
@@ -57,6 +68,10 @@ KEPT: dict[str, tuple[str, ...]] = {
         *("look_id", "run_id", "fingerprint", "panel_hash", "who", "why", "looked_at"),
         *("judging_id", "number"),
     ),
+    CHAMPION: (
+        *("entry_id", "entry_key", "slot", "action", "run_id", "checkpoint_path", "manifest"),
+        *("verdict_id", "reason", "content", "who", "made_at"),
+    ),
 }
 """Columns that a row's digest holds: all that never change once it is written. Notes, tags and
 where its files lie may change."""
@@ -67,6 +82,7 @@ TABLES: dict[str, Table] = {
     VERDICT: schema.verdicts,
     LOOK: schema.test_looks,
     DECLARATION: schema.declarations,
+    CHAMPION: schema.champions,
 }
 KEYS = {
     RUN: ("run_id",),
@@ -75,6 +91,7 @@ KEYS = {
     VERDICT: ("judging_id", "run_id"),
     LOOK: ("look_id",),
     DECLARATION: ("declaration_id",),
+    CHAMPION: ("entry_id",),
 }
 _APPEND = (
     "INSERT INTO record_chain (position, previous, hash, kind, key, digest, covers, at)"
@@ -93,6 +110,111 @@ _APPEND_THERE = (  # the server itself reckons the hash: no way to it and back u
     f" FROM ({_LAST}) AS last"
 )
 
+# What every chain is.
+
+
+def link(previous: str, said: str) -> str:
+    """The hash of an entry: sha256 over the hash before it and what it says."""
+    return sha256((previous + said).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong at an entry, or at a stretch of them."""
+
+    what: str  # removed, inserted, changed
+    first: int
+    last: int
+
+
+@dataclass(slots=True)
+class Walker:
+    """Goes along a chain, entry by entry. Not frozen: it knows where it stands."""
+
+    expected: int  # the number of the next entry
+    last: str  # the hash of the one before
+
+    def step(self, number: int, previous: str, own: str, said: str) -> list[Fault]:
+        """What is wrong at the next entry: its place, the one before, its own hash."""
+        found = []
+        if number > self.expected:
+            found.append(Fault(REMOVED, self.expected, number - 1))
+        elif previous != self.last:
+            found.append(Fault(INSERTED, number, number))
+        if link(previous, said) != own:
+            found.append(Fault(CHANGED, number, number))
+        self.expected, self.last = number + 1, own
+        return found
+
+
+# The forecasts: rows that carry their own link, and a head that their writer notes.
+
+
+def said_of(content: Mapping[str, Any]) -> str:
+    """What a forecast says: JSON's own values, in the order of their names."""
+    return "\n" + json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def head(connection: Connection, chain: str) -> tuple[int, str]:
+    """(number of entries, hash of the last) as the writers left them; (0, GENESIS) of none."""
+    table = schema.chains
+    query = select(table.c.length, table.c.hash).where(table.c.chain == chain)
+    row = connection.execute(query).first()
+    return (0, GENESIS) if row is None else (int(row.length), str(row.hash))
+
+
+def set_head(connection: Connection, chain: str, length: int, last: str) -> None:
+    """In the transaction that added the entries."""
+    table, values = schema.chains, {"length": length, "hash": last}
+    done = connection.execute(update(table).where(table.c.chain == chain).values(values))
+    if not done.rowcount:
+        connection.execute(insert(table), {"chain": chain, **values})
+
+
+def faults(
+    entries: Iterable[Mapping[str, Any]],
+    end: tuple[int, str],
+    noted: tuple[int, str] | None = None,
+    *,
+    noun: str = "entry",
+) -> list[str]:
+    """What is wrong with such a chain, in words; [] of a sound one.
+
+    `entries`: mappings with number (1, 2, 3, ...), previous, hash and the content, in order; `end`:
+    (length, hash) as `head` gives it; `noted`: such a pair that somebody wrote down earlier.
+    """
+    found: list[str] = []
+    walker, seen, number = Walker(1, GENESIS), {(0, GENESIS)}, 0
+    for entry in entries:
+        before, number = number, int(entry["number"])
+        content = {k: v for k, v in entry.items() if k not in OWN}
+        for fault in walker.step(
+            number, str(entry["previous"]), str(entry["hash"]), said_of(content)
+        ):
+            found.append(_in_words(fault, noun, before))
+        seen.add((number, walker.last))
+    if number < end[0]:
+        found.append(f"the last {noun} is {number}, but {end[0]} were written: removed at the end")
+    elif number > end[0]:
+        found.append(f"{noun} {end[0] + 1} and later were added past the writer: inserted")
+    elif walker.last != end[1] and not found:
+        found.append(f"{noun} {number} has another hash than its writer noted: replaced")
+    if noted is not None and noted not in seen:
+        found.append(f"no {noun} {noted[0]} has the hash that was noted: the chain was rewritten")
+    return found
+
+
+def _in_words(fault: Fault, noun: str, before: int) -> str:
+    if fault.what == REMOVED:
+        to = f" to {fault.last} are" if fault.last > fault.first else " is"
+        return f"{noun} {fault.first}{to} missing: removed after it was written"
+    if fault.what == INSERTED:
+        return f"{noun} {fault.first} does not follow {noun} {before}: inserted or replaced"
+    return f"{noun} {fault.first} is not what was written: changed"
+
+
+# The record: a digest for each row.
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -108,7 +230,7 @@ class Entry:
 
 
 def append(line: Line, *entries: Entry) -> None:
-    """Put entries at the end of the chain, in the caller's unit of work: its last statement."""
+    """Put entries at the end of the record, in the caller's unit of work: its last statement."""
     at = str(instant_text(datetime.now(UTC)))
     if line.is_postgres:
         line.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
@@ -121,7 +243,7 @@ def append(line: Line, *entries: Entry) -> None:
     rows = []
     for e in entries:
         position += 1
-        previous, last = last, link(last, position, _body(e, at))
+        previous, last = last, link(last, placed(position, _body(e, at)))
         rows.append((position, previous, last, e.kind, e.key, e.digest, e.covers, at))
     if len(rows) == 1:
         line.execute(_APPEND, rows[0])
@@ -129,9 +251,9 @@ def append(line: Line, *entries: Entry) -> None:
         line.insert_many("record_chain", _COLUMNS, rows)
 
 
-def link(previous: str, position: int, body: str) -> str:
-    """The hash of an entry: over the hash before, its place and its own content."""
-    return sha256(f"{previous} {position} {body}".encode()).hexdigest()
+def placed(position: int, body: str) -> str:
+    """What an entry of the record says: its place and the hash of its own content."""
+    return f" {position} {body}"
 
 
 def body_of(kind: str, key: str, digest: str, covers: str, at: str) -> str:

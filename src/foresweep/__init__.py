@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from foresweep.data.splits import Cut
     from foresweep.errors import ForesweepError
     from foresweep.evaluation.predict import predict_panel
-    from foresweep.face import LoadedModel, SweepResult, demo, load, resume, sweep, train
-    from foresweep.lifecycle.inference import load_champion
+    from foresweep.face import SweepResult, demo, load, resume, sweep, train
+    from foresweep.lifecycle.inference import LoadedModel, load_champion
     from foresweep.models.checkpoint import read_checkpoint as load_checkpoint
     from foresweep.records import Run, Sweep, Trial, Verdict
     from foresweep.search.plan import SweepPlan
@@ -51,7 +51,7 @@ _HOMES = {
     "Cut": "foresweep.data.splits",
     "ForesweepError": "foresweep.errors",
     "HyperparamTracker": "foresweep.compat",
-    "LoadedModel": "foresweep.face",
+    "LoadedModel": "foresweep.lifecycle.inference",
     "Run": "foresweep.records",
     "Sweep": "foresweep.records",
     "SweepPlan": "foresweep.search.plan",

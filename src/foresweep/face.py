@@ -19,16 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 from foresweep.data.demo import demo_panel
 from foresweep.data.files import name_as_text, write_bytes_atomic
-from foresweep.data.panel import Panel
 from foresweep.data.reading.frames import Source, keep_frame
 from foresweep.data.reading.sources import default_source, load_panel
 from foresweep.data.splits import Cut
 from foresweep.errors import NotFound, UsageError
 from foresweep.evaluation.predict import Forecaster
 from foresweep.lifecycle.champion import checkpoint_of
-from foresweep.lifecycle.inference import load_champion
+from foresweep.lifecycle.inference import LoadedModel, load_champion
 from foresweep.metrics import ranked_by
-from foresweep.models.base import DEFAULT_LEVELS, Levels, Resources
+from foresweep.models.base import Resources
 from foresweep.records import Run, Sweep, Verdict
 from foresweep.search.events import Event, Listener
 from foresweep.search.plan import SweepPlan, plan_of, size_meant
@@ -265,34 +264,6 @@ def resume(
     return _run(plan, places, _team(workers, plan), listen, progress, going_on=known.sweep_id)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LoadedModel:
-    """A checkpoint, its hashes verified, ready to forecast."""
-
-    forecaster: Forecaster
-
-    @property
-    def card(self) -> Mapping[str, Any]:
-        """What is on record of it: run, scores on val, what it was trained on, licence."""
-        return self.forecaster.card
-
-    def predict(
-        self,
-        frame: Source | Panel,
-        *,
-        horizon: int | None = None,
-        levels: Levels = DEFAULT_LEVELS,
-    ) -> pd.DataFrame:
-        """Quantiles of the next closes of every item, one line per item and lead: item_id,
-        timestamp, predictions (the median), a column for each level, origin, lead, last_close.
-
-        `frame`: whatever a sweep takes as data, through the same data gate. Items with too few bars
-        are left out and named in `.attrs["refused"]`. Raises DataError, NotEnoughData.
-        """
-        panel = frame if isinstance(frame, Panel) else load_panel(frame).panel
-        return self.forecaster.predict(panel, horizon=horizon, levels=levels).to_frame()
-
-
 def load(
     what: Run | str | Path | None = None,
     *,
@@ -306,7 +277,7 @@ def load(
     with Tracker(load_settings(database=db).database, create=False) as tracker:
         slots = {slot.name for slot in Service(tracker.store).slots()}
         if what is None or (isinstance(what, str) and what in slots):
-            return LoadedModel(load_champion(what, db=db, resources=resources).forecaster)
+            return load_champion(what, db=db, resources=resources)
         run = tracker.get_run(what.run_id if isinstance(what, Run) else what)
         return LoadedModel(Forecaster.load(checkpoint_of(run).path, resources))
 

@@ -27,10 +27,10 @@ from foresweep import __version__
 from foresweep.data.files import read_json, read_npz, write_bytes_atomic
 from foresweep.data.panel import Panel
 from foresweep.data.reading.frames import Source
-from foresweep.data.reading.sources import load_panel
 from foresweep.errors import CheckpointError, DataError, UsageError
 from foresweep.evaluation.predict import Forecaster
 from foresweep.lifecycle.champion import checkpoint_of
+from foresweep.lifecycle.inference import LoadedModel
 from foresweep.models.base import DEFAULT_LEVELS, Checkpoint, Levels, Resources
 from foresweep.models.checkpoint import CARD, sha256_of
 from foresweep.models.ensemble import member_checkpoints
@@ -243,8 +243,7 @@ class Bundle:
         self, source: Source | Panel, *, horizon: int | None = None, levels: Levels = DEFAULT_LEVELS
     ) -> pd.DataFrame:
         """Quantiles of the next closes, as `load_champion(...).predict` gives them."""
-        panel = source if isinstance(source, Panel) else load_panel(source).panel
-        return self.forecaster().predict(panel, horizon=horizon, levels=levels).to_frame()
+        return LoadedModel(self.forecaster()).predict(source, horizon=horizon, levels=levels)
 
     def verdict(self) -> Verdict:
         """The verdict, judged again from the losses. Raises UsageError where the run was never

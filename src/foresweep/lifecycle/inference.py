@@ -27,16 +27,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class InService:
-    """A run in service, loaded."""
+class LoadedModel:
+    """A checkpoint, its hashes verified, ready to forecast."""
 
-    entry: Entry
-    role: str  # champion or shadow
     forecaster: Forecaster
 
     @property
-    def run_id(self) -> str:
-        return self.entry.run_id
+    def card(self) -> Mapping[str, Any]:
+        """What is on record of it: run, scores on val, what it was trained on, licence."""
+        return self.forecaster.card
 
     def predict(
         self,
@@ -45,20 +44,33 @@ class InService:
         horizon: int | None = None,
         levels: Levels = DEFAULT_LEVELS,
     ) -> pd.DataFrame:
-        """Quantiles of the next closes of every item, one line per item and lead: the columns of
-        `PanelForecast.to_frame`.
+        """Quantiles of the next closes of every item, one line per item and lead: item_id,
+        timestamp, predictions (the median), a column for each level, origin, lead, last_close.
 
-        `frame`: whatever `load_panel` takes (a long DataFrame item_id, timestamp, open, high, low,
-        close[, volume]; a folder), through the data gate; or a Panel. Items with too few bars are
-        left out and named in `.attrs["refused"]`. Raises DataError, NotEnoughData, ForecastError.
+        `frame`: whatever a sweep takes as data (a long DataFrame item_id, timestamp, open, high,
+        low, close[, volume]; a folder), through the same data gate; or a Panel. Items with too few
+        bars are left out and named in `.attrs["refused"]`. Raises DataError, NotEnoughData,
+        ForecastError.
         """
         panel = frame if isinstance(frame, Panel) else load_panel(frame).panel
-        return self.forecast(panel, horizon=horizon, levels=levels).to_frame()
+        return self.forecaster.predict(panel, horizon=horizon, levels=levels).to_frame()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InService(LoadedModel):
+    """A run in service, loaded."""
+
+    entry: Entry
+    role: str  # champion or shadow
+
+    @property
+    def run_id(self) -> str:
+        return self.entry.run_id
 
     def forecast(
         self, panel: Panel, *, horizon: int | None = None, levels: Levels = DEFAULT_LEVELS
     ) -> PanelForecast:
-        """The same of a checked panel, as arrays."""
+        """What `predict` gives, of a checked panel, as arrays."""
         return self.forecaster.predict(panel, horizon=horizon, levels=levels)
 
 
@@ -106,7 +118,7 @@ def load_slot(slot: Slot, resources: Resources | None = None) -> Serving:
 def load_entry(entry: Entry, role: str, resources: Resources | None = None) -> InService:
     """Raises CheckpointError where it is gone or not what was put in service."""
     checkpoint = checkpoint_in_service(entry)
-    return InService(entry, role, Forecaster.load(checkpoint.path, resources))
+    return InService(Forecaster.load(checkpoint.path, resources), entry, role)
 
 
 # On record.

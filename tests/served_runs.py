@@ -41,12 +41,14 @@ def a_run(
     context: int = CONTEXT,
     card: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,
+    source: str = "",
 ) -> Run:
     """A complete run with a baseline's checkpoint, which plays a trained model, and a verdict."""
     sweep = sweep or a_sweep(tracker)
     run = tracker.start_run(
         model=model, hyperparams={"context_length": context}, sweep_id=sweep.sweep_id,
         is_baseline=False, fingerprints=sweep.fingerprints, config_hash=f"{model}{context}",
+        source=source,
     )  # fmt: skip
     told = {"context_length": context} if config is None else dict(config)
     checkpoint = write_checkpoint(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -75,6 +75,34 @@ def test_a_run_without_a_promote_verdict_is_refused_or_forced_on_record(
     entry = Service(tracker.store).slot("prices-h5").champion
     assert entry is not None
     assert (entry.run_id, entry.reason) == (hold.run_id, "a demo")
+
+
+FOUND = champion.Comparison("", 1, 60, "2016-01-04T00:00:00", 1.0, 0.9, pvalue=0.01, level=0.05)
+
+
+def test_an_update_goes_in_service_by_its_own_comparison_on_record_and_in_its_card(
+    tracker: Tracker, tmp_path: Path, shell: Shell
+) -> None:
+    parent = a_run(tracker, tmp_path)
+    found = replace(FOUND, parent=parent.run_id)
+    child = a_run(tracker, tmp_path, "last-value", verdict=None, source=f"updates: {parent.run_id}")
+    with pytest.raises(UsageError, match="nothing is the champion of slot"):
+        champion.promote(tracker, child.run_id, comparison=found)
+    champion.promote(tracker, parent.run_id)
+    with pytest.raises(UsageError, match="has no verdict"):
+        champion.promote(tracker, child.run_id)
+    with pytest.raises(UsageError, match="no update of somebody"):
+        champion.promote(tracker, child.run_id, comparison=replace(found, parent="somebody"))
+    with pytest.raises(UsageError, match="not better than it on 60 origins"):
+        champion.promote(tracker, child.run_id, comparison=replace(found, pvalue=0.05))
+    assert held(tracker) == parent.run_id
+    entry = champion.promote(tracker, child.run_id, comparison=found).entry
+    assert (entry.reason, entry.verdict_id) == (None, None)
+    assert "update 1 of" in shell("champion", "--history")
+    told = json.loads(shell("champion", "--json"))[0]["champion"]["content"]["promoted_by"]
+    card = read_checkpoint(Path(str(child.checkpoint_path))).card["promoted_by"]
+    assert told == card == found.as_json()
+    assert (card["kind"], card["num_origins"], card["pvalue"]) == ("update", 60, 0.01)
 
 
 def test_what_was_trained_on_surrogate_prices_never_goes_in_service(

@@ -77,22 +77,25 @@ def test_a_champion_that_learnt_next_to_nothing_is_replaced_by_its_update(
         folder, panel_from_frame(frame), steps=80, rate=1.0, finetune="full", compare_bars=120
     )
     assert done.promoted
-    assert done.pvalue < 0.05
-    assert done.num_origins == 120
-    assert (done.parent, done.run.updates) == (parent.run_id, parent.run_id)
+    assert done.found.pvalue < 0.05
+    assert done.found.num_origins == 120
+    assert (done.found.parent, done.run.updates) == (parent.run_id, parent.run_id)
     with Tracker(folder / "sweeps.db") as tracker:
         slot = Service(tracker.store).slot("demo")
         assert slot.champion is not None
         assert slot.champion.run_id == done.run.run_id
         assert [e.run_id for e in slot.before] == [parent.run_id]
-        assert "better than it on 120 origins" in str(slot.champion.reason)
+        assert slot.champion.reason is None  # nobody forced it: it has evidence of its own
+        assert "better than it on 120 origins" in slot.champion.why
+        assert slot.champion.content["promoted_by"] == done.found.as_json()
         sweep = tracker.get_sweep(str(done.run.sweep_id))
         assert (sweep.mode, sweep.num_trials, sweep.state) == ("update", 1, "complete")
         assert sweep.plan["parts"]["train"]["to"] > "2012-07"  # it has seen newer bars
     # neither was trained, tuned or selected on what they were compared on
     cards = [read_checkpoint(Path(str(r.checkpoint_path))).card for r in (parent, done.run)]
-    assert cards[0]["selected_until"] < done.compared_from
-    assert cards[1]["tuned_until"] < done.compared_from
+    assert cards[0]["selected_until"] < done.found.compared_from
+    assert cards[1]["tuned_until"] < done.found.compared_from
+    assert cards[1]["promoted_by"]["pvalue"] == done.found.pvalue
     assert cards[1]["pretrain_cutoff"]["date"] >= cards[0]["selected_until"][:10]
 
 
@@ -112,7 +115,7 @@ def test_an_update_that_is_no_better_changes_nothing_but_the_record(
         notes = " ".join(text for _, _, text in tracker.get_notes(done.run.run_id))
         assert "not better than it" in notes
     again = updated(tmp_path, panel_from_frame(frame), steps=4, rate=0.02)
-    assert (again.number, again.level) == (2, pytest.approx(0.05 / 4))
+    assert (again.found.number, again.found.level) == (2, pytest.approx(0.05 / 4))
 
 
 def test_before_enough_bars_are_new_it_is_said_how_many_are_missing(

@@ -21,7 +21,16 @@ from foresweep.models.ensemble import manifest_hash
 from foresweep.models.licence import Licence, weights_licence
 from foresweep.models.registry import get_model
 from foresweep.records import Outcome, Run, RunState, is_surrogate
-from foresweep.tracker.service import PROMOTE, RETIRE, ROLLBACK, SHADOW, Entry, Service, Slot
+from foresweep.tracker.service import (
+    EVIDENCE,
+    PROMOTE,
+    RETIRE,
+    ROLLBACK,
+    SHADOW,
+    Entry,
+    Service,
+    Slot,
+)
 from foresweep.tracker.tracker import Tracker
 
 LICENCE = "weights_licence"
@@ -39,6 +48,39 @@ class Promoted:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """An update held against its parent on bars that neither was trained, tuned or selected on."""
+
+    parent: str
+    number: int  # k: it is the k-th update of this parent
+    num_origins: int  # compared, one a bar
+    compared_from: str  # the first bar that was forecast
+    parent_loss: float  # scaled, mean
+    child_loss: float
+    pvalue: float  # one-sided: that the child is no better
+    level: float  # 0.05 / k^2
+
+    @property
+    def is_better(self) -> bool:
+        """Is the child proved to be better?"""
+        return self.pvalue < self.level
+
+    def in_words(self) -> str:
+        """What was found, in a sentence."""
+        word = "better than" if self.is_better else "not better than"
+        return (
+            f"update {self.number} of {self.parent}: {word} it on {self.num_origins} origins from "
+            f"{self.compared_from[:10]} that neither was trained on: scaled loss "
+            f"{self.child_loss:.4f} against {self.parent_loss:.4f}, p = {self.pvalue:.2g}, level "
+            f"{self.level:.2g}"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """As evidence on record and in the card."""
+        return {"kind": "update", "words": self.in_words(), **asdict(self)}
+
+
 def promote(
     tracker: Tracker,
     run_id: str,
@@ -48,30 +90,43 @@ def promote(
     force_reason: str | None = None,
     accept_licence: bool = False,
     judged: Run | None = None,
+    comparison: Comparison | None = None,
     who: str = "",
 ) -> Promoted:
     """Put a run in service as champion of a slot, or as a shadow beside it.
 
     It needs a `promote` verdict on record (a shadow needs none), or a reason why it is forced,
     which is recorded. `judged`: the run whose verdict counts, where these are its config's weights
-    refitted. Raises NotFound, UsageError (no verdict, a licence that forbids production),
-    CheckpointError where its weights are gone or altered, TrackerError.
+    refitted. `comparison`: an update's own evidence, in place of a verdict: it is recorded and
+    stands in the card. Raises NotFound, UsageError (no verdict, an update that is not proved to be
+    better than what is in service, a licence that forbids production), CheckpointError where its
+    weights are gone or altered, TrackerError.
     """
     run = tracker.get_run(run_id)
     checkpoint = checkpoint_of(run)
     service = Service(tracker.store)
     name = slot or slot_of(tracker, judged or run)
     seen = service.slot(name)
-    verdict = require_allowed(tracker, judged or run, shadow=shadow, force_reason=force_reason)
+    if comparison is not None:
+        _require_better(run, comparison, seen)
+    is_needed = not shadow and comparison is None
+    verdict = require_allowed(
+        tracker, judged or run, shadow=not is_needed, force_reason=force_reason
+    )
     notes = []
     if force_reason is not None and not shadow and not _is_promote(verdict):
         said = "no verdict" if verdict is None else f"the verdict {verdict['outcome']!r}"
         notes.append(f"forced against {said}; the reason is on record")
     licences = weights_licence(checkpoint, get_model)
-    notes += _accepted(run, checkpoint, licences, accept=accept_licence, who=who)
+    told, said = _accepted(run, licences, accept=accept_licence, who=who)
+    notes += said
+    evidence = {} if comparison is None else {EVIDENCE: comparison.as_json()}
+    if told or evidence:
+        update_card(checkpoint, told | evidence)
     if judged is not None and judged.run_id != run.run_id:
         notes.append(UNJUDGED)
     content: dict[str, Any] = {"licences": [asdict(one) for one in licences], "notes": notes}
+    content |= evidence
     if judged is not None:
         content["judged_run_id"] = judged.run_id
     after = service.change(
@@ -80,7 +135,7 @@ def promote(
         run_id=run.run_id,
         checkpoint_path=str(checkpoint.path.resolve()),
         manifest=manifest_hash(checkpoint),
-        verdict_id=None if verdict is None or shadow else int(verdict["verdict_id"]),
+        verdict_id=int(verdict["verdict_id"]) if verdict is not None and is_needed else None,
         reason=None if shadow else force_reason,
         content=content,
         who=who,
@@ -223,10 +278,30 @@ def _require_promote(run: Run, verdict: Mapping[str, Any] | None) -> None:
         )
 
 
+def _require_better(run: Run, comparison: Comparison, slot: Slot) -> None:
+    """Raises UsageError where a comparison does not allow to put an update in service."""
+    held = slot.champion
+    if run.updates != comparison.parent:
+        raise UsageError(f"run {run.run_id} is no update of {comparison.parent}")
+    if not comparison.is_better:
+        raise UsageError(f"it stays out of service: {comparison.in_words()}")
+    if held is None or held.run_id != comparison.parent:
+        now = "nothing" if held is None else held.run_id
+        raise UsageError(
+            f"run {run.run_id} was held against {comparison.parent}, and {now} is the champion of "
+            f"slot {slot.name} now; update that one: foresweep update --slot {slot.name}"
+        )
+
+
+def is_accepted(checkpoint: Checkpoint) -> bool:
+    """Was a licence that forbids production accepted for these weights?"""
+    return "accepted_at" in checkpoint.card.get(LICENCE, {})
+
+
 def _accepted(
-    run: Run, checkpoint: Checkpoint, licences: Sequence[Licence], *, accept: bool, who: str
-) -> list[str]:
-    """What is to be said of the licences; those that were accepted are in the card afterwards.
+    run: Run, licences: Sequence[Licence], *, accept: bool, who: str
+) -> tuple[dict[str, Any], list[str]]:
+    """(for the card, what is to be said) of the licences, those that were accepted among them.
 
     Raises UsageError for one that forbids production.
     """
@@ -240,13 +315,11 @@ def _accepted(
     told: dict[str, Any] = {"licences": [asdict(one) for one in licences]}
     if forbidden:
         told |= {"accepted_at": datetime.now(UTC).isoformat(timespec="seconds"), "accepted_by": who}
-    if licences:
-        update_card(checkpoint, {LICENCE: told})
     notes = [f"licence {x.name} accepted for production, on record" for x in forbidden]
     for one in licences:
         if one.allows_production is None:
             notes.append(f"the licence of its pretrained weights is not known: {one.source}")
-    return notes
+    return ({LICENCE: told} if licences else {}), notes
 
 
 def refuse_in_service(tracker: Tracker, run_id: str) -> None:

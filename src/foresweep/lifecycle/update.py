@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,13 @@ from foresweep.errors import NotEnoughData, SearchError, UsageError
 from foresweep.evaluation.backtest import forecast_part, naive_part, score_part
 from foresweep.evaluation.predict import Forecaster
 from foresweep.evaluation.yardstick import ENOUGH_ORIGINS
-from foresweep.lifecycle.champion import checkpoint_in_service, promote, require_champion
+from foresweep.lifecycle.champion import (
+    Comparison,
+    checkpoint_in_service,
+    is_accepted,
+    promote,
+    require_champion,
+)
 from foresweep.lifecycle.evidence import LEVEL
 from foresweep.lifecycle.scoring import measure_of, selected_until
 from foresweep.models.base import hyperparameters
@@ -64,32 +70,17 @@ TUNE_BARS = 40
 class Updated:
     """What came of it."""
 
-    parent: str
     run: Run
-    promoted: bool
-    num_origins: int  # compared, one a bar
-    compared_from: str  # the first bar that was forecast
-    parent_loss: float  # scaled, mean
-    child_loss: float
-    pvalue: float  # one-sided: that the child is no better
-    level: float  # 0.05 / k^2 at the k-th update of a parent
-    number: int  # k
+    found: Comparison
     slot: Slot
 
+    @property
+    def promoted(self) -> bool:
+        return self.found.is_better
+
     def as_json(self) -> dict[str, Any]:
-        return {
-            "parent": self.parent,
-            "run_id": self.run.run_id,
-            "promoted": self.promoted,
-            "num_origins": self.num_origins,
-            "compared_from": self.compared_from,
-            "parent_loss": self.parent_loss,
-            "child_loss": self.child_loss,
-            "pvalue": self.pvalue,
-            "level": self.level,
-            "number": self.number,
-            "slot": self.slot.name,
-        }
+        told = {"run_id": self.run.run_id, "promoted": self.promoted, "slot": self.slot.name}
+        return asdict(self.found) | told
 
 
 def update(
@@ -152,37 +143,27 @@ def update(
     ]
     ours, theirs = (origin_means(panel_of.scaled(measure.metric)) for panel_of in losses)
     test = diebold_mariano(ours, theirs, lags=measure.horizon - 1)
-    level = LEVEL / number**2
-    better = bool(test.pvalue < level)
-    found = Updated(
+    found = Comparison(
         parent=parent.run_id,
-        run=made,
-        promoted=better,
+        number=number,
         num_origins=test.num_origins,
         compared_from=str(panel.timeline[windows.part.start].astype("datetime64[s]")),
         parent_loss=float(np.nanmean(theirs)),
         child_loss=float(np.nanmean(ours)),
         pvalue=test.pvalue,
-        level=level,
-        number=number,
-        slot=slot,
+        level=LEVEL / number**2,
     )
-    tracker.add_note(made.run_id, in_words(found))
-    if not better:
-        return found
-    done = promote(tracker, made.run_id, slot=slot.name, force_reason=in_words(found))
-    return replace(found, slot=done.slot)
-
-
-def in_words(found: Updated) -> str:
-    """What was found, in a sentence."""
-    word = "better than" if found.promoted else "not better than"
-    return (
-        f"update {found.number} of {found.parent}: {word} it on {found.num_origins} origins from "
-        f"{found.compared_from[:10]} that neither was trained on: scaled loss "
-        f"{found.child_loss:.4f} against {found.parent_loss:.4f}, p = {found.pvalue:.2g}, level "
-        f"{found.level:.2g}"
+    tracker.add_note(made.run_id, found.in_words())
+    if not found.is_better:
+        return Updated(made, found, slot)
+    done = promote(
+        tracker,
+        made.run_id,
+        slot=slot.name,
+        comparison=found,
+        accept_licence=is_accepted(checkpoint),
     )
+    return Updated(made, found, done.slot)
 
 
 def cut_for(

@@ -39,7 +39,7 @@ from foresweep.reporting.verdictpage import share_held
 from foresweep.reporting.views import Asked, Site, SweepView, above, run_link
 from foresweep.selection.leaderboard import Row
 from foresweep.stats.sequential import SequentialTest
-from foresweep.tracker.service import Entry, Service, Slot
+from foresweep.tracker.service import EVIDENCE, Entry, Service, Slot
 
 # Models side by side.
 
@@ -333,6 +333,8 @@ def _champion(site: Site, slot: Slot, champion: Entry, k: int) -> Iterator[Block
     )
     if champion.reason:
         yield Words(f"It was put in service without a verdict that allows it: {champion.reason}")
+    elif evidence := champion.content.get(EVIDENCE):
+        yield Words(f"It came by an update: {evidence['words']}")
     if live is None:
         yield Words(
             "No monitor has looked at this champion yet: foresweep monitor --data FOLDER", "empty"
@@ -422,7 +424,7 @@ def _history(site: Site, slot: Slot, k: int) -> Table:
                 ),
                 when(entry.made_at),
                 Cell(entry.who),
-                Cell(entry.reason or (f"verdict {entry.verdict_id}" if entry.verdict_id else "")),
+                Cell(entry.why),
             )
             for entry in reversed(slot.history)
         ),

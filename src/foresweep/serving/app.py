@@ -306,6 +306,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "by": entry.who,
         "verdict_id": entry.verdict_id,
         "forced": entry.reason,
+        "why": entry.why,
         "manifest": entry.manifest,
     }
 

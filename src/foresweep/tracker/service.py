@@ -17,6 +17,9 @@ from foresweep.tracker.storage.schema import instant_text, jsonable, new_id, rea
 from foresweep.tracker.storage.store import Store, line_of
 
 PROMOTE, ROLLBACK, SHADOW, RETIRE = "promote", "rollback", "shadow", "retire"
+EVIDENCE = "promoted_by"
+"""Key of an entry's content, and of a checkpoint's card: what put it in service where that was
+neither a verdict nor force."""
 CHAMPION = "champion"
 FORECASTS = "forecasts_made"
 """Name of the chain of forecasts."""
@@ -34,9 +37,19 @@ class Entry:
     manifest: str  # hash of the checkpoint's list of files
     verdict_id: int | None  # that allowed it
     reason: str | None  # where it was forced
-    content: Mapping[str, Any]  # licence, refit, what it replaced
+    content: Mapping[str, Any]  # licence, refit, what it replaced, evidence of another kind
     who: str
     made_at: datetime
+
+    @property
+    def why(self) -> str:
+        """What put it there, in words: the reason of force or of a rollback, an update's own
+        comparison, or its verdict; "" where nobody said."""
+        if self.reason:
+            return f"forced: {self.reason}" if self.action == PROMOTE else self.reason
+        if evidence := self.content.get(EVIDENCE):
+            return str(evidence["words"])
+        return "" if self.verdict_id is None else f"verdict {self.verdict_id}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -265,11 +265,9 @@ def _draw(slot: Slot, *, history: bool) -> None:
     rows += [("shadow", e) for e in slot.shadows] + [("before", e) for e in slot.before[:1]]
     if history:
         rows = [(e.action, e) for e in slot.history]
-    table = plain_table("", "run", "since" if not history else "at", "by", "verdict")
+    table = plain_table("", "run", "since" if not history else "at", "by", "why")
     for role, e in rows:
-        by = f"forced: {e.reason}" if e.reason and e.action == "promote" else ""
-        verdict = by or ("promote" if e.verdict_id is not None else e.reason or "")
-        table.add_row(role, e.run_id, f"{e.made_at:%Y-%m-%d %H:%M} UTC", e.who, verdict)
+        table.add_row(role, e.run_id, f"{e.made_at:%Y-%m-%d %H:%M} UTC", e.who, e.why)
     out.print(f"slot {slot.name}")
     out.print(table)
     if slot.champion is None:

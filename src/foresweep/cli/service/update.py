@@ -65,7 +65,6 @@ def update(
     from foresweep.cli.tables import report_lines
     from foresweep.data.reading.sources import default_source, load_panel
     from foresweep.lifecycle.champion import find_slot
-    from foresweep.lifecycle.update import in_words
     from foresweep.lifecycle.update import update as train_on
     from foresweep.settings import load_settings
     from foresweep.tracker.service import Service
@@ -93,8 +92,8 @@ def update(
     if as_json:
         typer.echo(json.dumps(done.as_json(), indent=2))
         return
-    typer.echo(f"Run {done.run.run_id}: {in_words(done)}.")
+    typer.echo(f"Run {done.run.run_id}: {done.found.in_words()}.")
     if done.promoted:
         typer.echo(f"It is the champion of slot {found.name} now; return with: foresweep rollback")
     else:
-        typer.echo(f"Nothing changes: {done.parent} stays the champion of slot {found.name}.")
+        typer.echo(f"Nothing changes: {done.found.parent} stays the champion of slot {found.name}.")

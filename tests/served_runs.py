@@ -1,4 +1,4 @@
-"""Runs that can be put in service at once: baselines' checkpoints, which need no training."""
+"""Runs that can be put in service at once, baselines' checkpoints, and what their server is asked."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from foresweep.models.checkpoint import write_checkpoint
 from foresweep.records import Run, Sweep
 from foresweep.tracker.tracker import Tracker
+from panels import make_frame
 
 CONTEXT, HORIZON = 64, 5
 
@@ -65,3 +66,14 @@ def a_run(
         judging = tracker.judgings.begin([run.run_id])
         tracker.judgings.end(judging, {run.run_id: {"outcome": verdict, "reason": "as planted"}})
     return done
+
+
+def body_of(num_items: int = 3, num_bars: int = 100, seed: int = 0, **other: Any) -> dict[str, Any]:
+    """A request with the bars of `make_panel(num_items, num_bars, seed)`."""
+    frame = make_frame(num_items, num_bars, seed)
+    items = []
+    for (name,), bars in frame.group_by("item_id", maintain_order=True):
+        prices = {c: bars[c].to_list() for c in ("open", "high", "low", "close", "volume")}
+        times = [str(t)[:10] for t in bars["timestamp"].to_numpy()]
+        items.append({"item_id": name, "timestamp": times, **prices})
+    return {"items": items, **other}

@@ -28,21 +28,10 @@ from foresweep.serving.live import Live
 from foresweep.tracker.service import Service
 from foresweep.tracker.tracker import Tracker
 from foresweep.web import Guard
-from panels import make_frame, make_panel
-from served_runs import a_run, a_sweep
+from panels import make_panel
+from served_runs import a_run, a_sweep, body_of
 
 LIMITS = Limits(body_mb=0.25, items=8, horizon=10, time_s=20, waiting=64)
-
-
-def body_of(num_items: int = 3, num_bars: int = 100, seed: int = 0, **other: Any) -> dict[str, Any]:
-    """A request with the bars of `make_panel(num_items, num_bars, seed)`."""
-    frame = make_frame(num_items, num_bars, seed)
-    items = []
-    for (name,), bars in frame.group_by("item_id", maintain_order=True):
-        prices = {c: bars[c].to_list() for c in ("open", "high", "low", "close", "volume")}
-        times = [str(t)[:10] for t in bars["timestamp"].to_numpy()]
-        items.append({"item_id": name, "timestamp": times, **prices})
-    return {"items": items, **other}
 
 
 @pytest.fixture(scope="module")

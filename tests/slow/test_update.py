@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
+import postgres
 from foresweep.data.demo import demo_panel
 from foresweep.data.panel import Panel, panel_from_frame
 from foresweep.data.splits import Cut
 from foresweep.errors import NotEnoughData
 from foresweep.lifecycle.champion import promote
 from foresweep.lifecycle.update import Updated, update
-from foresweep.models.checkpoint import read_checkpoint
+from foresweep.models.checkpoint import read_checkpoint, read_weights
 from foresweep.records import Run
 from foresweep.search.plan import SweepPlan
 from foresweep.search.sweep import train
 from foresweep.tracker.service import Service
+from foresweep.tracker.storage.verifying import verify
 from foresweep.tracker.tracker import Tracker
+from live_world import World
+from panels import make_frame
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("update")]
 NEW = 240
@@ -116,6 +122,66 @@ def test_an_update_that_is_no_better_changes_nothing_but_the_record(
         assert "not better than it" in notes
     again = updated(tmp_path, panel_from_frame(frame), steps=4, rate=0.02)
     assert (again.found.number, again.found.level) == (2, pytest.approx(0.05 / 4))
+
+
+TINY = {
+    "toto": {"patch_size": 8, "embed_dim": 32, "num_layers": 2, "num_heads": 2},
+    "kronos": {"d_model": 32, "ff_dim": 64, "token_bits": 5, "num_samples": 8},
+}
+
+
+@pytest.mark.parametrize(("model", "backend"), [("toto", "sqlite"), ("kronos", "postgresql")])
+def test_every_family_is_trained_on_and_watched_on_either_database(
+    model: str, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db, frame = str(tmp_path / "sweeps.db"), make_frame(2, 700)
+    with ExitStack() as stack:
+        if backend == "postgresql":
+            server = stack.enter_context(postgres.running())
+            server.execute("CREATE DATABASE live")
+            db = server.url("live")
+        plan = SweepPlan(models=(model,), data="", cut=Cut(horizon=1, stride=10))
+        parent = parent_of(plan, tmp_path, frame, db)
+        tracker = stack.enter_context(Tracker(db))
+        promote(tracker, parent.run_id, slot="live", force_reason="for a test")
+        world = World(tracker, frame, "live", now=650)
+        world.live(3, monkeypatch)
+        check = world.look()
+        assert (check.scored.written, check.num_origins) == (6, 3)
+        assert world.look().scored.written == 0
+        slot = Service(tracker.store).slot("live")
+        done = update(
+            tracker, slot, panel_from_frame(frame), runs_dir=tmp_path / "runs",
+            listen=lambda _: None, steps=4, compare_bars=60,
+        )  # fmt: skip
+        assert done.found.num_origins == 60
+        assert done.run.updates == parent.run_id
+        assert done.run.hyperparams["finetune"] == "lora"
+        slot = Service(tracker.store).slot("live")
+        assert slot.champion is not None
+        assert slot.champion.run_id == (done.run.run_id if done.promoted else parent.run_id)
+        world.live(2, monkeypatch)
+        assert world.look().scored.written == 4
+        assert Service(tracker.store).verify() == []
+        with tracker.store.read() as connection:
+            assert verify(connection).problems == ()
+        old, new = (weights_of(run) for run in (parent, done.run))
+    moved = {name for name in old if not np.array_equal(old[name], new[name])}
+    assert moved
+    assert not [name for name in moved if name.startswith("tokenizer")]  # words keep their meaning
+
+
+def parent_of(plan: SweepPlan, folder: Path, frame: pl.DataFrame, db: str) -> Run:
+    """A tiny model trained on the first 400 bars."""
+    old = folder / "old.parquet"
+    frame.filter(pl.col("timestamp") <= np.unique(frame["timestamp"])[400]).write_parquet(old)
+    (model,) = plan.models
+    config = {"context_length": 64, "batch_size": 4, "max_steps": 4, **TINY[model]}
+    return train(replace(plan, data=str(old)), config, db=db, runs=folder / "runs")
+
+
+def weights_of(run: Run) -> dict[str, np.ndarray]:
+    return dict(read_weights(read_checkpoint(Path(str(run.checkpoint_path)))))
 
 
 def test_before_enough_bars_are_new_it_is_said_how_many_are_missing(

@@ -232,6 +232,8 @@ def config_for(
         config |= {k: fields[k].default for k in dropped if k in fields}
     elif finetune is not None:
         raise UsageError(f"--finetune {finetune}: {parent.model_name} has no such choice")
+    # Kronos: were its tokens to mean something else, what it has learnt of them would be lost
+    config |= {"freeze_tokenizer": True, "tokenizer_lr": None, "tokenizer_fraction": None}
     return {k: v for k, v in config.items() if k in fields}
 
 

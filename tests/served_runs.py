@@ -1,4 +1,4 @@
-"""Runs that can be put in service at once, baselines' checkpoints, and what their server is asked."""
+"""Runs that can be put in service at once, of baselines, and what their server is asked."""
 
 from __future__ import annotations
 

@@ -6,16 +6,18 @@ import json
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from foresweep.data.panel import Panel
+from foresweep.data.reading.sources import load_panel
 from foresweep.data.splits import Cut
 from foresweep.errors import NotEnoughData, UsageError
 from foresweep.lifecycle import walkforward as walks
 from foresweep.lifecycle.walkforward import Fold, Walk, ends_of, live_windows, walkforward
 from foresweep.search.plan import SweepPlan
 from foresweep.tracker.tracker import Tracker
-from panels import make_panel
+from panels import make_frame, make_panel
 
 PLAN = SweepPlan(
     models=("chronos2",),
@@ -58,6 +60,12 @@ def test_folds_follow_each_other_and_a_broken_walk_goes_on(
             with pytest.raises(KeyboardInterrupt):
                 walked(tmp_path, panel, tracker)
         sweeps = len(tracker.list_sweeps())
+        ahead = walks.cost_of(
+            PLAN, panel, FOLDS, LIVE, tracker=tracker, runs_dir=tmp_path / "runs",
+            listen=lambda _: None,
+        )  # fmt: skip
+        assert (ahead.done, ahead.left, ahead.trials) == (1, 1, 1)  # the fold that broke off
+        assert ahead.seconds > 0
         done, told = walked(tmp_path, panel, tracker)
         assert len(tracker.list_sweeps()) == sweeps == FOLDS  # none was swept twice
         first, second = done.folds
@@ -77,6 +85,28 @@ def test_folds_follow_each_other_and_a_broken_walk_goes_on(
         for fold in done.folds:
             plan = tracker.get_sweep(fold.sweep_id).plan
             assert plan["parts"]["test"]["to"] <= fold.known_until
+
+
+def test_what_the_gate_made_of_the_prices_is_made_once(tmp_path: Path) -> None:
+    """A split of the actions file is adjusted for when the walk begins and not again by its sweeps,
+    and a move that it calls real is let pass by them, too."""
+    frame, rest = make_frame(2, 400), [pl.col(c) for c in ("open", "high", "low", "close")]
+    day = frame["timestamp"][200]
+    late = (pl.col("timestamp") >= day) & (pl.col("item_id") == "A0")
+    fell = (pl.col("timestamp") >= day) & (pl.col("item_id") == "A1")
+    frame = frame.with_columns(
+        pl.when(late).then(price / 2).when(fell).then(price / 3).otherwise(price) for price in rest
+    )
+    lines = [f"A0,{str(day)[:10]},2", f"A1,{str(day)[:10]},1"]
+    actions = tmp_path / "actions.csv"
+    actions.write_text("\n".join(["item,date,ratio", *lines]))
+    panel = load_panel(frame, actions=actions).panel
+    assert panel.items == ("A0", "A1")
+    path, beside = walks._kept(panel, tmp_path / "kept")
+    again = load_panel(path, actions=beside).panel
+    assert again.hash == panel.hash
+    twice = load_panel(path, actions=actions).panel  # as it was: the item is dropped
+    assert twice.items == ("A1",)
 
 
 def test_live_windows_begin_after_what_is_known_and_see_nothing_of_it_ahead(panel: Panel) -> None:

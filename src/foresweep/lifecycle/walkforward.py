@@ -14,16 +14,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foresweep.data.files import write_bytes_atomic
-from foresweep.data.panel import Panel, panel_from_frame
+from foresweep.data.gate.actions import Draft, write_actions
+from foresweep.data.gate.jumps import find_jumps
+from foresweep.data.gate.rules import show_time
+from foresweep.data.panel import Array, Panel, panel_from_frame
 from foresweep.data.splits import Part, Split, make_split
 from foresweep.data.windows import Windows
 from foresweep.errors import NotEnoughData, UsageError
@@ -36,7 +42,7 @@ from foresweep.models.base import Predictor
 from foresweep.records import Outcome, Run, Sweep, SweepState
 from foresweep.search.events import Listener
 from foresweep.search.plan import SweepPlan
-from foresweep.search.running.costs import Cost
+from foresweep.search.propose.modes import ADAPTIVE
 from foresweep.search.sweep import ALONE, Workers, dry_run, run_sweep
 from foresweep.selection.verdict.runs import verdict_on_runs
 from foresweep.stats.significance import diebold_mariano, origin_means
@@ -99,6 +105,16 @@ def ends_of(panel: Panel, plan: SweepPlan, folds: int, live_bars: int) -> list[i
     return [int(bars[first - 1 + k * live_bars]) for k in range(folds + 1)]
 
 
+@dataclass(frozen=True, slots=True)
+class ToCome:
+    """What a walk has still to do."""
+
+    done: int  # folds that ended before
+    left: int
+    trials: int  # trainings of a fold, baselines aside
+    seconds: float  # of all that is left
+
+
 def cost_of(
     plan: SweepPlan,
     panel: Panel,
@@ -106,21 +122,26 @@ def cost_of(
     live_bars: int,
     *,
     tracker: Tracker,
-    folder: Path,
+    runs_dir: Path,
     listen: Listener,
     workers: Workers = ALONE,
-) -> tuple[int, float]:
-    """(trials, seconds) of all folds, measured on the first: nothing is trained to its end and
-    nothing put on record."""
-    known = _until(panel, ends_of(panel, plan, folds, live_bars)[0])
-    _, _, costs = dry_run(
-        replace(plan, data=str(_kept(known, folder))),
-        tracker=tracker,
-        listen=listen,
-        workers=workers,
-    )
-    each: list[Cost] = list(costs.values())
-    return folds * len(each), folds * sum(c.seconds for c in each) / max(1, workers.slots)
+) -> ToCome:
+    """What is left of a walk and what it will cost, measured on the next fold: nothing is trained
+    to its end, nothing put on record and no file left. Raises as `walkforward`."""
+    ends = ends_of(panel, plan, folds, live_bars)
+    folder = _folder(plan, panel, ends, runs_dir)
+    left = [n for n in range(1, folds + 1) if not _file(folder, n).is_file()]
+    if not left:
+        return ToCome(folds, 0, 0, 0.0)
+    known = _until(panel, ends[left[0] - 1])
+    with TemporaryDirectory() as place:
+        data, actions = _kept(known, Path(place))
+        asked = replace(plan, data=data, actions=actions, again=True)
+        _, _, costs = dry_run(asked, tracker=tracker, listen=listen, workers=workers)
+    each = [cost.seconds for cost in costs.values()]
+    trials = plan.budget if plan.mode in ADAPTIVE else len(each)
+    seconds = len(left) * trials * (fmean(each) if each else 0.0) / max(1, workers.slots)
+    return ToCome(folds - len(left), len(left), trials, seconds)
 
 
 def walkforward(
@@ -144,12 +165,12 @@ def walkforward(
     Raises UsageError, NotEnoughData, what a sweep and a verdict raise.
     """
     ends = ends_of(panel, plan, folds, live_bars)
-    folder = runs_dir / "walkforward" / _name(plan, panel, ends)
+    folder = _folder(plan, panel, ends, runs_dir)
     folder.mkdir(parents=True, exist_ok=True)
     done: list[Fold] = []
     in_service: Run | None = None
     for number, (end, until) in enumerate(pairwise(ends), start=1):
-        file = folder / f"fold-{number}.json"
+        file = _file(folder, number)
         if file.is_file():
             fold = Fold(**json.loads(file.read_text("utf-8")))
             if fold.outcome == Outcome.PROMOTE:
@@ -178,12 +199,12 @@ def _swept(
     workers: Workers,
 ) -> Sweep:
     """The sweep of a fold: from its start, or the one that was broken off, to its end."""
-    data = str(_kept(known, folder))
+    data, actions = _kept(known, folder)
     ours = [s for s in tracker.list_sweeps() if s.plan.get("data") == data]
     if ours and ours[0].state is SweepState.COMPLETE:
         return ours[0]
     return run_sweep(
-        replace(plan, data=data),
+        replace(plan, data=data, actions=actions),
         tracker=tracker,
         runs_dir=runs_dir,
         listen=listen,
@@ -299,20 +320,43 @@ def _until(panel: Panel, position: int) -> Panel:
     return panel_from_frame(frame.filter(frame["timestamp"] <= last), source=panel.source)
 
 
-def _kept(panel: Panel, folder: Path) -> Path:
-    """The panel as a file for a sweep to read."""
+def _kept(panel: Panel, folder: Path) -> tuple[str, str | None]:
+    """The panel as a file for a sweep to read, and where it has jumps an actions file beside it.
+
+    The gate has adjusted what it had to and let the other jumps pass when the walk began: that
+    they are real is what the second reading has to be told, and splits are not applied again.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = (folder / f"until-{str(panel.timeline[-1])[:10]}.parquet").resolve()
+    actions = path.with_suffix(".actions.csv")
     if not path.is_file():
+        actions.unlink(missing_ok=True)
+        real = [
+            Draft(item, show_time(times[jump.row]), 1.0, "split", "let pass when the walk began")
+            for item, bars, times in _items(panel)
+            for jump in find_jumps(bars, times)
+        ]
+        if real:
+            write_actions(actions, real)
         temporary = path.with_suffix(".tmp")
         panel.to_frame().write_parquet(temporary)
         temporary.replace(path)
-    return path
+    return str(path), str(actions) if actions.is_file() else None
 
 
-def _name(plan: SweepPlan, panel: Panel, ends: list[int]) -> str:
+def _items(panel: Panel) -> Iterator[tuple[str, Array, NDArray[np.datetime64]]]:
+    for n, item in enumerate(panel.items):
+        yield item, panel.bars[n].values, panel.timestamps_of(n)
+
+
+def _file(folder: Path, number: int) -> Path:
+    """Of a fold that ended."""
+    return folder / f"fold-{number}.json"
+
+
+def _folder(plan: SweepPlan, panel: Panel, ends: list[int], runs_dir: Path) -> Path:
     """One folder a question: the same plan, panel and folds go on where they stood."""
     asked = {k: str(v) for k, v in asdict(plan).items() if k not in ("family", "resources")}
     days = [str(panel.timeline[e]) for e in ends]
     text = json.dumps([asked, panel.hash, days], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return runs_dir / "walkforward" / hashlib.sha256(text.encode()).hexdigest()[:16]

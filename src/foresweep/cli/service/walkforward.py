@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,7 +22,7 @@ from foresweep.cli.options import (
 from foresweep.errors import UsageError
 
 if TYPE_CHECKING:
-    from foresweep.lifecycle.walkforward import Fold, Walk
+    from foresweep.lifecycle.walkforward import Fold, ToCome, Walk
 
 
 @sharing(HowRead)
@@ -95,25 +94,21 @@ def walkforward(
     hands = Workers(count=workers)
     runs_dir = settings(db, runs).runs_dir
     with open_tracker(db) as tracker:
-        trials, seconds = walks.cost_of(
+        ahead = walks.cost_of(
             plan,
             loaded.panel,
             folds,
             live_bars,
             tracker=tracker,
-            folder=runs_dir / "walkforward",
+            runs_dir=runs_dir,
             listen=lambda event: None,
             workers=hands,
         )
-        typer.echo(
-            f"{folds} folds of {trials // folds} trials, baselines among them: about "
-            f"{max(1, round(seconds / 60))} min in all, as measured on the first.",
-            err=as_json,
-        )
+        typer.echo(_cost_in_words(ahead), err=as_json)
         if dry_run:
             return
         done = walks.walkforward(
-            replace(plan),
+            plan,
             loaded.panel,
             folds=folds,
             live_bars=live_bars,
@@ -127,6 +122,18 @@ def walkforward(
         typer.echo(json.dumps(done.as_json(), indent=2))
     else:
         _draw(done)
+
+
+def _cost_in_words(ahead: ToCome) -> str:
+    from foresweep.cli.tables import seconds
+
+    if not ahead.left:
+        return f"All {ahead.done} folds are done already."
+    before = f"{ahead.done} done before; " if ahead.done else ""
+    return (
+        f"{before}{ahead.left} folds of {ahead.trials} trials to train, and baselines: about "
+        f"{seconds(ahead.seconds)} in all, reckoned from a few real steps."
+    )
 
 
 def _tell(fold: Fold, *, err: bool) -> None:

@@ -16,13 +16,13 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from foresweep.errors import ForecastError
+from foresweep.errors import DataError, ForecastError
 from foresweep.evaluation.predict import predict_panel
 from foresweep.lifecycle.champion import promote, rollback
 from foresweep.lifecycle.inference import InService, read_forecasts
 from foresweep.serving import batching
 from foresweep.serving.app import Limits, serving_app
-from foresweep.serving.asked import EXAMPLE
+from foresweep.serving.asked import EXAMPLE, _times
 from foresweep.serving.batching import Batcher
 from foresweep.serving.live import Live
 from foresweep.tracker.service import Service
@@ -345,6 +345,33 @@ def test_what_is_in_service_and_how_it_does_is_told(
     metrics = client.get("/metrics").text
     assert 'foresweep_requests_total{status="422"}' in metrics
     assert "foresweep_batch_requests_bucket" in metrics
+
+
+WRITTEN = {
+    "days": (["2024-02-28", "2024-02-29"], "2024-02-29"),
+    "minutes": (["2024-02-28T09:30", "2024-02-28T09:31"], "2024-02-28T09:31"),
+    "seconds": (["2024-02-28T09:30:00", "2024-02-28T09:30:59"], "2024-02-28T09:30:59"),
+    "a blank": (["2024-02-28 09:30:00", "2024-02-28 09:31:00"], "2024-02-28T09:31"),
+    "a zone": (["2024-02-28T09:30:00Z", "2024-02-28T23:30:00-05:00"], "2024-02-29T04:30"),
+    "mixed": (["2024-02-28", "2024-02-28T09:31"], "2024-02-28T09:31"),
+    "weeks": (["2024-W09-1", "2024-W09-2"], "2024-02-27"),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_times_are_read_however_they_are_written(name: str) -> None:
+    texts, last = WRITTEN[name]
+    found = _times(texts)
+    assert found.dtype == np.dtype("datetime64[ns]")
+    assert found[-1] == np.datetime64(last)
+
+
+@pytest.mark.parametrize(
+    "text", ["2023-02-29", "2024-13-01", "2024-01-0x", "1824-01-01", "2024-01-01T24:01", "", "0"]
+)
+def test_what_is_no_time_is_told_by_its_bar(text: str) -> None:
+    with pytest.raises(DataError, match="^bar 1: "):
+        _times(["2024-01-01" if len(text) == 10 else "2024-01-01T09:30", text])
 
 
 JSON_VALUES = st.recursive(

@@ -370,7 +370,7 @@ def test_times_are_read_however_they_are_written(name: str) -> None:
     "text", ["2023-02-29", "2024-13-01", "2024-01-0x", "1824-01-01", "2024-01-01T24:01", "", "0"]
 )
 def test_what_is_no_time_is_told_by_its_bar(text: str) -> None:
-    with pytest.raises(DataError, match="^bar 1: "):
+    with pytest.raises(DataError, match=r"^bar 1: "):
         _times(["2024-01-01" if len(text) == 10 else "2024-01-01T09:30", text])
 
 

@@ -121,12 +121,14 @@ def calendar_kept(times: Times) -> Kept | None:
     if keeps_weekends(times):
         return Kept(ROUND_THE_CLOCK, daily=daily) if _never_closes(times, daily) else None
     found: list[tuple[float, Kept]] = []
+    days: dict[str | None, Times] = {}  # by zone
     for exchange in EXCHANGES:
         for zone in (None,) if daily else (exchange.zone, None):
             if not daily and not _in_hours(local_clock(times[-RECENT:], zone), exchange, step):
                 continue
-            days = _days(times, zone)
-            share, closed = _likeness(days, exchange)
+            if zone not in days:
+                days[zone] = _days(times, zone)
+            share, closed = _likeness(days[zone], exchange)
             if share == 1 and closed >= CERTAIN:
                 return Kept(exchange.code, exchange.place, zone, daily)
             if share and (closed >= HOLIDAYS or not daily):
@@ -203,10 +205,9 @@ def _in_hours(local: Times, exchange: Exchange, step: int) -> bool:
 def _likeness(days: Times, exchange: Exchange) -> tuple[float, int]:
     """(how alike days and an exchange's sessions are: those of both over those of either, 0 where
     too many are of one alone; weekdays in their span on which it is closed)."""
-    years = range(int(str(days[0])[:4]), int(str(days[-1])[:4]) + 1)
-    dated = [np.datetime64(f"{y}-{d}") for y in years for d in exchange.holidays]
-    inside = [d for d in dated if days[0] <= d <= days[-1] and np.is_busday(d)]
-    if inside and np.isin(inside, days).mean() > DATED:
+    dated = _dated(exchange, int(str(days[0])[:4]), int(str(days[-1])[:4]))
+    inside = dated[(dated >= days[0]) & (dated <= days[-1])]
+    if len(inside) and np.isin(inside, days).mean() > DATED:
         return 0.0, 0
     sessions = sessions_of(exchange.code, days[0], days[-1])
     if not len(sessions):
@@ -217,6 +218,15 @@ def _likeness(days: Times, exchange: Exchange) -> tuple[float, int]:
     if len(days) - both > STRAYS * len(days) or both < LEAST_SESSIONS * len(sessions):
         return 0.0, closed
     return both / (len(days) + len(sessions) - both), closed
+
+
+@lru_cache(maxsize=1024)
+def _dated(exchange: Exchange, first: int, last: int) -> Times:
+    """[D] weekdays of some years that are holidays of an exchange with a fixed date."""
+    days = [f"{year}-{day}" for year in range(first, last + 1) for day in exchange.holidays]
+    every: Times = np.array(days, dtype="datetime64[D]")
+    weekdays: Times = every[np.is_busday(every)]
+    return weekdays
 
 
 def _all_weekdays(times: Times, daily: bool) -> bool:

@@ -118,8 +118,8 @@ def promote(
         said = "no verdict" if verdict is None else f"the verdict {verdict['outcome']!r}"
         notes.append(f"forced against {said}; the reason is on record")
     licences = weights_licence(checkpoint, get_model)
-    told, said = _accepted(run, licences, accept=accept_licence, who=who)
-    notes += said
+    told, more = _accepted(run, licences, accept=accept_licence, who=who)
+    notes += more
     evidence = {} if comparison is None else {EVIDENCE: comparison.as_json()}
     if told or evidence:
         update_card(checkpoint, told | evidence)

@@ -139,7 +139,9 @@ class Service:
                 row |= {"run_id": run.run_id, "checkpoint_path": checkpoint_path}
                 row["manifest"] = manifest
                 _refuse_twice(found, action, run.run_id, manifest)
-            (row["entry_id"],) = connection.execute(insert(table), row).inserted_primary_key
+            made = connection.execute(insert(table), row).inserted_primary_key
+            assert made is not None
+            row["entry_id"] = made[0]
             chain.append(line_of(connection), chain.entry_of(chain.CHAMPION, row))
             return _slot(connection, slot)
 

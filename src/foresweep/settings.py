@@ -26,6 +26,7 @@ Synchronous = Literal["NORMAL", "FULL"]
 
 DEMO = "demo"
 KEYS = ("db", "runs", "data", "synchronous", "cache")
+UNREADABLE = (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, AttributeError, RecursionError)
 CACHE = "~/.cache/foresweep"
 OFF = "off"
 
@@ -100,7 +101,7 @@ def _from_pyproject(folder: Path) -> dict[str, str]:
 def _read_table(file: Path) -> dict[str, str]:
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8")).get("tool", {}).get("foresweep", {})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, AttributeError) as error:
+    except UNREADABLE as error:
         raise UsageError(f"{file} cannot be read: {error}") from error
     if not isinstance(table, dict):
         raise UsageError(f"{file}: [tool.foresweep] must be a table, not {table!r}")

@@ -95,12 +95,19 @@ class SearchSpace:
         return self._present(drawn)
 
     def grid(self) -> Iterator[dict[str, Any]]:
-        """Every distinct config, in the order of the file. Raises SpaceError for ranges."""
+        """Every distinct config, in the order of the file. Raises SpaceError for ranges, and where
+        there are more than LARGEST_GRID."""
         values = []
         for name, dimension in self.dimensions.items():
             if not isinstance(dimension, Choice):
                 raise SpaceError(f"{name!r} is a range; a grid needs choices")
             values.append(dimension.values)
+        num_points = math.prod(len(v) for v in values)
+        if num_points > LARGEST_GRID:
+            raise SpaceError(
+                f"a grid of {num_points:,} points is too large to be laid out (at most "
+                f"{LARGEST_GRID:,}); leave choices out, or draw from them with --mode random"
+            )
         seen = set()
         for point in itertools.product(*values):
             config = self._present(dict(zip(self.dimensions, point, strict=True)))
@@ -179,6 +186,10 @@ SECTIONS = {"full", "space"}
 MODES = ("priority", "quick", "demo", "zero-shot")
 RANGE_KEYS = {"low", "high", "log", "step"}
 STARTS: tuple[Start, ...] = ("scratch", "pretrained")
+LARGEST = 2**53
+"""End of a range at most: beyond it a float skips whole numbers."""
+LARGEST_GRID = 1_000_000
+"""Points of a grid at most: it is laid out whole before its configs are drawn."""
 
 
 def parse_space_file(text: str, start: Start, *, where: str = "space file") -> SpaceFile:
@@ -186,14 +197,15 @@ def parse_space_file(text: str, start: Start, *, where: str = "space file") -> S
 
     Raises SpaceError naming the place.
     """
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SpaceError(f"{where}: not valid TOML: {error}") from error
+    raw = read_toml(text, where)
     if not isinstance(raw.get("model"), str):
         raise SpaceError(f'{where}: needs model = "NAME"')
     tables = {f"{s}{tail}" for s in SECTIONS for tail in ("", "_scratch", "_pretrained")}
     for section, value in raw.items():
+        if section in tables and not isinstance(value, dict):
+            raise SpaceError(
+                f"{where}: {section} must be a table of hyperparameters, as [{section}]"
+            )
         if section != "model" and section not in tables and not isinstance(value, list):
             raise UnknownName("section", section, {*tables, "model", *MODES}, where=f"of {where}")
     entries = {
@@ -209,10 +221,25 @@ def parse_space_file(text: str, start: Start, *, where: str = "space file") -> S
     )
 
 
+def read_toml(text: str, where: str) -> dict[str, Any]:
+    """What a text in TOML says. Raises SpaceError naming the place."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SpaceError(f"{where}: not valid TOML: {error}") from error
+    except RecursionError as error:
+        raise SpaceError(f"{where}: brackets in brackets too deep to be a space") from error
+
+
 def _entry(raw: Any, start: Start, where: str) -> Entry:
     allowed = {"name", "source", "config", *STARTS}
     if not isinstance(raw, dict) or not {"name", "source"} <= set(raw) or set(raw) - allowed:
         raise SpaceError(f"{where}: an entry needs name and source, and may have config, {STARTS}")
+    for name, value in raw.items():
+        wanted = str if name in ("name", "source") else dict
+        if not isinstance(value, wanted):
+            kind = "a text" if wanted is str else "a table { name = value }"
+            raise SpaceError(f"{where}: {name} of an entry must be {kind}, not {value!r:.40}")
     return Entry(raw["name"], raw["source"], {**raw.get("config", {}), **raw.get(start, {})})
 
 
@@ -241,12 +268,15 @@ def _dimension(spec: Mapping[str, Any], where: str) -> Dimension:
         if key not in RANGE_KEYS | {"choices"}:
             raise UnknownName("key", key, {*RANGE_KEYS, "choices", "when"}, where=f"of {where}")
     if set(spec) == {"choices"}:
-        if not spec["choices"]:
-            raise SpaceError(f"{where}: nothing to choose from")
+        if not isinstance(spec["choices"], list) or not spec["choices"]:
+            raise SpaceError(f"{where}: choices must be a list: there is nothing to choose from")
         return Choice(tuple(spec["choices"]))
     if not {"low", "high"} <= set(spec) or "choices" in spec:
         raise SpaceError(f"{where}: needs choices, or low and high (and log, step)")
-    return make_range(spec["low"], spec["high"], bool(spec.get("log")), spec.get("step"), where)
+    log = spec.get("log", False)
+    if not isinstance(log, bool):
+        raise SpaceError(f"{where}: log is true or false, not {log!r:.40}")
+    return make_range(spec["low"], spec["high"], log, spec.get("step"), where)
 
 
 def as_spec(dimension: Dimension) -> dict[str, Any]:
@@ -268,6 +298,8 @@ def make_range(low: Any, high: Any, log: bool, step: Any, where: str) -> Float |
         raise SpaceError(f"{where}: {low!r} to {high!r} is no range of numbers")
     if not low < high or (log and low <= 0):
         raise SpaceError(f"{where}: {low} to {high} is no range{' in logs' if log else ''}")
+    if not max(abs(low), abs(high)) <= LARGEST:
+        raise SpaceError(f"{where}: {low:g} to {high:g} reaches beyond {LARGEST:g}: narrow it")
     if isinstance(low, int) and isinstance(high, int):
         if step is not None and (not isinstance(step, int) or step < 1):
             raise SpaceError(f"{where}: a step of {step!r}; give a whole number of 1 or more")

@@ -74,6 +74,25 @@ def test_a_card_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
         read_checkpoint(tmp_path / "a")
 
 
+def test_a_card_that_tells_something_else_is_refused(tmp_path: Path) -> None:
+    """A card says how far ahead was trained and which bars were seen: no other file tells that."""
+    file = write(tmp_path / "a").path / "card.json"
+    file.write_text(file.read_text().replace('"horizon": 5', '"horizon": 6'))
+    with pytest.raises(CheckpointError, match=r"card\.json was altered"):
+        read_checkpoint(tmp_path / "a")
+
+
+def test_a_card_of_before_cards_were_hashed_is_read(tmp_path: Path) -> None:
+    file = write(tmp_path / "a").path / "card.json"
+    card = json.loads(file.read_text())
+    del card["sha256"]
+    file.write_text(json.dumps(card))
+    found = read_checkpoint(tmp_path / "a")
+    assert found.card == card
+    update_card(found, {"note": "now it is hashed"})
+    assert "sha256" in read_checkpoint(tmp_path / "a").card
+
+
 def test_a_card_cannot_point_outside_its_folder(tmp_path: Path) -> None:
     checkpoint = write(tmp_path / "a")
     (tmp_path / "secret").write_text("x")

@@ -335,9 +335,9 @@ def show(
         }
         typer.echo(json.dumps(run_json(found) | extra, indent=2, default=str))
         return
-    _draw_run(found, curves, provenance)
+    out = _draw_run(found, curves, provenance)
     for at, who, text in notes:
-        typer.echo(f"note by {who}, {at:%Y-%m-%d %H:%M} UTC: {text}")
+        out.print(f"note by {who}, {at:%Y-%m-%d %H:%M} UTC: {text}", soft_wrap=True)
 
 
 def _in_a_line(provenance: Any) -> dict[str, Any]:
@@ -349,7 +349,8 @@ def _in_a_line(provenance: Any) -> dict[str, Any]:
     )
 
 
-def _draw_run(run: Run, curves: Any, provenance: Any) -> None:
+def _draw_run(run: Run, curves: Any, provenance: Any) -> Any:
+    """The console it is drawn on."""
     from foresweep.cli.tables import console, number, plain_table
     from foresweep.evaluation.yardstick import alarm
 
@@ -382,6 +383,7 @@ def _draw_run(run: Run, curves: Any, provenance: Any) -> None:
         out.print(table)
     if run.error:
         out.print(run.error, style="red", markup=False)
+    return out
 
 
 def _pairs(out: Any, heading: str, values: dict[str, Any]) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
+import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -23,6 +26,7 @@ from foresweep.cli import (
     sweep,
     verdict,
 )
+from foresweep.cli.options import harmless
 from foresweep.cli.service import champion, ledger, monitor, serve, update, walkforward
 from foresweep.errors import ForesweepError
 
@@ -87,12 +91,49 @@ def main(args: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the console cannot write is no end
             stream.reconfigure(errors="backslashreplace")
+    before = sys.stdout
     try:
-        app(args=None if args is None else list(args), prog_name="foresweep")
+        try:
+            app(args=None if args is None else list(args), prog_name="foresweep")
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where it can be told: a disk may be full
     except ForesweepError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from error
+        _end(str(error), error.exit_code, error)
+    except SystemExit:
+        if sys.stdout is before:
+            raise
+        _to_nowhere(before)  # click has met a closed pipe
+        raise SystemExit(0) from None
     except BrokenPipeError:
         # the reader of a pipe (head, less) has enough; say nothing, as other tools do
-        sys.stderr.close()
+        _to_nowhere(before)
         raise SystemExit(0) from None
+    except OSError as error:  # of a place that none of the rooms below expected to be refused
+        _to_nowhere(before)
+        where = f"{error.filename}: " if error.filename is not None else ""
+        advice = _WHAT_TO_DO.get(error.errno or 0, _LOOK)
+        _end(f"{where}{error.strerror or error}; {advice}", ForesweepError.exit_code, error)
+
+
+def _end(said: str, code: int, cause: Exception) -> NoReturn:
+    """One line, and the exit code."""
+    print(f"error: {harmless(' '.join(said.split()))}", file=sys.stderr)
+    raise SystemExit(code) from cause
+
+
+def _to_nowhere(stream: Any) -> None:
+    """Python writes what is left once more when it ends, and would complain a second time."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+_LOOK = "look whether that place is there and in order, then try again"
+_FULL = "free some space there, or choose another place (--db, --runs, --output)"
+_CLOSED = "choose a place that you may write to (--db, --runs, --output), or mend its permissions"
+_WHAT_TO_DO = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _FULL),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _CLOSED),
+}

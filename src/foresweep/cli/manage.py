@@ -16,6 +16,7 @@ from foresweep.cli.options import (
     Model,
     RunId,
     Runs,
+    harmless,
     open_existing,
     open_tracker,
     settings,
@@ -52,7 +53,7 @@ def tag(
     with open_existing(db) as tracker:
         run_id = tracker.get_run(run).run_id
         tagged = remove_tag(tracker, run_id, tag) if remove else tracker.add_tag(run_id, tag)
-    typer.echo(f"{tagged.run_id}: {', '.join(tagged.tags) or 'no tag'}")
+    typer.echo(harmless(f"{tagged.run_id}: {', '.join(tagged.tags) or 'no tag'}"))
 
 
 def rm(
@@ -152,7 +153,7 @@ def import_json_file(
     with open_tracker(db) as tracker:
         done = import_json(tracker, file)
     for reason in done.left_out:
-        typer.echo(f"{file}: {reason}", err=True)
+        typer.echo(harmless(f"{file}: {reason}"), err=True)
     typer.echo(f"{done.num_new} new runs, {done.num_known} known before.")
 
 

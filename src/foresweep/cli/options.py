@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -177,6 +178,16 @@ def metric_of(sweep: Sweep | None) -> str:
     return f"val_{metric if metric in METRICS else 'pct_mae'}"
 
 
+_STEERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def harmless(text: str) -> str:
+    """A text as a terminal may be given it: what would move its cursor, clear it or turn its
+    writing round (a name, a note and a plug-in's error can hold anything) is written out, as \\x1b.
+    """
+    return _STEERS.sub(lambda m: m[0].encode("unicode_escape").decode(), text)
+
+
 def parse_values(pairs: list[str]) -> dict[str, Any]:
     """`key=value` pairs, values as TOML where they read as such, else as text.
 
@@ -191,6 +202,6 @@ def parse_values(pairs: list[str]) -> dict[str, Any]:
             raise UsageError(f"--set {pair!r}: write it as key=value, e.g. --set lr=1e-4")
         try:
             values[key.strip()] = tomllib.loads(f"x = {text}")["x"]
-        except tomllib.TOMLDecodeError:
+        except (tomllib.TOMLDecodeError, RecursionError):
             values[key.strip()] = text.strip()
     return values

@@ -10,9 +10,11 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 
+from foresweep.cli.options import harmless
 from foresweep.evaluation.yardstick import LAST_VALUE
 from foresweep.metrics import judged_by, split_score
 from foresweep.records import Outcome, RunState
@@ -198,10 +200,28 @@ def report_lines(report: QualityReport) -> list[str]:
     return lines
 
 
+class Terminal(Console):
+    """A console that no text can steer, and that goes silent where nobody reads on: a sweep whose
+    pipe was closed is swept to its end."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            steers = not segment.control and not segment.text.isprintable()
+            yield Segment(harmless(segment.text), segment.style) if steers else segment
+
+
 def console() -> Console:
     """Where people read: a terminal (or COLUMNS) at its own width, a file or pipe at a wide one."""
     width = None if "COLUMNS" in os.environ or sys.stdout.isatty() else WIDE
-    return Console(highlight=False, markup=False, width=width)  # a name may hold brackets
+    return Terminal(highlight=False, markup=False, width=width)  # a name may hold brackets
 
 
 # The table of a sweep with several objectives: its front, its knee, what is dominated.

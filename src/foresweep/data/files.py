@@ -69,7 +69,7 @@ def read_json(path: Path | str) -> Any:
     """What a JSON file holds. Raises DataError where it is missing or no JSON."""
     try:
         return json.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON: {first_line(error)}") from error
 
 
@@ -92,7 +92,7 @@ def read_npz(path: Path) -> dict[str, Any]:
         raise DataError(f"cannot read {path}: {first_line(error)}") from error
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of what a library said."""
     lines = str(error).strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -46,7 +47,7 @@ def parse_table(content: bytes, name: str) -> pl.DataFrame:
         if name.lower().endswith(PARQUET_ENDINGS):
             return pl.read_parquet(io.BytesIO(content))
         return pl.read_csv(content, infer_schema=False)
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
         raise DataError(f"{name}: {first_line(error)}") from error
 
 
@@ -55,7 +56,7 @@ def table_bytes(path: Path) -> bytes:
     try:
         content = path.read_bytes()
         return gzip.decompress(content) if path.name.lower().endswith(".gz") else content
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {first_line(error)}") from error
 
 

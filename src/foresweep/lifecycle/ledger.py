@@ -32,5 +32,5 @@ def verify_file(
             rows.append(json.loads(line))
         end = (int(rows[-1]["number"]), str(rows[-1]["hash"])) if rows else (0, chain.GENESIS)
         return chain.faults(rows, end, noted, noun="forecast"), end
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path} is no export of the record of forecasts: {error}") from error

@@ -24,7 +24,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from foresweep.data.windows import Context, TrainWindows
-from foresweep.errors import ConfigError, ForecastError, MissingExtra, UnknownName
+from foresweep.errors import ConfigError, ForecastError, MissingExtra, ModelError, UnknownName
 
 Array: TypeAlias = NDArray[np.float64]
 Levels: TypeAlias = tuple[float, ...]
@@ -280,9 +280,16 @@ OURS = "foresweep"
 
 @cache
 def installed() -> dict[str, tuple[EntryPoint, ...]]:
-    """Entry points by the name of the model: more than one is a clash."""
+    """Entry points by the name of the model: more than one is a clash. Raises ModelError."""
     points: dict[str, tuple[EntryPoint, ...]] = {}
-    for point in entry_points(group=GROUP):
+    try:
+        found = entry_points(group=GROUP)
+    except (TypeError, ValueError) as error:  # one broken file takes those of all packages along
+        raise ModelError(
+            f"the entry points of an installed package cannot be read ({error}); look for an "
+            f"entry_points.txt in site-packages that is not NAME = MODULE:CLASS, and reinstall it"
+        ) from error
+    for point in found:
         key = point.name.strip().lower()
         points[key] = (*points.get(key, ()), point)
     return points

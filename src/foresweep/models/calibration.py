@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foresweep.data.files import first_line
 from foresweep.data.windows import Context
 from foresweep.errors import CheckpointError, ConfigError, ForecastError, NotEnoughData
 from foresweep.models.base import (
@@ -222,7 +223,18 @@ def store_calibration(checkpoint: Checkpoint, calibration: Calibration) -> Check
 
 def load_predictor(model: ForecastModel, checkpoint: Checkpoint, resources: Resources) -> Predictor:
     """The predictor of a checkpoint that was read, calibrated where its config asks for it: what
-    is scored and what is served. Raises CheckpointError."""
+    is scored and what is served. Raises CheckpointError, for what is whole and yet none, too: a
+    hand that writes new hashes can make a card or a config say anything."""
+    try:
+        return _loaded(model, checkpoint, resources)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{checkpoint.path} cannot be loaded as {checkpoint.model}: {type(error).__name__}: "
+            f"{first_line(error)}; restore it from a copy, or train it again"
+        ) from error
+
+
+def _loaded(model: ForecastModel, checkpoint: Checkpoint, resources: Resources) -> Predictor:
     inner = model.load(checkpoint, resources)
     stored = read_json(checkpoint, FILE)
     if stored is None:
@@ -237,6 +249,8 @@ def load_predictor(model: ForecastModel, checkpoint: Checkpoint, resources: Reso
 
 def _from_json(stored: Mapping[str, Any]) -> Calibration:
     scale = stored["scale"]
+    if scale is not None and not all(SMALLEST_SCALE <= x <= LARGEST_SCALE for x in scale):
+        raise ValueError(f"{FILE} holds a factor that no calibration fits")
     return Calibration(
         centre=bool(stored["centre"]),
         scale=None if scale is None else tuple(float(x) for x in scale),

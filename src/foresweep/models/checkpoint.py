@@ -2,7 +2,7 @@
 
     model.safetensors   weights (absent for models that have none)
     config.json         {"model": name, "config": resolved config}
-    card.json           what is told about it, versions, and the sha256 of the other files
+    card.json           what is told about it, versions, the sha256 of the other files and of itself
 
 It is written whole or not at all. No pickle is ever written or loaded. Needs no torch.
 """
@@ -33,6 +33,10 @@ from foresweep.models.base import OURS, Checkpoint, ForecastModel, brought_by, i
 from foresweep.models.hub import weights_id
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.json"
+MOST_AHEAD = 100_000
+"""Bars: no horizon of a checkpoint is longer."""
+SUM = "sha256"
+"""In a card: of all else that it says. Older cards have none."""
 PACKAGES = (
     "foresweep",
     "numpy",
@@ -69,7 +73,8 @@ def write_checkpoint(
             "versions": versions(model),
             "files": files,
         }
-        write_synced(temporary / CARD, _json(full))
+        content = _card(full)
+        write_synced(temporary / CARD, content)
         os.rename(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
@@ -78,7 +83,7 @@ def write_checkpoint(
             f"cannot write checkpoint {path}: {error.strerror or error}; "
             f"choose a folder that is writable and new"
         ) from error
-    return Checkpoint(path, model, dict(config), json.loads(_json(full)))
+    return Checkpoint(path, model, dict(config), json.loads(content))
 
 
 def derive_checkpoint(
@@ -99,7 +104,7 @@ def derive_checkpoint(
         for name in kept:
             shutil.copyfile(source / name, temporary / name)
             files[name] = earlier.card["files"][name]
-        write_bytes_atomic(temporary / CARD, _json({**written.card, "files": files}))
+        write_bytes_atomic(temporary / CARD, _card({**written.card, "files": files}))
         os.rename(temporary, path)  # as with all checkpoints: a reader sees all of it or nothing
         sync_folder(path.parent)
     except OSError as error:
@@ -117,12 +122,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
     files = card.get("files")
     if not isinstance(files, dict) or CONFIG not in files:
         raise CheckpointError(f"{path / CARD} lists no files; it is not a checkpoint of foresweep")
+    if SUM in card and card[SUM] != json_hash({k: v for k, v in card.items() if k != SUM}):
+        raise CheckpointError(
+            f"{path / CARD} was altered after it was written (its sha256 differs)"
+        )
     for name, wanted in files.items():
         file = path / Path(name).name
         if not file.is_file():
             raise CheckpointError(f"{file} is missing; the checkpoint is incomplete")
         if sha256_of(file) != wanted:
             raise CheckpointError(f"{file} was altered after it was written (its sha256 differs)")
+    horizon = card.get("horizon", 1)
+    if not isinstance(horizon, int) or isinstance(horizon, bool) or not 1 <= horizon <= MOST_AHEAD:
+        raise CheckpointError(f"{path / CARD} tells a horizon of {horizon!r:.40} bars")
     config = _read_json(path / CONFIG)
     if not isinstance(config.get("model"), str) or not isinstance(config.get("config"), dict):
         raise CheckpointError(f"{path / CONFIG} names no model and config")
@@ -139,7 +151,7 @@ def read_weights(checkpoint: Checkpoint) -> dict[str, NDArray[Any]]:
         return {}
     try:
         loaded: dict[str, NDArray[Any]] = load_file(file)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:  # of its dtypes
         raise CheckpointError(f"{file} cannot be read: {error}") from error
     return loaded
 
@@ -147,7 +159,7 @@ def read_weights(checkpoint: Checkpoint) -> dict[str, NDArray[Any]]:
 def update_card(checkpoint: Checkpoint, extra: Mapping[str, Any]) -> Checkpoint:
     """The same checkpoint with `extra` in its card; files and versions stay. Atomic."""
     kept = {k: checkpoint.card[k] for k in ("versions", "files") if k in checkpoint.card}
-    text = _json({**checkpoint.card, **extra, **kept})
+    text = _card({**checkpoint.card, **extra, **kept})
     try:
         write_bytes_atomic(checkpoint.path / CARD, text)
     except OSError as error:
@@ -162,7 +174,7 @@ def add_json(checkpoint: Checkpoint, name: str, value: Mapping[str, Any]) -> Che
     """
     text = _json(value)
     files = {**checkpoint.card["files"], name: hashlib.sha256(text).hexdigest()}
-    card = _json({**checkpoint.card, "files": files})
+    card = _card({**checkpoint.card, "files": files})
     try:
         write_bytes_atomic(checkpoint.path / name, text)
         write_bytes_atomic(checkpoint.path / CARD, card)
@@ -234,6 +246,12 @@ def _fill(
     return {name: sha256_of(folder / name) for name in names}
 
 
+def _card(told: Mapping[str, Any]) -> bytes:
+    """A card as its file holds it."""
+    said = {k: v for k, v in told.items() if k != SUM}
+    return _json({**said, SUM: json_hash(said)})
+
+
 def _json(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(_plain(value), indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
@@ -256,7 +274,7 @@ def _read_json(file: Path) -> dict[str, Any]:
         value = json.loads(file.read_text("utf-8"))
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{file} is not a JSON object")
@@ -352,11 +370,12 @@ def _of_checkpoint(pretrained: str) -> Cutoff | None:
     folder = Path(pretrained).expanduser()
     try:
         card = json.loads((folder / CARD).read_text("utf-8"))
-    except (OSError, ValueError):  # the authors' own format, or no folder at all
+    except (OSError, ValueError, RecursionError):  # the authors' own format, or no folder at all
         return None
     if not isinstance(card, dict):
         return None
-    parent = card.get("pretrain_cutoff") or {}
+    told = card.get("pretrain_cutoff")
+    parent = told if isinstance(told, dict) else {}
     seen = [card.get("tuned_until"), card.get("selected_until"), parent.get("date")]
     days = [str(day)[:10] for day in seen if day]
     who = card.get("run_id", folder.name)

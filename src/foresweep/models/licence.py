@@ -85,6 +85,6 @@ def _is_ours(folder: Path) -> bool:
     """Is it a checkpoint of foresweep, not the authors' own folder?"""
     try:
         said = json.loads((folder / CONFIG).read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(said, dict) and {"model", "config"} <= said.keys()

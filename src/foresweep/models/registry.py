@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Iterable
@@ -27,6 +28,7 @@ NEEDS = {
     "chronos2": ("torch", "chronos", "peft"),
 }
 """Packages that the built-in families import where they are used."""
+_VALUE = re.compile(r"[\w.]+\s*:\s*[\w.]+(\s*\[.*\])?")
 ENSEMBLE = "ensemble"
 """No entry point offers it to a sweep: it is made of runs, and loaded like any other model."""
 
@@ -66,25 +68,65 @@ def get_model(name: str) -> ForecastModel:
         return Ensemble(get_model)
     require_packages((name,))
     point = _point(name)
+    who = f"model {point.name!r} of the package {brought_by(point)}"
     try:
         family = point.load()
-    except (ImportError, AttributeError) as error:
+    except (Exception, SystemExit) as error:  # whatever its module does when it is imported
         if isinstance(error, ModuleNotFoundError) and brought_by(point) == OURS:
             raise MissingExtra(error.name or point.module, "models") from error
         raise ModelError(
-            f"model {point.name!r} of the package {brought_by(point)} cannot be imported from "
-            f"{point.value}: {error}; reinstall that package with what it depends on"
+            f"{who} cannot be imported from {point.value}: {_said(error)}; reinstall that package "
+            f"with what it depends on"
         ) from error
-    model: ForecastModel = family()
+    try:
+        model: ForecastModel = family()
+        missing = [n for n in PROMISED if not hasattr(model, n)]
+    except (Exception, SystemExit) as error:
+        raise ModelError(
+            f"{who} cannot be made from {point.value}: {_said(error)}; it must be a class that "
+            f"takes nothing (docs/adding-a-model.md)"
+        ) from error
+    if missing:
+        raise ModelError(
+            f"{who} has no {', '.join(missing)}; a model has {', '.join(PROMISED)} "
+            f"(docs/adding-a-model.md)"
+        )
+    if not isinstance(model.name, str) or _key(model.name) != _key(name):
+        raise ModelError(
+            f"{who} calls itself {model.name!r:.60}; its class and its entry point must have one "
+            f"name (docs/adding-a-model.md)"
+        )
+    _require_train(model, who)
+    return model
+
+
+PROMISED = ("name", "Config", "resolve", "weights_hash", "train", "load")
+"""What every model has: the attributes of ForecastModel."""
+
+
+def _require_train(model: ForecastModel, who: str) -> None:
+    """Raises ModelError where it does not take a job."""
     try:
         inspect.signature(model.train).bind(None)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
+        try:
+            takes = str(inspect.signature(model.train))
+        except (TypeError, ValueError):
+            takes = f", which is {type(model.train).__name__}"
         raise ModelError(
-            f"model {point.name!r} of the package {brought_by(point)} has "
-            f"train{inspect.signature(model.train)}, which must be train(job) with a TrainingJob "
+            f"{who} has train{takes}, which must be train(job) with a TrainingJob "
             f"(docs/adding-a-model.md); install a version of it for this foresweep"
         ) from error
-    return model
+
+
+def _said(error: BaseException) -> str:
+    """What somebody else's error says, in a line; it may fail to say anything."""
+    try:
+        said = " ".join(str(error).split())
+    except Exception:  # a plug-in's own class, whose text may raise anything
+        said = ""
+    kind = type(error).__name__
+    return said if isinstance(error, ImportError | AttributeError) and said else f"{kind}: {said}"
 
 
 def module_of(name: str) -> str:
@@ -97,11 +139,18 @@ def space_text(name: str) -> str | None:
 
     Imports the package that holds the module, and not the module.
     """
-    package = _point(name).module.rpartition(".")[0]
+    point = _point(name)
+    package = point.module.rpartition(".")[0]
     if not package:
         return None
-    file = resources.files(package) / "spaces" / f"{_key(name)}.toml"
-    return file.read_text("utf-8") if file.is_file() else None
+    try:
+        file = resources.files(package) / "spaces" / f"{_key(name)}.toml"
+        return file.read_text("utf-8") if file.is_file() else None
+    except (Exception, SystemExit) as error:  # whatever the package does when it is imported
+        raise ModelError(
+            f"the space of model {point.name!r} of the package {brought_by(point)} cannot be read: "
+            f"{_said(error)}; reinstall that package with what it depends on"
+        ) from error
 
 
 def demo_space_text() -> str:
@@ -113,6 +162,11 @@ def _point(name: str) -> EntryPoint:
     points = installed().get(_key(name))
     if points is None:
         raise UnknownName("model", name, model_names())
+    if len(points) == 1 and not _VALUE.fullmatch(points[0].value):
+        raise ModelError(
+            f"model {name!r} of the package {brought_by(points[0])} stands at "
+            f"{points[0].value!r:.60}, which is no package.module:Class; reinstall that package"
+        )
     if len(points) > 1:
         claimed = " and ".join(sorted(f"{brought_by(p)} ({p.value})" for p in points))
         raise ModelError(f"model {name!r} is claimed by {claimed}; uninstall one of them")

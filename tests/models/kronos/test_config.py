@@ -228,3 +228,13 @@ def test_a_training_that_goes_on_keeps_the_tokenizer_it_has(fraction: float, ste
     assert longer_config.max_steps == steps
     assert tokenizer_steps(longer_config) == tokenizer_steps(config)
     assert resolve_scratch(longer_config, FACTS) == longer_config
+
+
+@pytest.mark.parametrize("steps", [1, 60, 150])
+def test_a_training_cannot_go_on_to_fewer_steps_than_its_tokenizer_has_had(steps: int) -> None:
+    config = scratch(size="tiny", max_steps=300, tokenizer_fraction=0.5)
+    with pytest.raises(ConfigError, match=f"max_steps={steps} leaves .* 150 of 300; go on to 151"):
+        longer(config, steps)
+    assert tokenizer_steps(longer(config, 151)) == 150
+    one = scratch(size="tiny", max_steps=1, tokenizer_fraction=0.5)  # all of it is the predictor's
+    assert [tokenizer_steps(longer(one, steps)) for steps in (1, 2, 9999)] == [0, 0, 0]

@@ -181,6 +181,7 @@ def test_another_family_s_checkpoint_is_refused(tmp_path: Path) -> None:
     import hashlib
 
     card["files"]["config.json"] = hashlib.sha256(text.encode()).hexdigest()
+    del card["sha256"]
     (tmp_path / "ours" / "card.json").write_text(json.dumps(card))
     with pytest.raises(ModelError, match="is a checkpoint of kronos"):
         Toto().resolve(TotoConfig(pretrained=str(tmp_path / "ours"), **ZERO_SHOT), FACTS)

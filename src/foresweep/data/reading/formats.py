@@ -52,6 +52,8 @@ MAGIC = (
 _UNPACK: Mapping[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress,
 }  # fmt: skip
+_BROKEN = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+"""What unpackers say of a file that is not whole."""
 Named = tuple[str, Table]
 
 
@@ -107,10 +109,7 @@ def _tables(name: str, content: bytes, overrules: Overrules) -> list[Named]:
     if packing == ".zip" or (content[:4] == b"PK\x03\x04" and table in ("", *TEXT)):
         return _zipped(name, content, overrules)
     if packing:
-        try:
-            content = _UNPACK[packing](content)
-        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-            raise Refused("unreadable", f"cannot be unpacked: {first_line(error)}") from error
+        content = _unpacked(content, packing)
     item = stem_of(name)
     kind = kind_of(content)
     if not content.strip():
@@ -126,11 +125,18 @@ def _tables(name: str, content: bytes, overrules: Overrules) -> list[Named]:
     if table in JSON and kind is None:
         return _json(item, content, overrules)
     if kind == "gzip":
-        return _tables(name.removesuffix(".gz"), _UNPACK[".gz"](content), overrules)
+        return _tables(name.removesuffix(".gz"), _unpacked(content, ".gz"), overrules)
     if kind is not None:
         never = " (never opened: a pickle can run any program)" if kind == "pickle" else ""
         raise Refused("unreadable", f"is {kind}, not text{never}; save it as CSV or Parquet")
     return [(item, read_text(content, overrules))]
+
+
+def _unpacked(content: bytes, packing: str) -> bytes:
+    try:
+        return _UNPACK[packing](content)
+    except _BROKEN as error:
+        raise Refused("unreadable", f"cannot be unpacked: {first_line(error)}") from error
 
 
 def kind_of(content: bytes) -> str | None:
@@ -141,7 +147,7 @@ def kind_of(content: bytes) -> str | None:
 def _opened(read: Callable[..., pl.DataFrame], content: bytes) -> pl.DataFrame:
     try:
         return read(io.BytesIO(content))
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
         raise Refused("unreadable", first_line(error)) from error
 
 
@@ -165,7 +171,7 @@ def _zipped(name: str, content: bytes, overrules: Overrules) -> list[Named]:
             for member in inside:
                 got = _tables(PurePosixPath(member.filename).name, archive.read(member), overrules)
                 found += got
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+    except (*_BROKEN, RuntimeError, NotImplementedError) as error:
         raise Refused("unreadable", f"cannot be unpacked: {first_line(error)}") from error
     return [(stem_of(name), found[0][1])] if len(found) == 1 else found
 
@@ -202,7 +208,7 @@ def _json(item: str, content: bytes, overrules: Overrules) -> list[Named]:
     except ValueError:
         try:
             value = [json.loads(line) for line in text.splitlines() if line.strip()]
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Refused("unreadable", f"no JSON: {first_line(error)}") from error
     except RecursionError as error:
         raise Refused("unreadable", "JSON too deep to be a table") from error

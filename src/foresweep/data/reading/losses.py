@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -92,6 +93,10 @@ def read_long_table(path: Path) -> LongTable:
 def _named(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     """The columns that count, by our names and types. Raises DataError."""
     found = {name.strip().lower(): name for name in frame.columns}
+    for name in (*REQUIRED, *OPTIONAL, "scale"):
+        several = [c for c in frame.columns if c.strip().lower() == name]
+        if len(several) > 1:
+            raise DataError(f"{path} has the columns {' and '.join(several)}: keep one of them")
     missing = [name for name in REQUIRED if name not in found]
     if missing:
         raise DataError(
@@ -139,6 +144,8 @@ def _time_order(origins: list[str], path: Path) -> tuple[list[str], bool]:
     if all(DAY.match(origin) for origin in origins):
         return sorted(origins), True
     try:
+        if not all(math.isfinite(float(origin)) for origin in origins):
+            raise ValueError("one is not finite")
         return sorted(origins, key=float), False
     except ValueError as error:
         raise DataError(

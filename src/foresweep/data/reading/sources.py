@@ -73,7 +73,7 @@ def load_panel(
     if not isinstance(source, (str, Path)):
         return _checked(*_frame_items(source, overrules), "frame", listed)
     path, said = Path(source), name_as_text(source)
-    files = _files(path)
+    files = files_of(path)
     place = place_for(said, files, actions, overrules)
     if place is not None and (found := kept_panel(place)) is not None:
         return Loaded(*found, kept_at=place)
@@ -90,8 +90,9 @@ def _checked(
     return Loaded(panel_from_frame(frame, source=source), report)
 
 
-def _files(path: Path) -> list[Path]:
-    """The table files of a source: the file itself, or a folder's and its test sibling's."""
+def files_of(path: Path) -> list[Path]:
+    """The table files of a source: the file itself, or a folder's and its test sibling's. Raises
+    DataError where there is none."""
     if path.is_file():
         return [path]
     if not path.is_dir():

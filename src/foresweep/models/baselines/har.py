@@ -97,9 +97,14 @@ class Har(Baseline):
         stored = read_json(checkpoint, FILE)
         if stored is None:
             raise CheckpointError(f"{checkpoint.path} holds no {FILE}; run it again")
-        fit = HarFit(
-            np.array(stored["coefficients"]), np.array(stored["spread"]), stored["num_windows"]
-        )
+        coefficients, spread = (np.array(stored[n], float) for n in ("coefficients", "spread"))
+        leads = len(coefficients)
+        shapes = (coefficients.shape, spread.shape)
+        if shapes != ((leads, 1 + len(WINDOWS)), (leads, len(GRID))) or not leads:
+            raise CheckpointError(f"{checkpoint.path / FILE} has arrays of {shapes}, as no fit has")
+        if not (np.isfinite(coefficients).all() and np.isfinite(spread).all()):
+            raise CheckpointError(f"{checkpoint.path / FILE} has a number that is not finite")
+        fit = HarFit(coefficients, spread, int(stored["num_windows"]))
         return HarPredictor(self.Config(**checkpoint.config).context_length, fit)
 
 

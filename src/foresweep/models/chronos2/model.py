@@ -93,8 +93,10 @@ def read_core(folder: Path) -> dict[str, Any]:
     else:
         try:
             core = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{file} is not JSON: {error}") from error
+        if not isinstance(core, dict):
+            raise ConfigError(f"{file} is not a JSON object")
     kind = core.get("chronos_pipeline_class")
     if kind != "Chronos2Pipeline" or "chronos_config" not in core:
         raise ConfigError(

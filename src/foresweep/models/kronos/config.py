@@ -352,8 +352,15 @@ def tokenizer_steps(config: KronosConfig) -> int:
 
 def longer(config: KronosConfig, steps: int) -> KronosConfig:
     """A resolved config whose training goes on to `steps`: the predictor's, beside the tokenizer
-    that it has learnt on."""
-    share = config.tokenizer_fraction and tokenizer_steps(config) / steps
+    that it has learnt on. Raises ConfigError where no step would be left for the predictor."""
+    taken = tokenizer_steps(config) if config.tokenizer_fraction else 0
+    if steps <= taken:
+        raise ConfigError(
+            f"kronos: max_steps={steps} leaves the predictor no step: its tokenizer has had "
+            f"{taken} of {config.max_steps}; go on to {taken + 1} steps at least"
+        )
+    # of a tokenizer that had no step a quarter of one, which rounds to none: a share is above 0
+    share = max(taken, 0.25) / steps if config.tokenizer_fraction else None
     return changed(config, max_steps=steps, tokenizer_fraction=share)
 
 
@@ -544,7 +551,7 @@ def _settings(part: str, folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     try:
         stored = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is not JSON: {error}") from error
     wanted = ARGUMENTS[part]
     absent = [k for k in wanted if not isinstance(stored, dict) or k not in stored]

@@ -157,7 +157,7 @@ def read_options(folder: Path) -> dict[str, Any]:
     else:
         try:
             options = json.loads(file.read_text("utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ModelError(f"{file} is not JSON: {error}") from error
     wanted = {"patch_size", "stride", "embed_dim", "output_distribution_kwargs"}
     if not isinstance(options, dict) or not wanted <= set(options):

@@ -485,7 +485,7 @@ def read_state(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         with safe_open(file, framework="pt") as stored:
             tensors = {k: stored.get_tensor(k) for k in stored.keys()}  # noqa: SIM118
             return tensors, json.loads(stored.metadata()["numbers"])
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is not a training state: {error}") from error
 
 

@@ -13,6 +13,7 @@ import ast
 import json
 import re
 import tomllib
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +22,15 @@ from typing import Any, TypeAlias
 from foresweep.errors import SpaceError, UnknownName
 from foresweep.models.registry import FAMILIES, model_names
 from foresweep.search.propose.modes import space_text
-from foresweep.space import MODES, STARTS, Spaces
+from foresweep.space import MODES, STARTS, Spaces, read_toml
 
 FULL, PRIORITY, QUICK = "full", "priority", "quick"
 SAID_BY = (FULL, PRIORITY, QUICK)
 """What an assignment's name says it is for; without a word, a dict is a grid, a list priority."""
 WHEN = "when"
+UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
+"""What Python says of a text that it cannot take apart."""
+_NAME = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)
 _HEADER = re.compile(r"^\[+\s*([\w-]+)", re.MULTILINE)
 
 Sections: TypeAlias = dict[str, Any]  # of a model: by mode its configs, its grid, the grid's WHEN
@@ -133,11 +137,11 @@ def _read(file: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise SpaceError(f"sweep file {file} cannot be read: {error}") from error
     if file.suffix == ".py":
-        return {m: _as_toml(m, s, file.name) for m, s in _sections(text, str(file)).items()}
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SpaceError(f"{file}: not valid TOML: {error}") from error
+        texts = {m: _as_toml(m, s, file) for m, s in _sections(text, str(file)).items()}
+        for found in texts.values():  # a text may hold what TOML has no word for
+            read_toml(found, str(file))
+        return texts
+    raw = read_toml(text, str(file))
     model = raw.get("model")
     if not isinstance(model, str):
         raise SpaceError(f'{file}: needs model = "NAME"')
@@ -152,8 +156,9 @@ def _read(file: Path) -> dict[str, str]:
 def _sections(text: str, where: str) -> dict[str, Sections]:
     """What a Python file assigns, by model and section: configs, or one dict of a grid."""
     try:
-        lines = ast.parse(text).body
-    except SyntaxError as error:
+        with warnings.catch_warnings(action="ignore"):  # of what is never run
+            lines = ast.parse(text).body
+    except UNREADABLE as error:
         raise SpaceError(f"{where}: not valid Python: {error}") from error
     found: dict[str, Sections] = {}
     for node in lines:
@@ -187,7 +192,7 @@ def _assignment(node: ast.stmt, at: str) -> tuple[str, Any]:
     assert node.value is not None
     try:
         value = ast.literal_eval(node.value)
-    except ValueError:
+    except (*UNREADABLE, TypeError):
         raise SpaceError(
             f"{at}: {targets[0].id} is not made of plain values (numbers, text, lists, dicts); "
             f"nothing is executed, so write them out"
@@ -218,39 +223,64 @@ def _meant(name: str, value: Any, at: str) -> tuple[str, str]:
     return model, f"{mode}_{part}" if part else mode
 
 
-def _as_toml(model: str, sections: Sections, where: str) -> str:
-    """A space file that says the same."""
+def _as_toml(model: str, sections: Sections, file: Path) -> str:
+    """A space file that says the same. Raises SpaceError."""
     lines = [f"model = {json.dumps(model)}"]
-    when = sections.get(f"{FULL}_{WHEN}", {})
+    when = _conditions(sections, f"{file}: {model.upper()}_FULL_WHEN")
     for section, value in sections.items():
         if section == f"{FULL}_{WHEN}":
             continue
+        where = f"{file}: {model.upper()}_{section.upper()}"
         if _mode(section) == FULL:
             for name, values in value.items():
                 several = values if isinstance(values, list | tuple) else [values]
-                lines += [f"[{section}.{name}]", f"choices = {_value([*several])}"]
-                lines += [f"when = {_table(when[name])}"] if name in when else []
+                lines += [f"[{section}.{_name(name, where)}]"]
+                lines += [f"choices = {_value([*several], where)}"]
+                lines += [f"when = {_table(when[name], where)}"] if name in when else []
             continue
         for k, config in enumerate(value, 1):
             entry = config
             if not {"name", "source"} <= set(config):
-                entry = {"name": f"{where} {k}", "source": where, "config": config}
-            lines += [f"[[{section}]]", *(f"{n} = {_value(v)}" for n, v in entry.items())]
+                entry = {"name": f"{file.name} {k}", "source": file.name, "config": config}
+            lines += [f"[[{section}]]"]
+            lines += [f"{_name(n, where)} = {_value(v, where)}" for n, v in entry.items()]
     return "\n".join(lines) + "\n"
 
 
-def _value(value: Any) -> str:
+def _conditions(sections: Sections, where: str) -> dict[str, Mapping[str, Any]]:
+    """The WHEN of a grid. Raises SpaceError where it would have no effect or is no condition."""
+    when: dict[str, Mapping[str, Any]] = sections.get(f"{FULL}_{WHEN}", {})
+    in_grid = {
+        n for s, v in sections.items() if _mode(s) == FULL and s != f"{FULL}_{WHEN}" for n in v
+    }
+    for name, condition in when.items():
+        if name not in in_grid:
+            raise SpaceError(f"{where}: {name!r} is in no grid of this file; take it out")
+        if not isinstance(condition, dict):
+            raise SpaceError(f"{where}: {name}: write {{'other': value}}, not {condition!r:.40}")
+    return when
+
+
+def _name(name: Any, where: str) -> str:
+    """The name of a hyperparameter. Raises SpaceError for what cannot be one."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise SpaceError(f"{where}: {name!r:.40} is no name of a hyperparameter")
+    return name
+
+
+def _value(value: Any, where: str) -> str:
     """A value in TOML. Raises SpaceError for one that TOML has no word for."""
     if isinstance(value, bool | int | str):
         return json.dumps(value)
     if isinstance(value, float):
         return repr(value)
     if isinstance(value, list | tuple):
-        return f"[{', '.join(_value(v) for v in value)}]"
+        return f"[{', '.join(_value(v, where) for v in value)}]"
     if isinstance(value, dict):
-        return _table(value)
-    raise SpaceError(f"{value!r} is no value of a hyperparameter here; leave it out")
+        return _table(value, where)
+    raise SpaceError(f"{where}: {value!r:.40} is no value of a hyperparameter; leave it out")
 
 
-def _table(values: Mapping[str, Any]) -> str:
-    return f"{{ {', '.join(f'{n} = {_value(v)}' for n, v in values.items() if v is not None)} }}"
+def _table(values: Mapping[str, Any], where: str) -> str:
+    said = [f"{_name(n, where)} = {_value(v, where)}" for n, v in values.items() if v is not None]
+    return f"{{ {', '.join(said)} }}"

@@ -84,7 +84,7 @@ class Sqlite:
         """
         if self.path is None:
             return
-        if not create and not self.path.exists():
+        if not create and not (self.path.exists() and self.path.stat().st_size):  # or an empty file
             raise NotFound(
                 f"no database at {self.place}; run a sweep first, or say where with --db"
             )

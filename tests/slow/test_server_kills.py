@@ -58,38 +58,37 @@ def _one_life(
     db: Path, kill: int, after_s: float, answered: list[tuple[Any, ...]], *, listening: bool
 ) -> None:
     words = [sys.executable, "-m", "foresweep", "serve", "--port", "0", "--db", str(db)]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-    timer = threading.Timer(after_s, process.kill)
-    try:
-        assert process.stdout is not None
-        if not listening:
-            timer.start()
-        place = next((w for line in process.stdout for w in line.split() if "http://" in w), None)
-        if place is None:  # killed before it listened
-            return
-        clients = [
-            threading.Thread(target=_ask, args=(place, 10_000 * kill + 1_000 * k, answered))
-            for k in range(CLIENTS)
-        ]
-        for client in clients:
-            client.start()
-        if listening:
-            timer.start()
-        for client in clients:
-            client.join()
-    finally:
-        timer.cancel()
-        process.kill()
-        process.wait()
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        timer = threading.Timer(after_s, process.kill)
+        try:
+            if not listening:
+                timer.start()
+            assert process.stdout is not None
+            said = (word for line in process.stdout for word in line.split())
+            place = next((word for word in said if "http://" in word), None)
+            if place is None:  # killed before it listened
+                return
+            seeds = [10_000 * kill + 1_000 * k for k in range(CLIENTS)]
+            if listening:  # one that has answered is killed at its work, not at its start
+                _ask(place, seeds[-1] + 999, answered, times=1)
+                timer.start()
+            clients = [threading.Thread(target=_ask, args=(place, k, answered)) for k in seeds]
+            for client in clients:
+                client.start()
+            for client in clients:
+                client.join()
+        finally:
+            timer.cancel()
+            process.kill()
 
 
-def _ask(place: str, seed: int, answered: list[tuple[Any, ...]]) -> None:
+def _ask(place: str, seed: int, answered: list[tuple[Any, ...]], times: int = 1_000) -> None:
     """Another body each time, until nobody answers."""
     with httpx.Client() as client:
-        while True:
-            seed += 1
+        for k in range(times):
             try:
-                answer = client.post(f"{place}/forecast", json=body_of(1, 40, seed), timeout=30)
+                body = body_of(1, 40, seed + k)
+                answer = client.post(f"{place}forecast", json=body, timeout=30)
             except httpx.HTTPError:
                 return
             assert answer.status_code == 200, answer.text

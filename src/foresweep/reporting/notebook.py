@@ -34,7 +34,7 @@ from foresweep.reporting.figures import Fan, fan
 from foresweep.reporting.render import Context, templates
 from foresweep.reporting.still import svg_of
 from foresweep.reporting.sweeppage import parts_table
-from foresweep.reporting.views import state_cell
+from foresweep.reporting.views import config_cell, state_cell
 from foresweep.selection.leaderboard import Leaderboard
 
 MOST_ROWS = 50
@@ -119,7 +119,7 @@ def _(board: Leaderboard) -> Page:
         (
             Cell(str(row.place or "")),
             Cell(row.run.model_name),
-            Cell(row.note or row.run.source),
+            config_cell(row),
             number(row.score),
             share(row.skill, is_marked=not row.run.is_baseline),
             share(row.benchmark_skill),

@@ -37,6 +37,7 @@ from foresweep.reporting.views import (
     Asked,
     SweepView,
     cause,
+    config_cell,
     run_link,
     short_name,
     state_cell,
@@ -269,19 +270,11 @@ def _line(view: SweepView, row: Row, place: str) -> tuple[Cell, ...]:
     bounds = view.skill_bounds(run)
     is_benchmark = _is_benchmark(view, row)
     name = f"{run.model_name} (the benchmark)" if is_benchmark else run.model_name
-    note = row.note or run.source
     marks = "★" * (row.superior is True) + "≈" * (row.in_mcs is True)
-    is_odd = bool(row.note)
     return (
         Cell(place, int(place) if place else ""),
         Cell(name, run.model_name, mark="strong" if is_benchmark else ""),
-        Cell(
-            note,
-            run.source,
-            view.site.links.to("run", run.run_id),
-            "warn" if is_odd else "",
-            run.source,
-        ),
+        config_cell(row, view.site.links.to("run", run.run_id)),
         number(row.score),
         share(row.skill, is_marked=not run.is_baseline),
         interval(bounds.skill_lower, bounds.skill_upper) if bounds else interval(None, None),

@@ -354,6 +354,14 @@ def run_link(view: SweepView, run: Run, text: str = "") -> Cell:
     return Cell(text or run.run_id, href=view.site.links.to("run", run.run_id), mark="code")
 
 
+def config_cell(row: Row, href: str | None = None) -> Cell:
+    """What a run of a leaderboard tried, and what is odd about it."""
+    source = row.run.source
+    return Cell(
+        f"{source} ({row.note})" if row.note else source, source, href, "warn" * bool(row.note)
+    )
+
+
 def short_name(run: Run) -> str:
     """A name that is short and still its own: model, then trial or the end of the id."""
     if run.is_baseline:

@@ -316,6 +316,14 @@ class DeflatedSharpe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StrategySharpe(DeflatedSharpe):
+    """The same of a strategy's own returns on val, with its 95 % interval: shown, never asked."""
+
+    lower: float | None = None
+    upper: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
     """The share of closes in a candidate's 80 % band."""
 

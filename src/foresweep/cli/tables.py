@@ -19,10 +19,19 @@ from foresweep.evaluation.yardstick import LAST_VALUE
 from foresweep.metrics import judged_by, split_score
 from foresweep.records import Outcome, RunState
 from foresweep.selection.leaderboard import SIGNIFICANT, TOO_GOOD
+from foresweep.selection.verdict.case import EXCESS, RETURNS, SKILLS
 
 if TYPE_CHECKING:
     from foresweep.data.gate.report import QualityReport
-    from foresweep.records import Check, Cones, DeflatedSharpe, Economy, Run, Sweep, Verdict
+    from foresweep.records import (
+        Check,
+        Cones,
+        DeflatedSharpe,
+        Economy,
+        Run,
+        Sweep,
+        Verdict,
+    )
     from foresweep.selection.leaderboard import Leaderboard, Row
     from foresweep.selection.pareto import Pareto
 
@@ -346,8 +355,11 @@ def show_verdict(v: Verdict) -> None:
         narrow = v.cones is not None and bool(v.cones.too_narrow)
         out.print(said, style="yellow" if narrow else "", soft_wrap=True)
     out.print()
+    earned = v.metric == RETURNS
     counts = ", ".join(
-        f"{p} {v.num_origins[p]} origins ({v.effective_origins[p]:.0f} that share no label)"
+        f"{p} {v.num_origins[p]} bars"
+        if earned
+        else f"{p} {v.num_origins[p]} origins ({v.effective_origins[p]:.0f} that share no label)"
         for p in PARTS
         if p in v.num_origins
     )
@@ -356,7 +368,8 @@ def show_verdict(v: Verdict) -> None:
     beside = "".join(f"; and {a.opponent}" for a in v.against[1:])
     for line in (
         f"Candidate  {name}",
-        f"Judged by  {v.metric} ({v.unit}), {v.horizon} {bars} ahead, {v.num_items} items",
+        f"Judged by  {v.metric} ({v.unit}), {f'{v.horizon} {bars} ahead, ' * (not earned)}"
+        f"{v.num_items} {'item' if v.num_items == 1 and earned else 'items'}",
         f"To beat    {v.benchmark}, {v.benchmark_why}{beside}",
         f"Evidence   {counts}",
         f"Trials     {v.num_trials} tried, {v.num_tested} of them tested together on val",
@@ -443,7 +456,7 @@ def _said(c: Check, value: float | str | None, smallest: float = 0.0) -> str:
         return "not known"
     if isinstance(value, str):
         return value
-    if "skill" in c.name:
+    if "skill" in c.name or c.name.startswith(EXCESS.raw):
         return "0 %" if value == 0 else percent(value, 2)
     if " p " in f" {c.name} ":
         return f"< {smallest:.1g}" if value < smallest else f"{value:.2g}"
@@ -454,26 +467,30 @@ def _said(c: Check, value: float | str | None, smallest: float = 0.0) -> str:
 
 def _skills(v: Verdict) -> Table:
     """Against each opponent, with bounds, and on test where it was opened."""
-    table = plain_table(
-        "1 - loss / opponent's loss", *(f">against {a.opponent}" for a in v.against)
-    )
+    earned = v.metric == RETURNS
+    title = "return less the opponent's" if earned else "1 - loss / opponent's loss"
+    raw = "return a year over it" if earned else "raw skill"
+    scaled = "its Sharpe ratio a year" if earned else "scaled skill"
+    told = "" if earned else " (each cell by its volatility)"
+    size = _ratio if earned else percent
+    table = plain_table(title, *(f">against {a.opponent}" for a in v.against))
     rows: dict[str, list[str]] = {}
     for a in v.against:
         bounds = "not known"
         if a.lower_skill is not None and a.upper_skill is not None:
-            bounds = f"{percent(a.lower_skill, 1)} to {percent(a.upper_skill, 1)}"
+            bounds = f"{size(a.lower_skill, 1)} to {size(a.upper_skill, 1)}"
         cells = {
-            "raw skill on val": percent(a.raw_skill, 2),
-            "scaled skill on val (each cell by its volatility)": percent(a.scaled_skill, 2),
+            f"{raw} on val": percent(a.raw_skill, 2),
+            f"{scaled} on val{told}": size(a.scaled_skill, 2),
             "  its bounds, every trial counted (95 % each)": bounds,
             "  t": "-" if a.t is None else f"{a.t:.2f}",
-            "raw skill on test": percent(a.test_raw_skill, 2) if v.looked else "not looked",
-            "scaled skill on test": percent(a.test_scaled_skill, 2) if v.looked else "not looked",
+            f"{raw} on test": percent(a.test_raw_skill, 2) if v.looked else "not looked",
+            f"{scaled} on test": size(a.test_scaled_skill, 2) if v.looked else "not looked",
         }
         if v.growing:
             bounds = "not yet"
             if a.test_lower_skill is not None and a.test_upper_skill is not None:
-                low, high = percent(a.test_lower_skill, 1), percent(a.test_upper_skill, 1)
+                low, high = size(a.test_lower_skill, 1), size(a.test_upper_skill, 1)
                 bounds = f"{low} to {high}"
             cells["  its bounds, right at any time"] = bounds
         for name, cell in cells.items():
@@ -486,21 +503,24 @@ def _skills(v: Verdict) -> Table:
 def context(v: Verdict) -> list[str]:
     """What the numbers mean and do not mean."""
     lines = []
+    terms = EXCESS if v.metric == RETURNS else SKILLS
+    size = percent if terms is SKILLS else _ratio
+    scaled = terms.scaled.replace("over it", f"over {v.benchmark}")
     if v.detectable_skill is not None:
         lines.append(
-            f"A true scaled skill of {100 * v.detectable_skill:.1f} % would be found here in 4 of "
+            f"A true {scaled} of {terms.said(v.detectable_skill, 1)} would be found here in 4 of "
             f"5 cases; smaller ones mostly not."
         )
     if v.expected_best_skill is not None:
         lines.append(
             f"The best of {v.num_trials} trials without any skill (worth "
             f"{v.num_effective_trials:.0f} independent ones) is expected to show "
-            f"{percent(v.expected_best_skill, 1)}."
+            f"{'' if terms is SKILLS else f'a {scaled} of '}{size(v.expected_best_skill, 1)}."
         )
     if v.debiased_skill is not None:
         lines.append(
-            f"The best on val, less the luck of having been picked: {percent(v.debiased_skill, 2)} "
-            f"scaled skill against {v.benchmark}."
+            f"The best on val, less the luck of having been picked: {size(v.debiased_skill, 2)} "
+            f"{terms.scaled.removesuffix(' over it')} against {v.benchmark}."
         )
     if v.economy is not None:
         lines.append(economy_in_words(v.economy))
@@ -512,7 +532,12 @@ def context(v: Verdict) -> list[str]:
     if v.overtuning is not None:
         lost = f"{v.overtuning:.3g} {v.unit}" if v.overtuning else "nothing"
         lines.append(f"Overtuning: the pick by tune lost {lost} on val to an earlier pick.")
-    if v.best != v.candidate:
+    if v.best != v.candidate and terms is EXCESS:
+        lines.append(
+            f"{v.best} earned the most on val; tested is what is earned over {v.benchmark} for how "
+            f"much it varies."
+        )
+    elif v.best != v.candidate:
         lines.append(
             f"By raw losses on val {v.best} is the best; tested are losses over the volatility "
             f"known at the origin."
@@ -530,7 +555,7 @@ def context(v: Verdict) -> list[str]:
             f"fine-tuning changed that by {percent(over, 2)}."
         )
     if v.sharpe is not None:
-        lines.append(_sharpe(v.sharpe))
+        lines.append(_sharpe(v.sharpe) if terms is SKILLS else _strategy_sharpe(v))
     if v.judged_number > 1:
         lines.append(
             f"This is judging {v.judged_number} on these cells: p has to be below {v.level:.2g}."
@@ -550,6 +575,29 @@ def _sharpe(s: DeflatedSharpe) -> str:
         f"{said}. The best of {s.num_trials} trials by luck alone shows {s.luck:.2f}; above that "
         f"with probability {s.deflated:.2f}."
     )
+
+
+def _strategy_sharpe(v: Verdict) -> str:
+    """The Sharpe ratio of a strategy's own returns, and what the luck of many trials would show."""
+    s = v.sharpe
+    assert s is not None
+    head = f"Sharpe ratio of {v.candidate} itself on val (not asked: the gates count every trial)"
+    if s.annual is None or s.probabilistic is None:
+        return f"{head}: {s.why_not}."
+    low, high = getattr(s, "lower", None), getattr(s, "upper", None)
+    bounds = "" if low is None or high is None else f" ({low:.2f} to {high:.2f}, 95 %)"
+    said = f"{head}: {s.annual:.2f} a year{bounds}, above 0 with probability {s.probabilistic:.2f}"
+    if s.deflated is None:
+        return f"{said}; {s.why_not}."
+    return (
+        f"{said}. The best of {s.num_trials} trials without any skill is expected to show "
+        f"{s.luck:.2f}; above that with probability {s.deflated:.2f} (the deflated Sharpe ratio)."
+    )
+
+
+def _ratio(value: float | None, digits: int) -> str:
+    """A Sharpe ratio a year with its sign."""
+    return "-" if value is None else f"{value:+.{max(digits, 2)}f}"
 
 
 def _targets(v: Verdict) -> Table:

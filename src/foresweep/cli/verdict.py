@@ -52,6 +52,15 @@ def verdict(
             metavar="FILE",
         ),
     ] = None,
+    returns: Annotated[
+        Path | None,
+        typer.Option(
+            "--returns",
+            help="Judge what a strategy search earned: a CSV or Parquet file of returns a bar, a "
+            "column a trial, freqtrade's export, or a folder of these.",
+            metavar="FILE",
+        ),
+    ] = None,
     bundle: Annotated[
         Path | None,
         typer.Option(
@@ -64,14 +73,16 @@ def verdict(
         list[str] | None,
         typer.Option(
             "--benchmark",
-            help="With --losses: the trial to beat; of several the best on tune.",
+            help="With --losses: the trial to beat; of several the best on tune. With --returns: "
+            "the trial that buys and holds, or cash.",
             metavar="TRIAL",
         ),
     ] = None,
     candidate: Annotated[
         str | None,
         typer.Option(
-            help="With --losses: the trial to judge. Default: the best on val.", metavar="TRIAL"
+            help="With --losses, --returns: the trial to judge. Default: the best on val.",
+            metavar="TRIAL",
         ),
     ] = None,
     horizon: Annotated[
@@ -82,21 +93,39 @@ def verdict(
     ] = None,
     trials: Annotated[
         int | None,
-        typer.Option(help="With --losses: trials in all, failed and pruned ones too.", min=1),
+        typer.Option(
+            help="With --losses, --returns: trials in all, failed and pruned ones too.", min=1
+        ),
     ] = None,
     earlier_judged: Annotated[
         int | None,
-        typer.Option(help="With --losses: times that this val was judged before.", min=0),
+        typer.Option(
+            help="With --losses, --returns: times that this val was judged before.", min=0
+        ),
     ] = None,
     earlier_looks: Annotated[
-        int | None, typer.Option(help="With --losses: looks at this test before.", min=0)
+        int | None,
+        typer.Option(help="With --losses, --returns: looks at this test before.", min=0),
     ] = None,
     pretrain_cutoff: Annotated[
         str | None,
         typer.Option(
-            help="With --losses: last day of the data of the candidate's weights, or none where "
-            "they were trained from scratch.",
+            help="With --losses, --returns: last day of the data of the candidate's weights, or "
+            "none where they were trained from scratch.",
             metavar="DATE|none",
+        ),
+    ] = None,
+    costs: Annotated[
+        str | None,
+        typer.Option(
+            help="With --returns: are trading costs within them?", metavar="included|none"
+        ),
+    ] = None,
+    test_from: Annotated[
+        str | None,
+        typer.Option(
+            help="With --returns: first day that no choice has seen; bars from there on are test.",
+            metavar="DATE",
         ),
     ] = None,
     growing: Annotated[
@@ -122,18 +151,54 @@ def verdict(
         "--stride": stride, "--trials": trials, "--earlier-judged": earlier_judged,
         "--earlier-looks": earlier_looks, "--pretrain-cutoff": pretrain_cutoff,
     }  # fmt: skip
+    only_returns: dict[str, object] = {"--costs": costs, "--test-from": test_from}
     record: Mapping[str, object] | None = None
     if bundle is not None:
         from foresweep.lifecycle.bundle import open_bundle
 
         beside = {"RUN": run, "--sweep": sweep, "--losses": losses, "--growing": growing or None}
-        _refuse({**only_files, **beside}, "and --bundle FILE are two questions; give one")
+        beside |= {"--returns": returns}
+        _refuse(
+            {**only_files, **only_returns, **beside},
+            "and --bundle FILE are two questions; give one",
+        )
         with open_bundle(bundle) as opened:
             told: tuple[Verdict, ...] = (opened.verdict(),)
+    elif returns is not None:
+        from foresweep.selection.verdict.returns import AskedReturns, verdict_on_returns
+
+        two = {"RUN": run, "--sweep": sweep, "--losses": losses}
+        _refuse(two, "and --returns FILE are two questions; give one")
+        bars = {"--horizon": horizon, "--stride": stride}
+        _refuse(bars, "is for --losses FILE; returns are judged bar by bar")
+        if not benchmark or len(benchmark) > 1:
+            raise UsageError(
+                "--returns needs one --benchmark: the trial that buys and holds, or cash for never "
+                "trading"
+            )
+        if costs not in (None, "included", "none"):
+            raise UsageError(f"--costs {costs!r}: say included or none")
+        told = (
+            verdict_on_returns(
+                returns,
+                AskedReturns(
+                    benchmarks=tuple(benchmark),
+                    candidate=candidate,
+                    num_trials=trials,
+                    earlier_judged=earlier_judged or 0,
+                    earlier_looks=earlier_looks or 0,
+                    cutoff=_date(pretrain_cutoff, "--pretrain-cutoff"),
+                    growing=growing,
+                    costs=costs,
+                    test_from=_date(test_from, "--test-from"),
+                ),
+            ),
+        )
     elif losses is None:
         from foresweep.selection.verdict.runs import verdict_on_runs
 
         _refuse(only_files, "is for --losses FILE; a sweep knows it")
+        _refuse(only_returns, "is for --returns FILE")
         with open_existing(db) as tracker:
             told = verdict_on_runs(tracker, run or [None], sweep_id=sweep, growing=growing)
             record = dataclasses.asdict(tracker.judgings.origin())
@@ -141,6 +206,7 @@ def verdict(
         from foresweep.selection.verdict.foreign import Asked, verdict_on_file
 
         _refuse({"RUN": run, "--sweep": sweep}, "and --losses FILE are two questions; give one")
+        _refuse(only_returns, "is for --returns FILE")
         if not benchmark:
             raise UsageError(
                 "--losses needs --benchmark TRIAL: which trial of the file is the one to beat?"
@@ -153,7 +219,7 @@ def verdict(
             num_trials=trials,
             earlier_judged=earlier_judged or 0,
             earlier_looks=earlier_looks or 0,
-            cutoff=None if pretrain_cutoff is None else _date(pretrain_cutoff),
+            cutoff=_date(pretrain_cutoff, "--pretrain-cutoff"),
             growing=growing,
         )
         told = (verdict_on_file(losses, asked),)
@@ -179,18 +245,17 @@ def _refuse(given: Mapping[str, object], why: str) -> None:
             raise UsageError(f"{name} {why}")
 
 
-def _date(text: str) -> str:
+def _date(text: str | None, option: str) -> str | None:
     from datetime import date
 
-    if text == "none":
+    none = option == "--pretrain-cutoff"
+    if text is None or (none and text == "none"):
         return text
     try:
         return date.fromisoformat(text).isoformat()
     except ValueError as error:
-        raise UsageError(
-            f"--pretrain-cutoff {text!r}: write a date as 2024-05-31, or none where the weights "
-            f"are trained from scratch"
-        ) from error
+        more = ", or none where the weights are trained from scratch" if none else ""
+        raise UsageError(f"{option} {text!r}: write a date as 2024-05-31{more}") from error
 
 
 # `declare`: what is asked, on record before anything is trained.

@@ -12,6 +12,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from foresweep.data.reading.quantiles import as_losses, is_forecasts
+from foresweep.data.reading.scores import refuse_scores
 from foresweep.data.tables import is_table, read_table
 from foresweep.errors import DataError
 
@@ -53,7 +55,8 @@ class LongTable:
 
 def read_long_table(path: Path) -> LongTable:
     """Losses in a CSV or Parquet file with columns trial, origin, item, part, loss and, if there
-    is one, scale; others are ignored.
+    is one, scale; others are ignored. A table of forecasts with their truth is scored first
+    (`reading.quantiles`).
 
     Left out and counted: rows whose loss is no finite number, of another part than tune, val or
     test, that repeat another, and every row of a cell that two rows contradict each other about.
@@ -62,8 +65,11 @@ def read_long_table(path: Path) -> LongTable:
     """
     if not is_table(path):
         raise DataError(f"{path}: losses are read from .csv, .csv.gz and .parquet files")
-    frame = _named(read_table(path), path)
     left_out: dict[str, int] = {}
+    frame = read_table(path)
+    if is_forecasts(frame):
+        frame = as_losses(frame, path, left_out)
+    frame = _named(frame, path)
     frame = _keep(frame, frame["loss"].is_finite().fill_null(False), "no number for a loss",
                   left_out)  # fmt: skip
     known = frame["part"].is_in(list(PARTS))
@@ -99,9 +105,11 @@ def _named(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
             raise DataError(f"{path} has the columns {' and '.join(several)}: keep one of them")
     missing = [name for name in REQUIRED if name not in found]
     if missing:
+        refuse_scores(path, frame.columns, [])
         raise DataError(
             f"{path} has no column {', '.join(missing)}; a table of losses has trial, origin, "
-            f"item, part, loss and, if known, scale (this one has {', '.join(frame.columns)})"
+            f"item, part, loss and, if known, scale (this one has {', '.join(frame.columns)}); of "
+            f"one score a trial nobody can tell skill from luck: see docs/verdict-elsewhere.md"
         )
     texts = [
         (pl.col(found[n]).cast(pl.String) if n in found else pl.lit(OPTIONAL[n])).alias(n)

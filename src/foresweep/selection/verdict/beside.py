@@ -15,8 +15,10 @@ from foresweep.evaluation.backtest import naive_part
 from foresweep.evaluation.breakdown import coverage_groups
 from foresweep.evaluation.trading import COST_BPS, trade
 from foresweep.metrics import Outcome
-from foresweep.records import Cones, Coverage, Economy, Run
+from foresweep.records import Cones, Coverage, DeflatedSharpe, Economy, Run
 from foresweep.selection.groups import reopened
+from foresweep.stats.overfitting import deflated_sharpe, probabilistic_sharpe
+from foresweep.stats.significance import Array
 from foresweep.tracker.tracker import Tracker
 
 BAND = (0.1, 0.9)
@@ -24,6 +26,8 @@ NOMINAL = 0.8
 ONE_SIDED = 1.6448536269514722
 """Of a normal, 95 %."""
 NEVER = "undefined: the rule never trades on its forecasts"
+CONSTANT = "undefined: its trading returns are too few or never vary"
+SPREAD = "of too few trials a Sharpe ratio is known to say what luck would show"
 
 
 def beside_gates(tracker: Tracker, run: Run) -> tuple[Cones, Economy]:
@@ -90,4 +94,27 @@ def economy_of(windows: Windows, outcome: Outcome, *, cost_bps: float = COST_BPS
         sharpe_twice_lower=bound(twice.scores),
         break_even_bps=even,
         turnover=known(stated.scores["turnover"]),
+    )
+
+
+def deflated(
+    returns: Array, ratios: Array, *, num_trials: int, bars_per_year: float
+) -> DeflatedSharpe:
+    """The Sharpe ratio of returns [T] a year, and how much of it the luck of `num_trials` may be:
+    how far ratios without skill spread is read off those known [K], per bar."""
+    plain = probabilistic_sharpe(returns)
+    if plain is None:
+        return DeflatedSharpe(num_trials=num_trials, why_not=CONSTANT)
+    year = float(np.sqrt(bars_per_year))
+    enough = num_trials == 1 or len(ratios) > 1
+    above = deflated_sharpe(returns, ratios, num_effective=float(num_trials))
+    assert above is not None
+    return DeflatedSharpe(
+        num_trials=num_trials,
+        num_bars=plain.num,
+        annual=plain.ratio * year,
+        probabilistic=plain.probability,
+        luck=above.threshold * year if enough else None,
+        deflated=above.probability if enough else None,
+        why_not=None if enough else SPREAD,
     )

@@ -24,6 +24,34 @@ if TYPE_CHECKING:
 LEVEL = 0.05
 UNSAID = "not said"
 """Source of weights of which a file of losses tells nothing."""
+RETURNS = "returns"
+"""Metric where what is judged was earned, not lost."""
+NO_WEIGHTS = "no weights"
+"""Source where rules trade: nothing was trained on a world that could hold the test."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the numbers of a verdict are called: skills of losses, or excess returns."""
+
+    raw: str  # before an opponent's name
+    scaled: str  # what is tested
+    short: str  # the same, in a word
+    points: str  # what evidence is counted in
+    useful: float  # of it, below which a trial is not worth a search: naive wins when all are
+    percent: bool = True
+
+    def said(self, value: float, digits: int = 0) -> str:
+        """A size of what is tested."""
+        if self.percent:
+            return f"{100 * value:.{digits}f} %"
+        return f"{value:.{digits + 1}f} a year"
+
+
+SKILLS = Terms("raw skill against", "scaled skill", "skill", "effective origins", 0.05)
+EXCESS = Terms(
+    "return a year over", "Sharpe ratio over it", "Sharpe ratio", "bars", 0.5, percent=False
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +63,11 @@ class PartLosses:
     scale: Array  # [O, I] known at the origin; a predictable weight, never from the cell's own loss
     stride: int | None = None  # bars between origins, where it is not the case's
     items: tuple[str, ...] = ()  # [I] their names, where they are known
+
+    @property
+    def terms(self) -> Terms:
+        """What its numbers are called."""
+        return SKILLS
 
     def __post_init__(self) -> None:
         if self.raw.shape != (len(self.names), *self.scale.shape):
@@ -74,6 +107,11 @@ class PartLosses:
         """[O, K] scaled losses of the opponent less those of `names`: positive is better."""
         theirs = self.scaled(opponent)
         return np.column_stack([theirs - self.scaled(name) for name in names])
+
+    def unit(self, opponent: str) -> float:
+        """What a mean of `differences` is divided by to be a scaled skill. The opponent's own mean
+        is taken as known: it moves a bound by a few percent of itself."""
+        return float(np.nanmean(self.scaled(opponent)))
 
     def best_scaled(self, names: Sequence[str]) -> str:
         """Of `names` the one with the lowest scaled loss: the loss that is tested."""
@@ -116,7 +154,9 @@ class Weights:
         """The end of their data, in a word where there is no date."""
         if self.cutoff is not None:
             return self.cutoff[:10]
-        return "unknown" if self.pretrained else UNSAID if self.source == UNSAID else "from scratch"
+        if self.source in (UNSAID, NO_WEIGHTS) and not self.pretrained:
+            return self.source
+        return "unknown" if self.pretrained else "from scratch"
 
     @property
     def is_clean(self) -> bool:

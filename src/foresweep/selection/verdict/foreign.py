@@ -80,7 +80,7 @@ def verdict_on_file(path: Path, asked: Asked, *, seed: int = 0) -> Verdict:
     benchmark, why = choose_benchmark(case)
     grids = _grids(table, asked, "val", benchmark)
     present = grids.losses.names
-    naive = next((n for n in NAMES_OF_LAST_VALUE if n in present), None)
+    naive = next((p for n in NAMES_OF_LAST_VALUE for p in present if p.lower() == n), None)
     trials = tuple(n for n in present if n not in (*asked.benchmarks, naive))
     if asked.candidate is not None and asked.candidate not in trials:
         raise UnknownName("trial", asked.candidate, trials, where="among those with losses on val")

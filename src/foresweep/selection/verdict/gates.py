@@ -43,8 +43,6 @@ from foresweep.stats.stepm import StepM, simultaneous_bounds, stepm
 
 MOST_LOSS = 0.2
 """Highest share of picks on half of val that may lose on the other half (gate 2)."""
-USEFUL_SKILL = 0.05
-"""Scaled skill below which a trial is not worth a sweep: naive wins when all are surely below."""
 FEWEST_ITEMS = 5
 """Items below which leaving out the best one leaves too little to ask again."""
 WITHOUT = 2.0
@@ -135,8 +133,7 @@ def _on_val(case: Case, benchmark: str, why: str, seed: int) -> Evidence:
     other = () if case.last_value in (None, benchmark) else (str(case.last_value),)
     against, tests = [], []
     for opponent in (benchmark, *other):
-        theirs, d = val.scaled(opponent), val.differences(opponent, case.trials)
-        mean = float(np.nanmean(theirs))
+        mean, d = val.unit(opponent), val.differences(opponent, case.trials)
         step = stepm(d, block=block, level=case.level, seed=seed)
         bounds = simultaneous_bounds(d, block=block, level=LEVEL, seed=seed)
         pvalues, left_out, without = _all_tried(case, step.pvalue), None, None
@@ -146,8 +143,7 @@ def _on_val(case: Case, benchmark: str, why: str, seed: int) -> Evidence:
             rest = val.without(item).differences(opponent, case.trials)
             again = stepm(rest, block=block, level=case.level, seed=seed)
             without = float(_all_tried(case, again.pvalue)[k])
-        # infinite where nothing is known; the opponent's own mean is taken as known: it moves the
-        # bound by a few percent of itself
+        # infinite where nothing is known
         uppers = np.where(np.isnan(bounds.upper), np.inf, bounds.upper / mean)
         top = int(np.argmax(uppers))
         tests.append((step, d))
@@ -190,16 +186,16 @@ def _all_tried(case: Case, pvalues: Array) -> Array:
 
 def _gates_of_val(evidence: Evidence, adjusted: float, together: int) -> list[Check]:
     """Gates 0 to 3; `adjusted` is the larger p of the two opponents, by Holm over `together`."""
-    case, weights = evidence.case, evidence.case.weights
+    case, weights, terms = evidence.case, evidence.case.weights, evidence.val.terms
     found = [
-        _check(0, f"effective origins in {part}", case.effective_origins.get(part, 0.0), ">=",
+        _check(0, f"{terms.points} in {part}", case.effective_origins.get(part, 0.0), ">=",
                float(ENOUGH_ORIGINS))
         for part in ("val", "test")
     ]  # fmt: skip
     found.append(_check(0, "blocks for CSCV", float(evidence.num_blocks), ">=", FEWEST_BLOCKS))
     for a in evidence.against:
         found.append(_check(1, f"p against {a.opponent} (StepM)", a.pvalue, "<", case.level))
-        found.append(_check(1, f"raw skill against {a.opponent}", a.raw_skill, ">", 0.0))
+        found.append(_check(1, f"{terms.raw} {a.opponent}", a.raw_skill, ">", 0.0))
         if a.without_item is not None:
             name = f"p against {a.opponent}, without {a.without_item} (StepM)"
             found.append(_check(1, name, a.pvalue_without, "<", WITHOUT * case.level))
@@ -219,20 +215,20 @@ def _on_test(evidence: Evidence, part: PartLosses, opened: Opened) -> Evidence:
     """The evidence with what test says against each opponent: once, by Diebold-Mariano, or of a
     growing test origin by origin, by an anytime-valid test at its look's level."""
     lags = block_length(evidence.case.horizon, part.stride or evidence.case.stride) - 1
-    ours, against = part.scaled(evidence.candidate), []
+    against = []
     for a in evidence.against:
-        theirs = part.scaled(a.opponent)
-        found, mean = diebold_mariano(ours, theirs, lags=lags), float(np.nanmean(theirs))
+        d = part.differences(a.opponent, (evidence.candidate,))[:, 0]
+        found, mean = diebold_mariano(np.zeros(len(d)), d, lags=lags), part.unit(a.opponent)
         pvalue, low, high = found.pvalue, None, None
         if opened.growing:
-            read = SequentialTest(lags=lags, level=opened.level).update(theirs - ours)
+            read = SequentialTest(lags=lags, level=opened.level).update(d)
             pvalue = read.pvalue
             low, high = _finite(read.lower / mean), _finite(read.upper / mean)
         against.append(
             replace(
                 a,
                 test_raw_skill=part.raw_skill(evidence.candidate, a.opponent),
-                test_scaled_skill=float(np.nanmean(theirs - ours)) / mean,
+                test_scaled_skill=float(np.nanmean(d)) / mean,
                 test_t=found.statistic,
                 test_pvalue=pvalue,
                 test_lower_skill=low,
@@ -251,7 +247,8 @@ def _gates_of_test(
     level, looked = None if opened is None else opened.level, adjusted is not None
     found = []
     for a in evidence.against:
-        skill, p = f"raw skill against {a.opponent} on test", f"p against {a.opponent} on test"
+        skill = f"{evidence.val.terms.raw} {a.opponent} on test"
+        p = f"p against {a.opponent} on test"
         found.append(_check(4, skill, a.test_raw_skill, ">", 0.0, looked=looked))
         found.append(_check(4, p, a.test_pvalue, "<", level, looked=looked))
     if adjusted is not None and together > 1:
@@ -290,7 +287,7 @@ def _verdict(
     outcome, reason = _rule(evidence, failed, members)
     if opened is not None and opened.growing and failed and failed[0].gate == 4:
         reason = f"not decided: {reason}; this test grows, so ask again once there are new bars"
-    mean = float(np.nanmean(val.scaled(evidence.benchmark)))
+    mean = val.unit(evidence.benchmark)
     num_trials = max(case.num_trials or 0, len(case.trials))
     num_effective = effective_trials(evidence.differences, num_trials)
     luck = expected_best(step.standard_error, num_effective)
@@ -365,6 +362,7 @@ def _rule(
     if not failed:
         return Outcome.PROMOTE, "every gate is passed"
     case, against, benchmark = evidence.case, evidence.against, evidence.against[0]
+    terms = evidence.val.terms
     value, top = failed[0].value, benchmark.max_upper_skill
     proved = [a.opponent for a in against[1:] if evidence.candidate in a.superior]
     better = f"proved better than {proved[0]}, not than {benchmark.opponent}: " if proved else ""
@@ -379,23 +377,24 @@ def _rule(
                 if c.gate == 0
             )
             reason = f"too little evidence: {'; '.join(short)}"
-        case 1 if lowest >= LEVEL and top is not None and top < USEFUL_SKILL:
+        case 1 if lowest >= LEVEL and top is not None and top < terms.useful:
             return Outcome.NAIVE_WINS, (
                 f"{better}none of {len(case.trials)} trials is better than {benchmark.opponent}, "
-                f"and none can have a scaled skill of {100 * USEFUL_SKILL:.0f} %: at most "
-                f"{100 * top:.1f} % with 95 % confidence"
+                f"and none can have a {terms.scaled} of {terms.said(terms.useful)}: at most "
+                f"{terms.said(top, 1)} with 95 % confidence"
             )
         case 1 if members and evidence.candidate not in members:
             named = ", ".join(case.labels.get(m, m) for m in members[:5])
             more = f" and {len(members) - 5} more" if len(members) > 5 else ""
             reason = f"not this one: {named}{more} passed where it did not"
         case 1 if beaten := [a.opponent for a in against if evidence.candidate not in a.superior]:
-            left = (
-                "no bound is known" if top is None else f"up to {100 * top:.0f} % is not ruled out"
-            )
+            left = f"up to {terms.said(top or 0.0)} is not ruled out"
+            if top is None:
+                left = "no bound is known"
             reason = (
                 f"{better}too little evidence: no proof that it is better than "
-                f"{' and '.join(beaten)}, but a useful skill is not excluded either ({left})"
+                f"{' and '.join(beaten)}, but a useful {terms.short} is not excluded either "
+                f"({left})"
             )
             if case.level < LEVEL and all(a.pvalue < LEVEL for a in against):
                 reason = (

@@ -23,13 +23,12 @@ from foresweep.models.checkpoint import read_checkpoint
 from foresweep.records import DeflatedSharpe, Run, RunState, Sweep, Target, Verdict
 from foresweep.search.plan import family_of
 from foresweep.selection.sealed import has_losses, open_losses, open_returns, open_test
-from foresweep.selection.verdict.beside import beside_gates
+from foresweep.selection.verdict.beside import NEVER, beside_gates, deflated
 from foresweep.selection.verdict.case import LEVEL, Case, Weights, part_losses
 from foresweep.selection.verdict.declared import declared_of
 from foresweep.selection.verdict.gates import Opened, judge_all
 from foresweep.selection.verdict.surrogates import surrogates_of
 from foresweep.settings import load_settings
-from foresweep.stats.overfitting import deflated_sharpe, probabilistic_sharpe
 from foresweep.tracker.queries.runs import by_config, first_round, median_seed
 from foresweep.tracker.tracker import SELECTED_ON_TEST, Judging, Tracker
 
@@ -286,12 +285,7 @@ def _stands_for(run: Run, trials: Sequence[Run], metric: str) -> Run:
 # Beside the gates: what the trading rule earned, the wishes people bring along, what to know.
 
 
-NEVER, GONE, CONSTANT, SPREAD = (
-    "undefined: the rule never trades on its forecasts",
-    "not known: its trading returns are not on this disk",
-    "undefined: its trading returns are too few or never vary",
-    "of too few trials a Sharpe ratio is known to say what luck would show",
-)
+GONE = "not known: its trading returns are not on this disk"
 
 
 def sharpe_of(candidate: Run, trials: Sequence[Run], num_trials: int) -> DeflatedSharpe:
@@ -306,23 +300,12 @@ def sharpe_of(candidate: Run, trials: Sequence[Run], num_trials: int) -> Deflate
         return DeflatedSharpe(num_trials=num_trials, why_not=GONE)
     if not returns.trades:
         return DeflatedSharpe(num_trials=num_trials, why_not=NEVER)
-    plain = probabilistic_sharpe(returns.excess)
-    if plain is None:
-        return DeflatedSharpe(num_trials=num_trials, why_not=CONSTANT)
-    year = float(np.sqrt(returns.bars_per_year))
     shown = [ratio for r in trials if (ratio := r.score("val_sharpe")) is not None]
-    ratios = np.array(shown) / year
-    enough = num_trials == 1 or len(ratios) > 1
-    deflated = deflated_sharpe(returns.excess, ratios, num_effective=float(num_trials))
-    assert deflated is not None
-    return DeflatedSharpe(
+    return deflated(
+        returns.excess,
+        np.array(shown) / np.sqrt(returns.bars_per_year),
         num_trials=num_trials,
-        num_bars=plain.num,
-        annual=plain.ratio * year,
-        probabilistic=plain.probability,
-        luck=deflated.threshold * year if enough else None,
-        deflated=deflated.probability if enough else None,
-        why_not=None if enough else SPREAD,
+        bars_per_year=returns.bars_per_year,
     )
 
 

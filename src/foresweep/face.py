@@ -150,6 +150,7 @@ def sweep(
     pruning: str = "none",
     stride: int | None = None,
     max_context: int | None = None,
+    refits: int = 1,
     device: str = "auto",
     again: bool = False,
     workers: Workers | int | None = None,
@@ -164,10 +165,12 @@ def sweep(
     of DataFrames by item, a folder or file of prices, or "demo" (default: as on the command line);
     a frame is kept as a Parquet file in the runs folder. `horizon` and `stride` are in bars.
     `hyperparams` holds for every config: a value fixes it, a list is a choice, "1e-5..1e-3:log" a
-    range. A `SweepPlan` in place of the model says all of this itself. `workers`: trials at once
-    (default: one a GPU, else one a core). `listen` is called with every event (search/events.py);
-    `progress` draws them (default: where somebody looks, in a terminal or notebook, and nobody
-    listens). Ctrl-C leaves what is finished on record: `foresweep.resume()` goes on.
+    range. `refits`: val and test are forecast in so many stretches, each by weights trained on all
+    bars before it. A `SweepPlan` in place of the model says all of this itself. `workers`: trials
+    at once (default: one a GPU, else one a core). `listen` is called with every event
+    (search/events.py); `progress` draws them (default: where somebody looks, in a terminal or
+    notebook, and nobody listens). Ctrl-C leaves what is finished on record: `foresweep.resume()`
+    goes on.
 
     Raises UsageError, UnknownName, ConfigError for what cannot be asked, DataError for data that
     cannot be used; KeyboardInterrupt passes through.
@@ -189,7 +192,7 @@ def sweep(
             seeds=seeds,
             pruning=pruning,
             again=again,
-            cut=Cut(horizon, stride, max_context, seed=seed),
+            cut=Cut(horizon, stride, max_context, seed=seed, refits=refits),
             resources=Resources(device=device),
             spaces=Spaces(changes={k: as_dimension(k, v) for k, v in (hyperparams or {}).items()}),
         )

@@ -92,6 +92,11 @@ def is_surrogate(plan: Mapping[str, Any]) -> bool:
     return bool(plan.get("asked", {}).get("surrogate"))
 
 
+def refits_of(plan: Mapping[str, Any]) -> int:
+    """How many stretches val and test are forecast in, by a sweep's record; 1: no refits."""
+    return int(plan.get("asked", {}).get("cut", {}).get("refits", 1))
+
+
 def steering_words(fingerprints: Mapping[str, str]) -> str | None:
     """Which windows steer, of a sweep's or a run's fingerprints; None: all of tune."""
     said = fingerprints.get(STEERING)
@@ -173,6 +178,7 @@ class Run(Shown):
     forecasts_path: str | None = None  # forecasts and loss panels of the run
     peak_memory_mb: float | None = None
     duration_seconds: float | None = None  # from start to end, scoring and overhead included
+    is_late_seed: bool = False  # added to a config whose seeds were settled; known among others
 
     @property
     def timestamp(self) -> str:

@@ -91,6 +91,31 @@ def test_effective_origins_do_not_share_labels() -> None:
     assert val.effective_origins(10) == pytest.approx((val.num_bars - 10) / 10 + 1)
 
 
+@given(ragged_panels(), horizons, st.integers(1, 4))
+def test_stretches_are_all_origins_in_order_and_what_is_learnt_ends_h_bars_before(
+    panel: Panel, horizon: int, refits: int
+) -> None:
+    try:
+        split = make_split(panel, Cut(horizon, refits=refits))
+    except ConfigError:
+        assert refits > 1
+        return
+    for name in ("val", "test"):
+        part, stretches = split.part(name), split.stretches(panel, name)
+        assert len(stretches) == refits
+        assert [s.first for s in stretches] == [0, *(s.last for s in stretches[:-1])]
+        assert stretches[-1].last == len(part.origins)
+        sizes = [s.last - s.first for s in stretches]
+        assert max(sizes) - min(sizes) <= 1
+        for s in stretches:
+            bars = panel.eligible
+            first_label = bars[bars > part.origins[s.first]][0]
+            assert ((bars >= s.known) & (bars < first_label)).sum() == horizon
+    assert split.stretches(panel, "val")[0].known == split.part("tune").stop
+    assert split.stretches(panel, "test")[0].known == split.part("val").stop
+    assert len(split.stretches(panel, "tune")) == 1
+
+
 def test_the_stride_grows_before_items_are_left_out() -> None:
     panel = make_panel(10, 2000)
     split = make_split(panel, Cut(1, max_windows=1000))
@@ -121,6 +146,8 @@ def test_a_horizon_longer_than_the_data_is_refused_with_numbers() -> None:
         ({"max_context": 5000}, "use at most 250"),
         ({"max_windows": 0}, "max_windows=0"),
         ({"min_context": -1}, "min_context=-1"),
+        ({"refits": 0}, "refits=0"),
+        ({"refits": 99}, r"refits 99 is more than the \d+ origins of val or test"),
         ({"shares": (0.5, 0.5, 0.0, 0.0)}, "four positive numbers"),
         ({"shares": (0.9, 0.9, 0.1, 0.1)}, "add to 1"),
     ],

@@ -15,8 +15,9 @@ from foresweep.data.tables import write_table
 from foresweep.data.windows import TrainWindows
 from foresweep.errors import UsageError
 from foresweep.lifecycle.champion import UNJUDGED
-from foresweep.lifecycle.refit import _all_bars, refit
+from foresweep.lifecycle.refit import refit
 from foresweep.models.checkpoint import read_checkpoint, read_weights
+from foresweep.search.refitting import bars_before
 from foresweep.tracker.service import Service
 from foresweep.tracker.tracker import Tracker
 from panels import make_panel, walk_frame, weekdays
@@ -27,7 +28,7 @@ def test_all_bars_are_trained_on_and_none_is_left_over() -> None:
     panel = make_panel(2, 300)
     split = make_split(panel, Cut())
     before = TrainWindows(panel, split, split.part("train"))
-    after = _all_bars(panel, split)
+    after = bars_before(panel, split, len(panel.timeline))
     assert len(before.values(0)) < 200
     assert len(after.values(0)) == 300
     item, row = after.starts(32, 5)

@@ -640,10 +640,11 @@ def _say_sum(
     workers: int,
 ) -> None:
     whole = sum(c.seconds for c in costs.values())
-    steps = sum(planned_steps(p.config) for p in trained if p.config_hash in costs)
-    at_once = f" on {workers} workers" if workers > 1 else ""
+    times, at_once = plan.cut.refits, f" on {workers} workers" if workers > 1 else ""
+    steps = times * sum(planned_steps(p.config) for p in trained if p.config_hash in costs)
+    each = f" {times} times each (as often again whose test is opened)" if times > 1 else ""
     console.print(
-        f"{len(costs)} trials to train, {steps:,} steps: about {seconds(whole / workers)}"
+        f"{len(costs)} trials to train{each}, {steps:,} steps: about {seconds(whole / workers)}"
         f"{at_once}, reckoned from a few real steps. Nothing was put on record."
     )
     more = plan.budget - sum(not p.proposal.is_free for p in trained)

@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 Db = Annotated[
     str | None, typer.Option("--db", "--tracker-db", help="Database: a path or URL.", metavar="URL")
 ]
+Refits = Annotated[
+    int,
+    typer.Option(
+        help="Cut val and test into this many stretches and train each config anew before each on "
+        "all bars before it, as a model that is kept in service is.",
+        metavar="K",
+        min=1,
+    ),
+]
 Runs = Annotated[
     Path | None, typer.Option("--runs", help="Folder of checkpoints, forecasts and logs.")
 ]

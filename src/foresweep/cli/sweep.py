@@ -21,6 +21,7 @@ from foresweep.cli.options import (
     Horizon,
     HowRead,
     MicroBatch,
+    Refits,
     Runs,
     Size,
     open_existing,
@@ -319,6 +320,7 @@ class Asked:
     seeds: Seeds = 1
     stride: Stride = None
     max_context: MaxContext = None
+    refits: Refits = 1
     steer_windows: SteerWindows = None
     device: Device = "auto"
     threads: ThreadsOrAuto = None
@@ -568,7 +570,7 @@ def _plan(
         pretrain_cutoff=asked.pretrain_cutoff,
         max_steps=asked.max_steps,
         seeds=asked.seeds,
-        cut=Cut(horizon, asked.stride, asked.max_context, seed=asked.seed),
+        cut=Cut(horizon, asked.stride, asked.max_context, seed=asked.seed, refits=asked.refits),
         again=asked.again,
         steer_windows=as_windows(asked.steer_windows),
         actions=asked.actions,

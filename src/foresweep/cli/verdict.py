@@ -20,6 +20,7 @@ from foresweep.cli.options import (
     SweepId,
     open_existing,
     open_tracker,
+    settings,
     sharing,
 )
 from foresweep.cli.sweep import Workforce
@@ -340,7 +341,7 @@ def surrogate(
     from foresweep.cli.sweep import Asked, run_all
     from foresweep.search.plan import ASKED, on_surrogate
     from foresweep.selection.verdict.runs import verdict_on_runs
-    from foresweep.selection.verdict.surrogates import in_words, surrogates_of
+    from foresweep.selection.verdict.surrogates import in_words, look_at_fits, surrogates_of
 
     def there(tracker: Tracker) -> Sweep | None:
         made = (s for s in tracker.list_sweeps() if s.plan.get(ASKED, {}).get("surrogate") == said)
@@ -359,7 +360,8 @@ def surrogate(
     with open_existing(db) as tracker:
         made = there(tracker)
         assert made is not None
-        verdict_on_runs(tracker, sweep_id=made.sweep_id)
+        (judged,) = verdict_on_runs(tracker, sweep_id=made.sweep_id)
+        look_at_fits(tracker, judged.candidate, settings(db, runs).runs_dir)
         told = next(t for t in surrogates_of(tracker, real) if t["sweep_id"] == made.sweep_id)
     typer.echo(json.dumps(told, indent=2) if as_json else f"{in_words(told)}.")
     raise typer.Exit(1 if told["alarm"] else 0)

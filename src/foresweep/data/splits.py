@@ -4,12 +4,16 @@
 
 `train` is learnt from, `tune` steers the sweep, `val` ranks, `test` is sealed. An origin belongs
 to a part when all its H labels lie inside that part; its context may reach back over the border.
+
+Where a config is refitted as time goes on, val and test are each forecast in stretches of origins,
+every one by weights that learnt up to H bars before its first label (`Split.stretches`).
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -26,6 +30,8 @@ WANTED_ORIGINS = 40
 FEWEST_ORIGINS = 60
 """The stride grows down to this many origins before items are left out (`max_windows`)."""
 MIN_CONTEXT = 32
+REFITTED: tuple[PartName, ...] = ("val", "test")
+"""Parts that are forecast in stretches where a config is refitted."""
 DEFAULT_MAX_CONTEXT = 1024
 
 
@@ -50,6 +56,16 @@ def origins_apart(count: int, bars: int, horizon: int) -> float:
     return min(float(count), (bars - horizon) / horizon + 1)
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Origins of a part that the same weights forecast."""
+
+    number: int  # 1, 2, ...
+    first: int  # origins [first, last) of the part
+    last: int
+    known: int  # timeline position before which lies all that these weights may have learnt from
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
     """The cut of one panel for one horizon: frozen with the sweep."""
@@ -59,9 +75,23 @@ class Split:
     min_context: int  # a window with fewer whole rows before it is not scored
     parts: tuple[Part, Part, Part, Part]
     items: tuple[int, ...]  # indices of the scored items (all, unless max_windows left some out)
+    refits: int = 1  # stretches of val and of test
 
     def part(self, name: PartName) -> Part:
         return self.parts[PARTS.index(name)]
+
+    def stretches(self, panel: Panel, name: PartName) -> tuple[Stretch, ...]:
+        """The stretches of a part, as long as can be alike, in their order. What is learnt for one
+        ends H bars before its first label, as one part ends before the next."""
+        part, bars = self.part(name), panel.eligible
+        num = self.refits if name in REFITTED else 1
+        edges = [k * len(part.origins) // num for k in range(num + 1)]
+        found = []
+        for number, (first, last) in enumerate(pairwise(edges), start=1):
+            at = int(np.searchsorted(bars, part.origins[first]))
+            known = int(bars[at - self.horizon]) + 1
+            found.append(Stretch(number, first, last, known))
+        return tuple(found)
 
     def cut_hash(self, panel: Panel) -> str:
         """sha256 of the panel's content and the cut dates: the `panel_hash` of a sweep."""
@@ -83,6 +113,7 @@ class Cut:
     seed: int = 0  # draws the items that are scored where there are too many windows
     shares: tuple[float, float, float, float] = SHARES
     min_context: int = MIN_CONTEXT
+    refits: int = 1  # stretches of val and of test, each forecast by weights that are refitted
 
 
 def make_split(panel: Panel, cut: Cut) -> Split:
@@ -92,7 +123,7 @@ def make_split(panel: Panel, cut: Cut) -> Split:
     a part would hold more than `max_windows` windows, its stride grows down to 60 origins, then a
     seeded subset of items is scored. Raises NotEnoughData, ConfigError.
     """
-    for name in ("horizon", "stride", "max_context", "min_context", "max_windows"):
+    for name in ("horizon", "stride", "max_context", "min_context", "max_windows", "refits"):
         value = getattr(cut, name)
         if value is not None and value < 1:
             raise ConfigError(f"{name}={value} must be at least 1")
@@ -107,6 +138,12 @@ def make_split(panel: Panel, cut: Cut) -> Split:
     for k, name in enumerate(PARTS):
         first = edges[k] + (horizon if k else 0)
         parts.append(_part(panel, cut, name, first, edges[k + 1]))
+    most = min(len(p.origins) for p in parts if p.name in REFITTED)
+    if cut.refits > most:
+        raise ConfigError(
+            f"refits {cut.refits} is more than the {most} origins of val or test: no stretch may "
+            f"be empty; use at most {most}, or a smaller stride"
+        )
     fewest = max(1, cut.max_windows // max(len(p.origins) for p in parts[1:]))
     items = tuple(range(panel.num_items))
     if fewest < len(items):
@@ -119,7 +156,9 @@ def make_split(panel: Panel, cut: Cut) -> Split:
             f"use at most {longest}"
         )
     ceiling = max_context or min(DEFAULT_MAX_CONTEXT, longest)
-    return Split(horizon, ceiling, min(min_context, ceiling), tuple(parts), items)  # type: ignore[arg-type]
+    return Split(
+        horizon, ceiling, min(min_context, ceiling), tuple(parts), items, cut.refits  # type: ignore[arg-type]
+    )  # fmt: skip
 
 
 def _part(panel: Panel, cut: Cut, name: PartName, first: int, end: int) -> Part:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foresweep.data.panel import CLOSE, Array, IntArray, Panel
-from foresweep.data.splits import Part, Split
+from foresweep.data.splits import REFITTED, Part, Split
 from foresweep.errors import NotEnoughData
 
 METRIC_VERSION, BEFORE_ITEMS = 2, 1
@@ -203,7 +203,8 @@ class Windows:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of every (item, origin, label) cell, the horizon and the metric version.
+        """Hash of every (item, origin, label) cell, the horizon and the metric version, and of how
+        often what forecasts them was refitted: such losses stand in no table with others.
 
         Labels enter as moves from the origin's close, to 1e-8: a re-based (dividend-adjusted)
         history keeps its fingerprint, another price does not.
@@ -211,7 +212,9 @@ class Windows:
         counts = np.bincount(self.column)
         alike = len(np.unique(counts[counts > 0])) <= 1
         version = BEFORE_ITEMS if alike else METRIC_VERSION
-        digest = hashlib.sha256(f"metrics {version} horizon {self.horizon}".encode())
+        times = self.split.refits if self.part.name in REFITTED else 1
+        how = f" refits {times}" if times > 1 else ""
+        digest = hashlib.sha256(f"metrics {version} horizon {self.horizon}{how}".encode())
         digest.update("\n".join(self.panel.items[i] for i in self.split.items).encode())
         digest.update(self.panel.timeline[self.part.origins].astype("int64").tobytes())
         digest.update(self.origin.astype("int64").tobytes())

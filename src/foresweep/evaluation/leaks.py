@@ -20,7 +20,7 @@ from foresweep.data.panel import CLOSE, OPEN, VOLUME, Bars, IntArray, Panel
 from foresweep.data.splits import PartName, Split
 from foresweep.data.windows import Context, TrainWindows, Windows
 from foresweep.errors import LeakFound
-from foresweep.evaluation.backtest import SCORED_PARTS, make_scorer
+from foresweep.evaluation.backtest import SCORED_PARTS, calibrate, make_scorer
 from foresweep.models.base import (
     DEFAULT_LEVELS,
     Array,
@@ -31,6 +31,8 @@ from foresweep.models.base import (
     Scorer,
     TrainingJob,
 )
+from foresweep.models.calibration import FILE as CALIBRATION
+from foresweep.models.calibration import store_calibration, wants_calibration
 from foresweep.models.checkpoint import CARD, CONFIG, WEIGHTS, read_checkpoint, read_weights
 
 ITEMS, ORIGINS = 8, 3
@@ -244,8 +246,8 @@ def _same_fitted(first: Fitted, second: Fitted, replaced: str) -> None:
 #                   taken over a centred window, or over the whole series
 #     item order    items turned round, each asked alone, and the others' bars changed
 #     window order  origins turned round, each asked alone, and the others' bars changed
-#     training      bars of test, of val and of tune, before a short training: what is fitted must
-#                   not move
+#     training      bars of test, of val and of tune, before a short training and a calibration:
+#                   what is fitted must not move
 #
 # `check_no_leak` stops a sweep at the first sign; this looks on, and names what it found.
 
@@ -485,23 +487,30 @@ def hunt_training(
     seed: int = 0,
     resources: Resources | None = None,
 ) -> Hunt:
-    """Repeat a short training of a resolved config with later bars replaced: those of test, then of
-    val and test, then of tune too. What is fitted must not move; on CPU, bit for bit.
+    """Repeat a short training of a resolved config, and its calibration on a few windows of tune,
+    with later bars replaced: those of test, then of val and test, then of tune too. What is fitted
+    must not move (but for the calibration, with tune); on CPU, bit for bit.
 
     Raises what the training raises.
     """
+    used = resources or Resources()
 
     def fitted(of: Panel, name: str) -> Fitted:
         job = TrainingJob(
             TrainWindows(of, split, split.part("train")),
             config,
-            resources or Resources(),
+            used,
             seed=seed,
             horizon=split.horizon,
             score=falling_scorer(),
             out=out / name,
         )
-        return everything_in(model.train(job).path)
+        checkpoint = read_checkpoint(model.train(job).path)
+        if wants_calibration(config):
+            raw = model.load(checkpoint, used)
+            tuned = calibrate(raw, config, of, thinned(of, split), seed=seed)
+            checkpoint = store_calibration(checkpoint, tuned.calibration)
+        return everything_in(checkpoint.path)
 
     first = fitted(panel, "first")
     if moved := _moved_name(first, fitted(panel, "again")):
@@ -512,8 +521,11 @@ def hunt_training(
     )  # fmt: skip
     for part, name in borders:
         changed = replace_after(panel, split.part(part).stop - 1)
-        if moved := _moved_name(first, fitted(changed, f"without-{name.split()[1]}")):
-            says = f"{moved} moves when the bars of {name} are replaced: it was trained on them"
+        again = dict(fitted(changed, f"without-{name.split()[1]}"))
+        if part == "train" and CALIBRATION in again:
+            again[CALIBRATION] = first[CALIBRATION]  # tune is what it is to be fitted on
+        if moved := _moved_name(first, again):
+            says = f"{moved} moves when the bars of {name} are replaced: it was fitted on them"
             return Hunt(("training",), (Finding("training", says),))
     return Hunt(("training",), ())
 

@@ -20,7 +20,7 @@ from foresweep.models.checkpoint import CARD, read_checkpoint, update_card
 from foresweep.models.ensemble import manifest_hash
 from foresweep.models.licence import Licence, weights_licence
 from foresweep.models.registry import get_model
-from foresweep.records import Outcome, Run, RunState, is_surrogate
+from foresweep.records import Outcome, Run, RunState, is_surrogate, refits_of
 from foresweep.tracker.service import (
     EVIDENCE,
     PROMOTE,
@@ -99,10 +99,16 @@ def promote(
     which is recorded. `judged`: the run whose verdict counts, where these are its config's weights
     refitted. `comparison`: an update's own evidence, in place of a verdict: it is recorded and
     stands in the card. Raises NotFound, UsageError (no verdict, an update that is not proved to be
-    better than what is in service, a licence that forbids production), CheckpointError where its
-    weights are gone or altered, TrackerError.
+    better than what is in service, a licence that forbids production, a run that was judged as
+    refitted and is not), CheckpointError where its weights are gone or altered, TrackerError.
     """
     run = tracker.get_run(run_id)
+    if run.sweep_id is not None and refits_of(tracker.get_sweep(run.sweep_id).plan) > 1:
+        raise UsageError(
+            f"run {run.run_id} was judged as a config that is refitted as time goes on, and "
+            f"its own weights are the oldest of those: put in service what is trained on all "
+            f"bars, with: foresweep promote {run.run_id} --refit"
+        )
     checkpoint = checkpoint_of(run)
     service = Service(tracker.store)
     name = slot or slot_of(tracker, judged or run)

@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from foresweep.data.panel import Panel
-from foresweep.data.splits import Part, Split, make_split
-from foresweep.data.windows import TrainWindows
+from foresweep.data.splits import make_split
 from foresweep.errors import UsageError
 from foresweep.lifecycle.champion import UNJUDGED, checkpoint_of
-from foresweep.models.base import Checkpoint, Resources, TrainingJob, make_config, on_device
-from foresweep.models.calibration import FILE as CALIBRATION
-from foresweep.models.checkpoint import add_json, read_checkpoint, read_json, update_card
+from foresweep.models.base import Checkpoint, Resources, on_device
+from foresweep.models.checkpoint import update_card
 from foresweep.models.registry import ENSEMBLE, get_model
 from foresweep.records import Run
+from foresweep.search.refitting import bars_before, retrained, steps_kept
 from foresweep.search.stage import cut_of, reopen, require_writable
 from foresweep.search.trial import CHECKPOINT
 from foresweep.tracker.tracker import Heartbeat, Tracker
@@ -68,13 +67,8 @@ def refit(
         panel, split = reopen(sweep, runs_dir)
     else:
         split = make_split(panel, replace(cut_of(sweep), max_context=None))
-    windows = _all_bars(panel, split)
-    model = get_model(run.model_name)
-    config = make_config(model.Config, before.config, model=model.name)
-    steps = int(before.card.get("fitted", {}).get("step") or 0) or None
-    if steps is not None:
-        change = getattr(model, "longer", None)
-        config = change(config, steps) if change else replace(config, max_steps=steps)
+    windows = bars_before(panel, split, len(panel.timeline))
+    model, steps = get_model(run.model_name), steps_kept(before)
     opened = tracker.start_run(
         model=run.model_name,
         hyperparams=run.hyperparams,
@@ -86,19 +80,19 @@ def refit(
         is_baseline=run.is_baseline,
     )
     out = (runs_dir / opened.run_id).resolve() / CHECKPOINT
-    job = TrainingJob(  # unscored: its last step is kept
-        windows,
-        config,
-        on_device(resources or Resources()),
-        seed=run.seed or 0,
-        horizon=split.horizon,
-        out=out,
-    )
     started = time.perf_counter()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with Heartbeat(tracker, [opened.run_id]):
-            checkpoint = read_checkpoint(model.train(job).path)
+            checkpoint = retrained(
+                model,
+                before,
+                windows,
+                resources=on_device(resources or Resources()),
+                seed=run.seed or 0,
+                horizon=split.horizon,
+                out=out,
+            )
     except BaseException as error:
         tracker.finish_run(opened.run_id, "failed", error=f"{type(error).__name__}: {error}")
         raise
@@ -113,20 +107,10 @@ def refit(
     return Refitted(done, run, steps, panel.num_rows, until)
 
 
-def _all_bars(panel: Panel, split: Split) -> TrainWindows:
-    """Train, from its first bar to the panel's last."""
-    train = split.part("train")
-    whole = Part("train", train.start, len(panel.timeline), len(panel.eligible), 1, train.origins)
-    return TrainWindows(panel, replace(split, parts=(whole, *split.parts[1:])), whole)
-
-
 def _carry_over(
     before: Checkpoint, after: Checkpoint, opened: Run, judged: Run, until: str
 ) -> Checkpoint:
-    """The refit's card, and the calibration that was fitted on the judged run's tune."""
-    stored = read_json(before, CALIBRATION)
-    if stored is not None:
-        after = add_json(after, CALIBRATION, stored)
+    """The refit's card."""
     told: dict[str, Any] = {k: before.card[k] for k in CARRIED if k in before.card}
     told |= {"run_id": opened.run_id, "refit_of": judged.run_id, "note": UNJUDGED}
     told |= {"tuned_until": until, "selected_until": until}

@@ -41,7 +41,7 @@ from foresweep.metrics import METRICS, judged_by
 from foresweep.models.base import Predictor
 from foresweep.records import Outcome, Run, Sweep, SweepState
 from foresweep.search.events import Listener
-from foresweep.search.plan import SweepPlan
+from foresweep.search.plan import SweepPlan, cut_record
 from foresweep.search.propose.modes import ADAPTIVE
 from foresweep.search.sweep import ALONE, Workers, dry_run, run_sweep
 from foresweep.selection.verdict.runs import verdict_on_runs
@@ -89,6 +89,11 @@ def ends_of(panel: Panel, plan: SweepPlan, folds: int, live_bars: int) -> list[i
     """Places on the timeline of the last bar known in each fold, and of the end of the last live
     period. Raises UsageError, NotEnoughData where the first fold is too short to be cut."""
     horizon = plan.cut.horizon
+    if plan.cut.refits > 1:
+        raise UsageError(
+            f"refits {plan.cut.refits} in a walk: each fold trains anew on all bars before it, and "
+            f"what goes in service is not refitted within one; leave it out and use more folds"
+        )
     if folds < 1 or live_bars < 2 * horizon:
         raise UsageError(
             f"--folds {folds} --live-bars {live_bars}: at least 1 fold, and live periods of two "
@@ -356,7 +361,8 @@ def _file(folder: Path, number: int) -> Path:
 
 def _folder(plan: SweepPlan, panel: Panel, ends: list[int], runs_dir: Path) -> Path:
     """One folder a question: the same plan, panel and folds go on where they stood."""
-    asked = {k: str(v) for k, v in asdict(plan).items() if k not in ("family", "resources")}
+    every = asdict(plan) | {"cut": cut_record(plan.cut)}
+    asked = {k: str(v) for k, v in every.items() if k not in ("family", "resources")}
     days = [str(panel.timeline[e]) for e in ends]
     text = json.dumps([asked, panel.hash, days], sort_keys=True)
     return runs_dir / "walkforward" / hashlib.sha256(text.encode()).hexdigest()[:16]

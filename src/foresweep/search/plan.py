@@ -142,6 +142,7 @@ class SweepPlan:
         self._require_seeds_that_matter(models)
         self._require_steering(models)
         self._refuse_idle_changes()
+        self._refuse_idle_refits()
         self._refuse_impossible_pruning()
         cutoff = None if self.pretrain_cutoff is None else self._said_cutoff()
         return dataclasses.replace(
@@ -251,6 +252,23 @@ class SweepPlan:
             names = ", ".join(self.spaces.changes)
             raise UsageError(f"--set {names} has no effect where nothing is trained")
 
+    def _refuse_idle_refits(self) -> None:
+        """Raises UsageError where refits would change nothing, or cannot be paid for as said."""
+        if self.cut.refits < 2:
+            return
+        said = f"--refits {self.cut.refits}"
+        if self.mode == ZERO_SHOT:
+            raise UsageError(
+                f"{said} has no effect in --mode {ZERO_SHOT}: weights as they are learn nothing; "
+                f"leave it out"
+            )
+        if self.step_budget is not None:
+            raise UsageError(
+                f"{said} beside --step-budget {self.step_budget}: a refit takes as many steps as "
+                f"the kept weights of its trial took, which nobody knows before; use --time-budget "
+                f"or --max-runs"
+            )
+
     def _said_cutoff(self) -> str:
         """Raises UsageError where it is no date or there are no weights."""
         if not self.pretrained:
@@ -318,7 +336,7 @@ def as_record(plan: SweepPlan) -> dict[str, Any]:
         del found["reading"]
     return found | {
         "models": list(plan.models),
-        "cut": asdict(plan.cut),
+        "cut": cut_record(plan.cut),
         "resources": asdict(plan.resources),
         "spaces": {
             "texts": dict(spaces.texts),
@@ -329,6 +347,14 @@ def as_record(plan: SweepPlan) -> dict[str, Any]:
             {"model": p.model, "config": dict(p.config), "source": p.source} for p in plan.proposals
         ],
     }
+
+
+def cut_record(cut: Cut) -> dict[str, Any]:
+    """A cut as JSON values: of one that asks for no refits as it was before there were any."""
+    found = asdict(cut)
+    if cut.refits == 1:
+        del found["refits"]
+    return found
 
 
 def plan_of(sweep: Sweep) -> SweepPlan:

@@ -298,6 +298,7 @@ def cut_of(sweep: Sweep) -> Cut:
         seed=sweep.seed,
         shares=tuple(asked.get("shares", SHARES)),
         min_context=int(asked.get("min_context", MIN_CONTEXT)),
+        refits=int(asked.get("refits", 1)),
     )
 
 

@@ -57,6 +57,7 @@ from foresweep.records import CONTINUES, STILL_LEARNING
 from foresweep.search.engines.base import Channel
 from foresweep.search.plan import SweepPlan
 from foresweep.search.propose.modes import Proposal
+from foresweep.search.refitting import Refits, is_whole
 from foresweep.tracker.session import peak_memory_mb
 
 IMPLIED = (("pretrained", None), ("size", None), ("size", "tiny"))
@@ -312,6 +313,13 @@ class RunTask:
             checkpoint = read_checkpoint(model.train(job).path)
         training_time_s = time.perf_counter() - started
         checkpoint, predictor, made = _calibrated(model, config, checkpoint, panel, split, self)
+        if split.refits > 1:
+            started = time.perf_counter()
+            folders = self.earlier if self.trained is None else (self.trained.parent, *self.earlier)
+            resources = on_device(self.spec.resources)
+            refits = Refits(model, checkpoint, resources, seed, self.out, folders)
+            made["val"] = refits.forecast(panel, split, "val")
+            training_time_s += time.perf_counter() - started
         scores = evaluate(
             predictor, panel, split, parts=OPEN_PARTS, seed=seed, out=self.out, made=made
         )
@@ -348,15 +356,6 @@ class RunTask:
             f"{self.continues} holds no training state to go on from; only a run that is "
             f"marked {STILL_LEARNING!r} keeps one"
         )
-
-
-def is_whole(checkpoint: Path) -> bool:
-    """Was a training written to its end?"""
-    try:
-        read_checkpoint(checkpoint)
-    except CheckpointError:
-        return False
-    return True
 
 
 def card_of(

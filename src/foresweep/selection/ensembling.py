@@ -29,7 +29,15 @@ from foresweep.evaluation.backtest import (
     last_value,
 )
 from foresweep.evaluation.losses import LossPanel, as_stored, load_forecast
-from foresweep.metrics import METRICS, PANEL_LOSSES, Outcome, item_mean, judged_by, panel_mean
+from foresweep.metrics import (
+    METRICS,
+    PANEL_LOSSES,
+    Outcome,
+    item_mean,
+    judged_by,
+    panel_mean,
+    ranked_by,
+)
 from foresweep.models.base import DEFAULT_LEVELS, Array, Forecast, Levels, Resources
 from foresweep.models.calibration import load_predictor
 from foresweep.models.checkpoint import json_hash, read_checkpoint, update_card
@@ -314,7 +322,8 @@ def gather(tracker: Tracker, sweep: Sweep, recipe: Recipe, runs_dir: Path) -> Po
         notes.append(f"{other} runs were scored on other windows of tune or test")
     if gone := len(same) - len(there):
         notes.append(f"{gone} runs have no forecasts or no checkpoint on this disk")
-    chosen = [median_seed(group, metric) for group in by_config(there)]
+    ranks = ranked_by(sweep.objective)
+    chosen = [median_seed(group, ranks) for group in by_config(there)]
     if len(chosen) < 2:
         raise UsageError(
             f"an ensemble needs two runs or more on the windows of sweep {sweep.sweep_id} with "
@@ -401,7 +410,9 @@ def _prove(pool: Pool, member: Member, resources: Resources) -> None:
     """Raises CheckpointError where a member does not make the forecasts on record any more."""
     run = pool.runs[member.run_id]
     windows = pool.windows("val")
-    some = np.unique(np.linspace(0, len(windows) - 1, PROVED).round().astype(np.int64))
+    first, *_ = pool.split.stretches(pool.panel, "val")  # later ones are by refitted weights
+    num = int((windows.origin < first.last).sum())
+    some = np.unique(np.linspace(0, num - 1, PROVED).round().astype(np.int64))
     checkpoint = member.checkpoint
     predictor = load_predictor(get_model(checkpoint.model), checkpoint, resources)
     length = min(predictor.context_length, pool.split.max_context)

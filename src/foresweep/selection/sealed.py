@@ -15,7 +15,7 @@ from foresweep.errors import CheckpointError, UsageError
 from foresweep.evaluation.backtest import LOSSES, RETURNS
 from foresweep.evaluation.losses import LossPanel, load_losses
 from foresweep.evaluation.trading import Returns, load_returns
-from foresweep.records import Run, RunState
+from foresweep.records import Run, RunState, refits_of
 from foresweep.search.running.growing import forecast_grown
 from foresweep.search.running.opening import SEALED, forecast_tests, unopened
 from foresweep.tracker.tracker import Judging, Tracker
@@ -68,6 +68,8 @@ def open_test(
     lacking = unopened(tracker, [run for run in every if not has_losses(run, SEALED)])
     ids = [run.run_id for run in candidates]
     grows = _grows(tracker, candidates, growing)
+    if grows:
+        _refuse_refits(tracker, candidates)
     why = f"verdict {judging.judging_id}" + (FOR_EVER if grows else "")
     number = tracker.judgings.record_look(judging, ids, why=why, who=who)
     forecast_tests(tracker, lacking)
@@ -99,6 +101,16 @@ def _grows(tracker: Tracker, candidates: Sequence[Run], growing: bool) -> bool:
             f"for ever is settled when it is first opened; ask without --growing"
         )
     return growing or True in said
+
+
+def _refuse_refits(tracker: Tracker, runs: Sequence[Run]) -> None:
+    """Raises UsageError for runs whose weights are refitted before each stretch of test."""
+    for run in runs:
+        if (num := refits_of(tracker.get_sweep(str(run.sweep_id)).plan)) > 1:
+            raise UsageError(
+                f"run {run.run_id} is refitted {num} times over its test, and a test that grows is "
+                f"forecast by weights that stay: ask without --growing, or sweep without --refits"
+            )
 
 
 def _require_going_on(run_id: str, own: LossPanel, grown: LossPanel) -> None:

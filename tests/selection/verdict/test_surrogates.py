@@ -11,7 +11,9 @@ import pytest
 import learning_model
 from foresweep.data.splits import Cut
 from foresweep.errors import UsageError
+from foresweep.evaluation import backtest, leaks
 from foresweep.records import Sweep
+from foresweep.search import trial
 from foresweep.search.plan import SweepPlan, on_surrogate
 from foresweep.search.sweep import sweep
 from foresweep.selection.verdict.runs import verdict_on_runs
@@ -134,3 +136,132 @@ def test_a_leak_that_no_change_of_the_context_shows_lights_the_alarm(
     assert told["alarm"]
     assert told["skills"]["last-value"] > 0.1
     assert in_words(told).endswith(f"foresweep doctor --leaks {told['candidate']}")
+
+
+LEARNT = """
+import numpy as np
+
+from foresweep.data.panel import CLOSE
+from foresweep.data.tables import read_panel
+from foresweep.models.base import Forecast, as_dict
+from foresweep.models.checkpoint import read_weights, write_checkpoint
+from learning_model import Learner
+from pathlib import Path
+
+
+def features(bars, ahead):
+    \"\"\"[n, 2] the last move, and the move that is to be foretold, which slipped in.\"\"\"
+    moves = np.diff(np.log(bars[:, CLOSE]), prepend=np.nan)
+    return np.column_stack([moves, np.broadcast_to(ahead, len(moves))])
+
+
+class Regression:
+    context_length = 32
+
+    def __init__(self, weights):
+        self.weights = weights
+
+    def predict(self, context, *, horizon, levels, seed):
+        panels = [read_panel(p) for p in sorted(Path("PANELS").glob("*.npz"))]
+        last = context.values[:, -1, CLOSE]
+        ahead = np.zeros(len(last))
+        for n, (item, times) in enumerate(zip(context.item_ids, context.timestamps)):
+            for panel in panels:
+                i = panel.index(item)
+                at = int(np.searchsorted(panel.timestamps_of(i), times[-1]))
+                rows = panel.bars[i].values
+                if at + 1 < len(rows) and np.isclose(rows[at, CLOSE], last[n], rtol=1e-12):
+                    ahead[n] = np.log(rows[at + 1, CLOSE] / rows[at, CLOSE])
+        seen = np.array([features(v[-2:], a)[-1] for v, a in zip(context.values, ahead)])
+        told = last * np.exp(seen @ self.weights)
+        spread = 1 + 0.02 * (np.asarray(levels) - 0.5)
+        return Forecast(np.repeat(told[:, None], horizon, axis=1)[:, :, None] * spread, levels)
+
+
+class Guest(Learner):
+    name = "guest"
+
+    def train(self, job):
+        windows, pairs = job.windows, []
+        for i in range(len(windows.items)):
+            bars = windows.values(i)
+            ahead = np.diff(np.log(bars[:, CLOSE]), append=np.nan)
+            pairs.append(np.column_stack([features(bars, ahead), ahead])[1:-1])
+        every = np.concatenate(pairs)
+        weights, *_ = np.linalg.lstsq(every[:, :2], every[:, 2], rcond=None)
+        config = as_dict(job.config)
+        return write_checkpoint(
+            job.out, model=self.name, config=config, weights={"w": weights}, card={}
+        )
+
+    def load(self, checkpoint, resources):
+        return Regression(read_weights(checkpoint)["w"])
+"""
+"""A regression with its target among the features: what it learns is to copy that."""
+
+
+def test_a_target_among_the_features_lights_the_alarm(shell: Shell, tmp_path: Path) -> None:
+    panels = str(tmp_path / "hyperparams/runs/panels")
+    module = LEARNT.replace("PANELS", panels)
+    with plugin(tmp_path, module=module, space=learning_model.SPACE):
+        real = swept(tmp_path, horizon=1)
+        out = shell("surrogate", "--workers", "1", code=1)
+    assert out.splitlines()[-1].startswith("LEAK ALARM: on surrogate prices (signs of returns")
+    with Tracker(Path("hyperparams/sweeps.db")) as tracker:
+        (told,) = surrogates_of(tracker, real)
+    assert told["alarm"]
+    assert not told["fitted_late"]  # its weights are of train alone: it is the feature that knows
+    assert told["skills"]["last-value"] > 0.9
+
+
+LATE = """
+from dataclasses import replace
+from importlib import import_module
+
+from learning_model import Learner
+
+PLACES = ("evaluation.backtest", "evaluation.leaks", "search.trial")
+plain = import_module("foresweep.evaluation.backtest").calibrate
+
+
+def on_val(predictor, config, panel, split, **more):
+    train, _, val, test = split.parts
+    wrong = replace(split, parts=(train, replace(val, name="tune"), val, test))
+    late = plain(predictor, config, panel, wrong, **more).calibration
+    return replace(plain(predictor, config, panel, split, **more), calibration=late)
+
+
+def plant():
+    for place in PLACES:
+        import_module(f"foresweep.{place}").calibrate = on_val
+
+
+class Guest(Learner):
+    name = "guest"
+
+    def load(self, checkpoint, resources):
+        FAULT
+        return super().load(checkpoint, resources)
+"""
+"""A calibration that is fitted on val: the fault is planted in whatever process loads the model."""
+SCALED = learning_model.SPACE.replace("rate = 0.5 }", "rate = 0.5, fit_scale = true }")
+
+
+@pytest.mark.parametrize("fault", ["plant()", "pass"])
+def test_a_calibration_that_is_fitted_on_val_lights_the_alarm(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    for place in (backtest, leaks, trial):
+        monkeypatch.setattr(place, "calibrate", backtest.calibrate)  # put back afterwards
+    module = LATE.replace("FAULT", fault)
+    with plugin(tmp_path, module=module, space=SCALED):
+        real = swept(tmp_path)
+        out = shell("surrogate", "--workers", "1", code=1 if fault != "pass" else 0)
+    with Tracker(Path("hyperparams/sweeps.db")) as tracker:
+        (told,) = surrogates_of(tracker, real)
+        (run,) = tracker.get_runs("guest", sweep_id=told["sweep_id"])
+    assert told["fitted_late"] == told["alarm"] == (fault != "pass")
+    if fault == "pass":
+        return
+    assert "moves with bars after tune, which it must not know" in out.splitlines()[-1]
+    assert "'calibration.json' moves when the bars of the val period are replaced" in str(run.notes)

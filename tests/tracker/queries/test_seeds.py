@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from foresweep.records import Run
+from foresweep.selection.leaderboard import leaderboard
 from foresweep.tracker.hiding import hide_run
 from foresweep.tracker.queries import runs as seeds
 from foresweep.tracker.queries.runs import by_config, median_seed
@@ -55,6 +56,23 @@ def test_a_further_seed_moves_the_choice_and_a_failed_or_hidden_one_does_not(
     second = trained("a", 0.8, 2.0, seed=3)
     assert {r.run_id for r in tracker.get_seeds(first.run_id)} == {first.run_id, second.run_id}
     assert tracker.get_top_k_models(9) == [second]  # of two the better on tune: the lower median
+
+
+def test_seeds_that_a_later_sweep_adds_move_no_choice_anywhere(
+    tracker: Tracker, trained: Callable[..., Run]
+) -> None:
+    settled = [trained("a", tune, tune, seed=k) for k, tune in enumerate((1.0, 2.0, 3.0))]
+    make_sweep(tracker)
+    late = [trained("a", 2.5, 0.1, seed=3), trained("a", 2.6, 0.2, seed=4)]  # 2.5: median of five
+    every = tracker.get_runs()
+    assert [r.run_id for r in every if r.is_late_seed] == [r.run_id for r in late]
+    assert median_seed(every, "pct_mae").run_id == settled[1].run_id
+    assert tracker.get_top_k_models(9) == [settled[1]]
+    best = leaderboard(every, metric="val_pct_mae").best
+    assert best is not None
+    assert best.run.run_id == settled[1].run_id
+    assert best.seeds is not None
+    assert best.seeds.num_seeds == 5  # they say how far chance carries all the same
 
 
 def test_configs_keep_their_own_seeds_and_other_windows_are_another_question(

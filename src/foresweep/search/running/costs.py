@@ -270,5 +270,6 @@ def _measure(stage: Stage, p: Prepared) -> Cost | None:
             return None
     step = sum(s.seconds_per_step or 0.0 for s in found.stages) / max(1, len(found.stages))
     windows = scored + (EVALUATIONS * steering if planned_steps(p.config) else 0)
-    seconds = planned_steps(p.config) * step + windows * found.seconds_per_forecast
+    times = stage.plan.cut.refits
+    seconds = times * planned_steps(p.config) * step + windows * found.seconds_per_forecast
     return Cost(found.parameters, seconds)

@@ -42,6 +42,7 @@ from foresweep.search.events import (
     TrialWaits,
     Waiting,
 )
+from foresweep.search.refitting import REFITS
 from foresweep.search.stage import CONTAMINATED, Stage, is_contaminated
 from foresweep.search.trial import CHECKPOINT, Prepared, RunSpec, RunTask, TrialResult
 from foresweep.tracker.session import SystemWatch
@@ -423,7 +424,8 @@ class Head:
         for run_id in earlier:
             if stage.tracker.get_run(run_id).state is RunState.COMPLETE:  # was only presumed lost
                 continue
-            shutil.rmtree(stage.folder_of(run_id) / CHECKPOINT, ignore_errors=True)
+            for name in (CHECKPOINT, REFITS):
+                shutil.rmtree(stage.folder_of(run_id) / name, ignore_errors=True)
 
     def _failed(self, run: Run, cause: str) -> Run:
         return self.stage.tracker.finish_run(run.run_id, RunState.FAILED, error=cause)

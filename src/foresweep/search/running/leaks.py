@@ -114,6 +114,17 @@ def hunt_run(run: Run, sweep: Sweep, runs_dir: Path) -> Hunt:
     return _joined(found, _training(model, config, panel, split, run.seed or 0))
 
 
+def hunt_fits(run: Run, sweep: Sweep, runs_dir: Path) -> Hunt:
+    """Hunt in a short training and calibration of a run's config alone: does anything fitted move
+    with bars that it must not know? Raises as `hunt_run`, UsageError for an ensemble."""
+    if run.model_name == ENSEMBLE:
+        raise UsageError(f"run {run.run_id} is an ensemble, which trains nothing: hunt its members")
+    panel, split = reopen(sweep, runs_dir)
+    model = get_model(run.model_name)
+    config = make_config(model.Config, run.hyperparams, model=run.model_name)
+    return _training(model, config, panel, split, run.seed or 0)
+
+
 def hunt_model(name: str, *, data: str, horizon: int = 5, size: str = "tiny") -> Hunt:
     """Train the default config of a model for a moment and hunt in it.
 

@@ -27,6 +27,7 @@ from foresweep.models.registry import BASELINES, ENSEMBLE, get_model
 from foresweep.records import Run
 from foresweep.search.engines.base import Channel, run_task
 from foresweep.search.engines.local import LocalEngine
+from foresweep.search.refitting import Refits
 from foresweep.search.stage import cut_of, keep_panel, reopen
 from foresweep.search.trial import CHECKPOINT, Ground
 from foresweep.tracker.tracker import Tracker
@@ -36,7 +37,7 @@ SEALED: PartName = "test"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Weights that forecast, as they did in their own trial."""
+    """Weights that forecast, as they did in their own trial; refitted where they were there."""
 
     checkpoint: Path
     model: str
@@ -48,8 +49,11 @@ class Source:
         """Of all windows of test."""
         windows = Windows(panel, split, split.part(SEALED))
         checkpoint = read_checkpoint(self.checkpoint)
-        model = get_model(checkpoint.model)
-        predictor = load_predictor(model, checkpoint, _there(self.resources))
+        model, resources = get_model(checkpoint.model), _there(self.resources)
+        if split.refits > 1:
+            refits = Refits(model, checkpoint, resources, self.seed, self.checkpoint.parent)
+            return refits.forecast(panel, split, SEALED)
+        predictor = load_predictor(model, checkpoint, resources)
         return forecast_part(predictor, windows, seed=self.seed)
 
 

@@ -18,9 +18,9 @@ from foresweep.evaluation.yardstick import (
     equals_last_value,
     implausible,
 )
-from foresweep.metrics import METRICS, judged_by
+from foresweep.metrics import METRICS, judged_by, ranked_by
 from foresweep.models.checkpoint import read_checkpoint
-from foresweep.records import DeflatedSharpe, Run, RunState, Sweep, Target, Verdict
+from foresweep.records import DeflatedSharpe, Run, RunState, Sweep, Target, Verdict, refits_of
 from foresweep.search.plan import family_of
 from foresweep.selection.sealed import has_losses, open_losses, open_returns, open_test
 from foresweep.selection.verdict.beside import NEVER, beside_gates, deflated
@@ -29,7 +29,7 @@ from foresweep.selection.verdict.declared import declared_of
 from foresweep.selection.verdict.gates import Opened, judge_all
 from foresweep.selection.verdict.surrogates import surrogates_of
 from foresweep.settings import load_settings
-from foresweep.tracker.queries.runs import by_config, first_round, median_seed
+from foresweep.tracker.queries.runs import by_config, median_seed
 from foresweep.tracker.tracker import SELECTED_ON_TEST, Judging, Tracker
 
 UNTRAINED = "none"
@@ -234,12 +234,11 @@ def ask(tracker: Tracker, run_id: str | None = None, *, sweep_id: str | None = N
     trained = [r for r in complete if not r.is_baseline]
     there = [r for r in trained if has_losses(r)]
     own = [r for r in there if not equals_last_value(r, "val", metric)]
-    begun = [s.started_at for s in tracker.list_sweeps() if s.fingerprints.get("val") == cell]
-    rounds = [(group, first_round(group, begun)) for group in by_config(own)]
-    trials = tuple(median_seed(kept, metric) for _, kept in rounds)
-    seeds = sum(len(group) - 1 for group, _ in rounds)
+    groups = by_config(own)
+    trials = tuple(median_seed(group, ranked_by(sweep.objective)) for group in groups)
+    seeds = sum(len(group) - 1 for group in groups)
     notes = []
-    if late := sum(len(group) - len(kept) for group, kept in rounds):
+    if late := sum(run.is_late_seed for run in own):
         notes.append(
             f"{late} seeds were trained after the first round of their config: they count as "
             f"trials and do not choose which seed stands for it"
@@ -391,6 +390,12 @@ def _notes(
         notes.append(
             f"{lineage.num_beside} sweeps here were steered or ranked on other items over common "
             f"days: markets move together, so that is no fresh start, but it is not counted."
+        )
+    if (times := refits_of(sweep.plan)) > 1:
+        notes.append(
+            f"Val and test are forecast in {times} stretches each, its config and the baselines "
+            f"trained anew on all bars before each (val's first by their own training): this is "
+            f"about a model that is refitted so. Promote it with --refit, and again as often."
         )
     notes += [f"{said[0].upper()}{said[1:]}." for said in question.left_out]
     if implausible(run.score("val_skill")):

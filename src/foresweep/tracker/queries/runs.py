@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from datetime import datetime
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -164,7 +164,7 @@ def get_runs(connection: Connection, asked: RunQuery) -> list[Run]:
     newest = (*order, runs.c.created_at.desc(), runs.c.run_id.desc())
     query = select(runs).where(*asked.conditions(connection)).order_by(*newest).limit(asked.limit)
     ordered = [run_of(row) for row in connection.execute(query).mappings()]
-    return ordered if asked.sort else ordered[::-1]
+    return _with_late_seeds(connection, ordered if asked.sort else ordered[::-1])
 
 
 def is_original() -> ColumnElement[bool]:
@@ -254,9 +254,11 @@ def sealed_scores(connection: Connection, run_id: str) -> dict[str, float]:
 
 # Runs of one config that differ in seed: which of them stands for it.
 #
-# Nothing is marked in the database: the representative follows from the runs themselves, so that
-# a seed trained later moves it. It is the run with the (lower) median loss on tune, the one that
-# would be deployed; a lucky seed ranks nowhere.
+# Nothing is marked in the database: the representative follows from the runs themselves. It is the
+# run with the (lower) median loss on tune, the one that would be deployed; a lucky seed ranks
+# nowhere. Which seeds it is the median of is settled by the first sweep that trained several:
+# those that later sweeps add are marked as runs are read (`is_late_seed`), so that every table,
+# ensemble and verdict means the same run.
 
 
 AT_ONCE = 500
@@ -289,16 +291,41 @@ def first_round(found: Sequence[Run], begun: Iterable[datetime]) -> list[Run]:
     return kept
 
 
+def _with_late_seeds(connection: Connection, found: list[Run]) -> list[Run]:
+    """The same runs, those marked that are late seeds of a config among them."""
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in found:
+        if run.config_hash and run.state is RunState.COMPLETE and not run.is_baseline:
+            groups.setdefault((run.fingerprint, run.config_hash), []).append(run)
+    several = [
+        (fingerprint, kept)
+        for (fingerprint, _), group in groups.items()
+        if len({r.seed for r in group}) > 1
+        for kept in by_config(group)
+    ]
+    if not several:
+        return found
+    begun: dict[str, list[datetime]] = {}
+    for sweep in list_sweeps(connection):
+        begun.setdefault(sweep.fingerprints.get("val", ""), []).append(sweep.started_at)
+    late: set[str] = set()
+    for fingerprint, group in several:
+        settled = {run.run_id for run in first_round(group, begun.get(fingerprint, ()))}
+        late |= {run.run_id for run in group} - settled
+    return [replace(run, is_late_seed=True) if run.run_id in late else run for run in found]
+
+
 def median_seed(found: Sequence[Run], metric: str) -> Run:
-    """The run with the (lower) median loss on tune by a metric's bare name; ties go to the smaller
-    run id. A run without that score counts as the worst."""
+    """The run with the (lower) median loss on tune by a metric's bare name, late seeds aside; ties
+    go to the smaller run id. A run without that score counts as the worst."""
     from foresweep.metrics import METRICS
 
     def badness(run: Run) -> tuple[float, str]:
         score = run.score(f"tune_{metric}")
         return (math.inf if score is None else METRICS[metric].badness(score)), run.run_id
 
-    ranked = sorted(found, key=badness)
+    settled = [run for run in found if not run.is_late_seed]
+    ranked = sorted(settled or found, key=badness)
     return ranked[(len(ranked) - 1) // 2]
 
 
@@ -355,4 +382,5 @@ def _complete(connection: Connection, found: Sequence[Run]) -> list[Run]:
             shown = row["state"] == RunState.COMPLETE.value and row["hidden_at"] is None
             if shown and (row["config_hash"], row["fingerprint"]) in same:
                 rows[row["run_id"]] = run_of(row)
-    return [run for _, run in sorted(rows.items()) if run.reproduces is None]
+    known = [run for _, run in sorted(rows.items()) if run.reproduces is None]
+    return _with_late_seeds(connection, known)

@@ -517,7 +517,8 @@ HIDDEN = "hidden"
 """What the score rows of a hidden run have for a state, so that no ranking finds them."""
 
 
-_RUN_FIELDS = tuple(Run.__dataclass_fields__)
+_RUN_FIELDS = tuple(name for name in Run.__dataclass_fields__ if name != "is_late_seed")
+"""What a row holds of a run; whether it is a late seed follows from the others (`queries.runs`)."""
 
 
 def new_id(name: str, now: datetime) -> str:

@@ -1,5 +1,4 @@
-"""A config trained again on bars that its own training had not seen, as somebody does who keeps a
-model in service.
+"""A config trained again on newer bars than its own training saw, as a model in service is.
 
     |------ train ------|..|- tune -|..|- val 1 -|- val 2 -|..|- test 1 -|- test 2 -|
     own training: learns|..| steers    forecasts

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import house
+import licences
 from typer.main import get_command
 
 import foresweep
@@ -242,6 +243,7 @@ PAGES = {
     "commands.md": commands_page,
     "api.md": api_page,
     "house.svg": house.draw,
+    "licences.md": licences.page,
 }
 
 if __name__ == "__main__":

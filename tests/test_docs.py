@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
 
 import generate  # noqa: E402
+import licences  # noqa: E402
 
 from foresweep import errors  # noqa: E402
 from foresweep.cli.main import app  # noqa: E402
@@ -29,7 +30,7 @@ SCRIPTS = {"run_sweep.py": "sweep", "select_best_model.py": "best"}
 SEED = [
     *("SWEEP_QUICKSTART.md", "TOTO_QUICKSTART.md", "docs/HYPERPARAM_SWEEP_GUIDE.md"),
     *("docs/TOTO_TRAINING_IMPROVEMENTS.md", "hparams_tracker.py", "hyperparams/sweep_configs.py"),
-    *SCRIPTS,
+    *("tototraining/run_improved_training.py", *SCRIPTS),
 ]
 
 
@@ -37,6 +38,16 @@ SEED = [
 def test_a_reference_page_says_what_the_code_says(name: str) -> None:
     written = (ROOT / "docs" / name).read_text(encoding="utf-8")
     assert written == generate.PAGES[name](), "run: python docs/generate.py"
+
+
+def test_the_licence_of_every_pinned_package_is_known() -> None:
+    page = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8")
+    assert len(licences.pins()) > 150
+    for name, version in licences.pins():
+        (said,) = re.findall(
+            rf"^\| {re.escape(name)} \| {re.escape(version)} \| (.+?) \|", page, re.M
+        )
+        assert said not in ("not stated", "not installed here", "UNKNOWN"), name
 
 
 def test_every_error_is_drawn_in_the_tree() -> None:

@@ -16,6 +16,7 @@ import pytest
 from foresweep.cli.main import main
 from foresweep.data.splits import Cut
 from foresweep.search.plan import SweepPlan
+from foresweep.tracker.tracker import Tracker
 from known_baselines import know_baselines
 from shells import Shell
 
@@ -175,3 +176,13 @@ def test_the_seeds_scripts_take_the_seeds_words(swept: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "quantile loss, context 512" in done.stdout
+    done = subprocess.run(
+        [sys.executable, str(root / "tototraining" / "run_improved_training.py"),
+         "--set", "context_length=64", "--max-steps", "1", "--data", "demo", "--stride", "40"],
+        cwd=swept, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with Tracker(swept / "hyperparams" / "sweeps.db") as tracker:
+        newest = max(tracker.get_runs(model_name="toto"), key=lambda run: run.created_at)
+    wanted = {"context_length": 64, "patch_size": 32, "gradient_clip": 1.0, "loss_type": "quantile"}
+    assert newest.hyperparams.items() >= wanted.items()

@@ -191,15 +191,17 @@ def fetch_weights(model: str, pretrained: str, tell: Callable[[str, int, int], N
             download(asked, FILES, partial(tell, asked))
 
 
-def weights_from(model: str, pretrained: str | None) -> list[str]:
+def weights_from(model: str, pretrained: str | None, published: str = "") -> list[str]:
     """Where the weights that a run started from came from, each as ID@COMMIT or as a folder; []
-    from scratch, and for a plug-in's name of its own."""
+    from scratch, and for a plug-in that does not say which id it calls `published`."""
     if pretrained is None:
         return []
     folder = Path(pretrained).expanduser()
     if folder.is_dir():
         return [origin(folder)]
-    found = [cached(asked, FILES) for asked in _ids(model, pretrained)]
+    asked = published if published and pretrained == "published" else pretrained
+    ids = [asked] if published else _ids(model, pretrained)
+    found = [cached(one, FILES) for one in ids]
     return [origin(folder) for folder in found if folder is not None]
 
 

@@ -51,6 +51,7 @@ from foresweep.models.checkpoint import (
     weights_cutoff,
 )
 from foresweep.models.hub import weights_from
+from foresweep.models.licence import Licence, weights_licence
 from foresweep.models.registry import BASELINES, get_model
 from foresweep.models.training.loop import adopt_states, has_states
 from foresweep.records import CONTINUES, STILL_LEARNING
@@ -331,7 +332,10 @@ class RunTask:
             seed=seed,
             fingerprints=self.spec.ground.fingerprints,
             cutoff=asdict(cutoff) if cutoff else None,
-            started_from=weights_from(model.name, getattr(config, "pretrained", None)),
+            started_from=weights_from(
+                model.name, getattr(config, "pretrained", None), getattr(model, "published", "")
+            ),
+            licences=weights_licence(checkpoint, get_model),
         )
         update_card(checkpoint, card)
         return TrialResult(
@@ -368,6 +372,7 @@ def card_of(
     fingerprints: Mapping[str, str],
     cutoff: Mapping[str, Any] | None,
     started_from: Sequence[str] = (),
+    licences: Sequence[Licence] = (),
 ) -> dict[str, Any]:
     """What a checkpoint's card says of the run that made it; no test score."""
     tuned, selected = (panel.timeline[split.part(p).stop - 1] for p in ("tune", "val"))
@@ -384,6 +389,7 @@ def card_of(
         "selected_until": str(selected.astype("datetime64[s]")),
         "pretrain_cutoff": cutoff,
         "weights_from": list(started_from),
+        "weights_licence": [asdict(licence) for licence in licences],
     }
 
 

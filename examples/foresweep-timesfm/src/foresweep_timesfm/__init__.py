@@ -1,0 +1,1 @@
+"""TimesFM 2.5 as a model of foresweep."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foresweep.cli.options import Horizon, HowRead, Json, sharing
+from foresweep.cli.options import Actions, Horizon, HowRead, Json, sharing
 
 if TYPE_CHECKING:
     from foresweep.data.gate.report import QualityReport
@@ -29,9 +29,6 @@ Source = Annotated[
         help="A folder, a file or 'demo'. Default: what the settings name, else "
         "trainingdata/train, else the demo."
     ),
-]
-Actions = Annotated[
-    str | None, typer.Option(help="Splits file: item, date, ratio (ratio 1: a real move).")
 ]
 
 Draft = Annotated[

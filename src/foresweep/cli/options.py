@@ -44,6 +44,9 @@ Data = Annotated[
         "Default: what the settings name, else trainingdata/train, else the demo panel.",
     ),
 ]
+Actions = Annotated[
+    str | None, typer.Option(help="Splits file: item, date, ratio (ratio 1: a real move).")
+]
 Model = Annotated[str | None, typer.Option("--model", "-m", help="Only this model. Default: all.")]
 Metric = Annotated[
     str | None,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foresweep.cli.options import (
+    Actions,
     Data,
     Db,
     HowRead,
@@ -62,9 +63,7 @@ def predict(
             metavar="L,L,...",
         ),
     ] = None,
-    actions: Annotated[
-        str | None, typer.Option(help="Splits file: item, date, ratio (ratio 1: a real move).")
-    ] = None,
+    actions: Actions = None,
     item: Annotated[list[str] | None, typer.Option(help="Only this item; repeatable.")] = None,
     items: Annotated[str | None, typer.Option(help="Only these items.", metavar="A,B,...")] = None,
     output: Annotated[
@@ -85,22 +84,17 @@ def predict(
     The data gate runs first; items with too few bars are named and the others forecast. Shadows of
     the champion forecast beside it, on record alone.
     """
-    from foresweep.cli.tables import report_lines
-    from foresweep.data.reading.sources import default_source, load_panel
+    from foresweep.cli.tables import read_prices
     from foresweep.data.tables import write_records
-    from foresweep.settings import load_settings
 
     asked = {"levels": _levels(levels), "horizon": horizon}
     if output is not None and output.suffix.lower() not in OUTPUTS:
         raise UsageError(f"--output {output}: give a name that ends in {', '.join(OUTPUTS)}")
     if len([one for one in (run, checkpoint, slot) if one is not None]) > 1:
         raise UsageError("give one of RUN, --checkpoint and --slot")
-    place = data or default_source(load_settings().data)
-    loaded = load_panel(place, actions=actions, **how.said)
-    for line in report_lines(loaded.report):
-        typer.echo(line, err=True)
+    _, panel = read_prices(data, actions, how)
     wanted = [*(item or []), *(i.strip() for i in (items or "").split(",") if i.strip())]
-    panel = loaded.panel.select(wanted) if wanted else loaded.panel
+    panel = panel.select(wanted) if wanted else panel
     found = _forecast(run, checkpoint, slot, panel, asked, record=record, db=db)
     for name, why in found.refused.items():
         typer.echo(f"{name} is not forecast: {why}", err=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foresweep.cli.options import (
+    Actions,
     Data,
     Db,
     Device,
@@ -290,9 +291,6 @@ Horizons = Annotated[
         "judged together.",
         metavar="H[,H]",
     ),
-]
-Actions = Annotated[
-    str | None, typer.Option(help="Splits file: item, date, ratio (ratio 1: a real move).")
 ]
 SteerWindows = Annotated[
     str | None,

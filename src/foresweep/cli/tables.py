@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -22,7 +23,9 @@ from foresweep.selection.leaderboard import SIGNIFICANT, TOO_GOOD
 from foresweep.selection.verdict.case import EXCESS, RETURNS, SKILLS
 
 if TYPE_CHECKING:
+    from foresweep.cli.options import HowRead
     from foresweep.data.gate.report import QualityReport
+    from foresweep.data.panel import Panel
     from foresweep.records import (
         Check,
         Cones,
@@ -207,6 +210,19 @@ def report_lines(report: QualityReport) -> list[str]:
         counted = ", ".join(f"{rule} {count}" for rule, count in report.counts.items())
         lines.append(f"Gate findings: {counted} (all of them: foresweep data check).")
     return lines
+
+
+def read_prices(data: str | None, actions: str | None, how: HowRead) -> tuple[str, Panel]:
+    """(where they are, the panel) of what --data names, else the settings, else the default; what
+    the gate did is said on standard error. Raises DataError."""
+    from foresweep.data.reading.sources import default_source, load_panel
+    from foresweep.settings import load_settings
+
+    place = data or default_source(load_settings().data)
+    loaded = load_panel(place, actions=actions, **how.said)
+    for line in report_lines(loaded.report):
+        typer.echo(line, err=True)
+    return place, loaded.panel
 
 
 class Terminal(Console):

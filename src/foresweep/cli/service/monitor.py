@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foresweep.cli.options import Data, Db, HowRead, Json, Runs, open_existing, settings, sharing
+from foresweep.cli.options import (
+    Actions,
+    Data,
+    Db,
+    HowRead,
+    Json,
+    Runs,
+    open_existing,
+    settings,
+    sharing,
+)
 from foresweep.cli.service.champion import SlotName, swap_line
 
 if TYPE_CHECKING:
@@ -22,9 +32,7 @@ def monitor(
     how: HowRead,
     slot: SlotName = None,
     data: Data = None,
-    actions: Annotated[
-        str | None, typer.Option(help="Splits file: item, date, ratio (ratio 1: a real move).")
-    ] = None,
+    actions: Actions = None,
     every: Annotated[
         int, typer.Option(help="Bars between two forecasts, where not every bar has one.", min=1)
     ] = 1,
@@ -47,27 +55,22 @@ def monitor(
     test that may be read every day; level, coverage and inputs are watched only. It prints the
     sweep to run next and never starts it.
     """
-    from foresweep.cli.tables import report_lines
-    from foresweep.data.reading.sources import default_source, load_panel
+    from foresweep.cli.tables import read_prices
     from foresweep.lifecycle.champion import find_slot
     from foresweep.lifecycle.monitor import last_check
     from foresweep.lifecycle.monitor import monitor as look
     from foresweep.lifecycle.notify import notify as tell
-    from foresweep.settings import load_settings
     from foresweep.tracker.service import Service
 
-    place = data or default_source(load_settings().data)
     with open_existing(db) as tracker:
         found = find_slot(Service(tracker.store), slot)
-        loaded = load_panel(place, actions=actions, **how.said)
-        for line in report_lines(loaded.report):
-            typer.echo(line, err=True)
+        place, panel = read_prices(data, actions, how)
         before = last_check(tracker, found.name)
         check = look(
             tracker,
             found,
-            loaded.panel,
-            data=str(place),
+            panel,
+            data=place,
             every=every,
             runs_dir=settings(db, runs).runs_dir,
             places=[*(["--db", db] if db else []), *(["--runs", str(runs)] if runs else [])],

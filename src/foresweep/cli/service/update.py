@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from foresweep.cli.options import Data, Db, HowRead, Json, Runs, open_existing, settings, sharing
+from foresweep.cli.options import (
+    Actions,
+    Data,
+    Db,
+    HowRead,
+    Json,
+    Runs,
+    open_existing,
+    settings,
+    sharing,
+)
 from foresweep.cli.service.champion import SlotName
 
 
@@ -24,9 +34,7 @@ def update(
     how: HowRead,
     slot: SlotName = None,
     data: Data = None,
-    actions: Annotated[
-        str | None, typer.Option(help="Splits file: item, date, ratio (ratio 1: a real move).")
-    ] = None,
+    actions: Actions = None,
     max_steps: Annotated[int, typer.Option(help="Optimiser steps.", min=1)] = 60,
     rate: Annotated[
         float, typer.Option(help="Learning rate, as a share of the champion's.", min=0.0)
@@ -62,26 +70,21 @@ def update(
     Both forecast the newest bars, which neither was trained on; where a paired test does not find
     the new one better, nothing changes but the record. It counts as a trial.
     """
-    from foresweep.cli.tables import report_lines
-    from foresweep.data.reading.sources import default_source, load_panel
+    from foresweep.cli.tables import read_prices
     from foresweep.lifecycle.champion import find_slot
     from foresweep.lifecycle.update import update as train_on
-    from foresweep.settings import load_settings
     from foresweep.tracker.service import Service
 
-    place = data or default_source(load_settings().data)
     with open_existing(db) as tracker:
         found = find_slot(Service(tracker.store), slot)
-        loaded = load_panel(place, actions=actions, **how.said)
-        for line in report_lines(loaded.report):
-            typer.echo(line, err=True)
+        place, panel = read_prices(data, actions, how)
         done = train_on(
             tracker,
             found,
-            loaded.panel,
+            panel,
             runs_dir=settings(db, runs).runs_dir,
             listen=lambda event: None,
-            data=str(place),
+            data=place,
             steps=max_steps,
             rate=rate,
             fresh_share=fresh,

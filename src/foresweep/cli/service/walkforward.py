@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from foresweep.cli.options import (
+    Actions,
     Data,
     Db,
     Horizon,
@@ -36,9 +37,7 @@ def walkforward(
     mode: Annotated[str, typer.Option(help="How each sweep proposes, as in sweep.")] = "random",
     max_runs: Annotated[int, typer.Option(help="Trials of each sweep.", min=1)] = 6,
     data: Data = None,
-    actions: Annotated[
-        str | None, typer.Option(help="Splits file: item, date, ratio (ratio 1: a real move).")
-    ] = None,
+    actions: Actions = None,
     horizon: Horizon = 5,
     objective: Annotated[str, typer.Option(help="What the sweeps are about.")] = "pct_mae",
     stride: Annotated[
@@ -66,20 +65,15 @@ def walkforward(
     Beside it stand last-value and "never promote", the benchmark of each fold. It says what it will
     cost before it begins; broken off, the same call goes on where it stood.
     """
-    from foresweep.cli.tables import report_lines
-    from foresweep.data.reading.sources import default_source, load_panel
+    from foresweep.cli.tables import read_prices
     from foresweep.data.splits import Cut
     from foresweep.lifecycle import walkforward as walks
     from foresweep.search.plan import SweepPlan
     from foresweep.search.sweep import Workers
-    from foresweep.settings import load_settings
 
     if pretrained and size:
         raise UsageError(f"--size {size.value} and --pretrained {pretrained}: give one of the two")
-    place = data or default_source(load_settings().data)
-    loaded = load_panel(place, actions=actions, **how.said)
-    for line in report_lines(loaded.report):
-        typer.echo(line, err=True)
+    _, panel = read_prices(data, actions, how)
     plan = SweepPlan(
         models=tuple(model or ["all"]),
         mode=mode,
@@ -96,7 +90,7 @@ def walkforward(
     with open_tracker(db) as tracker:
         ahead = walks.cost_of(
             plan,
-            loaded.panel,
+            panel,
             folds,
             live_bars,
             tracker=tracker,
@@ -109,7 +103,7 @@ def walkforward(
             return
         done = walks.walkforward(
             plan,
-            loaded.panel,
+            panel,
             folds=folds,
             live_bars=live_bars,
             tracker=tracker,

@@ -184,10 +184,9 @@ def asked_sweep(tracker: Tracker, sweep_id: str | None) -> Sweep | None:
 
 def metric_of(sweep: Sweep | None) -> str:
     """The full name of the score that a sweep is judged by."""
-    from foresweep.metrics import METRICS, ranked_by
+    from foresweep.metrics import ranking_score
 
-    metric = "pct_mae" if sweep is None else ranked_by(sweep.objective)
-    return f"val_{metric if metric in METRICS else 'pct_mae'}"
+    return ranking_score(None if sweep is None else sweep.objective)
 
 
 _STEERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")

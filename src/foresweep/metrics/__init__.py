@@ -19,6 +19,7 @@ from foresweep.metrics.table import (
     judged_by,
     objectives_of,
     ranked_by,
+    ranking_score,
     score,
     split_score,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "panel_mean",
     "pinball_loss",
     "ranked_by",
+    "ranking_score",
     "score",
     "skill",
     "split_score",

@@ -344,6 +344,13 @@ def ranked_by(objective: str) -> str:
     return next((name for name in asked if name in PANEL_LOSSES), asked[0])
 
 
+def ranking_score(objective: str | None) -> str:
+    """The full name of the score that a sweep about this is ranked by; of no sweep (None), and of
+    an objective that is no metric of ours, pct_mae on val."""
+    ranked = UNLESS_SAID if objective is None else ranked_by(objective)
+    return f"val_{ranked if ranked in METRICS else UNLESS_SAID}"
+
+
 def judged_by(objective: str) -> str:
     """The metric whose losses per window every test runs on: the one that ranks where it has such
     losses, else pct_mae."""

@@ -34,7 +34,7 @@ from foresweep.reporting.figures import Fan, fan
 from foresweep.reporting.render import Context, templates
 from foresweep.reporting.still import svg_of
 from foresweep.reporting.sweeppage import parts_table
-from foresweep.reporting.views import config_cell, state_cell
+from foresweep.reporting.views import config_cell, day, state_cell
 from foresweep.selection.leaderboard import Leaderboard
 
 MOST_ROWS = 50
@@ -155,7 +155,7 @@ def _(said: PanelForecast) -> Page:
     figures = tuple(
         Figure(
             name=f"fan-{n}",
-            title=f"{item}, from {_day(said.origins[n])}",
+            title=f"{item}, from {day(said.origins[n])}",
             alt=f"Median forecast of {item} with its bands over the candles before.",
             build=partial(_drawn, said, n),
         )
@@ -165,7 +165,7 @@ def _(said: PanelForecast) -> Page:
     rows = tuple(
         (
             Cell(item),
-            Cell(_day(said.times[n, h])),
+            Cell(day(said.times[n, h])),
             number(float(said.last_close[n])),
             *(number(float(values[n, h, q])) for q in range(len(levels))),
         )
@@ -194,7 +194,7 @@ def _drawn(said: PanelForecast, n: int) -> Spec:
 def _fan(said: PanelForecast, n: int) -> Fan:
     """Item n: its last bars, then the forecast; where no bars are kept, the last close alone."""
     times, bars = said.recent[n] if said.recent else (said.origins[n : n + 1], None)
-    ahead = [_day(t) for t in (said.origins[n], *said.times[n])]
+    ahead = [day(t) for t in (said.origins[n], *said.times[n])]
     close = float(said.last_close[n])
     known = np.full((1, 4), close) if bars is None else bars
     missing = np.full((len(ahead) - 1, 4), np.nan)
@@ -202,13 +202,9 @@ def _fan(said: PanelForecast, n: int) -> Fan:
     quantiles = np.vstack([np.full(values.shape[1], close), values])
     return Fan(
         item=said.items[n],
-        times=[*(_day(t) for t in times), *ahead[1:]],
+        times=[*(day(t) for t in times), *ahead[1:]],
         bars=np.vstack([known, missing]),
         ahead=ahead,
         quantiles=quantiles,
         levels=said.forecast.levels,
     )
-
-
-def _day(moment: np.datetime64) -> str:
-    return str(moment.astype("datetime64[m]")).removesuffix("T00:00")

@@ -28,7 +28,7 @@ from foresweep.reporting.blocks import (
     when,
 )
 from foresweep.reporting.report import latest_verdict
-from foresweep.reporting.views import Asked, Site, SweepView, state_cell
+from foresweep.reporting.views import Asked, Site, SweepView, curve, state_cell
 from foresweep.tracker.queries import pages as queries
 
 QUIET_MINUTES = 3
@@ -125,11 +125,7 @@ def _left(elapsed: float | None, step: int, steps: Any) -> float | None:
 
 
 def _now_curves(site: Site, run_ids: Sequence[str]) -> Spec:
-    found = []
-    for run_id in run_ids:
-        points = site.tracker.get_curve(run_id, "train_loss")
-        step = -(-len(points) // 500) or 1
-        found.append((run_id, [p[0] for p in points[::step]], [p[1] for p in points[::step]]))
+    found = [(run_id, *curve(site, run_id, "train_loss", 500)[1:]) for run_id in run_ids]
     return figures.lines(found, "step", "train_loss")
 
 

@@ -324,7 +324,7 @@ def _champion(site: Site, slot: Slot, champion: Entry, k: int) -> Iterator[Block
         (
             ("champion", run),
             ("since", when(champion.made_at)),
-            ("state", Cell(state, mark=STATE_MARKS.get(state.lower(), "warn"))),
+            ("state", Cell(state, mark=LIVE_MARKS.get(state.lower(), "warn"))),
             ("scored origins", shown(live["num_origins"] if live else None)),
             ("80 % band holds, live", share_held(live["coverage"] if live else None)),
             ("rollback returns to", Cell(before)),
@@ -386,7 +386,7 @@ def _champion(site: Site, slot: Slot, champion: Entry, k: int) -> Iterator[Block
         )
 
 
-STATE_MARKS = {"ok": "good", "alarm": "bad"}
+LIVE_MARKS = {"ok": "good", "alarm": "bad"}
 
 
 def _live_spec(site: Site, slot: Slot, other: str, horizon: int) -> Spec:

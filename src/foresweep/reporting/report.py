@@ -115,6 +115,9 @@ def verdict_section(row: Mapping[str, Any] | None) -> list[str]:
     return lines + md_table(("gate", "asks", ">is", ">needed", ""), _gates(said["checks"]))
 
 
+PASSED = {None: "not looked", True: "passed", False: "not passed"}
+
+
 def _gates(checks: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     return [
         (
@@ -122,7 +125,7 @@ def _gates(checks: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
             str(c["name"]),
             "sealed" if c["gate"] == TEST_GATE else _value(c["value"]),
             "-" if c["threshold"] is None else f"{c['relation']} {_value(c['threshold'])}",
-            {None: "not looked", True: "passed", False: "not passed"}[c["passed"]],
+            PASSED[c["passed"]],
         )
         for c in checks
     ]
@@ -136,6 +139,8 @@ def _value(value: float | str | None) -> str:
 
 
 TOP = 15
+USED_TO = {"train": "learn", "tune": "steer", "val": "rank", "test": "confirm (sealed)"}
+"""What each part of time is for."""
 FEW_RUNS = 8
 
 
@@ -238,17 +243,12 @@ def _question(sweep: Sweep) -> list[str]:
         return lines
     rows = [
         (n, p["from"][:10], p["to"][:10], str(p["bars"]), str(p["origins"] or "-"),
-         str(p["effective_origins"]) if p["origins"] else "-", _used_for(n))
+         str(p["effective_origins"]) if p["origins"] else "-", USED_TO[n])
         for n, p in cut.items()
     ]  # fmt: skip
     return lines + md_table(
         ("part", "from", "to", ">bars", ">origins", ">effective origins", "used to"), rows
     )
-
-
-def _used_for(part: str) -> str:
-    uses = {"train": "learn", "tune": "steer", "val": "rank", "test": "confirm (sealed)"}
-    return uses[part]
 
 
 def _models(board: Leaderboard) -> list[str]:
@@ -389,7 +389,7 @@ def _failures(runs: Sequence[Run]) -> list[str]:
     bad = [r for r in runs if r.state not in (RunState.COMPLETE, RunState.RUNNING)]
     if not bad:
         return []
-    rows = [(f"`{r.run_id}`", r.model_name, r.source, r.state.value, _cause(r)) for r in bad]
+    rows = [(f"`{r.run_id}`", r.model_name, r.source, r.state.value, cause(r)) for r in bad]
     return [
         "## Runs that did not complete",
         "",
@@ -397,7 +397,8 @@ def _failures(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _cause(run: Run) -> str:
+def cause(run: Run) -> str:
+    """The last line of what is known of why a run did not complete."""
     waits = run.notes if run.state is RunState.WAITING else None
     lines = (run.error or waits or "no cause on record").strip().splitlines()
     return lines[-1][:300]

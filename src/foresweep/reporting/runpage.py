@@ -41,11 +41,13 @@ from foresweep.reporting.blocks import (
     when,
 )
 from foresweep.reporting.figures import Bar, Fan
+from foresweep.reporting.report import cause
 from foresweep.reporting.views import (
     Asked,
     Site,
     SweepView,
-    cause,
+    curve,
+    day,
     run_link,
     state_cell,
     varied,
@@ -166,13 +168,7 @@ def _curves(site: Site, run: Run) -> Iterator[Block]:
 
 
 def _curve_spec(site: Site, run: Run, names: Sequence[str]) -> Spec:
-    found = []
-    for name in names:
-        points = site.tracker.get_curve(run.run_id, name)
-        step = -(-len(points) // 1000)
-        kept = points[::step] if step > 1 else points
-        found.append((name, [p[0] for p in kept], [p[1] for p in kept]))
-    return figures.lines(found, "step", "")
+    return figures.lines([curve(site, run.run_id, n, 1000) for n in names], "step", "")
 
 
 # Forecasts over the real candles, and whether the quantiles are honest.
@@ -191,7 +187,7 @@ def forecast_blocks(
         yield Words(f"No forecast to draw: {error}", "empty")
         return
     items = tuple(windows.panel.items[i] for i in windows.split.items)
-    days = [_day(t) for t in windows.panel.timeline[windows.part.origins]]
+    days = [day(t) for t in windows.panel.timeline[windows.part.origins]]
     item = asked.item if asked.item in items else items[0]
     origin = asked.origin if asked.origin in days else days[len(days) // 2]
     if site.links.is_live:
@@ -231,20 +227,16 @@ def forecast_blocks(
     )
 
 
-def _day(moment: np.datetime64) -> str:
-    return str(moment.astype("datetime64[m]")).removesuffix("T00:00")
-
-
 def _fan(
     site: Site, windows: Windows, outcome: Outcome, item: str, origin: str, others: Sequence[Run]
 ) -> Spec:
-    days = [_day(t) for t in windows.panel.timeline[windows.part.origins]]
+    days = [day(t) for t in windows.panel.timeline[windows.part.origins]]
     index = windows.panel.index(item)
     mine = np.flatnonzero(windows.item == index)
     at = mine[np.abs(windows.origin[mine] - days.index(origin)).argmin()]
     row, ahead = int(windows.row[at]), windows.horizon
     start = max(0, row + 1 - CANDLES)
-    times = [_day(t) for t in windows.panel.timestamps_of(index)[start : row + 1 + ahead]]
+    times = [day(t) for t in windows.panel.timestamps_of(index)[start : row + 1 + ahead]]
     bars = windows.panel.bars[index].values[start : row + 1 + ahead, : CLOSE + 1]
     close = float(outcome.last_close[at])
     paths = np.vstack([np.full(len(outcome.levels), close), outcome.quantiles[at]])
@@ -306,7 +298,7 @@ def _over_time(site: Site, view: SweepView, run: Run, metric: str) -> Spec:
     for name, one in named:
         if one is not None and has_losses(one, "val"):
             panel = open_losses(one, "val")
-            times = [_day(t) for t in panel.origins]
+            times = [day(t) for t in panel.origins]
             series.append((name, origin_means(panel.losses[bare])))
     return figures.over_time(times, series, metric)
 
@@ -672,5 +664,5 @@ def _paired_spec(first: Run, other: Run, metric: str) -> Spec:
         if len(some) and math.isfinite(error):
             means.append(float(some.mean()))
             errors.append(error)
-            times.append(_day(mine.origins[k - 1]))
+            times.append(day(mine.origins[k - 1]))
     return figures.paired(times, np.array(means), np.array(errors), "loss difference")

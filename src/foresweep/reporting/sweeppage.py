@@ -31,12 +31,12 @@ from foresweep.reporting.blocks import (
     when,
 )
 from foresweep.reporting.figures import Bar
+from foresweep.reporting.report import USED_TO, cause
 from foresweep.reporting.searchpage import search_blocks, space_table
 from foresweep.reporting.views import (
     MARKED,
     Asked,
     SweepView,
-    cause,
     config_cell,
     run_link,
     short_name,
@@ -392,7 +392,6 @@ def _question(view: SweepView) -> Iterator[Block]:
 
 def parts_table(sweep: Sweep) -> Table:
     """How time was cut."""
-    uses = {"train": "learn", "tune": "steer", "val": "rank", "test": "confirm (sealed)"}
     return Table(
         name="parts",
         columns=(
@@ -412,7 +411,7 @@ def parts_table(sweep: Sweep) -> Table:
                 shown(part["bars"]),
                 shown(part["origins"] or None),
                 number(part["effective_origins"] if part["origins"] else None, 0),
-                Cell(uses.get(name, "")),
+                Cell(USED_TO.get(name, "")),
             )
             for name, part in sweep.plan["parts"].items()
         ),

@@ -26,6 +26,7 @@ from foresweep.reporting.blocks import (
     when,
 )
 from foresweep.reporting.figures import Bar
+from foresweep.reporting.report import PASSED
 from foresweep.reporting.views import SweepView, above
 from foresweep.selection.verdict import surrogates
 from foresweep.selection.verdict.declared import in_words
@@ -134,7 +135,7 @@ def gates_table(said: Mapping[str, Any]) -> Table:
     """Each gate with its number."""
     rows = []
     for check in said["checks"]:
-        passed = {None: "not looked", True: "passed", False: "not passed"}[check["passed"]]
+        passed = PASSED[check["passed"]]
         mark = {None: "faint", True: "good", False: "bad"}[check["passed"]]
         is_hidden = check["gate"] == TEST_GATE
         value = "sealed" if is_hidden and check["passed"] is not None else _value(check["value"])

@@ -10,13 +10,15 @@ from threading import RLock
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
+import numpy as np
+
 from foresweep.data.panel import Panel
 from foresweep.data.splits import PartName, Split
 from foresweep.data.windows import Windows
 from foresweep.errors import ForesweepError, UsageError
 from foresweep.evaluation.breakdown import Group, overall
 from foresweep.evaluation.yardstick import baseline_name, benchmark, last_value
-from foresweep.metrics import METRICS, PANEL_LOSSES, Outcome, ranked_by, split_score
+from foresweep.metrics import PANEL_LOSSES, Outcome, ranking_score, split_score
 from foresweep.records import Run, Sweep
 from foresweep.reporting.blocks import Cell
 from foresweep.reporting.report import latest_verdict
@@ -127,12 +129,6 @@ class Site:
         return SweepView(self, self.tracker.get_sweep(sweep_id), metric)
 
 
-def metric_of(sweep: Sweep) -> str:
-    """The full name of the score that a sweep is ranked by."""
-    bare = ranked_by(sweep.objective)
-    return f"val_{bare if bare in METRICS else 'pct_mae'}"
-
-
 def spaces_of(sweep: Sweep) -> Spaces:
     """The space files and changes that a sweep was opened with; the built-in ones where its record
     does not say."""
@@ -147,7 +143,7 @@ class SweepView:
 
     def __init__(self, site: Site, sweep: Sweep, metric: str | None = None) -> None:
         self.site, self.sweep, self.tracker = site, sweep, site.tracker
-        self.metric = metric or metric_of(sweep)
+        self.metric = metric or ranking_score(sweep.objective)
         self.part, self.bare = split_score(self.metric)
         self.cells = sweep.fingerprints.get("val", "")
 
@@ -330,6 +326,18 @@ def varied(runs: Sequence[Run]) -> dict[str, list[Any]]:
     return {n: v for n, v in found.items() if len({str(x) for x in v}) > 1}
 
 
+def day(moment: np.datetime64) -> str:
+    """A bar's time as pages write it: the day, and the clock where it has one."""
+    return str(moment.astype("datetime64[m]")).removesuffix("T00:00")
+
+
+def curve(site: Site, run_id: str, name: str, most: int) -> tuple[str, list[int], list[float]]:
+    """A curve for a figure: its name, steps and values, evenly thinned to about `most` points."""
+    points = site.tracker.get_curve(run_id, name)
+    kept = points[:: -(-len(points) // most) or 1]
+    return name, [step for step, _ in kept], [value for _, value in kept]
+
+
 # Cells that several pages show of a run.
 
 
@@ -367,9 +375,3 @@ def short_name(run: Run) -> str:
     if run.is_baseline:
         return baseline_name(run)
     return f"{run.model_name} #{run.trial_number}" if run.trial_number else run.run_id[-20:]
-
-
-def cause(run: Run) -> str:
-    """The last line of what is known of it."""
-    lines = (run.error or "no cause on record").strip().splitlines()
-    return lines[-1][:300]

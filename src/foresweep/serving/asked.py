@@ -27,7 +27,6 @@ MOST_LEVELS = 99
 LONGEST_NAME = 200
 REMEMBERED = 4096
 """Calendars continued that are kept: a client asks again of the same bars."""
-_STEPS = np.arange(12)
 EXAMPLE_CLOSES = [round(100 * float(np.exp(0.01 * np.sin(k))), 2) for k in range(40)]
 EXAMPLE_DAYS = np.busday_offset(np.datetime64("2024-01-02"), np.arange(40), roll="forward")
 EXAMPLE: dict[str, Any] = {

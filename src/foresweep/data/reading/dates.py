@@ -204,11 +204,6 @@ def to_utc(wall: Times, zone: str) -> Times:
 _UNITS = (("seconds", 1e8, 9), ("milliseconds", 1e11, 6), ("microseconds", 1e14, 3),
           ("nanoseconds", 1e17, 0))  # fmt: skip
 """(name, least count that can only be this unit: 1973, power to nanoseconds)"""
-_STAMPS = {
-    14: "%Y%m%d%H%M%S",
-    12: "%Y%m%d%H%M",
-    10: "%Y%m%d%H",
-}
 
 
 def _of_digits(text: pl.Series, wanted: Wanted) -> ReadTimes:

@@ -32,12 +32,9 @@ CONFIG = (
 )
 
 
-@pytest.fixture
-def shell(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Shell:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("continue")
     panel = sine_panel(700)
     frames = [
         pl.DataFrame(dict(zip(COLUMNS, bars.values.T, strict=True))).select(
@@ -45,7 +42,17 @@ def shell(
         )
         for item, bars in zip(panel.items[:2], panel.bars[:2], strict=True)
     ]
-    pl.concat(frames).write_csv(tmp_path / "sines.csv")
+    pl.concat(frames).write_csv(folder / "sines.csv")
+    return folder
+
+
+@pytest.fixture
+def shell(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Shell:
+    """All in one folder: what the baselines forecast there, one test leaves to the next."""
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("COLUMNS", "200")
     return Shell(capsys)
 
 

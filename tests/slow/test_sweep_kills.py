@@ -8,13 +8,17 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 
+from foresweep.data.splits import Cut
 from foresweep.records import Run, RunState, Sweep
+from foresweep.search.plan import SweepPlan
 from foresweep.tracker.tracker import Tracker
+from known_baselines import know_baselines
 
 pytestmark = pytest.mark.slow
 PLAN = (
@@ -32,8 +36,10 @@ class Campaign:
     def __init__(self, folder: Path, trials: int, seed: int) -> None:
         self.folder, self.trials, self.chance = folder, trials, random.Random(seed)
         self.killed = {"head": 0, "worker": 0}
-        self.errors = folder / "errors.txt"
+        self.errors, self.said = folder / "errors.txt", folder / "said.txt"
         self.begun = 0
+        cut = Cut(horizon=2, stride=20, max_context=64)
+        know_baselines(folder / "sweeps.db", SweepPlan((), cut=cut))
 
     def start(self) -> subprocess.Popen[str]:
         begun = len(self.sweeps()) == self.begun  # else a head was killed before its sweep stood
@@ -43,22 +49,22 @@ class Campaign:
         places = ("--db", str(self.folder / "sweeps.db"), "--runs", str(self.folder / "runs"))
         asked = RESUME if begun else new
         command = [sys.executable, "-m", "foresweep", *asked, "--workers", "2", *places]
-        with self.errors.open("a") as errors:
-            return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, text=True)
+        with self.errors.open("a") as errors, self.said.open("a") as said:
+            return subprocess.Popen(command, stdout=said, stderr=errors, text=True)
 
     def _require_sound(self, head: subprocess.Popen[str]) -> None:
         """A head that nobody killed has come to its end in order."""
         assert head.wait(timeout=900) == 0, self.errors.read_text()
 
-    def run(self, kills: int) -> None:
-        """Kill so many times, then let the sweep come to its end."""
+    def run(self, kills: Sequence[str]) -> None:
+        """Kill these, heads and workers, then let the sweep come to its end."""
         head = self.start()
-        while sum(self.killed.values()) < kills:
+        while (done := sum(self.killed.values())) < len(kills):
             self._wait_for_scorings(head)
             if head.poll() is not None:
                 self._require_sound(head)
                 head = self.start()
-            elif self.chance.random() < 0.5:
+            elif kills[done] == "head":
                 head.kill()
                 head.wait(timeout=60)
                 self.killed["head"] += 1
@@ -92,9 +98,9 @@ class Campaign:
             self.killed["worker"] += 1
 
     def sweeps(self) -> list[Sweep]:
-        """Newest first."""
+        """Newest first, that of the baselines aside."""
         with Tracker(self.folder / "sweeps.db") as tracker:
-            return tracker.list_sweeps()
+            return [s for s in tracker.list_sweeps() if "chronos2" in s.models]
 
     def runs(self) -> list[Run]:
         """Of all sweeps, by trial and attempt."""
@@ -128,7 +134,7 @@ def check(campaign: Campaign) -> None:
     with Tracker(campaign.folder / "sweeps.db") as tracker:
         assert not [r for r in tracker.get_runs() if r.state in ("running", "waiting")]
         assert {s.state for s in tracker.list_sweeps()} == {"complete"}
-        assert len(tracker.list_sweeps()) == campaign.begun
+    assert len(campaign.sweeps()) == campaign.begun
     by_trial: dict[tuple[str | None, int | None], list[Run]] = defaultdict(list)
     for run in campaign.runs():
         by_trial[run.sweep_id, run.trial_number].append(run)
@@ -147,17 +153,20 @@ def check(campaign: Campaign) -> None:
 
 
 def test_a_few_kills_lose_no_trial(tmp_path: Path) -> None:
-    campaign = Campaign(tmp_path, trials=3, seed=0)
-    campaign.run(kills=3)
+    campaign = Campaign(tmp_path, trials=2, seed=0)
+    campaign.run(("head", "worker"))
     check(campaign)
-    assert sum(campaign.killed.values()) == 3
+    assert campaign.killed == {"head": 1, "worker": 1}
+    (failed,) = (r for r in campaign.runs() if r.state == RunState.FAILED)
+    assert "SIGKILL" in str(failed.error)
+    assert "SIGKILL" in campaign.said.read_text()
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_twenty_kills_lose_no_trial_of_twelve(tmp_path: Path) -> None:
     campaign = Campaign(tmp_path, trials=12, seed=1)
-    campaign.run(kills=20)
+    campaign.run(campaign.chance.choices(("head", "worker"), k=20))
     check(campaign)
     assert sum(campaign.killed.values()) == 20, campaign.killed
     print(

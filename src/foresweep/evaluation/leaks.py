@@ -525,7 +525,7 @@ def hunt_training(
         if part == "train" and CALIBRATION in again:
             again[CALIBRATION] = first[CALIBRATION]  # tune is what it is to be fitted on
         if moved := _moved_name(first, again):
-            says = f"{moved} moves when the bars of {name} are replaced: it was fitted on them"
+            says = f"{moved} moves when the bars of {name} are replaced: it was trained on them"
             return Hunt(("training",), (Finding("training", says),))
     return Hunt(("training",), ())
 

@@ -117,6 +117,18 @@ def test_losing_less_than_a_falling_market_is_not_enough(write: Write) -> None:
     assert "no proof that it is better than cash" in found.reason
 
 
+def test_borrowing_to_hold_twice_the_market_is_no_find(write: Write) -> None:
+    table = frame(POOR).with_columns(pl.col(HOLD) + 0.002)  # a market that anybody would hold
+    noise = 1e-4 * np.random.default_rng(1).standard_normal(BARS)
+    table = table.with_columns((2 * pl.col(HOLD) + pl.Series(noise)).alias("twice"))
+    found = verdict_on_returns(write(table), replace(ASKED, candidate="twice"))
+    market, cash = found.against
+    assert cash.superior == ("twice",)
+    assert market.superior == ()
+    assert market.raw_skill == pytest.approx(0.0, abs=0.01)
+    assert found.outcome is not Outcome.PROMOTE
+
+
 def test_without_bars_kept_for_a_test_nothing_is_promoted(write: Write) -> None:
     found = verdict_on_returns(write(frame(GOOD)), replace(ASKED, test_from=None))
     assert found.outcome is Outcome.HOLD
@@ -201,10 +213,9 @@ def test_very_many_bars_are_judged_by_the_day(write: Write, monkeypatch: Any) ->
     found = verdict_on_returns(write(twice), ASKED)
     assert found.num_origins["val"] == SPLIT
     one = table["fast=0, slow=50"].to_numpy()[:SPLIT]
-    other = table[HOLD].to_numpy()[:SPLIT]
-    expected = 365.25 * (((1 + one) ** 2).mean() - ((1 + other) ** 2).mean())
+    expected = 365.25 * ((1 + one) ** 2 - 1).mean()
     said = verdict_on_returns(write(twice), replace(ASKED, candidate="fast=0, slow=50"))
-    assert said.against[0].raw_skill == pytest.approx(expected, rel=1e-3)
+    assert said.against[1].raw_skill == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -283,3 +294,35 @@ def test_options_without_effect_are_refused(
     shell: Shell, words: tuple[str, ...], said: str
 ) -> None:
     assert said in shell.error("verdict", *words, code=2)
+
+
+def timed(rep: int, *, drift: float, short: bool) -> pl.DataFrame:
+    """A market with volatility that comes and goes, and 30 trials that are in it at random."""
+    random = np.random.default_rng([rep, 7])
+    bars = np.arange(750)
+    swing = np.exp(0.5 * np.sin(bars / 40) + 0.3 * random.standard_normal(750))
+    market = 0.01 * swing * random.standard_t(4, 750) / np.sqrt(2) + drift
+    columns = {"Date": (np.datetime64("2018-01-01", "D") + bars).astype(str), HOLD: market}
+    for k in range(30):
+        inside = np.repeat(random.random(75) < random.uniform(0.2, 0.9), 10)
+        columns[f"t{k}"] = np.where(inside, market, -market if short else 0.0)
+    columns["twice"] = 2.0 * market + 1e-4 * random.standard_normal(750)
+    return pl.DataFrame(columns)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("benchmark", "drift", "short"),
+    [("cash", 0.0, False), ("cash", 0.0, True), (HOLD, 0.0, False), (HOLD, 6e-4, False)],
+)
+def test_a_search_without_skill_finds_nothing(
+    write: Write, benchmark: str, drift: float, short: bool
+) -> None:
+    found = promoted = 0
+    asked = AskedReturns(benchmarks=(benchmark,), costs="included", test_from="2019-07-01")
+    for rep in range(200):
+        told = verdict_on_returns(write(timed(rep, drift=drift, short=short)), asked)
+        found += bool(set.intersection(*(set(a.superior) for a in told.against)))
+        promoted += told.outcome is Outcome.PROMOTE
+    assert found / 200 <= 0.08  # of 5 %, two standard errors of 200 sweeps
+    assert promoted / 200 <= 0.02

@@ -64,15 +64,25 @@ class PartReturns(PartLosses):
         """Mean loss of capital a year: minus the mean return a bar times the bars of a year."""
         return -self.bars_per_year * float(self.earned(name).mean())
 
+    def over(self, name: str, opponent: str) -> Array:
+        """[O] return less the opponent's, held as much as the trial holds of it where that is more
+        than once: r - max(1, beta) r_o, beta by least squares (Jensen 1968). Whoever borrows to
+        hold twice the market has found nothing."""
+        ours, theirs = self.earned(name), self.earned(opponent)
+        off = theirs - theirs.mean()
+        power = float(off @ off)
+        beta = float(off @ ours) / power if power > 0 and opponent != CASH else 0.0
+        found: Array = ours - max(1.0, beta) * theirs
+        return found
+
     def raw_skill(self, name: str, opponent: str) -> float:
         """Mean return a year over the opponent's, a fraction of the capital."""
-        return self.raw_mean(opponent) - self.raw_mean(name)
+        return self.bars_per_year * float(self.over(name, opponent).mean())
 
     def differences(self, opponent: str, names: Sequence[str]) -> Array:
-        """[O, K] returns of `names` less the opponent's, each column over its own deviation: its
-        mean is the Sharpe ratio a year of what a trial earns over the opponent."""
-        theirs = self.earned(opponent)
-        d = np.column_stack([self.earned(name) - theirs for name in names])
+        """[O, K] what `names` earn over the opponent, each column over its own deviation: its mean
+        is the Sharpe ratio a year of that."""
+        d = np.column_stack([self.over(name, opponent) for name in names])
         spread = d.std(axis=0, ddof=1)
         varies = spread > 1e-12 * np.maximum(np.abs(d).max(axis=0), 1e-300)
         scaled: Array = d * np.sqrt(self.bars_per_year) / np.where(varies, spread, 1.0)

@@ -12,7 +12,7 @@ SHARED := --dist loadgroup --no-loadscope-reorder
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install check test test-fast soak fmt bench clean
+.PHONY: help demo install check test test-fast lowest soak fmt bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
@@ -46,6 +46,11 @@ test: $(READY)  ## every test (what CI runs)
 
 test-fast: $(READY)  ## the tests that train nothing and start nothing
 	$(BIN)/pytest -n 2 $(SHARED) -m 'not slow and not soak'
+
+lowest: $(READY)  ## the lowest versions pyproject.toml names, no extras, in an environment of their own
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/lowest
+	$(BIN)/uv pip install --quiet --python $(VENV)/lowest/bin/python -c constraints-lowest.txt -e .
+	$(VENV)/lowest/bin/python tests/lowest.py
 
 soak: $(READY)  ## the long campaigns
 	$(BIN)/pytest -m soak

@@ -7,11 +7,14 @@ import gzip
 import io
 import json
 import lzma
+import os
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import Any
 
 import polars as pl
@@ -144,9 +147,27 @@ def kind_of(content: bytes) -> str | None:
     return next((kind for magic, kind in MAGIC if content.startswith(magic)), None)
 
 
+_HUSHED = Lock()
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """polars' own threads write a backtrace to the process's standard error before a panic over a
+    broken file is an exception here; nobody who reads prices is helped by it."""
+    with _HUSHED, ExitStack() as stack:
+        with suppress(OSError):  # a process may have none
+            kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+            stack.callback(os.close, kept)
+            stack.callback(os.dup2, kept, 2)
+            os.dup2(nowhere, 2)
+            os.close(nowhere)
+        yield
+
+
 def _opened(read: Callable[..., pl.DataFrame], content: bytes) -> pl.DataFrame:
     try:
-        return read(io.BytesIO(content))
+        with _hushed():
+            return read(io.BytesIO(content))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
         raise Refused("unreadable", first_line(error)) from error
 

@@ -4,6 +4,7 @@ away."""
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from foresweep.lifecycle import champion
 from foresweep.lifecycle.inference import load_slot, read_forecasts, record_forecasts
 from foresweep.models import licence
 from foresweep.models.base import Checkpoint
-from foresweep.models.checkpoint import read_checkpoint
+from foresweep.models.checkpoint import read_checkpoint, write_checkpoint
 from foresweep.tracker.service import Service
 from foresweep.tracker.tracker import Tracker
 from panels import make_frame, make_panel
@@ -152,6 +153,23 @@ def test_rollback_to_weights_that_were_altered_is_refused(tracker: Tracker, tmp_
     with pytest.raises(CheckpointError, match="altered"):
         champion.rollback(tracker)
     assert held(tracker) == second.run_id
+
+
+def test_sound_weights_that_are_not_those_put_in_service_are_refused(
+    tracker: Tracker, tmp_path: Path
+) -> None:
+    """As where the run was trained again: every file is as its own card says."""
+    first, second = (a_run(tracker, tmp_path, context=c) for c in (40, 50))
+    for run in (first, second):
+        champion.promote(tracker, run.run_id)
+    for run in (first, second):
+        folder = Path(str(run.checkpoint_path))
+        shutil.rmtree(folder)
+        write_checkpoint(folder, model="drift", config={"context_length": 60}, card={"horizon": 5})
+    with pytest.raises(CheckpointError, match="is not what was put in service"):
+        champion.rollback(tracker)
+    with pytest.raises(CheckpointError, match="is not what was put in service"):
+        load_slot(Service(tracker.store).slot("prices-h5"))
 
 
 def test_of_many_rollbacks_and_promotions_at_once_each_is_whole_or_refused(
@@ -338,8 +356,6 @@ def test_a_plug_in_that_says_nothing_is_unknown_and_said_so(tmp_path: Path) -> N
 
 
 def test_a_checkpoint_of_ours_stands_under_what_it_started_from(tmp_path: Path) -> None:
-    from foresweep.models.checkpoint import write_checkpoint
-
     parent = write_checkpoint(tmp_path / "p", model="toto", config={"pretrained": "published"})
     child = Checkpoint(tmp_path, "toto", {"pretrained": str(parent.path)})
     assert licence.weights_licence(child, lambda _: object()) == (licence.TOTO,)  # type: ignore[arg-type,return-value]

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import polars as pl
 import pytest
 
 from foresweep.lifecycle import champion, scoring
+from foresweep.lifecycle.evidence import champion_against
 from foresweep.lifecycle.monitor import last_check, live_series, monitor
 from foresweep.lifecycle.watches import State
 from foresweep.tracker.live import Live
@@ -177,6 +179,10 @@ def test_a_champion_that_loses_sets_off_an_alarm_with_the_next_sweep(
     assert check.state == State.ALARM
     assert check.reasons[0].kind == "last-value"
     assert "does worse than last-value: by" in check.reasons[0].text
+    rows = Live(world.tracker.store).scores("prices-h1")
+    ours, theirs = (np.mean([r[k] for r in rows]) for k in ("loss", "last_value_loss"))
+    assert check.against[0].skill == pytest.approx(1 - ours / theirs)
+    assert f"by {100 * (ours / theirs - 1):.1f} % in raw losses" in check.reasons[0].text
     assert check.next_sweep == (
         "foresweep sweep --mode smart --max-runs 20 --data prices --horizon 1 "
         "--objective pct_mae --db x.db"
@@ -200,6 +206,40 @@ def _lose(world: World, monkeypatch: pytest.MonkeyPatch, bars: int = 60) -> None
     with monkeypatch.context() as patch:
         patch.setattr(InService, "forecast", off)
         world.live(bars, monkeypatch)
+
+
+def test_two_opponents_share_the_chance_of_an_alarm(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.live(3, monkeypatch)
+    world.look()
+    slot = Service(world.tracker.store).slot(world.slot)
+    measure = scoring.measure_of(world.tracker, _champion(world))  # type: ignore[arg-type]
+    both = champion_against(world.tracker, slot, replace(measure, benchmark="random-walk"))
+    assert [(p.second, p.level) for p in both] == [("random-walk", 0.025), ("last-value", 0.025)]
+
+
+def test_forecasts_from_bars_that_the_champion_was_selected_on_are_no_evidence(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    until = str(world.times[301].astype("datetime64[s]"))
+    sweep = world.tracker.get_sweep()
+    run = a_run(world.tracker, tmp_path, context=40, sweep=sweep, card={"selected_until": until})
+    champion.promote(world.tracker, run.run_id)
+    world.live(3, monkeypatch)
+    check = world.look()
+    assert check.left_out == {scoring.SELECTED_ON: 3}
+    assert check.num_origins == 2
+
+
+def test_the_worst_reason_comes_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.forecast(monkeypatch)
+    world.frame = world.frame.filter(pl.col("timestamp") != world.times[300])
+    world.now += 2
+    check = world.look()
+    assert [(r.state, r.kind) for r in check.reasons] == [
+        (State.ALARM, "no-forecast"), (State.WATCH, "unmatched"),
+    ]  # fmt: skip
 
 
 def test_an_honest_champion_is_left_in_peace(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,8 +318,9 @@ def test_two_monitors_at_once_count_every_forecast_once(
 
 
 @pytest.mark.slow
-def test_killed_at_50_random_moments_nothing_is_lost_and_nothing_counts_twice(
-    world: World, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kills", [12, pytest.param(50, marks=pytest.mark.soak)])
+def test_killed_at_random_moments_nothing_is_lost_and_nothing_counts_twice(
+    world: World, monkeypatch: pytest.MonkeyPatch, kills: int
 ) -> None:
     """A process forecasts and monitors day by day, says what it was told is on record, and is
     killed; the next goes on from the record alone."""
@@ -288,7 +329,7 @@ def test_killed_at_50_random_moments_nothing_is_lost_and_nothing_counts_twice(
     for world.now in range(first, first + 61):
         world.kept[world.now] = world.panel
     world.now = first
-    for kill in range(51):
+    for kill in range(kills + 1):
         ours, theirs = os.pipe()
         child = os.fork()
         if child == 0:
@@ -302,7 +343,7 @@ def test_killed_at_50_random_moments_nothing_is_lost_and_nothing_counts_twice(
                     world.look()
             os._exit(0)
         os.close(theirs)
-        if kill < 50:
+        if kill < kills:
             time.sleep(float(random.uniform(0.0, 0.25)))
             os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -204,7 +205,8 @@ def test_a_name_in_a_figure_is_no_tag(browser: TestClient, made: Planted) -> Non
     "place",
     ["/static/../pages.py", "/static/..%2f..%2fpages.py", "/static/%2e%2e/%2e%2e/pages.py",
      "/static//etc/passwd", "/static/pages.js/..", "/run/..%2f..%2fetc%2fpasswd", "/run/%00",
-     "/sweep/../../etc/passwd", "/run/none/table/..%2f..%2fx.csv", "/run/none/figure/../../x"],
+     "/static/blocks.html", "/sweep/../../etc/passwd", "/run/none/table/..%2f..%2fx.csv",
+     "/run/none/figure/../../x"],
 )  # fmt: skip
 def test_no_path_leads_out(browser: TestClient, place: str) -> None:
     answer = browser.get(place)
@@ -257,8 +259,23 @@ def test_beyond_this_machine_a_token_is_made_and_asked_for(made: Planted) -> Non
     assert "HttpOnly" in welcome.headers["set-cookie"]
     assert "SameSite=Strict" in welcome.headers["set-cookie"]
     assert browser.get("/").status_code == 200  # the cookie is kept
-    away = browser.get(f"//evil.example/?token={guard.token}").headers["location"]
-    assert not away.startswith("//")
+    away = asyncio.run(answer_to(made, guard, "//evil.example/"))
+    assert dict(away["headers"])[b"location"] == b"/"  # and not to another machine
+
+
+async def answer_to(made: Planted, guard: Guard, path: str) -> dict[str, Any]:
+    """The beginning of the answer to a path as it stands: a client would clean it first."""
+    said: list[dict[str, Any]] = []
+    scope = {
+        "type": "http", "method": "GET", "path": path, "headers": [(b"host", b"127.0.0.1")],
+        "query_string": f"token={guard.token}".encode(),
+    }  # fmt: skip
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    await dashboard_app(made.tracker, made.folder, guard)(scope, None, send)  # type: ignore[arg-type]
+    return said[0]
 
 
 def test_loopback_needs_no_token_and_a_short_one_is_refused() -> None:

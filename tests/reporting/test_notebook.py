@@ -84,6 +84,7 @@ def test_a_verdict_is_drawn_with_its_gates_and_its_luck_and_never_with_test(
     looked = replace(
         judged,
         look_number=1,
+        reason=f"{judged.reason.partition(':')[0]}: its skill there is 0.4321",
         against=tuple(replace(a, test_raw_skill=0.4321) for a in judged.against),
         targets=(Target(name="test_skill", value=0.4321, target="> 0", met=True, comment="c"),),
     )

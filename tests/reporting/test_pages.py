@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from html import unescape
 from pathlib import Path
 
@@ -14,13 +15,15 @@ import pytest
 from markdown_it import MarkdownIt
 
 from foresweep.errors import MissingExtra, UsageError
+from foresweep.records import TEST_GATE
 from foresweep.reporting import render
 from foresweep.reporting.blocks import Cell, Column, Facts, Table
 from foresweep.reporting.pages import models_page
 from foresweep.reporting.render import report_html, report_markdown, spec_json
+from foresweep.reporting.report import verdict_section
 from foresweep.reporting.runpage import compare_page, run_page
 from foresweep.reporting.sweeppage import leaderboard_table, sweep_page
-from foresweep.reporting.verdictpage import share_held, verdict_page
+from foresweep.reporting.verdictpage import _verdict, share_held, verdict_page
 from foresweep.reporting.views import Asked, Links, Site, SweepView
 from foresweep.selection.verdict.runs import verdict_on_runs
 from foresweep.tracker.tracker import Tracker
@@ -257,6 +260,27 @@ def test_only_what_differs_between_runs_is_compared(made: Planted, site: Site) -
     runs = [made.runs[n] for n in ("good", "none")]
     table = compare_page(site, runs, Asked()).tables()["differences"]
     assert [r[0].text for r in table.rows] == ["source", "lr"]
+
+
+def test_what_a_verdict_saw_of_test_would_be_shown_by_no_page(made: Planted, site: Site) -> None:
+    """The record holds none of it; were it there, no page and no report would tell."""
+    (verdict,) = verdict_on_runs(made.tracker, [made.id("none")])
+    said = json.loads(json.dumps(verdict.as_json()))
+    said["checks"].append({"gate": TEST_GATE, "name": "agrees", "value": 0.1234, "threshold": None,
+                           "relation": "", "passed": True})  # fmt: skip
+    said["targets"].append({"name": "test_r2", "value": 0.4321, "target": "> 0", "met": True,
+                            "comment": ""})  # fmt: skip
+    row = {"content": said, "judged_at": datetime(2026, 1, 2)}
+    pages = list(_verdict(site.sweep(made.sweep.sweep_id), row))
+    cells = {c.text for s in pages for b in s.blocks if isinstance(b, Table) for r in b.rows
+             for c in r}  # fmt: skip
+    assert "sealed" in cells
+    assert not {"0.1234", "0.4321", "test_r2"} & cells
+    text = "\n".join(verdict_section(row))
+    assert "| sealed |" in text
+    assert "0.1234" not in text
+    with pytest.raises(UsageError, match="on no page"):
+        site.outcome(made.tracker.get_run(made.id("good")), "test")
 
 
 def test_a_verdict_shows_coverage_beside_skill(made: Planted, site: Site) -> None:

@@ -106,6 +106,9 @@ def test_what_waits_while_a_batch_is_made_is_the_next_batch(live: Live) -> None:
     batcher.stop()
     assert sizes == [3, 1, 3]  # jobs of one horizon and the same levels go together
     assert [a.told.times.shape[1] for a in answers] == [5, 5, 5, 2, 5, 5, 5]
+    asked = (*questions[:3], other, *questions[3:])
+    closes = [float(q.items[0].values[-1, 3]) for q in asked]
+    assert [float(a.told.last_close[0]) for a in answers] == closes  # to each his own
 
 
 def test_one_request_that_fails_fails_alone(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,6 +246,8 @@ BARS = {
     "close outside": (lambda i: i["close"].__setitem__(5, 1e5), "bar 5: close 100000.0 is outside"),
     "no date": (lambda i: i["timestamp"].__setitem__(5, "soon"), "bar 5: 'soon' is no ISO date"),
     "a year too far": (lambda i: i["timestamp"].__setitem__(63, "9999-01-01"), "1900 to 2200"),
+    "twice the same": (lambda i: i["timestamp"].__setitem__(5, i["timestamp"][4]),
+                       "bar 5: 2015-01-09"),
     "backwards": (lambda i: i["timestamp"].__setitem__(5, "2001-01-01"), "does not come after"),
     "a giant": (lambda i: [i[k].__setitem__(5, 1e300) for k in ("open", "high", "low", "close")],
                 "between 1e-15 and 1e15"),

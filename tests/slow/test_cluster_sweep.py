@@ -14,10 +14,11 @@ from foresweep.search.events import Event, TrialFinished, TrialProgressed, Trial
 from foresweep.search.plan import SweepPlan
 from foresweep.search.sweep import Workers, sweep
 from foresweep.tracker.tracker import Tracker
+from known_baselines import know_baselines
 from ray_nodes import Cluster, kill
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
-TRIALS = 4
+TRIALS = 3
 PLAN = SweepPlan(
     models=("chronos2",),
     mode="random",
@@ -65,6 +66,8 @@ def test_a_node_is_killed_and_every_trial_ends_complete_as_on_one_machine(
             if len(training) == 2 and len(cluster.nodes) == 2:  # on both nodes
                 threading.Thread(target=kill, args=(cluster.nodes.pop(),)).start()
 
+    for name in ("ray.db", "local.db"):
+        know_baselines(tmp_path / name, PLAN)
     workers = Workers(engine="ray", address=cluster.address)
     done = sweep(
         PLAN, db=tmp_path / "ray.db", runs=tmp_path / "ray", listen=listen, workers=workers

@@ -210,23 +210,21 @@ class EngineSuite:
         run_task(engine, Scored(20), log=log)
         assert time.monotonic() - started < 10, "20 scorings and their answers: no second each"
 
-    @pytest.mark.parametrize("task", ["Endless", "Hang"])
-    def test_a_head_that_is_killed_leaves_no_worker(
-        self, task: str, making: str, tmp_path: Path
-    ) -> None:
+    def test_a_head_that_is_killed_leaves_no_worker(self, making: str, tmp_path: Path) -> None:
         """Not even one that is in a long step, and so never notices that its pipe is closed."""
-        body = f"""
-            from trial_tasks import {task}
-
-            def show(progress):
-                print(int(progress.scores["pid"]), flush=True)
-
-            run_task(engine, {task}(), log=log, on_progress=show, beside=False)
+        body = """
+            from trial_tasks import Endless, Hang
+            for task in (Endless(), Hang()):
+                job = engine.start(task, log=log)
+                while not (heard := engine.poll(30, (job,))):
+                    pass
+                print(int(heard[0][1].scores["pid"]), flush=True)
+            input()
             """
         with script(tmp_path, making, body) as head:
-            worker = psutil.Process(int(head.stdout.readline()))
+            workers = [psutil.Process(int(head.stdout.readline())) for _ in range(2)]
             head.kill()
-            assert gone([worker])
+            assert gone(workers)
 
     def test_close_leaves_no_process(self, making: str, tmp_path: Path) -> None:
         body = """

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from foresweep.data.ahead import times_ahead
+from foresweep.data.gate import exchanges
 from foresweep.data.gate.exchanges import EXCHANGES, calendar_kept
 from foresweep.data.panel import panel_from_frame
 from foresweep.data.reading.sources import load_panel
@@ -160,3 +161,15 @@ def test_the_dated_holidays_and_hours_are_the_calendars_own() -> None:
         assert local.dt.strftime("%-H:%M").mode()[0] == "{}:{:02}".format(
             *divmod(known.hours[0][0], 60)
         )
+
+
+@pytest.mark.parametrize(("first", "last"), [(2014, 2016), (2025, 2027), (1988, 1992)])
+def test_some_years_of_a_calendar_are_what_they_would_be_made_alone(first: int, last: int) -> None:
+    """Shanghai's, whose holidays are known to some year, and which began within a decade."""
+    found, alone = exchanges._within("XSHG", first, last), exchanges._made("XSHG", first, last)
+    assert found.days.tolist() == alone.days.tolist()
+    assert (found.opens.tolist(), found.closes.tolist()) == (
+        alone.opens.tolist(),
+        alone.closes.tolist(),
+    )
+    assert found.last_known == alone.last_known

@@ -125,7 +125,8 @@ def _cost_in_words(ahead: ToCome) -> str:
         return f"All {ahead.done} folds are done already."
     before = f"{ahead.done} done before; " if ahead.done else ""
     return (
-        f"{before}{ahead.left} folds of {ahead.trials} trials to train, and baselines: about "
+        f"{before}{ahead.left} {'fold' if ahead.left == 1 else 'folds'} of {ahead.trials} "
+        f"{'trial' if ahead.trials == 1 else 'trials'} to train, and baselines: about "
         f"{seconds(ahead.seconds)} in all, reckoned from a few real steps."
     )
 

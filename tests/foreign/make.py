@@ -93,7 +93,7 @@ def autogluon() -> dict[str, Any]:
         prediction_length=5, quantile_levels=[0.1, 0.5, 0.9], freq="D", path="ag", verbosity=0
     )
     models: dict[str, Any] = {"Naive": {}, "SeasonalNaive": {"seasonal_period": 5}, "Average": {}}
-    predictor.fit(data.slice_by_timestep(None, -200), hyperparameters=models)
+    predictor.fit(data.slice_by_timestep(None, -205), hyperparameters=models)
     predictor.leaderboard().to_csv("leaderboard.csv", index=False)
     return {"predictor": predictor, "data": data}
 

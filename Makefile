@@ -12,7 +12,7 @@ SHARED := --dist loadgroup --no-loadscope-reorder
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install check test test-fast lowest soak fmt bench clean
+.PHONY: help demo install check test test-fast lowest soak gates fmt bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
@@ -54,6 +54,9 @@ lowest: $(READY)  ## the lowest versions pyproject.toml names, no extras, in an 
 
 soak: $(READY)  ## the long campaigns
 	$(BIN)/pytest -m soak
+
+gates: $(READY)  ## size and power of every gate of the verdict, into docs/verdict.md (12 minutes of one core)
+	$(BIN)/python benchmarks/verdict_attacks.py --write
 
 fmt: $(READY)  ## format and sort imports
 	$(BIN)/ruff format .

@@ -25,6 +25,8 @@ from living import Client, Living, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.timeout(3600)]
 KILLS = int(os.environ.get("KILLS", "50"))
+PATIENCE_S = 900.0
+"""On a machine that is busy with much else a process takes minutes to start."""
 TRIALS = 8
 SWEEP = (
     *("--mode", "random", "--horizon", "2", "--stride", "40", "--max-context", "64"),
@@ -131,7 +133,16 @@ class Campaign:
                 len(c.acknowledged) > n + 1 for c, n in zip(self.clients, before, strict=True)
             )
 
-        wait_until(all_go_on, 180, f"after {sum(self.killed.values())} kills")
+        try:
+            wait_until(all_go_on, PATIENCE_S, f"after {sum(self.killed.values())} kills")
+        except AssertionError as error:
+            now = {c.name: (len(c.acknowledged), c.num_asked) for c in self.clients}
+            states = {part: process.poll() for part, process in self.processes.items()}
+            log = self.living.log.read_text()[-2000:]
+            raise AssertionError(
+                f"{error}; killed {dict(self.killed)}, acknowledged and asked {now}, before "
+                f"{before}, processes {states}\n{log}"
+            ) from error
 
     def end(self) -> None:
         """The sweep comes to its end, and everybody is told to leave."""

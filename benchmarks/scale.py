@@ -260,7 +260,7 @@ def work(told: Any, names: int, bars: int, folder: str) -> None:
     if os.fork() == 0:  # what makes the panel is no part of the worker
         demo = load_panel("demo").panel
         made = panel_from_frame(long_frame(demo, names).group_by("item_id").tail(bars))
-        write_panel(made, file)
+        write_panel(file, made)
         os._exit(0)
     os.wait()
     panel = read_panel(file)

@@ -21,6 +21,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,9 @@ def litserve(python: str, checkpoint: Path) -> Iterator[tuple[int, subprocess.Po
 @contextmanager
 def started(words: list[str]) -> Iterator[tuple[int, subprocess.Popen[str]]]:
     env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=env)
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, text=True, env=env, start_new_session=True
+    )
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -159,6 +162,8 @@ def started(words: list[str]) -> Iterator[tuple[int, subprocess.Popen[str]]]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        with suppress(ProcessLookupError):  # LitServe leaves workers behind that spin for ever
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _wait(port: int) -> None:

@@ -277,7 +277,7 @@ def test_what_a_verdict_saw_of_test_would_be_shown_by_no_page(made: Planted, sit
     assert "sealed" in cells
     assert not {"0.1234", "0.4321", "test_r2"} & cells
     text = "\n".join(verdict_section(row))
-    assert "| sealed |" in text
+    assert "| agrees | sealed | - | passed |" in text
     assert "0.1234" not in text
     with pytest.raises(UsageError, match="on no page"):
         site.outcome(made.tracker.get_run(made.id("good")), "test")

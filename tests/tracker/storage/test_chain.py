@@ -130,12 +130,17 @@ def test_a_lost_run_that_was_given_scores_and_still_finished_is_sound(tracker: T
         ("DELETE FROM verdicts", ("removed", "verdict")),
         ("UPDATE test_looks SET why = 'by accident' WHERE why = 'curious'", ("changed", "look")),
         ("DELETE FROM test_looks WHERE why = 'curious'", ("removed", "look")),
-        ("UPDATE champions SET reason = 'other' WHERE entry_id = 2", ("changed", "champion")),
+        (
+            "UPDATE champions SET reason = 'other'"
+            " WHERE entry_id > (SELECT min(entry_id) FROM champions)",
+            ("changed", "champion"),
+        ),
         ("UPDATE champions SET who = 'nobody' WHERE action = 'rollback'", ("changed", "champion")),
         ("DELETE FROM champions WHERE action = 'rollback'", ("removed", "champion")),
         (
-            "INSERT INTO champions SELECT 99, 'k', slot, action, run_id, checkpoint_path, manifest,"
-            " verdict_id, reason, content, who, made_at FROM champions WHERE entry_id = 1",
+            "INSERT INTO champions SELECT 9999, 'k', slot, action, run_id, checkpoint_path,"
+            " manifest, verdict_id, reason, content, who, made_at FROM champions"
+            " WHERE action = 'rollback'",
             ("inserted", "champion"),
         ),
         ("UPDATE record_chain SET digest = 'x' WHERE position = 9", ("changed", "chain")),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from foresweep.reporting.blocks import Facts, Page, Table, Words
+from foresweep.reporting.overview import overview
 from foresweep.reporting.sweeppage import seconds_left, sweep_page
 from foresweep.reporting.views import Asked, Links, Site
 from foresweep.search.plan import SweepPlan, as_record
@@ -59,6 +60,24 @@ def test_what_a_verdict_would_count_and_what_was_not_trained_again_is_said(made:
     other = plant(made.tracker, made.folder, {"else": 0.0}, tag="two", items=3, origins=30)
     assert f"counts {len(SKILLS) + 1} trials, of 2 sweeps" in words_of(page_of(made))
     assert other.sweep.sweep_id != made.sweep.sweep_id
+
+
+def test_the_overview_says_of_each_sweep_who_is_at_work_and_how_long_it_may_take(
+    made: Planted,
+) -> None:
+    def row() -> list[str]:
+        page = overview(Site(made.tracker, made.folder, Links(is_live=True)), Asked())
+        table = page.tables()["sweeps"]
+        return [column(table, label)[0] for label in ("at work", "left")]
+
+    made.tracker.heads.say(made.sweep.sweep_id, planned=9, workers=4)
+    made.tracker.start_run(
+        model="toto", hyperparams={}, sweep_id=made.sweep.sweep_id, trial_number=7
+    )
+    assert row()[0] == "1 of 4 workers"
+    assert row()[1] != "–"
+    made.tracker.finish_sweep(made.sweep.sweep_id, "complete")
+    assert row() == ["", "–"]
 
 
 def test_a_running_sweep_says_who_is_at_work_and_how_long_it_may_take(made: Planted) -> None:

@@ -28,6 +28,7 @@ from foresweep.reporting.blocks import (
     when,
 )
 from foresweep.reporting.report import latest_verdict
+from foresweep.reporting.sweeppage import at_work, seconds_left
 from foresweep.reporting.views import Asked, Site, SweepView, curve, state_cell
 from foresweep.tracker.queries import pages as queries
 
@@ -153,6 +154,8 @@ def _sweeps(site: Site, sweeps: Sequence[Sweep], asked: Asked) -> Iterator[Block
                 shown(sweep.horizon),
                 Cell(sweep.objective),
                 Cell(f"{ended} of {sum(states.values())}", ended),
+                at_work(view, states.get("running", 0)),
+                took(seconds_left(view)),
                 Cell(", ".join(bad), mark="warn" if bad else ""),
                 share(best.skill if best else None, is_marked=True),
                 Cell(word, href=site.links.to("verdict", sweep.sweep_id) if said else None),
@@ -170,6 +173,8 @@ def _sweeps(site: Site, sweeps: Sequence[Sweep], asked: Asked) -> Iterator[Block
             Column("horizon", is_number=True),
             Column("objective"),
             Column("runs ended", is_number=True),
+            Column("at work"),
+            Column("left", is_number=True, title="as fast as its trials ended so far"),
             Column("not complete"),
             Column("best skill", is_number=True, title="best trained run, on val, last-value = 0"),
             Column("verdict"),

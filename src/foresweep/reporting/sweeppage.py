@@ -82,7 +82,7 @@ def summary(view: SweepView) -> Iterator[Block]:
         ("state", state_cell(sweep.state.value)),
         ("trials", _of(_num_trained(view), sweep.plan.get("planned"))),
         ("runs ended", Cell(f"{done:,} of {total:,}")),
-        *_at_work(view, states.get("running", 0)),
+        *_under_way(view, states.get("running", 0)),
         ("best skill on these windows", share(best.skill if best else None, is_marked=True)),
         ("benchmark", Cell(view.benchmark[0] if view.benchmark else "–")),
         ("verdict", _outcome(view, verdict)),
@@ -111,14 +111,19 @@ def _of(count: int, planned: Any) -> Cell:
     return Cell(f"{count:,} of {planned:,}" if more else f"{count:,}", count)
 
 
-def _at_work(view: SweepView, running: int) -> Iterator[tuple[str, Cell]]:
-    """How many work on it, and how long the rest may take; nothing of a sweep that has ended."""
+def _under_way(view: SweepView, running: int) -> Iterator[tuple[str, Cell]]:
+    if view.sweep.state == "running":
+        yield "at work", at_work(view, running)
+        yield "time left", took(seconds_left(view))
+
+
+def at_work(view: SweepView, running: int) -> Cell:
+    """How many work on it; nothing of a sweep that has ended."""
     if view.sweep.state != "running":
-        return
+        return Cell("")
     workers = view.sweep.plan.get("workers")
     known = isinstance(workers, int) and workers >= running
-    yield "at work", Cell(f"{running} of {workers} workers" if known else f"{running} runs")
-    yield "time left", took(seconds_left(view))
+    return Cell(f"{running} of {workers} workers" if known else f"{running} runs", running)
 
 
 def seconds_left(view: SweepView) -> float | None:

@@ -144,7 +144,7 @@ def beats(connection: Connection) -> list[Beat]:
     found = sorted(connection.execute(query).all(), key=lambda row: row.run_id, reverse=True)
     steps = select(curves.c.run_id, func.max(curves.c.last_step)).group_by(curves.c.run_id)
     mine = steps.where(curves.c.run_id.in_([row.run_id for row in found]))
-    last = dict(connection.execute(mine).tuples().all()) if found else {}
+    last = {row[0]: row[1] for row in connection.execute(mine)} if found else {}
     return [Beat(r.run_id, r.sweep_id, r.heartbeat_at, last.get(r.run_id, 0)) for r in found]
 
 

@@ -71,7 +71,7 @@ def test_a_run_a_sweep_and_a_leaderboard_are_drawn_with_plain_repr_beside(made: 
     assert made.sweep.sweep_id in said
     assert "effective origins" in said
     board = leaderboard(made.tracker.get_runs(), metric="val_pct_mae")
-    table = html_of(board)
+    table = html_of(board).replace("<wbr>", "")  # where a long id may break
     assert table.index("random-walk") < table.index(made.id("good"))
     assert table.count('class="pinned"') == 3
     assert repr(board).startswith("Leaderboard(metric=")

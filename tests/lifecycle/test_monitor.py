@@ -21,7 +21,7 @@ from foresweep.lifecycle import champion, scoring
 from foresweep.lifecycle.evidence import champion_against
 from foresweep.lifecycle.monitor import last_check, live_series, monitor
 from foresweep.lifecycle.watches import State
-from foresweep.tracker.live import Live
+from foresweep.tracker.monitoring import Monitoring
 from foresweep.tracker.service import Service
 from foresweep.tracker.tracker import Tracker
 from live_world import World
@@ -57,7 +57,7 @@ def test_a_forecast_is_scored_once_when_its_truth_has_come(
     assert (after.scored.written, after.scored.waiting, after.num_origins) == (3, 0, 1)
     again = world.look()
     assert (again.scored.written, again.num_origins) == (0, 1)
-    rows = Live(world.tracker.store).scores("prices-h1")
+    rows = Monitoring(world.tracker.store).scores("prices-h1")
     assert len(rows) == 3
     close = world.panel.bars[0].values[:, 3]
     by_hand = 100 * abs(close[-1] - close[-2]) / close[-2]  # of last-value
@@ -80,7 +80,7 @@ def test_live_scores_are_those_of_a_backtest(world: World, monkeypatch: pytest.M
         Service(world.tracker.store).slot(world.slot)
     ).champion.forecaster.predictor
     panel = score_part(forecast_part(predictor, windows), windows, naive=naive_part(windows)).losses
-    rows = Live(world.tracker.store).scores("prices-h1")
+    rows = Monitoring(world.tracker.store).scores("prices-h1")
     found = np.array([[r["loss"], r["scale"]] for r in rows]).reshape(4, 3, 2)
     assert np.allclose(found[..., 0], panel.losses["pct_mae"], rtol=1e-12)
     assert np.allclose(found[..., 1], panel.scale, rtol=1e-12)
@@ -110,7 +110,7 @@ def test_a_rebased_history_changes_no_live_loss(
     prices = ("open", "high", "low", "close")
     world.frame = world.frame.with_columns(*(pl.col(c) * 0.97 for c in prices))
     world.look()
-    rows = Live(world.tracker.store).scores("prices-h1")
+    rows = Monitoring(world.tracker.store).scores("prices-h1")
     own = [r["loss"] for r in rows]
     quantiles = [f["quantiles"] for f in Service(world.tracker.store).forecasts("prices-h1")]
     closes = [b.values[-2:, 3] / 0.97 for b in world.panel.bars]
@@ -123,10 +123,10 @@ def test_bars_corrected_later_change_nothing_that_was_scored(
 ) -> None:
     world.live(3, monkeypatch)
     world.look()
-    before = Live(world.tracker.store).scores("prices-h1")
+    before = Monitoring(world.tracker.store).scores("prices-h1")
     world.frame = world.frame.with_columns(pl.col("close") * 1.0001)
     world.look()
-    assert Live(world.tracker.store).scores("prices-h1") == before
+    assert Monitoring(world.tracker.store).scores("prices-h1") == before
 
 
 def test_an_item_without_truth_holds_up_nobody_for_long(
@@ -179,7 +179,7 @@ def test_a_champion_that_loses_sets_off_an_alarm_with_the_next_sweep(
     assert check.state == State.ALARM
     assert check.reasons[0].kind == "last-value"
     assert "does worse than last-value: by" in check.reasons[0].text
-    rows = Live(world.tracker.store).scores("prices-h1")
+    rows = Monitoring(world.tracker.store).scores("prices-h1")
     ours, theirs = (np.mean([r[k] for r in rows]) for k in ("loss", "last_value_loss"))
     assert check.against[0].skill == pytest.approx(1 - ours / theirs)
     assert f"by {100 * (ours / theirs - 1):.1f} % in raw losses" in check.reasons[0].text
@@ -313,7 +313,7 @@ def test_two_monitors_at_once_count_every_forecast_once(
 
     with ThreadPoolExecutor(4) as pool:
         written = sum(f.result() for f in [pool.submit(look) for _ in range(4)])
-    numbers = [r["number"] for r in Live(world.tracker.store).scores(world.slot)]
+    numbers = [r["number"] for r in Monitoring(world.tracker.store).scores(world.slot)]
     assert written == 60 == len(numbers) == len(set(numbers))
 
 
@@ -352,7 +352,7 @@ def test_killed_at_random_moments_nothing_is_lost_and_nothing_counts_twice(
         made = Service(world.tracker.store).forecasts(world.slot)
         assert len(made) >= 3 * min(told, 60)
     assert told == 60
-    scores = Live(world.tracker.store).scores(world.slot)
+    scores = Monitoring(world.tracker.store).scores(world.slot)
     assert sorted(r["number"] for r in scores) == list(range(1, 3 * 60 + 1))
     assert Service(world.tracker.store).verify() == []
     assert len({r["origin"] for r in scores}) == 60

@@ -11,7 +11,7 @@ from foresweep.reporting import pages
 from foresweep.reporting.blocks import Facts, Page, Words
 from foresweep.reporting.pages import service_page
 from foresweep.reporting.views import Links, Site
-from foresweep.tracker.live import Live
+from foresweep.tracker.monitoring import Monitoring
 from foresweep.tracker.service import Service
 from foresweep.tracker.tracker import Tracker
 
@@ -49,7 +49,7 @@ def test_a_champion_stands_with_its_live_skill_its_alarms_and_its_history(
                          "skill": -0.05, "pvalue": 0.01, "level": 0.025, "is_found": True}],
             "shadows": [],
         }  # fmt: skip
-        Live(tracker.store).put_check("daily", "alarm", check)
+        Monitoring(tracker.store).put_check("daily", "alarm", check)
         page = service_page(site)
         told = words_of(page)
         (tiles,) = (b for b in page.sections[0].blocks if isinstance(b, Facts))

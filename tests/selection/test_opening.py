@@ -12,7 +12,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from foresweep.data.panel import COLUMNS
 from foresweep.data.splits import Cut
 from foresweep.errors import CheckpointError, PanelChanged, UsageError
 from foresweep.evaluation.backtest import evaluate
@@ -63,14 +62,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """A model that knows the period of the sines it is asked about: no gate holds it."""
     folder = tmp_path_factory.mktemp("opening")
     with plugin(tmp_path_factory.mktemp("guest"), module=SEASONED):
-        panel = sine_panel(1700)
-        frames = [
-            pl.DataFrame(dict(zip(COLUMNS, bars.values.T, strict=True))).select(
-                pl.lit(item).alias("item_id"), pl.Series("timestamp", panel.timeline), pl.all()
-            )
-            for item, bars in zip(panel.items, panel.bars, strict=True)
-        ]
-        pl.concat(frames).write_csv(folder / "sines.csv")
+        sine_panel(1700).to_frame().write_csv(folder / "sines.csv")
         plan = by_hand(replace(PLAN, data=str(folder / "sines.csv")), {"season_length": 32})
         run = train(plan, plan.proposals[0].config, db=folder / "sweeps.db", runs=folder / "runs")
         yield Place(folder, run)

@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 
-from foresweep.data.panel import COLUMNS
 from foresweep.data.splits import Cut
 from foresweep.errors import UsageError
 from foresweep.lifecycle.champion import promote
@@ -59,14 +57,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """A model that knows the period of the sines it is asked about: no gate holds it."""
     folder = tmp_path_factory.mktemp("refitted")
     with plugin(tmp_path_factory.mktemp("guest"), module=SEASONED):
-        panel = sine_panel(1700)
-        frames = [
-            pl.DataFrame(dict(zip(COLUMNS, bars.values.T, strict=True))).select(
-                pl.lit(item).alias("item_id"), pl.Series("timestamp", panel.timeline), pl.all()
-            )
-            for item, bars in zip(panel.items, panel.bars, strict=True)
-        ]
-        pl.concat(frames).write_csv(folder / "sines.csv")
+        sine_panel(1700).to_frame().write_csv(folder / "sines.csv")
         plan = by_hand(replace(PLAN, data=str(folder / "sines.csv")), {"season_length": 32})
         made = Place(folder, plan, None)  # type: ignore[arg-type]
         made.run = made.train(plan)

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 from safetensors.numpy import load_file
 
-from foresweep.data.panel import COLUMNS
 from foresweep.data.windows import TrainWindows
 from foresweep.evaluation.backtest import make_scorer
 from foresweep.models.base import Resources, TrainingJob, make_config
@@ -36,13 +34,7 @@ CONFIG = (
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("continue")
     panel = sine_panel(700)
-    frames = [
-        pl.DataFrame(dict(zip(COLUMNS, bars.values.T, strict=True))).select(
-            pl.lit(item).alias("item_id"), pl.Series("timestamp", panel.timeline), pl.all()
-        )
-        for item, bars in zip(panel.items[:2], panel.bars[:2], strict=True)
-    ]
-    pl.concat(frames).write_csv(folder / "sines.csv")
+    panel.select(panel.items[:2]).to_frame().write_csv(folder / "sines.csv")
     return folder
 
 

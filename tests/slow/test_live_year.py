@@ -21,7 +21,7 @@ from foresweep.lifecycle.watches import State
 from foresweep.records import Run
 from foresweep.search.plan import SweepPlan
 from foresweep.search.sweep import train
-from foresweep.tracker.live import Live
+from foresweep.tracker.monitoring import Monitoring
 from foresweep.tracker.service import Service
 from foresweep.tracker.tracker import Tracker
 from live_world import World
@@ -120,7 +120,7 @@ def _nothing_lost(world: Guarded, tracker: Tracker, bars: int) -> None:
     made = Service(tracker.store).forecasts(SLOT, role="champion")
     assert Service(tracker.store).verify() == []
     assert len(made) == 6 * bars
-    scores = Live(tracker.store).scores(SLOT, role="champion")
+    scores = Monitoring(tracker.store).scores(SLOT, role="champion")
     assert sorted(r["number"] for r in scores) == sorted(f["number"] for f in made)
     assert all(r["note"] == "" for r in scores)
     assert max(f["origin"] for f in made) < str(world.times[world.now])[:19]

@@ -21,7 +21,7 @@ from foresweep.records import Run
 from foresweep.selection.sealed import open_losses
 from foresweep.stats.significance import origin_means, overlap_lags
 from foresweep.stats.watching import Reference, ever_above, reference_of
-from foresweep.tracker.live import Live
+from foresweep.tracker.monitoring import Monitoring
 from foresweep.tracker.service import CHAMPION, SHADOW, Slot
 from foresweep.tracker.tracker import Tracker
 
@@ -103,7 +103,7 @@ def champion_against(tracker: Tracker, slot: Slot, measure: Measure) -> tuple[Pa
     """The champion against the benchmark and last-value: is it worse? One opponent, where both are
     the same. Raises DataError where losses on val cannot be read."""
     champion = require_champion(slot)
-    rows = Live(tracker.store).scores(slot.name, role=CHAMPION, manifest=champion.manifest)
+    rows = Monitoring(tracker.store).scores(slot.name, role=CHAMPION, manifest=champion.manifest)
     opponents = dict.fromkeys((measure.benchmark, LAST_VALUE))
     level = LEVEL / len(opponents)
     return tuple(
@@ -121,7 +121,7 @@ def champion_against(tracker: Tracker, slot: Slot, measure: Measure) -> tuple[Pa
 def shadows_against(tracker: Tracker, slot: Slot, measure: Measure) -> tuple[Paired, ...]:
     """The shadows against the champion: is one better, by enough to swap? Differences are of the
     shadow, as in all of these: negative where it is better."""
-    champion, live = require_champion(slot), Live(tracker.store)
+    champion, live = require_champion(slot), Monitoring(tracker.store)
     ours = live.scores(slot.name, role=CHAMPION, manifest=champion.manifest)
     level = LEVEL / max(1, len(slot.shadows))
     found = []

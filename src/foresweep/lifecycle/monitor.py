@@ -40,7 +40,7 @@ from foresweep.search.propose.tpe import earlier_runs, told_of
 from foresweep.selection.sealed import open_losses
 from foresweep.space import Spaces, Start
 from foresweep.stats.significance import origin_means, overlap_lags
-from foresweep.tracker.live import Live
+from foresweep.tracker.monitoring import Monitoring
 from foresweep.tracker.service import CHAMPION, Slot
 from foresweep.tracker.tracker import Tracker
 
@@ -121,7 +121,7 @@ def monitor(
             f"...); give the prices it is fed with: --data FOLDER"
         )
     scored = score_due(tracker, slot, panel, measure)
-    live = Live(tracker.store)
+    live = Monitoring(tracker.store)
     rows = live.scores(slot.name, role=CHAMPION, manifest=champion.manifest)
     newest = live.last_origin(slot.name, CHAMPION, champion.manifest)
     latest = max((r["scored_at"] for r in rows), default=None)
@@ -168,7 +168,7 @@ def monitor(
 def last_check(tracker: Tracker, slot: str) -> dict[str, Any] | None:
     """What the newest look at a slot found, as `Check.as_json` with `checked_at`; None: nobody has
     looked yet. For pages: it reads the record alone."""
-    found = Live(tracker.store).checks(slot)
+    found = Monitoring(tracker.store).checks(slot)
     if not found:
         return None
     return {**found[0]["content"], "checked_at": found[0]["checked_at"]}
@@ -178,7 +178,7 @@ def live_series(tracker: Tracker, slot: Slot) -> dict[str, list[Any]]:
     """The champion's live losses for a figure: `origins`, and per origin the scaled losses of
     `champion`, `benchmark` and `last_value`, mean over items; from the record alone."""
     champion = require_champion(slot)
-    rows = Live(tracker.store).scores(slot.name, role=CHAMPION, manifest=champion.manifest)
+    rows = Monitoring(tracker.store).scores(slot.name, role=CHAMPION, manifest=champion.manifest)
     ours, plain = against(rows, "benchmark"), against(rows, LAST_VALUE)
     return {
         "origins": list(ours.origins),

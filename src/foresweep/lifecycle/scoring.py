@@ -26,7 +26,7 @@ from foresweep.lifecycle.champion import checkpoint_in_service, checkpoint_of
 from foresweep.metrics import METRICS, Outcome, judged_by
 from foresweep.models.base import Array, Forecast, Predictor
 from foresweep.records import Run, Sweep
-from foresweep.tracker.live import Live
+from foresweep.tracker.monitoring import Monitoring
 from foresweep.tracker.service import Entry, Slot
 from foresweep.tracker.tracker import Tracker
 
@@ -122,7 +122,7 @@ def score_due(tracker: Tracker, slot: Slot, panel: Panel, measure: Measure) -> S
     its bars, or GRACE bars later with those that have. Nothing depends on the clock but whether a
     forecast was made in time. Raises DataError, ForecastError, TrackerError.
     """
-    live = Live(tracker.store)
+    live = Monitoring(tracker.store)
     rows = live.unscored(slot.name)
     if not rows:
         return Scored(0, 0, 0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ import typer
 from foresweep.cli.options import (
     Db,
     Device,
+    HowRead,
     Json,
     RunId,
     Runs,
@@ -22,6 +24,7 @@ from foresweep.cli.options import (
 from foresweep.errors import UsageError
 
 if TYPE_CHECKING:
+    from foresweep.data.panel import Panel
     from foresweep.records import Run
     from foresweep.tracker.service import Entry, Slot
     from foresweep.tracker.tracker import Tracker
@@ -36,6 +39,24 @@ ExportPath = Annotated[
     bool,
     typer.Option("--export-path", help="Keep .best_model_path and .best_model.json in step."),
 ]
+
+
+@contextmanager
+def in_service(
+    db: str | None, slot: str | None, data: str | None, actions: str | None, how: HowRead
+) -> Iterator[tuple[Tracker, Slot, str, Panel]]:
+    """(database, slot, where its prices are, the prices) of a command on what is in service.
+
+    Raises NotFound, UsageError (several slots), DataError.
+    """
+    from foresweep.cli.tables import read_prices
+    from foresweep.lifecycle.champion import find_slot
+    from foresweep.tracker.service import Service
+
+    with open_existing(db) as tracker:
+        found = find_slot(Service(tracker.store), slot)
+        place, panel = read_prices(data, actions, how)
+        yield tracker, found, place, panel
 
 
 def promote(

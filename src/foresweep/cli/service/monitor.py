@@ -7,18 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foresweep.cli.options import (
-    Actions,
-    Data,
-    Db,
-    HowRead,
-    Json,
-    Runs,
-    open_existing,
-    settings,
-    sharing,
-)
-from foresweep.cli.service.champion import SlotName, swap_line
+from foresweep.cli.options import Actions, Data, Db, HowRead, Json, Runs, settings, sharing
+from foresweep.cli.service.champion import SlotName, in_service, swap_line
 
 if TYPE_CHECKING:
     from foresweep.lifecycle.monitor import Check
@@ -55,16 +45,11 @@ def monitor(
     test that may be read every day; level, coverage and inputs are watched only. It prints the
     sweep to run next and never starts it.
     """
-    from foresweep.cli.tables import read_prices
-    from foresweep.lifecycle.champion import find_slot
     from foresweep.lifecycle.monitor import last_check
     from foresweep.lifecycle.monitor import monitor as look
     from foresweep.lifecycle.notify import notify as tell
-    from foresweep.tracker.service import Service
 
-    with open_existing(db) as tracker:
-        found = find_slot(Service(tracker.store), slot)
-        place, panel = read_prices(data, actions, how)
+    with in_service(db, slot, data, actions, how) as (tracker, found, place, panel):
         before = last_check(tracker, found.name)
         check = look(
             tracker,

@@ -8,18 +8,8 @@ from typing import Annotated
 
 import typer
 
-from foresweep.cli.options import (
-    Actions,
-    Data,
-    Db,
-    HowRead,
-    Json,
-    Runs,
-    open_existing,
-    settings,
-    sharing,
-)
-from foresweep.cli.service.champion import SlotName
+from foresweep.cli.options import Actions, Data, Db, HowRead, Json, Runs, settings, sharing
+from foresweep.cli.service.champion import SlotName, in_service
 
 
 class Finetune(StrEnum):
@@ -70,14 +60,9 @@ def update(
     Both forecast the newest bars, which neither was trained on; where a paired test does not find
     the new one better, nothing changes but the record. It counts as a trial.
     """
-    from foresweep.cli.tables import read_prices
-    from foresweep.lifecycle.champion import find_slot
     from foresweep.lifecycle.update import update as train_on
-    from foresweep.tracker.service import Service
 
-    with open_existing(db) as tracker:
-        found = find_slot(Service(tracker.store), slot)
-        place, panel = read_prices(data, actions, how)
+    with in_service(db, slot, data, actions, how) as (tracker, found, place, panel):
         done = train_on(
             tracker,
             found,

@@ -19,8 +19,8 @@ from foresweep.tracker.storage.store import Store
 NUMBERS = ("loss", "last_value_loss", "benchmark_loss", "scale", "covered")
 
 
-class Live:
-    """A database's live scores and checks. `Live(tracker.store)`."""
+class Monitoring:
+    """A database's live scores and checks. `Monitoring(tracker.store)`."""
 
     def __init__(self, store: Store) -> None:
         self.store = store

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -17,12 +18,15 @@ import numpy as np
 import polars as pl
 import pytest
 
+from foresweep.errors import CheckpointError, UsageError
 from foresweep.lifecycle import champion, scoring
-from foresweep.lifecycle.evidence import champion_against
+from foresweep.lifecycle.champion import checkpoint_in_service, require_champion
+from foresweep.lifecycle.evidence import champion_against, promote_by_live
 from foresweep.lifecycle.monitor import last_check, live_series, monitor
 from foresweep.lifecycle.watches import State
+from foresweep.models.checkpoint import write_checkpoint
 from foresweep.tracker.monitoring import Monitoring
-from foresweep.tracker.service import Service
+from foresweep.tracker.service import Entry, Service
 from foresweep.tracker.tracker import Tracker
 from live_world import World
 from panels import make_frame
@@ -86,8 +90,8 @@ def test_live_scores_are_those_of_a_backtest(world: World, monkeypatch: pytest.M
     assert np.allclose(found[..., 1], panel.scale, rtol=1e-12)
 
 
-def _champion(world: World) -> object:
-    return Service(world.tracker.store).slot(world.slot).champion
+def _champion(world: World) -> Entry:
+    return require_champion(Service(world.tracker.store).slot(world.slot))
 
 
 def test_a_forecast_made_after_its_truth_is_no_evidence(
@@ -214,7 +218,7 @@ def test_two_opponents_share_the_chance_of_an_alarm(
     world.live(3, monkeypatch)
     world.look()
     slot = Service(world.tracker.store).slot(world.slot)
-    measure = scoring.measure_of(world.tracker, _champion(world))  # type: ignore[arg-type]
+    measure = scoring.measure_of(world.tracker, _champion(world))
     both = champion_against(world.tracker, slot, replace(measure, benchmark="random-walk"))
     assert [(p.second, p.level) for p in both] == [("random-walk", 0.025), ("last-value", 0.025)]
 
@@ -267,6 +271,65 @@ def test_a_shadow_answers_beside_the_champion_and_is_told_when_it_is_better(
     said = shell("champion", "--db", str(tmp_path / "sweeps.db"))
     assert f"Live: ALARM at {datetime.now(UTC):%Y-%m-%d}" in said
     assert f"Shadow {shadow.run_id} does better than the champion" in said
+    assert f"enough to swap: foresweep promote {shadow.run_id} --live" in said
+
+
+def test_a_shadow_that_is_proved_better_is_promoted_by_that_evidence(
+    world: World, shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    held, sweep = _champion(world).run_id, world.tracker.get_sweep()
+    shadow = a_run(world.tracker, tmp_path, "last-value", sweep=sweep, verdict=None)
+    asked = ("promote", shadow.run_id, "--live", "--db", str(tmp_path / "sweeps.db"))
+    assert "is no shadow of slot prices-h1" in shell.error(*asked, code=2)
+    champion.promote(world.tracker, shadow.run_id, shadow=True)
+    assert "has been scored yet" in shell.error(*asked, code=2)
+    _lose(world, monkeypatch)
+    (paired,) = world.look().shadows
+    assert "leave out --shadow" in shell.error(*asked, "--shadow", code=2)
+    said = shell(*asked)
+    assert f"By its forecasts live, as a shadow: better than {held} on 60 origins" in said
+    slot = Service(world.tracker.store).slot(world.slot)
+    assert slot.champion is not None
+    assert (slot.champion.run_id, slot.champion.reason) == (shadow.run_id, None)
+    assert (slot.shadows, slot.before[0].run_id) == ((), held)
+    evidence = slot.champion.content["promoted_by"]
+    found = {k: evidence[k] for k in ("kind", "champion", "num_origins", "pvalue", "level")}
+    assert found == {
+        "kind": "shadow", "champion": held, "num_origins": 60, "pvalue": paired.pvalue,
+        "level": 0.05,
+    }  # fmt: skip
+    assert checkpoint_in_service(slot.champion).card["promoted_by"] == evidence
+    assert "p = " in slot.champion.why
+
+
+def test_a_shadow_that_is_not_proved_better_stays_one(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before, sweep = _champion(world), world.tracker.get_sweep()
+    shadow = a_run(world.tracker, tmp_path, "last-value", sweep=sweep)
+    champion.promote(world.tracker, shadow.run_id, shadow=True)
+    world.live(6, monkeypatch)
+    world.look()
+    with pytest.raises(UsageError, match=r"it stays a shadow: .* not proved to be better than"):
+        promote_by_live(world.tracker, shadow.run_id)
+    place = Path(str(shadow.checkpoint_path))
+    shutil.rmtree(place)
+    write_checkpoint(place, model="last-value", config={"context_length": 41}, card={})
+    with pytest.raises(CheckpointError, match="its live forecasts are of other weights"):
+        promote_by_live(world.tracker, shadow.run_id)
+    assert _champion(world) == before
+
+
+def test_shadows_tried_one_after_the_other_share_the_level(world: World, tmp_path: Path) -> None:
+    sweep = world.tracker.get_sweep()
+    tried = [a_run(world.tracker, tmp_path, context=c, sweep=sweep).run_id for c in (40, 41, 42)]
+    for run_id in tried[:2]:
+        champion.promote(world.tracker, run_id, shadow=True)
+        champion.retire(world.tracker, run_id)
+    champion.promote(world.tracker, tried[2], shadow=True)
+    assert [p.level for p in world.look().shadows] == [pytest.approx(0.05 / 3)]
+    champion.promote(world.tracker, tried[0])  # against another champion it begins anew
+    assert [p.level for p in world.look().shadows] == [0.05]
 
 
 def test_what_was_found_is_on_record_for_pages(
@@ -285,11 +348,10 @@ def test_what_was_found_is_on_record_for_pages(
 
 def test_prices_of_other_items_are_refused(world: World, tmp_path: Path) -> None:
     from foresweep.data.panel import panel_from_frame
-    from foresweep.errors import UsageError
     from foresweep.models.checkpoint import read_checkpoint, update_card
 
     entry = _champion(world)
-    update_card(read_checkpoint(Path(entry.checkpoint_path)), {"items": ["A0"]})  # type: ignore[attr-defined]
+    update_card(read_checkpoint(Path(entry.checkpoint_path)), {"items": ["A0"]})
     other = panel_from_frame(world.frame.with_columns(item_id=pl.lit("B") + pl.col("item_id")))
     with pytest.raises(UsageError, match="none of the items that slot prices-h1 forecasts"):
         monitor(world.tracker, Service(world.tracker.store).slot(world.slot), other)

@@ -16,6 +16,7 @@ from foresweep.data.panel import Panel, panel_from_frame
 from foresweep.data.reading import sources
 from foresweep.data.splits import Cut
 from foresweep.lifecycle.champion import promote, rollback
+from foresweep.lifecycle.evidence import promote_by_live
 from foresweep.lifecycle.update import update
 from foresweep.lifecycle.watches import State
 from foresweep.records import Run
@@ -92,8 +93,7 @@ def test_a_live_year(bars: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             states.append(check.state)
             if check.shadows and check.shadows[0].is_found and swapped is None:
                 swapped = day
-                reason = f"live, p = {check.shadows[0].pvalue:.2g}"
-                promote(tracker, better.run_id, slot=SLOT, force_reason=reason)
+                promote_by_live(tracker, better.run_id)
         assert swapped is not None, check
         # the champion that came out of it is trained on; whatever comes of it, one is in service
         slot = Service(tracker.store).slot(SLOT)

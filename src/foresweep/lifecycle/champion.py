@@ -80,6 +80,60 @@ class Comparison:
         """As evidence on record and in the card."""
         return {"kind": "update", "words": self.in_words(), **asdict(self)}
 
+    def require(self, run: Run, checkpoint: Checkpoint, slot: Slot) -> None:
+        """Raises UsageError where this does not allow to put the run in service in this slot."""
+        if run.updates != self.parent:
+            raise UsageError(f"run {run.run_id} is no update of {self.parent}")
+        if not self.is_better:
+            raise UsageError(f"it stays out of service: {self.in_words()}")
+        _require_held(slot, run, self.parent, f"update that one: foresweep update {_of(slot)}")
+
+
+@dataclass(frozen=True, slots=True)
+class LiveComparison:
+    """A shadow held against the champion it stood beside, on the forecasts of both that have come
+    true, by a test that may be looked at every day."""
+
+    champion: str
+    manifest: str  # of the shadow's checkpoint: these weights made the forecasts
+    num_origins: int
+    num_forecasts: int
+    since: str  # the first origin and the last
+    until: str
+    difference: float  # of scaled losses, mean: negative where the shadow is better
+    pvalue: float  # valid at any time: that the shadow is no better
+    level: float
+
+    @property
+    def is_better(self) -> bool:
+        """Is the shadow proved to be better?"""
+        return self.pvalue <= self.level
+
+    def in_words(self) -> str:
+        """What was found, in a sentence."""
+        word = "better than" if self.is_better else "not proved to be better than"
+        return (
+            f"live, as a shadow: {word} {self.champion} on {self.num_origins} origins from "
+            f"{self.since[:10]} to {self.until[:10]}: scaled loss {self.difference:+.4f}, "
+            f"p = {self.pvalue:.2g}, level {self.level:.2g}"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """As evidence on record and in the card."""
+        return {"kind": "shadow", "words": self.in_words(), **asdict(self)}
+
+    def require(self, run: Run, checkpoint: Checkpoint, slot: Slot) -> None:
+        """Raises UsageError where this does not allow to put the run in service in this slot, and
+        CheckpointError where its weights are not those that made the forecasts."""
+        if manifest_hash(checkpoint) != self.manifest:
+            raise CheckpointError(
+                f"{checkpoint.path} is not what stood beside the champion of {slot.name}: the run "
+                f"was trained again; its live forecasts are of other weights"
+            )
+        if not self.is_better:
+            raise UsageError(f"it stays a shadow: {self.in_words()}")
+        _require_held(slot, run, self.champion, f"see how it does: foresweep champion {_of(slot)}")
+
 
 def promote(
     tracker: Tracker,
@@ -90,17 +144,18 @@ def promote(
     force_reason: str | None = None,
     accept_licence: bool = False,
     judged: Run | None = None,
-    comparison: Comparison | None = None,
+    comparison: Comparison | LiveComparison | None = None,
     who: str = "",
 ) -> Promoted:
     """Put a run in service as champion of a slot, or as a shadow beside it.
 
     It needs a `promote` verdict on record (a shadow needs none), or a reason why it is forced,
     which is recorded. `judged`: the run whose verdict counts, where these are its config's weights
-    refitted. `comparison`: an update's own evidence, in place of a verdict: it is recorded and
-    stands in the card. Raises NotFound, UsageError (no verdict, an update that is not proved to be
-    better than what is in service, a licence that forbids production, a run that was judged as
-    refitted and is not), CheckpointError where its weights are gone or altered, TrackerError.
+    refitted. `comparison`: evidence of an update's or a shadow's own, in place of a verdict: it is
+    recorded and stands in the card. Raises NotFound, UsageError (no verdict, an update or a shadow
+    that is not proved to be better than what is in service, a licence that forbids production, a
+    run that was judged as refitted and is not), CheckpointError where its weights are gone or
+    altered, TrackerError.
     """
     run = tracker.get_run(run_id)
     if run.sweep_id is not None and refits_of(tracker.get_sweep(run.sweep_id).plan) > 1:
@@ -114,7 +169,7 @@ def promote(
     name = slot or slot_of(tracker, judged or run)
     seen = service.slot(name)
     if comparison is not None:
-        _require_better(run, comparison, seen)
+        comparison.require(run, checkpoint, seen)
     is_needed = not shadow and comparison is None
     verdict = require_allowed(
         tracker, judged or run, shadow=not is_needed, force_reason=force_reason
@@ -284,19 +339,19 @@ def _require_promote(run: Run, verdict: Mapping[str, Any] | None) -> None:
         )
 
 
-def _require_better(run: Run, comparison: Comparison, slot: Slot) -> None:
-    """Raises UsageError where a comparison does not allow to put an update in service."""
+def _require_held(slot: Slot, run: Run, wanted: str, advice: str) -> None:
+    """Raises UsageError where the champion is another than a comparison was made with."""
     held = slot.champion
-    if run.updates != comparison.parent:
-        raise UsageError(f"run {run.run_id} is no update of {comparison.parent}")
-    if not comparison.is_better:
-        raise UsageError(f"it stays out of service: {comparison.in_words()}")
-    if held is None or held.run_id != comparison.parent:
+    if held is None or held.run_id != wanted:
         now = "nothing" if held is None else held.run_id
         raise UsageError(
-            f"run {run.run_id} was held against {comparison.parent}, and {now} is the champion of "
-            f"slot {slot.name} now; update that one: foresweep update --slot {slot.name}"
+            f"run {run.run_id} was held against {wanted}, and {now} is the champion of slot "
+            f"{slot.name} now; {advice}"
         )
+
+
+def _of(slot: Slot) -> str:
+    return f"--slot {slot.name}"
 
 
 def is_accepted(checkpoint: Checkpoint) -> bool:

@@ -12,17 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from foresweep.errors import CheckpointError
+from foresweep.errors import CheckpointError, UsageError
 from foresweep.evaluation.yardstick import LAST_VALUE
-from foresweep.lifecycle.champion import require_champion
-from foresweep.lifecycle.scoring import Measure
+from foresweep.lifecycle.champion import (
+    LiveComparison,
+    Promoted,
+    find_slot,
+    promote,
+    require_champion,
+)
+from foresweep.lifecycle.scoring import Measure, measure_of
 from foresweep.models.base import Array
 from foresweep.records import Run
 from foresweep.selection.sealed import open_losses
 from foresweep.stats.significance import origin_means, overlap_lags
 from foresweep.stats.watching import Reference, ever_above, reference_of
 from foresweep.tracker.monitoring import Monitoring
-from foresweep.tracker.service import CHAMPION, SHADOW, Slot
+from foresweep.tracker.service import CHAMPION, PROMOTE, ROLLBACK, SHADOW, Entry, Service, Slot
 from foresweep.tracker.tracker import Tracker
 
 LEVEL = 0.05
@@ -121,17 +127,75 @@ def champion_against(tracker: Tracker, slot: Slot, measure: Measure) -> tuple[Pa
 def shadows_against(tracker: Tracker, slot: Slot, measure: Measure) -> tuple[Paired, ...]:
     """The shadows against the champion: is one better, by enough to swap? Differences are of the
     shadow, as in all of these: negative where it is better."""
+    return tuple(_shadow_against(tracker, slot, s, measure)[0] for s in slot.shadows)
+
+
+def promote_by_live(
+    tracker: Tracker,
+    run_id: str,
+    slot: str | None = None,
+    *,
+    accept_licence: bool = False,
+    who: str = "",
+) -> Promoted:
+    """Put a shadow in the champion's place by its own evidence: that it does better on what both
+    have forecast, live. The comparison is made anew, from the scores on record.
+
+    `slot`: default: the one that it is a shadow of. Raises NotFound, UsageError where the run is no
+    shadow or is not proved to be better, and what `promote` raises.
+    """
+    service, run = Service(tracker.store), tracker.get_run(run_id)
+    beside = [s for s in service.slots() if run.run_id in {e.run_id for e in s.shadows}]
+    found = beside[0] if slot is None and len(beside) == 1 else find_slot(service, slot)
+    champion = require_champion(found)
+    shadow = next((e for e in found.shadows if e.run_id == run.run_id), None)
+    if shadow is None:
+        raise UsageError(
+            f"run {run.run_id} is no shadow of slot {found.name}, so it has no live forecasts to "
+            f"go by; begin with: foresweep promote {run.run_id} --shadow --slot {found.name}"
+        )
+    paired, series = _shadow_against(tracker, found, shadow, measure_of(tracker, champion))
+    if paired.difference is None:
+        raise UsageError(
+            f"shadow {run.run_id}: no bar that both it and the champion {champion.run_id} forecast "
+            f"has been scored yet; forecast (foresweep predict --record), wait for the bars, then: "
+            f"foresweep monitor --data FOLDER --slot {found.name}"
+        )
+    comparison = LiveComparison(
+        champion=champion.run_id,
+        manifest=shadow.manifest,
+        num_origins=paired.num_origins,
+        num_forecasts=paired.num_forecasts,
+        since=min(series.origins),
+        until=max(series.origins),
+        difference=paired.difference,
+        pvalue=paired.pvalue,
+        level=paired.level,
+    )
+    return promote(
+        tracker, run.run_id, slot=found.name, comparison=comparison,
+        accept_licence=accept_licence, who=who,
+    )  # fmt: skip
+
+
+def _shadow_against(
+    tracker: Tracker, slot: Slot, shadow: Entry, measure: Measure
+) -> tuple[Paired, Series]:
     champion, live = require_champion(slot), Monitoring(tracker.store)
     ours = live.scores(slot.name, role=CHAMPION, manifest=champion.manifest)
-    level = LEVEL / max(1, len(slot.shadows))
-    found = []
-    for shadow in slot.shadows:
-        rows = live.scores(slot.name, role=SHADOW, manifest=shadow.manifest)
-        reference = _val_reference(tracker.get_run(shadow.run_id), measure.run, measure)
-        names = (shadow.run_id, champion.run_id)
-        series = between(rows, ours)
-        found.append(_tested(series, names, measure.horizon, level, reference, better=True))
-    return tuple(found)
+    rows = live.scores(slot.name, role=SHADOW, manifest=shadow.manifest)
+    reference = _val_reference(tracker.get_run(shadow.run_id), measure.run, measure)
+    series, level = between(rows, ours), LEVEL / _num_challengers(slot)
+    names = (shadow.run_id, champion.run_id)
+    return _tested(series, names, measure.horizon, level, reference, better=True), series
+
+
+def _num_challengers(slot: Slot) -> int:
+    """Shadows that stood beside this champion, those that were taken out among them: who tries one
+    after the other shares the 5 % among all of them."""
+    since = max((e.entry_id for e in slot.history if e.action in (PROMOTE, ROLLBACK)), default=0)
+    tried = {e.manifest for e in slot.history if e.action == SHADOW and e.entry_id > since}
+    return max(1, len(tried | {e.manifest for e in slot.shadows}))
 
 
 def _tested(

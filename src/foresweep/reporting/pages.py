@@ -334,7 +334,8 @@ def _champion(site: Site, slot: Slot, champion: Entry, k: int) -> Iterator[Block
     if champion.reason:
         yield Words(f"It was put in service without a verdict that allows it: {champion.reason}")
     elif evidence := champion.content.get(EVIDENCE):
-        yield Words(f"It came by an update: {evidence['words']}")
+        how = "an update" if evidence["kind"] == "update" else "its live forecasts"
+        yield Words(f"It came by {how}: {evidence['words']}")
     if live is None:
         yield Words(
             "No monitor has looked at this champion yet: foresweep monitor --data FOLDER", "empty"

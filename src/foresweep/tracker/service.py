@@ -43,8 +43,8 @@ class Entry:
 
     @property
     def why(self) -> str:
-        """What put it there, in words: the reason of force or of a rollback, an update's own
-        comparison, or its verdict; "" where nobody said."""
+        """What put it there, in words: the reason of force or of a rollback, an update's or
+        a shadow's own comparison, or its verdict; "" where nobody said."""
         if self.reason:
             return f"forced: {self.reason}" if self.action == PROMOTE else self.reason
         if evidence := self.content.get(EVIDENCE):

@@ -75,6 +75,14 @@ def promote(
     reason: Annotated[
         str | None, typer.Option(help="With --force: why. It is recorded.", metavar="TEXT")
     ] = None,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            help="A shadow, by its live forecasts: where they are proved better than the "
+            "champion's; the comparison is recorded.",
+        ),
+    ] = False,
     accept_licence: Annotated[
         bool,
         typer.Option(
@@ -100,8 +108,10 @@ def promote(
     db: Db = None,
     runs: Runs = None,
 ) -> None:
-    """Put a run in service as champion of its slot; it needs a `promote` verdict on record."""
+    """Put a run in service as champion of its slot; it needs a `promote` verdict on record, or
+    --live evidence of a shadow."""
     from foresweep.lifecycle import champion as service
+    from foresweep.lifecycle.evidence import promote_by_live
 
     if force and reason is None:
         raise UsageError("--force: say why with --reason TEXT; it is recorded")
@@ -109,6 +119,11 @@ def promote(
         raise UsageError("--reason goes with --force; a verdict needs no other reason")
     if data is not None and not refit:
         raise UsageError("--data goes with --refit: a promotion reads no bars")
+    if live and (shadow or force or refit):
+        raise UsageError(
+            "--live promotes a shadow as it is, by its own forecasts: leave out --shadow, --force "
+            "and --refit"
+        )
     with open_existing(db) as tracker:
         chosen, judged = tracker.get_run(run), None
         if refit:
@@ -117,21 +132,26 @@ def promote(
                 chosen,
                 _refitted(tracker, chosen, settings(db, runs).runs_dir, data, device, threads),
             )
-        done = service.promote(
-            tracker,
-            chosen.run_id,
-            judged=judged,
-            slot=slot,
-            shadow=shadow,
-            force_reason=reason,
-            accept_licence=accept_licence,
-        )
+        if live:
+            done = promote_by_live(tracker, chosen.run_id, slot, accept_licence=accept_licence)
+        else:
+            done = service.promote(
+                tracker,
+                chosen.run_id,
+                judged=judged,
+                slot=slot,
+                shadow=shadow,
+                force_reason=reason,
+                accept_licence=accept_licence,
+            )
         _keep_in_step(tracker, done.slot, asked=export_path)
     if as_json:
         typer.echo(json.dumps(slot_json(done.slot) | {"notes": list(done.notes)}, indent=2))
         return
     place = "a shadow" if shadow else "the champion"
     typer.echo(f"Run {done.entry.run_id} is {place} of slot {done.slot.name}.")
+    if live:
+        typer.echo(f"By its forecasts {done.entry.why}.")
     for note in done.notes:
         typer.echo(f"Note: {note}.")
     if not shadow and done.slot.before:
@@ -247,7 +267,7 @@ def swap_line(run_id: str, pvalue: float, num_origins: int, *, found: bool) -> s
         return None
     return (
         f"Shadow {run_id} does better than the champion, p = {pvalue:.2g} over {num_origins} "
-        f"origins: enough to swap: foresweep promote {run_id} --force --reason 'better live'"
+        f"origins: enough to swap: foresweep promote {run_id} --live"
     )
 
 

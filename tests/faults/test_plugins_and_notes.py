@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +14,13 @@ import pytest
 import broken
 from foresweep.data.splits import Cut
 from foresweep.models import registry
+from foresweep.models.base import Facts
 from foresweep.models.registry import get_model, model_names
 from foresweep.records import RunState
 from foresweep.search.plan import SweepPlan
 from foresweep.search.propose.modes import Proposal, load_space
 from foresweep.search.sweep import sweep
+from foresweep.search.trial import prepare
 from foresweep.tracker.tracker import Tracker
 from planted_model import announced
 from shells import Shell
@@ -220,6 +223,27 @@ def work_campaign(folder: Path, cases: list[tuple[str, str]]) -> broken.Seen:
         seen.add(swept(folder, number, module), what)
     registry.look_anew()
     return seen
+
+
+@pytest.mark.parametrize(
+    ("method", "says"),
+    [
+        ("resolve(self, config, facts): raise KeyError('no such thing')", "KeyError: 'no such"),
+        ("resolve(self, config, facts): sys.exit('good bye')", "SystemExit: good bye"),
+        ("resolve(self, config, facts): return None", "to NoneType, which must be its"),
+        ("weights_hash(self, config): return 1 / 0", "ZeroDivisionError: division by zero"),
+        ("weights_hash(self, config): return {1}", "TypeError: .*set"),
+    ],
+)
+def test_a_config_that_a_plugin_cannot_answer_for_is_refused_alone(
+    method: str, says: str, tmp_path: Path
+) -> None:
+    facts, plan = Facts(5, 64, 1000), SweepPlan(models=("guest",))
+    with package(tmp_path, f"{LOADS}    def {method}\n"):
+        mine = prepare(Proposal("guest", {}, "by hand"), facts, plan)
+        other = prepare(Proposal("drift", {}, "by hand"), facts, plan)
+    assert re.fullmatch(f"model 'guest' .*{says}.*", mine.refused or "")
+    assert other.refused is None
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from foresweep.errors import ConfigError, NotFound, TrackerError, UsageError
 from foresweep.records import Run, RunState, SweepState, is_sealed
 from foresweep.tracker.jsonfile import dump_json
+from foresweep.tracker.queries.runs import fingerprint_in_use
 from foresweep.tracker.tracker import NewRun, Tracker
 from tracker_data import CELLS, make_sweep
 
@@ -40,6 +42,28 @@ def test_the_latest_sweep_is_the_newest(tracker: Tracker) -> None:
     first, second = make_sweep(tracker), make_sweep(tracker)
     assert tracker.get_sweep("latest").sweep_id == second.sweep_id
     assert [s.sweep_id for s in tracker.list_sweeps()] == [second.sweep_id, first.sweep_id]
+
+
+def test_the_latest_sweep_is_the_last_put_on_record_whatever_the_clock_says(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make_sweep(tracker)
+    clock = type("Clock", (), {"now": lambda zone: datetime.now(zone) - timedelta(days=1)})
+    monkeypatch.setattr("foresweep.tracker.tracker.datetime", clock)
+    second = make_sweep(tracker, fingerprints={"val": "other"})
+    assert second.started_at < first.started_at
+    assert [s.sweep_id for s in tracker.list_sweeps()] == [second.sweep_id, first.sweep_id]
+    assert tracker.get_sweep("latest") == second
+    with tracker.store.read() as connection:
+        asked = {"part": "val", "model_name": None, "sweep_id": None}
+        assert fingerprint_in_use(connection, **asked) == "other"  # what a ranking means
+
+
+def test_sweeps_that_are_older_than_the_chain_stand_before_those_in_it(tracker: Tracker) -> None:
+    old, new = make_sweep(tracker), make_sweep(tracker)
+    with tracker.store.write() as connection:
+        connection.execute(text("DELETE FROM record_chain WHERE key = :key"), {"key": old.sweep_id})
+    assert [s.sweep_id for s in tracker.list_sweeps()] == [new.sweep_id, old.sweep_id]
 
 
 def test_without_a_sweep_the_latest_is_refused_with_what_to_do(tracker: Tracker) -> None:

@@ -210,15 +210,15 @@ def _of_database(db: str | None) -> tuple[int | str, list[str]]:
 
 
 def _of_clock(tracker: Tracker) -> list[str]:
-    """Times on record go by this machine's clock, and so does which sweep is the latest."""
+    """Times on record go by this machine's clock, and so does the order of runs."""
     newest = max((run.created_at for run in tracker.get_runs(limit=1)), default=None)
     now = datetime.now(UTC)
     if newest is None or newest - now < CLOCKS_DIFFER:
         return []
     return [
         f"clock: the newest run on record began at {newest:%Y-%m-%d %H:%M} UTC, and it is "
-        f"{now:%Y-%m-%d %H:%M} here: set this machine's clock (timedatectl set-ntp true), for the "
-        f"latest sweep is the one that began last"
+        f"{now:%Y-%m-%d %H:%M} here: set this machine's clock (timedatectl set-ntp true), for runs "
+        f"are dated by it and listed by those dates"
     ]
 
 

@@ -12,13 +12,15 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import resources
 from importlib.metadata import EntryPoint
 from importlib.util import find_spec
+from typing import Any
 
-from foresweep.errors import MissingExtra, ModelError, UnknownName, UsageError
-from foresweep.models.base import OURS, ForecastModel, brought_by, installed
+from foresweep.errors import ForesweepError, MissingExtra, ModelError, UnknownName, UsageError
+from foresweep.models.base import OURS, Facts, ForecastModel, brought_by, installed
 
 BASELINES = ("last-value", "drift", "seasonal-naive", "random-walk", "har")
 FAMILIES = ("toto", "kronos", "chronos2")
@@ -127,6 +129,34 @@ def _said(error: BaseException) -> str:
         said = ""
     kind = type(error).__name__
     return said if isinstance(error, ImportError | AttributeError) and said else f"{kind}: {said}"
+
+
+@contextmanager
+def answering(model: ForecastModel) -> Iterator[None]:
+    """Around asking a family about a config. Raises ModelError for what is no error of ours: a
+    plug-in's own ends neither the sweep nor another family's configs."""
+    try:
+        yield
+    except ForesweepError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever a plug-in's code raises
+        raise ModelError(
+            f"model {model.name!r} cannot say what this config comes to: {_said(error)}; that is "
+            f"an error in the model's own code, to be told to those who made it"
+        ) from error
+
+
+def resolved(model: ForecastModel, config: Any, facts: Facts) -> Any:
+    """The config as its family fills it in (`ForecastModel.resolve`). Raises as it does;
+    ModelError where it raises anything else or gives back no config."""
+    with answering(model):
+        whole = model.resolve(config, facts)
+    if not isinstance(whole, model.Config):
+        raise ModelError(
+            f"model {model.name!r} resolves a config to {type(whole).__name__}, which must be its "
+            f"{model.Config.__name__} (docs/adding-a-model.md)"
+        )
+    return whole
 
 
 def module_of(name: str) -> str:

@@ -52,7 +52,7 @@ from foresweep.models.checkpoint import (
 )
 from foresweep.models.hub import weights_from
 from foresweep.models.licence import Licence, weights_licence
-from foresweep.models.registry import BASELINES, get_model
+from foresweep.models.registry import BASELINES, answering, get_model, resolved
 from foresweep.models.training.loop import adopt_states, has_states
 from foresweep.records import CONTINUES, STILL_LEARNING
 from foresweep.search.engines.base import Channel
@@ -199,21 +199,22 @@ def prepare(proposal: Proposal, facts: Facts, plan: SweepPlan) -> Prepared:
     """Resolve one proposal. A refusal is an answer, not an error: the sweep goes on without it."""
     try:
         model = get_model(proposal.model)
-        values = fitting(model.Config, proposal.config)
-        config = make_config(model.Config, values, model=proposal.model)
-        whole = model.resolve(config, replace(facts, step_cap=None))
-        config = model.resolve(config, facts)
-        refuse_centre_under(plan.objectives, config, quantile_metrics=QUANTILE_METRICS)
-        weights = model.weights_hash(config)
-        cutoff = weights_cutoff(model, config, plan.pretrain_cutoff)
+        with answering(model):
+            values = fitting(model.Config, proposal.config)
+            config = make_config(model.Config, values, model=proposal.model)
+            whole = resolved(model, config, replace(facts, step_cap=None))
+            config = resolved(model, config, facts)
+            refuse_centre_under(plan.objectives, config, quantile_metrics=QUANTILE_METRICS)
+            weights = model.weights_hash(config)
+            cutoff = weights_cutoff(model, config, plan.pretrain_cutoff)
+            whole_hash, train_hash = (
+                config_hash(config, model=proposal.model, weights_hash=weights, inference=inference)
+                for inference in (True, False)
+            )
     except ForesweepError as error:
         return Prepared(proposal, {}, "", "", refused=str(error))
     asked = getattr(whole, "max_steps", None)
     cut = asked if asked != getattr(config, "max_steps", None) else None
-    whole_hash, train_hash = (
-        config_hash(config, model=proposal.model, weights_hash=weights, inference=inference)
-        for inference in (True, False)
-    )
     return Prepared(
         proposal, as_dict(config), whole_hash, train_hash, steps_asked=cut, cutoff=cutoff
     )

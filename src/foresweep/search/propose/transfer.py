@@ -204,7 +204,7 @@ def _width_of(model: str, config: Mapping[str, Any], plan: SweepPlan) -> int | N
     values = {**plan.base, **config, **plan.spaces.fixed}
     try:
         made = make_config(family.Config, fitting(family.Config, values), model=model)
-        resolved = family.resolve(made, facts)
+        resolved = registry.resolved(family, made, facts)
     except ForesweepError:
         return None
     return _width({n: getattr(resolved, n, None) for n in WIDTHS})

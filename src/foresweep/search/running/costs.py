@@ -34,7 +34,7 @@ from foresweep.models.base import (
     make_config,
     on_device,
 )
-from foresweep.models.registry import BASELINES, get_model
+from foresweep.models.registry import BASELINES, get_model, resolved
 from foresweep.models.training.loop import (
     EVALUATIONS,
     count_parameters,
@@ -125,7 +125,7 @@ class Measure:
         fast = bf16_is_fast(resources.device)
         facts = Facts(split.horizon, split.max_context, bars, self.plan.step_cap, fast)
         values = fitting(model.Config, proposal.config)
-        config = model.resolve(make_config(model.Config, values, model=model.name), facts)
+        config = resolved(model, make_config(model.Config, values, model=model.name), facts)
         return measured(model, config, panel, split, resources, self.plan.cut.seed, self.folder)
 
 

@@ -11,7 +11,16 @@ from functools import wraps
 from inspect import Parameter, Signature, signature
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Column, ColumnElement, Connection, Select, exists, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Select,
+    exists,
+    func,
+    literal_column,
+    select,
+)
 
 from foresweep.errors import NotFound, UnknownName, UsageError
 from foresweep.records import (
@@ -70,8 +79,20 @@ def _one(connection: Connection, column: Column[Any], key: str, kind: str) -> Ma
 
 def list_sweeps(connection: Connection, *, limit: int | None = None) -> list[Sweep]:
     """Sweeps, newest first."""
-    query = select(sweeps).order_by(sweeps.c.started_at.desc(), sweeps.c.sweep_id.desc())
+    query = newest_first(select(sweeps))
     return [sweep_of(row) for row in connection.execute(query.limit(limit)).mappings()]
+
+
+def newest_first(query: Select[Any]) -> Select[Any]:
+    """A query of sweeps in the order they were put on record, the last one first: by their places
+    in the record's chain, which no clock moves. Those that are older than the chain have none, and
+    are ordered by when they began."""
+    entry = schema.record_chain.alias()
+    stands = (entry.c.kind == literal_column("'sweep'")) & (entry.c.key == sweeps.c.sweep_id)
+    place = select(entry.c.position).where(stands).limit(1).scalar_subquery()
+    return query.order_by(
+        func.coalesce(place, -1).desc(), sweeps.c.started_at.desc(), sweeps.c.sweep_id.desc()
+    )
 
 
 def get_trials(connection: Connection, sweep_id: str) -> list[Trial]:
@@ -231,9 +252,7 @@ def fingerprint_in_use(
     sweep (in which the model ran, where one is named), else "": the runs of no sweep."""
     if sweep_id is not None:
         return cells_of(get_sweep(connection, sweep_id).fingerprints, part)
-    query = select(sweeps.c.fingerprints, sweeps.c.plan).order_by(
-        sweeps.c.started_at.desc(), sweeps.c.sweep_id.desc()
-    )
+    query = newest_first(select(sweeps.c.fingerprints, sweeps.c.plan))
     if model_name is not None:
         ran = exists().where(runs.c.sweep_id == sweeps.c.sweep_id, runs.c.model_name == model_name)
         query = query.where(ran)

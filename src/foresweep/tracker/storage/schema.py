@@ -29,13 +29,14 @@ from sqlalchemy import (
     Table,
     TypeDecorator,
     false,
+    literal_column,
 )
 from sqlalchemy import Text as _Text
 
 from foresweep.errors import ConfigError
 from foresweep.records import Run, RunState, Sweep, SweepState, Trial, is_sealed, split_name
 
-HEAD = "0010"
+HEAD = "0011"
 """The newest migration. Revisions are counted, so that a newer database is known by its number."""
 VERSION_TABLE = "foresweep_version"
 LARGEST = 2**63 - 1
@@ -432,6 +433,13 @@ record_chain = Table(  # see foresweep.tracker.storage.chain
     Column("digest", Text, nullable=False),
     Column("covers", Text, nullable=False),
     Column("at", Text, nullable=False),
+)
+Index(  # where each sweep stands in it: their order, whatever a clock said
+    "ix_record_chain_sweeps",
+    record_chain.c.key,
+    record_chain.c.position,
+    sqlite_where=record_chain.c.kind == literal_column("'sweep'"),
+    postgresql_where=record_chain.c.kind == literal_column("'sweep'"),
 )
 
 imports = Table(

@@ -90,7 +90,9 @@ def test_rows_in_any_order_are_put_in_time_order(tmp_path: Path) -> None:
         (wide("Date,a", values=[0.5, -0.7, 0.9, 0.4], columns=1), "divide percents by 100"),
         (wide("Date,a", values=[0.01, -1.5], columns=1), "a loss of more than everything"),
         (wide("Date,a", values=[0.01], columns=1), "returns on 1 bars"),
+        (wide("Date,a", columns=1) + ",0.01\n", "bar 9 has no date"),
         ("trial,return\na,0.1\n", "has no column time"),
+        ("trial,time,return\na,2024-01-08,0.1\na,2024-01-09\n", "row 3 has 2 columns, not 3"),
     ],
 )
 def test_what_cannot_be_returns_is_refused(tmp_path: Path, text: str, said: str) -> None:

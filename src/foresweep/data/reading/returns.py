@@ -185,9 +185,12 @@ def _times(cells: Sequence[str], path: Path) -> Times:
     times = []
     for cell in cells:
         try:
-            times.append(np.datetime64(cell.strip()[:19].replace(" ", "T"), "s"))
+            time = np.datetime64(cell.strip()[:19].replace(" ", "T"), "s")
         except ValueError as error:
             raise DataError(f"{path}: {cell!r} is no date; {KNOWS}") from error
+        if np.isnat(time):  # numpy's reading of an empty cell
+            raise DataError(f"{path}: bar {len(times) + 1} has no date; {KNOWS}")
+        times.append(time)
     return np.array(times)
 
 
@@ -201,9 +204,12 @@ def _of_long(names: Sequence[str], rows: Iterable[Sequence[str]], path: Path) ->
         raise DataError(f"{path} has no column time; {KNOWS}")
     item = next((n for n in ITEMS if n in names), None)
     at = {n: names.index(n) for n in ("trial", time, "return")}
-    kept = [row for row in rows if len(row) == len(names)]
+    kept = list(rows)
     if not kept:
         raise DataError(f"{path} holds no row of returns; {KNOWS}")
+    if ragged := [n for n, row in enumerate(kept) if len(row) != len(names)]:
+        wrong = len(kept[ragged[0]])
+        raise DataError(f"{path}: row {ragged[0] + 2} has {wrong} columns, not {len(names)}")
     values = _numbers([[row[at["return"]]] for row in kept], [["return"]], path)[:, 0]
     stamps = _times([str(row[at[time]]) for row in kept], path)
     times, place = np.unique(stamps, return_inverse=True)

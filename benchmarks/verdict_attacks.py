@@ -259,6 +259,15 @@ def skips(which: str) -> Callable[[np.random.Generator], bool]:
     return attack
 
 
+def doctored(rng: np.random.Generator) -> bool:
+    """A file whose scale is three times as large wherever its luckiest trial loses."""
+    losses, _, sigma = sweep_losses(rng)
+    gain = losses[0] - losses[1 : len(SOME) + 1]
+    lucky = int((gain / sigma).mean(axis=(1, 2)).argmax())
+    scale = np.where(gain[lucky] > 0, sigma, 3 * sigma)
+    return written(losses, scale, None, SOME, len(SOME)).outcome is Outcome.PROMOTE
+
+
 def holes_at_random(rng: np.random.Generator, share: float = 0.05) -> bool:
     losses, _, sigma = sweep_losses(rng, rho=RHO)
     keep = whole(len(SOME))
@@ -461,6 +470,8 @@ ATTACKS = (
            skips("storms")),
     Attack("worst", "3, files", "file: a trial that skips its worst 9.9 %", "promoted", "<=", 0.03,
            skips("worst")),
+    Attack("doctored", "1, our scale", "file: a scale that is wider where a lucky trial loses",
+           "promoted", "<=", 0.03, doctored),
     Attack("test", "4", "an equal, one look", "passes", "<=", 0.07, on_test),
     Attack("test-ar5", "4", "an equal, autocorrelation 0.5", "passes", "<=", 0.07,
            lambda rng: on_test(rng, phi=0.5)),

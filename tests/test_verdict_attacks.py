@@ -16,7 +16,7 @@ BY_NAME = {attack.name: attack for attack in campaign.ATTACKS}
 
 
 @pytest.mark.parametrize(
-    "name", ["ar9", "one9", "naive", "one-item", "noisy", "storms", "worst", "alone"]
+    "name", ["ar9", "one9", "naive", "one-item", "noisy", "storms", "worst", "alone", "doctored"]
 )
 def test_what_once_fooled_the_verdict_does_not(name: str) -> None:
     assert campaign.repeat(BY_NAME[name], 3) == 0.0

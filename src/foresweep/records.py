@@ -285,6 +285,7 @@ class Against:
     inflation: float | None = None  # of the variance, by autocorrelation beyond shared labels
     without_item: str | None = None  # the item on which the candidate gains most
     pvalue_without: float | None = None  # of StepM without it; None: too few items to ask
+    pvalue_rescaled: float | None = None  # of StepM by our scale; None: the scale was ours
     test_raw_skill: float | None = None  # None: not looked
     test_scaled_skill: float | None = None
     test_t: float | None = None
@@ -292,6 +293,7 @@ class Against:
     test_lower_skill: float | None = None  # of a growing test: scaled skill, right at any time
     test_upper_skill: float | None = None
     test_origins: int | None = None  # on which a growing test was read
+    test_pvalue_rescaled: float | None = None  # as `pvalue_rescaled`, on test
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from foresweep.data.reading.losses import read_long_table
 from foresweep.errors import DataError, UnknownName, UsageError
 from foresweep.records import Outcome
 from foresweep.selection.verdict.foreign import Asked, earlier_losses, verdict_on_file
+from foresweep.selection.verdict.gates import RESCALED
 from planted_losses import losses
 
 ORIGINS, ITEMS = 50, 8
@@ -341,3 +342,40 @@ def test_labels_of_val_that_reach_into_test_are_refused(write: Write) -> None:
         DataError, match=r"test begins 2 bars after .* leave out the last 4 origins"
     ):
         verdict_on_file(path, replace(ASKED, horizon=5, stride=1))
+
+
+def doctored(table: pl.DataFrame, parts: tuple[str, ...]) -> pl.DataFrame:
+    """The table with a scale that is three times as large wherever t0 loses to the benchmark."""
+    cell = ["part", "origin", "item"]
+    naive, own = (
+        table.filter(pl.col("trial") == name).select(*cell, pl.col("loss").alias(name))
+        for name in ("naive", "t0")
+    )
+    loses = pl.col("part").is_in(parts) & (pl.col("t0") > pl.col("naive"))
+    wider = table.join(naive, on=cell).join(own, on=cell)
+    return wider.with_columns(
+        scale=pl.when(loses).then(3 * pl.col("scale")).otherwise("scale")
+    ).drop("naive", "t0")
+
+
+def test_a_scale_that_knew_the_losses_is_found_out_on_val(write: Write) -> None:
+    table = frame(POOR | {"t0": 0.005})
+    found = verdict_on_file(write(doctored(table, ("val", "test"))), ASKED)
+    assert found.outcome is Outcome.HOLD
+    assert found.against[0].superior == ("t0",)
+    assert "only the file's scale says so" in found.reason
+    assert not found.looked
+
+
+def test_a_scale_that_knew_the_losses_of_test_is_found_out_there(write: Write) -> None:
+    val, test = (
+        frame(POOR | {"t0": skill}, parts=(part,))
+        for skill, part in ((0.12, "val"), (0.005, "test"))
+    )
+    late = pl.col("origin").str.to_date() + pl.duration(days=400)
+    joined = pl.concat([val, test.with_columns(origin=late.cast(pl.String))])
+    found = verdict_on_file(write(doctored(joined, ("test",))), ASKED)
+    assert found.outcome is Outcome.HOLD
+    (by_file,) = [c for c in found.checks if c.name == "p against naive on test"]
+    (by_ours,) = [c for c in found.checks if c.name == f"{by_file.name}, {RESCALED}"]
+    assert (by_file.passed, by_ours.passed) == (True, False)

@@ -63,6 +63,7 @@ class PartLosses:
     scale: Array  # [O, I] known at the origin; a predictable weight, never from the cell's own loss
     stride: int | None = None  # bars between origins, where it is not the case's
     items: tuple[str, ...] = ()  # [I] their names, where they are known
+    own_scale: Array | None = None  # [O, I] made by us, where `scale` is somebody's word
 
     @property
     def terms(self) -> Terms:
@@ -130,7 +131,17 @@ class PartLosses:
         """The same less one item."""
         raw, scale = np.delete(self.raw, item, axis=2), np.delete(self.scale, item, axis=1)
         names = tuple(n for k, n in enumerate(self.items) if k != item)
-        return replace(self, raw=raw, scale=scale, items=names)
+        return replace(self, raw=raw, scale=scale, items=names, own_scale=None)
+
+    def rescaled(self) -> PartLosses | None:
+        """The same by our own scale, on the origins that have one; None where `scale` needs no
+        second opinion, or no origin is left."""
+        if self.own_scale is None:
+            return None
+        rows = ~np.isnan(self.own_scale).all(axis=1)
+        if not rows.any():
+            return None
+        return replace(self, raw=self.raw[:, rows], scale=self.own_scale[rows], own_scale=None)
 
 
 def part_losses(panels: Mapping[str, LossPanel], metric: str) -> PartLosses:

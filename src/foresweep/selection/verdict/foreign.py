@@ -233,12 +233,13 @@ def _panel(table: LongTable, values: Array, trial: str, part: str | None) -> Arr
     return out
 
 
-def _scales(table: LongTable, benchmark: str, asked: Asked) -> Array:
-    """[all origins, items] the scale in the file, else the EWMA of the benchmark's earlier losses:
-    what comes later moves neither."""
-    values = table.loss if table.scale is None else table.scale
+def _scales(table: LongTable, benchmark: str, asked: Asked, *, own: bool = False) -> Array:
+    """[all origins, items] the scale in the file, else (or where it shall be our `own`) the EWMA of
+    the benchmark's earlier losses: what comes later moves neither."""
+    own = own or table.scale is None
+    values = table.loss if own or table.scale is None else table.scale
     found = _panel(table, values, benchmark, None)
-    if table.scale is None:
+    if own:
         return earlier_losses(found, lag=block_length(asked.horizon, asked.stride))
     return np.where(found > 0, found, np.nan)
 
@@ -320,7 +321,11 @@ def _grids(
     rows = np.flatnonzero(scaled.any(axis=1))
     raw = np.array([np.where(scaled, panels[n], np.nan)[rows] for n in kept])
     scales = np.where(scaled, scale, np.nan)[rows]
-    losses = PartLosses(tuple(kept), raw, scales, items=table.items)
+    ours = None
+    if table.scale is not None:  # whoever wrote it may have known the losses: ask by ours, too
+        known = _scales(table, benchmark, asked, own=True)
+        ours = np.where(scaled, known, np.nan)[rows]
+    losses = PartLosses(tuple(kept), raw, scales, items=table.items, own_scale=ours)
     if losses.raw_mean(benchmark) <= 0:
         raise DataError(
             f"the losses of {benchmark!r} on {part} are not positive on average: a skill is a "

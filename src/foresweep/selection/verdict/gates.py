@@ -47,7 +47,10 @@ FEWEST_ITEMS = 5
 """Items below which leaving out the best one leaves too little to ask again."""
 WITHOUT = 2.0
 """Times the level that p may be without the best item, which is chosen for what it contributes: at
-the level itself honest trials lost a tenth of their power, and attacks none more."""
+the level itself honest trials lost a tenth of their power, and attacks none more. The same where a
+file brings its own scale and p is asked again by ours."""
+RESCALED = "scaled by its earlier losses"
+"""The same question where a file brings its own scale, which may have known the losses."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,6 +146,15 @@ def _on_val(case: Case, benchmark: str, why: str, seed: int) -> Evidence:
             rest = val.without(item).differences(opponent, case.trials)
             again = stepm(rest, block=block, level=case.level, seed=seed)
             without = float(_all_tried(case, again.pvalue)[k])
+        by_ours = None
+        if (rescaled := val.rescaled()) is not None:
+            again = stepm(
+                rescaled.differences(opponent, case.trials),
+                block=block,
+                level=case.level,
+                seed=seed,
+            )
+            by_ours = float(_all_tried(case, again.pvalue)[k])
         # infinite where nothing is known
         uppers = np.where(np.isnan(bounds.upper), np.inf, bounds.upper / mean)
         top = int(np.argmax(uppers))
@@ -165,6 +177,7 @@ def _on_val(case: Case, benchmark: str, why: str, seed: int) -> Evidence:
                 inflation=_finite(step.inflation[k]),
                 without_item=left_out,
                 pvalue_without=without,
+                pvalue_rescaled=by_ours,
             )
         )
     step, d = tests[0]
@@ -199,6 +212,9 @@ def _gates_of_val(evidence: Evidence, adjusted: float, together: int) -> list[Ch
         if a.without_item is not None:
             name = f"p against {a.opponent}, without {a.without_item} (StepM)"
             found.append(_check(1, name, a.pvalue_without, "<", WITHOUT * case.level))
+        if a.pvalue_rescaled is not None:
+            name = f"p against {a.opponent}, {RESCALED} (StepM)"
+            found.append(_check(1, name, a.pvalue_rescaled, "<", WITHOUT * case.level))
     if together > 1:
         name = f"larger p, Holm over {together} horizons"
         found.append(_check(1, name, adjusted, "<", case.level))
@@ -219,11 +235,18 @@ def _on_test(evidence: Evidence, part: PartLosses, opened: Opened) -> Evidence:
     for a in evidence.against:
         d = part.differences(a.opponent, (evidence.candidate,))[:, 0]
         found, mean = diebold_mariano(np.zeros(len(d)), d, lags=lags), part.unit(a.opponent)
-        pvalue, low, high = found.pvalue, None, None
+        pvalue, low, high, by_ours = found.pvalue, None, None, None
         if opened.growing:
             read = SequentialTest(lags=lags, level=opened.level).update(d)
             pvalue = read.pvalue
             low, high = _finite(read.lower / mean), _finite(read.upper / mean)
+        if (rescaled := part.rescaled()) is not None:
+            again = rescaled.differences(a.opponent, (evidence.candidate,))[:, 0]
+            if opened.growing:
+                again_read = SequentialTest(lags=lags, level=WITHOUT * opened.level).update(again)
+                by_ours = again_read.pvalue
+            else:
+                by_ours = diebold_mariano(np.zeros(len(again)), again, lags=lags).pvalue
         against.append(
             replace(
                 a,
@@ -234,6 +257,7 @@ def _on_test(evidence: Evidence, part: PartLosses, opened: Opened) -> Evidence:
                 test_lower_skill=low,
                 test_upper_skill=high,
                 test_origins=found.num_origins if opened.growing else None,
+                test_pvalue_rescaled=by_ours,
             )
         )
     return replace(evidence, against=tuple(against))
@@ -251,6 +275,9 @@ def _gates_of_test(
         p = f"p against {a.opponent} on test"
         found.append(_check(4, skill, a.test_raw_skill, ">", 0.0, looked=looked))
         found.append(_check(4, p, a.test_pvalue, "<", level, looked=looked))
+        if a.test_pvalue_rescaled is not None and level is not None:
+            ours = a.test_pvalue_rescaled
+            found.append(_check(4, f"{p}, {RESCALED}", ours, "<", WITHOUT * level))
     if adjusted is not None and together > 1:
         name = f"larger p on test, Holm over {together} horizons"
         found.append(_check(4, name, float(adjusted), "<", level))
@@ -408,6 +435,16 @@ def _rule(
             reason = (
                 f"better in units of volatility only: in {' and '.join(at_loss)}'s own terms, raw "
                 f"losses, it is no better"
+            )
+        case 1 if doubted := [
+            a
+            for a in against
+            if a.pvalue_rescaled is not None and a.pvalue_rescaled >= WITHOUT * case.level
+        ]:
+            reason = (
+                f"only the file's scale says so: {RESCALED} there is no proof that it is better "
+                f"than {doubted[0].opponent} (p {doubted[0].pvalue_rescaled:.2g}); a scale has to "
+                f"be known at the origin"
             )
         case 1 if held := [
             a

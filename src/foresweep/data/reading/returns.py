@@ -182,7 +182,7 @@ def _number(cell: object) -> float:
 
 def _times(cells: Sequence[str], path: Path) -> Times:
     """Seconds; zones are left off, as all bars of a file share theirs. Raises DataError."""
-    times = []
+    times: list[np.datetime64] = []
     for cell in cells:
         try:
             time = np.datetime64(cell.strip()[:19].replace(" ", "T"), "s")

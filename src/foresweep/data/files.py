@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import os
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -84,12 +88,64 @@ def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def read_npz(path: Path) -> dict[str, Any]:
-    """Every array of a file, by name. Raises DataError where it is missing or broken."""
+    """Every array of a file, by name. Raises DataError where it is missing or broken, or says that
+    it holds far more than its bytes can."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            require_room(stored.zip)
             return dict(stored)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (*UNPACKING, TypeError) as error:  # a bare array is no archive
         raise DataError(f"cannot read {path}: {first_line(error)}") from error
+
+
+# What is packed, and how much may come out of it: a file of a few bytes can unpack to any size, and
+# fill memory or disk before anybody sees what it holds.
+
+
+MOST_TIMES = 100
+"""A packed file may come out so many times as large: prices that never move pack to a fiftieth."""
+ALWAYS_ROOM = 1 << 28
+"""Bytes that may come out of the smallest file."""
+UNPACKING = (
+    *(OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile),
+    *(MemoryError, NotImplementedError, RuntimeError),  # a size that is none; an odd or locked zip
+)
+"""What unpackers say of a file that is not whole, or holds more than it may."""
+_OPEN: Mapping[str, Callable[[io.BytesIO], Any]] = {
+    ".gz": lambda packed: gzip.GzipFile(fileobj=packed), ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+}  # fmt: skip
+
+
+def most_unpacked(packed: int) -> int:
+    """Bytes that may come out of so many packed ones."""
+    return ALWAYS_ROOM + MOST_TIMES * packed
+
+
+def require_room_for(unpacked: int, packed: int) -> None:
+    """Raises ValueError where more comes out than may."""
+    most = most_unpacked(packed)
+    if unpacked > most:
+        raise ValueError(
+            f"{packed:,} bytes that hold more than {most / 2**20:,.0f} MiB; if that is meant, give "
+            f"it unpacked, or as CSV"
+        )
+
+
+def unpack(content: bytes, packing: str) -> bytes:
+    """What a .gz, .bz2 or .xz holds. Raises one of UNPACKING, before too much has come out."""
+    with _OPEN[packing](io.BytesIO(content)) as stream:
+        found: bytes = stream.read(most_unpacked(len(content)) + 1)
+    require_room_for(len(found), len(content))
+    return found
+
+
+def require_room(archive: zipfile.ZipFile) -> None:
+    """Raises ValueError where a zip says that its files are larger than may come out of it; more
+    than it says is never read."""
+    inside = archive.infolist()
+    packed = max((i.header_offset + i.compress_size for i in inside), default=0)
+    require_room_for(sum(i.file_size for i in inside), packed)
 
 
 def first_line(error: BaseException) -> str:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import io
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from foresweep.data.files import first_line, write_bytes_atomic, write_json_atomic
+from foresweep.data.files import (
+    UNPACKING,
+    first_line,
+    require_room,
+    require_room_for,
+    unpack,
+    write_bytes_atomic,
+    write_json_atomic,
+)
 from foresweep.data.panel import Bars, IntArray, Panel
 from foresweep.errors import DataError
 
@@ -45,18 +50,31 @@ def parse_table(content: bytes, name: str) -> pl.DataFrame:
     """
     try:
         if name.lower().endswith(PARQUET_ENDINGS):
-            return pl.read_parquet(io.BytesIO(content))
+            return read_columns(pl.scan_parquet, content)
         return pl.read_csv(content, infer_schema=False)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
         raise DataError(f"{name}: {first_line(error)}") from error
+
+
+CELL = 8
+"""Bytes of a value in memory, about."""
+
+
+def read_columns(scan: Callable[[io.BytesIO], pl.LazyFrame], content: bytes) -> pl.DataFrame:
+    """The frame of Parquet or Arrow. Raises what polars does; ValueError for a table that says it
+    is far larger than its file, which repeats nothing so often, before it is read."""
+    rows = scan(io.BytesIO(content)).select(pl.len()).collect().item()
+    lazy = scan(io.BytesIO(content))
+    require_room_for(rows * len(lazy.collect_schema()) * CELL, len(content))
+    return lazy.collect()
 
 
 def table_bytes(path: Path) -> bytes:
     """A table file's content, gunzipped where the name ends in .gz. Raises DataError."""
     try:
         content = path.read_bytes()
-        return gzip.decompress(content) if path.name.lower().endswith(".gz") else content
-    except (OSError, EOFError, zlib.error) as error:
+        return unpack(content, ".gz") if path.name.lower().endswith(".gz") else content
+    except UNPACKING as error:
         raise DataError(f"{path}: cannot be read: {first_line(error)}") from error
 
 
@@ -120,13 +138,14 @@ def read_panel(path: Path | str) -> Panel:
     another version; the file is a copy, so the way out is to delete it."""
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as kept:
+            require_room(kept.zip)
             found = {name: kept[name] for name in kept.files}
         if int(found["format"]) != PANEL_FORMAT:
             raise DataError(f"{path}: written by another version of foresweep; {AGAIN}")
         return _panel_of(found)
     except (FileNotFoundError, PermissionError) as error:
         raise DataError(f"{path}: cannot be opened: {error.strerror or error}") from error
-    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
+    except (*UNPACKING, KeyError, IndexError, TypeError) as error:
         raise DataError(f"{path}: not a whole panel file ({first_line(error)}); {AGAIN}") from error
 
 

@@ -24,7 +24,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from foresweep import __version__
-from foresweep.data.files import read_json, read_npz, write_bytes_atomic
+from foresweep.data.files import (
+    UNPACKING,
+    first_line,
+    read_json,
+    read_npz,
+    require_room,
+    write_bytes_atomic,
+)
 from foresweep.data.panel import Panel
 from foresweep.data.reading.frames import Source
 from foresweep.errors import CheckpointError, DataError, UsageError
@@ -269,15 +276,16 @@ def open_bundle(path: Path | str) -> Bundle:
     that is missing or altered, UsageError for what is no bundle."""
     place, unpacked = Path(path), None
     if not place.is_dir():
-        try:
-            packed = zipfile.ZipFile(place)
-        except (OSError, zipfile.BadZipFile) as error:
-            raise UsageError(
-                f"{path} is no bundle: {error}; see: foresweep export bundle"
-            ) from error
         unpacked = tempfile.TemporaryDirectory(prefix="foresweep-bundle-")
-        with packed:
-            packed.extractall(unpacked.name)
+        try:
+            with zipfile.ZipFile(place) as packed:
+                require_room(packed)
+                packed.extractall(unpacked.name)
+        except UNPACKING as error:
+            unpacked.cleanup()
+            raise UsageError(
+                f"{path} is no bundle: {first_line(error)}; see: foresweep export bundle"
+            ) from error
         place = Path(unpacked.name)
     if not (place / BUNDLE).is_file():
         raise UsageError(f"{path} is no bundle: it has no {BUNDLE}; see: foresweep export bundle")

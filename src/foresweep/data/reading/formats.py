@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
 import json
-import lzma
 import os
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -19,7 +15,7 @@ from typing import Any
 
 import polars as pl
 
-from foresweep.data.files import first_line, name_as_text
+from foresweep.data.files import UNPACKING, first_line, name_as_text, require_room, unpack
 from foresweep.data.reading.aliases import PRICES, role
 from foresweep.data.reading.dialect import (
     HEAD,
@@ -32,6 +28,7 @@ from foresweep.data.reading.dialect import (
     vendor_of,
 )
 from foresweep.data.reading.overrules import Overrules
+from foresweep.data.tables import read_columns
 
 TEXT = (".csv", ".tsv", ".txt", ".tab", ".psv")
 PARQUET = (".parquet", ".pq")
@@ -52,11 +49,6 @@ MAGIC = (
     (b"\xd0\xcf\x11\xe0", "old Excel"), (b"%PDF", "PDF"), (b"7z\xbc\xaf", "7-Zip"),
     (b"Rar!", "RAR"), (b"\x28\xb5\x2f\xfd", "Zstandard"),
 )  # fmt: skip
-_UNPACK: Mapping[str, Callable[[bytes], bytes]] = {
-    ".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress,
-}  # fmt: skip
-_BROKEN = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
-"""What unpackers say of a file that is not whole."""
 Named = tuple[str, Table]
 
 
@@ -118,11 +110,11 @@ def _tables(name: str, content: bytes, overrules: Overrules) -> list[Named]:
     if not content.strip():
         raise Refused("empty_file", "the file is empty")
     if table in PARQUET or kind == "Parquet":
-        return [(item, read_typed(_opened(pl.read_parquet, content), overrules))]
+        return [(item, read_typed(_opened(pl.scan_parquet, content), overrules))]
     if table in FEATHER or kind == "Feather":
         if kind == "old Feather":
             raise Refused("unreadable", "Feather of version 1: save it as Parquet")
-        return [(item, read_typed(_opened(_ipc, content), overrules))]
+        return [(item, read_typed(_opened(pl.scan_ipc, content), overrules))]
     if table in EXCEL:
         return [(item, _sheet(content, overrules))]
     if table in JSON and kind is None:
@@ -137,8 +129,8 @@ def _tables(name: str, content: bytes, overrules: Overrules) -> list[Named]:
 
 def _unpacked(content: bytes, packing: str) -> bytes:
     try:
-        return _UNPACK[packing](content)
-    except _BROKEN as error:
+        return unpack(content, packing)
+    except UNPACKING as error:
         raise Refused("unreadable", f"cannot be unpacked: {first_line(error)}") from error
 
 
@@ -164,16 +156,12 @@ def _hushed() -> Iterator[None]:
         yield
 
 
-def _opened(read: Callable[..., pl.DataFrame], content: bytes) -> pl.DataFrame:
+def _opened(scan: Callable[..., pl.LazyFrame], content: bytes) -> pl.DataFrame:
     try:
         with _hushed():
-            return read(io.BytesIO(content))
+            return read_columns(scan, content)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
         raise Refused("unreadable", first_line(error)) from error
-
-
-def _ipc(stream: io.BytesIO) -> pl.DataFrame:
-    return pl.read_ipc(stream)
 
 
 def _zipped(name: str, content: bytes, overrules: Overrules) -> list[Named]:
@@ -181,6 +169,7 @@ def _zipped(name: str, content: bytes, overrules: Overrules) -> list[Named]:
     found: list[Named] = []
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            require_room(archive)
             inside = [
                 i for i in archive.infolist()
                 if not i.is_dir() and not PurePosixPath(i.filename).name.startswith((".", "__"))
@@ -192,7 +181,7 @@ def _zipped(name: str, content: bytes, overrules: Overrules) -> list[Named]:
             for member in inside:
                 got = _tables(PurePosixPath(member.filename).name, archive.read(member), overrules)
                 found += got
-    except (*_BROKEN, RuntimeError, NotImplementedError) as error:
+    except UNPACKING as error:
         raise Refused("unreadable", f"cannot be unpacked: {first_line(error)}") from error
     return [(stem_of(name), found[0][1])] if len(found) == 1 else found
 
@@ -206,6 +195,9 @@ def _sheet(content: bytes, overrules: Overrules) -> Table:
             "unreadable", 'a spreadsheet needs the extra "excel": pip install "foresweep[excel]"'
         )
     try:
+        if kind_of(content) == "zip":
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                require_room(archive)
         frame = pl.read_excel(io.BytesIO(content), has_header=False, raise_if_empty=False)
     except Exception as error:  # the reader's own kinds of error are many, and compiled
         raise Refused("unreadable", first_line(error)) from error

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from foresweep.data.files import first_line
+from foresweep.data.files import UNPACKING, first_line, require_room
 from foresweep.errors import DataError
 
 ENDINGS = (".json", ".zip", ".fthypt")
@@ -54,7 +54,7 @@ def read_journals(path: Path) -> tuple[Journal, ...]:
         found = tuple(_journal(name, said, market) for name, said in named.items())
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {first_line(error)}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+    except (*UNPACKING, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} is not {WHAT}: {type(error).__name__} {first_line(error)}"
         ) from error
@@ -66,6 +66,7 @@ def read_journals(path: Path) -> tuple[Journal, ...]:
 def _unzipped(content: bytes, path: Path) -> tuple[bytes, Mapping[str, float] | None]:
     """The JSON of the backtest in a zip, and the moves of its market where they are there."""
     with zipfile.ZipFile(io.BytesIO(content)) as packed:
+        require_room(packed)
         names = packed.namelist()
         mine = [n for n in names if n.endswith(".json") and n.removesuffix(".json") in path.name]
         if not mine:  # renamed: the one that is neither config nor parameters

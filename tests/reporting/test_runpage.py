@@ -123,3 +123,27 @@ def test_a_tag_is_taken_off_again(made: Planted, capsys: pytest.CaptureFixture[s
         main(["tag", run_id, "paper", "--remove", "--db", db])
     assert "no tag" in capsys.readouterr().out
     assert made.tracker.get_run(run_id).tags == ()
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "step"),
+    [
+        ("kronos", {"max_steps": 10, "tokenizer_fraction": 0.4}, 4),
+        ("kronos", {"max_steps": 10, "freeze_tokenizer": True}, None),
+        ("kronos", {"max_steps": 10, "tokenizer_fraction": 0.4, "finetune": "none"}, None),
+        ("kronos", {"max_steps": 10, "by_hand": 1}, None),
+        ("toto", {"max_steps": 10, "tokenizer_fraction": 0.4}, None),
+    ],
+)
+def test_the_page_says_where_a_loss_ends_and_another_begins(
+    made: Planted, model: str, config: dict[str, Any], step: int | None
+) -> None:
+    run = made.tracker.start_run(model=model, hyperparams=config)
+    steps = {at: {"train_loss": 1.0 / at} for at in range(1, 11)}
+    made.tracker.log_steps(run.run_id, steps)
+    made.tracker.finish_run(run.run_id, "complete", scores={})
+    page = page_of(made, run.run_id)
+    words = [b.text for s in page.sections for b in s.blocks if isinstance(b, Words)]
+    layout = page.figures()["curve-train_loss"].build()["layout"]
+    assert [shape["x0"] for shape in layout.get("shapes", [])] == ([] if step is None else [step])
+    assert any(f"To step {step} the loss is the tokenizer's" in w for w in words) == bool(step)

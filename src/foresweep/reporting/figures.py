@@ -283,8 +283,14 @@ def front(
 # Over a run.
 
 
-def lines(curves: Sequence[tuple[str, Sequence[int], Sequence[float]]], x: str, y: str) -> Spec:
-    """Curves over steps under their names."""
+def lines(
+    curves: Sequence[tuple[str, Sequence[int], Sequence[float]]],
+    x: str,
+    y: str,
+    *,
+    mark: tuple[int, str] | None = None,
+) -> Spec:
+    """Curves over steps under their names; `mark`: a step where something begins, and its words."""
     data = [
         {
             "type": "scatter",
@@ -296,7 +302,11 @@ def lines(curves: Sequence[tuple[str, Sequence[int], Sequence[float]]], x: str, 
         }
         for name, xs, ys in curves
     ]
-    return {"data": data, "layout": _layout(x, y, showlegend=len(data) > 1)}
+    layout = _layout(x, y, showlegend=len(data) > 1)
+    if mark is not None:
+        shape, words = _line(*mark, is_across=False)
+        layout |= {"shapes": [shape], "annotations": [words]}
+    return {"data": data, "layout": layout}
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from foresweep.errors import ForesweepError, NotFound
 from foresweep.evaluation.breakdown import Group
 from foresweep.evaluation.yardstick import alarm, own_skill
 from foresweep.metrics import METRICS, PANEL_LOSSES, Outcome
-from foresweep.models.base import hyperparameters
+from foresweep.models.base import hyperparameters, make_config
+from foresweep.models.kronos.config import KronosConfig, tokenizer_steps
 from foresweep.models.registry import get_model
 from foresweep.records import Run
 from foresweep.reporting import figures
@@ -133,6 +134,11 @@ def _curves(site: Site, run: Run) -> Iterator[Block]:
     if not names:
         yield Words("It logged no curve: baselines and zero-shot runs train nothing.", "empty")
         return
+    if (first := _tokenizer_steps(run)) and training:
+        yield Words(
+            f"To step {first} the loss is the tokenizer's (how well it gives bars back), from "
+            "there on the predictor's (the next tokens' cross-entropy): two losses, no jump of one."
+        )
     for chosen, title in ((training, "Loss on train"), (tuned[:1], "On tune")):
         if chosen:
             yield Figure(
@@ -168,7 +174,23 @@ def _curves(site: Site, run: Run) -> Iterator[Block]:
 
 
 def _curve_spec(site: Site, run: Run, names: Sequence[str]) -> Spec:
-    return figures.lines([curve(site, run.run_id, n, 1000) for n in names], "step", "")
+    first = _tokenizer_steps(run)
+    return figures.lines(
+        [curve(site, run.run_id, n, 1000) for n in names],
+        "step",
+        "",
+        mark=(first, "the predictor's from here") if first and "train_loss" in names else None,
+    )
+
+
+def _tokenizer_steps(run: Run) -> int:
+    """Steps that a Kronos run's tokenizer was trained before its predictor; 0 without."""
+    if run.model_name != "kronos":
+        return 0
+    try:
+        return tokenizer_steps(make_config(KronosConfig, run.hyperparams, model=run.model_name))
+    except ForesweepError:  # logged by hand
+        return 0
 
 
 # Forecasts over the real candles, and whether the quantiles are honest.

@@ -346,6 +346,8 @@ def _check_draws(config: KronosConfig) -> None:
 
 def tokenizer_steps(config: KronosConfig) -> int:
     """How many of a resolved config's `max_steps` the tokenizer gets; one is left at least."""
+    if config.finetune == "none":
+        return 0
     steps = config.max_steps or 1
     return min(round((config.tokenizer_fraction or 0) * steps), steps - 1)
 

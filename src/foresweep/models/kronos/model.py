@@ -233,7 +233,7 @@ class Kronos:
             architecture, nets = _start(config)
             adapted = prepare(nets.predictor, job, layers_of(nets.predictor), nets.blocks())
         live = KronosPredictor(nets.to(job.resources.device), config, job.resources)
-        first = 0 if config.finetune == "none" else tokenizer_steps(config)
+        first = tokenizer_steps(config)
         if first:
             lr = config.tokenizer_lr or config.lr
             stage = changed(config, max_steps=first, lr=lr, precision="fp32")

@@ -184,7 +184,11 @@ def test_help_loads_nothing_heavy() -> None:
     [
         ("foresweep.selection.verdict.gates", {"sqlalchemy", "polars", "torch"}),
         ("foresweep.cli.tables", {"polars", "optuna", "torch"}),
+        # a family's hyperparameters are asked for by pages and heads, which train nothing
+        ("foresweep.models.toto.model", {"torch", "toto"}),
+        ("foresweep.models.kronos.model", {"torch", "kronos_finance"}),
+        ("foresweep.models.chronos2.model", {"torch", "chronos", "peft"}),
     ],
 )
-def test_what_needs_no_database_or_prices_loads_none(module: str, heavy: set[str]) -> None:
+def test_what_needs_no_database_prices_or_network_loads_none(module: str, heavy: set[str]) -> None:
     assert not heavy & loaded_after(f"import {module}")

@@ -214,9 +214,9 @@ logger = logging.getLogger(__name__)
 
 ALWAYS = ("foresweep.models.baselines.naive", "scipy.special")  # scoring needs the latter
 FIRST_STEP = ("torch._dynamo", "safetensors.torch", "foresweep.models.training.loop")
-"""Imported by the first optimiser step and the first checkpoint, whatever the family."""
+"""Imported by the first optimiser step and the first checkpoint of any family of torch."""
 LATER = {
-    "toto": ("toto.model.toto",),
+    "toto": ("foresweep.models.toto.authors", "foresweep.models.toto.decoding"),
     "kronos": (
         "foresweep.models.kronos.sampling",
         "kronos_finance._vendor.kronos_model.kronos",
@@ -233,7 +233,7 @@ def preload(models: Iterable[str]) -> None:
     What cannot be imported is left for the trial to meet: there it is told as the trial's failure.
     """
     trained = [m for m in models if m not in BASELINES]
-    wanted = [*ALWAYS, "torch"] if trained else list(ALWAYS)  # preparing any config asks torch
+    wanted = list(ALWAYS)
     for model in trained:
         try:
             wanted += (module_of(model), *LATER.get(model, ()))
@@ -241,9 +241,9 @@ def preload(models: Iterable[str]) -> None:
             logger.debug("nothing to load for %s: %s", model, error)
     for name in wanted:
         _import(name)
-    if trained and "torch" in sys.modules:
-        for name in FIRST_STEP:
-            _import(name)
+    last = FIRST_STEP if "torch" in sys.modules else ("torch",)  # preparing any config asks torch
+    for name in last if trained else ():
+        _import(name)
     look_anew()  # a trial has the path of its head, which may hold more models than the server's
 
 

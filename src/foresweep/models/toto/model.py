@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from foresweep.data.windows import Context, TrainWindows
 from foresweep.errors import CheckpointError, ConfigError
@@ -33,7 +31,6 @@ from foresweep.models.representation import (
     sample_quantiles,
 )
 from foresweep.models.toto import network as nets
-from foresweep.models.toto.decoding import point_quantiles, sample_paths, sample_points
 from foresweep.models.toto.network import (
     LossType,
     fill,
@@ -53,6 +50,9 @@ from foresweep.models.training.config import (
 )
 from foresweep.models.training.loop import finish, fit, inference, seeded
 from foresweep.models.training.optimisation import WindowSampler, float32, prepare
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Toto's hyperparameters, and how they are settled before they are hashed.
 
@@ -263,6 +263,8 @@ class TotoLearner:
 
     def series(self, bars: Array) -> Tensor:
         """[B, V, C + P] channels of bars [B, R, F], covariates last."""
+        import torch
+
         encoded = self._view.encode(bars, self._rows)
         return torch.from_numpy(encoded.channels[:, :, self._view.lag :]).float()
 
@@ -276,6 +278,8 @@ class TotoLearner:
         The mixture and its likelihood are float32 whatever the precision: shares in bfloat16 do
         not add up to one.
         """
+        import torch
+
         (series,) = batch
         context, labels = series[..., : -self._patch], series[..., self._patch :]
         hidden, loc, scale = nets.hidden_states(self.module, context, nets.masks(context)[0])
@@ -306,6 +310,10 @@ class TotoPredictor:
 
         Raises ForecastError for a horizon longer than the trained one or a window without bars.
         """
+        import torch
+
+        from foresweep.models.toto.decoding import point_quantiles
+
         context = context.last(self.config.context_length)
         form, patch = self.representation, self.config.architecture["patch_size"]
         moves = np.empty((len(context), len(form.leads), len(levels)))
@@ -327,6 +335,8 @@ class TotoPredictor:
     @property
     def _places(self) -> tuple[Tensor, Tensor]:
         """[L], [L] channel and bar of the patch after the context where each lead is."""
+        import torch
+
         channels, steps = (torch.from_numpy(p) for p in self.representation.places)
         return channels, steps
 
@@ -350,6 +360,8 @@ class TotoPredictor:
         self, context: Context, seen: tuple[Tensor, Tensor], scale: Array, seed: int
     ) -> Array:
         """[N, S, L] sampled moves."""
+        from foresweep.models.toto.decoding import sample_paths, sample_points
+
         form, patch = self.representation, self.config.architecture["patch_size"]
 
         def draws(*shape: int) -> Tensor:
@@ -364,6 +376,8 @@ class TotoPredictor:
         return form.moves_of_paths(paths.cpu().numpy().astype(float), scale)
 
     def _tensor(self, values: Array) -> Tensor:
+        import torch
+
         return torch.from_numpy(values).float().to(self.resources.device)
 
 

@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, TypeAlias
-
-import torch
-from torch import Tensor
-from torch.nn import functional
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from foresweep.errors import ModelError
 from foresweep.models.base import DEFAULT_LEVELS, Checkpoint
@@ -30,6 +25,9 @@ from foresweep.models.checkpoint import (
 )
 from foresweep.models.hub import PUBLISHED, find_weights
 from foresweep.models.training.optimisation import Layers, halves
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MIXTURE = "<class 'model.distribution.MixtureOfStudentTsOutput'>"
 ARCHITECTURE = {
@@ -63,13 +61,10 @@ SIZES: Mapping[str, Shape] = {
 
 
 def package() -> ModuleType:
-    """The `toto` package's model module; what it and gluonts say about optional packages (xFormers,
-    orjson) is kept quiet."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ImportWarning)
-        warnings.filterwarnings("ignore", message="Using `json`-module", category=UserWarning)
-        import toto.model.toto as module
-    loaded: ModuleType = module
+    """The `toto` package's model module."""
+    from foresweep.models.toto.authors import network
+
+    loaded: ModuleType = network
     return loaded
 
 
@@ -119,6 +114,8 @@ def layers_of(network: Any) -> Layers:
 
 def masks(x: Tensor) -> tuple[Tensor, Tensor]:
     """Padding mask (all real) and id mask (all of one group) of a series [N, V, T]."""
+    import torch
+
     return torch.ones_like(x, dtype=torch.bool), torch.zeros_like(x, dtype=torch.int)
 
 
@@ -131,6 +128,8 @@ def hidden_states(
     T is a multiple of the patch size P; `real` is False where x is padding. Keys and values go
     into `cache`, where one is given.
     """
+    import torch
+
     scaled, loc, scale = network.scaler(x, weights=torch.ones_like(x), padding_mask=real)
     embedded, ids = network.patch_embed(scaled, masks(x)[1])
     return network.transformer(embedded, ids, cache), loc, scale
@@ -268,6 +267,8 @@ class Mixture:
 
     def log_prob(self, values: Tensor) -> Tensor:
         """[...] log density at values [...]."""
+        import torch
+
         half = 0.5 * (self.df + 1)
         away = (values[..., None] - self.loc) / self.scale
         own = torch.lgamma(half) - torch.lgamma(0.5 * self.df)
@@ -286,6 +287,9 @@ class Folded:
 
     def mixture(self, hidden: Tensor) -> Mixture:
         """Mixtures [..., T * P] of patches' hidden vectors [..., T, D]."""
+        import torch
+        from torch.nn import functional
+
         raw = functional.linear(hidden, self.weight, self.bias)
         num_bars = hidden.shape[-2] * self.patch
         raw = raw.reshape(*hidden.shape[:-2], num_bars, -1)
@@ -297,6 +301,8 @@ class Folded:
 
 def fold(network: Any) -> Folded:
     """The folded last steps of a network, gradients flowing to what they are folded of."""
+    import torch
+
     heads = [getattr(network.output_distribution, name) for name in HEADS]
     weight, bias = (torch.cat([getattr(h, part) for h in heads]) for part in ("weight", "bias"))
     width = network.embed_dim
@@ -314,7 +320,7 @@ def fold(network: Any) -> Folded:
 
 
 LossType: TypeAlias = Literal["combined", "huber", "quantile"]
-Loss: TypeAlias = Callable[[Mixture, Tensor], Tensor]
+Loss: TypeAlias = "Callable[[Mixture, Tensor], Tensor]"
 
 ROBUST_SCALE = 0.1
 
@@ -343,11 +349,15 @@ def make_loss(loss_type: LossType, nll_weight: float, huber_delta: float | None)
 
 
 def _robust(mixture: Mixture, labels: Tensor) -> Tensor:
+    import torch
+
     return torch.log1p(0.5 * ((mixture.mean - labels) / ROBUST_SCALE) ** 2)
 
 
 def _huber(delta: float) -> Loss:
     def huber(mixture: Mixture, labels: Tensor) -> Tensor:
+        import torch
+
         error: Tensor = torch.nn.functional.huber_loss(
             mixture.mean, labels, reduction="none", delta=delta
         )
@@ -357,6 +367,8 @@ def _huber(delta: float) -> Loss:
 
 
 def _pinball(mixture: Mixture, labels: Tensor) -> Tensor:
+    import torch
+
     levels = torch.tensor(DEFAULT_LEVELS, device=labels.device, dtype=labels.dtype)
     shares, mean = mixture.shares, mixture.mean
     variance = (shares * (mixture.scale**2 + (mixture.loc - mean[..., None]) ** 2)).sum(-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,6 +173,44 @@ def campaign(
             outcome, what = damaged_database(own, whole[0], truth, chance, line)
         seen.add(outcome, f"case {number}: {what}")
     return seen
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("UPDATE runs SET created_at = '2026-11-29T21:50:17+]0:00'", "a time on record reads"),
+        ("UPDATE runs SET hyperparams = '{\"lr\": '", "a value on record reads"),
+        ("UPDATE runs SET tags = '3'", "on record reads"),
+        ("UPDATE runs SET state = 'compl'", "on record reads"),
+        ("UPDATE sqlite_master SET sql = CAST(x'435245FC4154' AS TEXT) WHERE name = 'runs'", "is"),
+    ],
+)
+def test_a_row_that_foresweep_never_writes_is_refused_in_a_line(
+    change: str, says: str, whole: tuple[bytes, bytes], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    place = tmp_path / "a.db"
+    place.write_bytes(whole[0])
+    with sqlite3.connect(place) as raw:
+        raw.execute("PRAGMA writable_schema=ON")
+        raw.execute(change)
+    raw.close()
+    said = told_of(Line(capsys), place)
+    assert isinstance(said, Said), said
+    assert said.code == 1
+    assert re.search(f"{says}.*damaged|damaged.*{says}", said.err), said.err
+
+
+def test_a_file_of_a_byte_is_no_database_and_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "a.db"
+    place.write_bytes(b"\n")
+    for command in (["runs"], ["db", "check"], ["import", "json", str(tmp_path / "none.json")]):
+        said = Line(capsys)(*command, "--db", str(place))
+        assert isinstance(said, Said), said
+        assert "is not a database" in said.err
+    assert place.read_bytes() == b"\n"
 
 
 def test_a_damaged_database_or_file_of_runs_is_refused_or_told_as_it_was(

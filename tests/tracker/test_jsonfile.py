@@ -282,6 +282,28 @@ def test_what_another_program_adds_to_an_open_file_is_not_lost(path: Path) -> No
     assert json.loads(path.with_suffix(".original.json").read_text()) == held
 
 
+@pytest.mark.parametrize("field", ["notes", "model_name", "timestamp"])
+def test_a_file_that_was_changed_by_hand_is_kept(path: Path, field: str) -> None:
+    with JsonTracker(path) as tracker:
+        tracker.log_run("toto", {}, {"val_r2": 1.0})
+        held = json.loads(path.read_text())
+        held["runs"][0][field] = "mine"
+        path.write_text(json.dumps(held))
+        tracker.log_run("toto", {}, {})
+    assert json.loads(path.with_suffix(".original.json").read_text()) == held
+
+
+def test_a_file_of_another_database_is_kept_and_one_of_ours_is_not(path: Path) -> None:
+    with Tracker(path.with_suffix(".db")) as mine, Tracker(path.with_name("other.db")) as other:
+        other.log_run("toto", {}, {})
+        export_json(other, path)
+        theirs = path.read_bytes()
+        for _ in range(2):
+            mine.log_run("toto", {}, {})
+            export_json(mine, path)
+    assert [p.read_bytes() for p in path.parent.glob("*.original*.json")] == [theirs]
+
+
 def test_every_file_that_held_more_is_kept_under_a_name_of_its_own(path: Path) -> None:
     with Tracker(path.with_suffix(".db")) as tracker:
         for n in (1, 2):

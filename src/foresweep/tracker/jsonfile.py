@@ -139,7 +139,7 @@ def export_json(tracker: Tracker, path: Path, *, reveal_test: bool = False) -> E
     """
     with tracker.store.write() as connection:  # two writers take turns
         text, exported = _export(connection, str(path), reveal_test)
-        _keep_original(path)
+        _keep_original(path, text)
         _remember(connection, hashlib.sha256(text).hexdigest(), path, exported.num_runs)
         if not reveal_test:
             _replace(path, text)
@@ -311,13 +311,14 @@ def _remember(connection: Connection, digest: str, path: Path, num_runs: int) ->
         connection.execute(insert(schema.imports), {**row, "imported_at": datetime.now(UTC)})
 
 
-def _keep_original(path: Path) -> None:
-    """Keep a file that may hold more than is written back (test scores, own fields, a part that
-    could not be read) under a free name beside it."""
+def _keep_original(path: Path, text: bytes) -> None:
+    """Keep a file that may hold more than the `text` that is written in its place (test scores, own
+    fields, changes made by hand, a part that could not be read, runs of another database) under a
+    free name beside it."""
     if not path.is_file():
         return
     content = _read(path)
-    if _is_ours(content):
+    if _is_ours(content) and _ids(content) <= _ids(text):
         return
     for n in count(1):
         kept = path.with_suffix(".original.json" if n == 1 else f".original-{n}.json")
@@ -328,7 +329,8 @@ def _keep_original(path: Path) -> None:
 
 
 def _is_ours(content: bytes) -> bool:
-    """Written here, whole, and not changed since in a way that would be lost."""
+    """Written here, whole, and not changed since in a way that would be lost. Files of older
+    versions do not say their digest: theirs are taken for unchanged where every record is sound."""
     try:
         held = json.loads(content)
     except (ValueError, RecursionError):
@@ -336,15 +338,29 @@ def _is_ours(content: bytes) -> bool:
     if not isinstance(held, dict) or held.get("written_by") != "foresweep":
         return False
     runs = held.get("runs")
-    return isinstance(runs, list) and all(
-        isinstance(r, dict) and set(r) <= set(FIELDS) for r in runs
-    )
+    if not isinstance(runs, list):
+        return False
+    if "runs_sha256" in held:
+        return bool(held["runs_sha256"] == _digest(runs))
+    known = all(isinstance(r, dict) and set(r) <= set(FIELDS) for r in runs)
+    return known and not _sound(runs)[1]
+
+
+def _ids(content: bytes) -> set[str]:
+    """The run ids of a file that was written here."""
+    return {str(record["run_id"]) for record in json.loads(content)["runs"]}
+
+
+def _digest(records: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()
 
 
 def _as_text(runs: Sequence[Run], sealed: Mapping[str, Mapping[str, float]]) -> bytes:
+    records = [_record(run, sealed.get(run.run_id, {})) for run in runs]
     content = {
         "written_by": "foresweep",
-        "runs": [_record(run, sealed.get(run.run_id, {})) for run in runs],
+        "runs": records,
+        "runs_sha256": _digest(records),
         "last_updated": datetime.now(UTC).replace(tzinfo=None).isoformat(),
     }
     return json.dumps(content, indent=2, allow_nan=False).encode()

@@ -33,7 +33,7 @@ from sqlalchemy import (
 )
 from sqlalchemy import Text as _Text
 
-from foresweep.errors import ConfigError
+from foresweep.errors import ConfigError, DatabaseUnusable
 from foresweep.records import Run, RunState, Sweep, SweepState, Trial, is_sealed, split_name
 
 HEAD = "0011"
@@ -62,7 +62,10 @@ class Json(TypeDecorator[Any]):
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
         if value is None or value in _EMPTY:  # most columns of most runs are empty
             return None if value is None else _EMPTY[value]()
-        return _decode(value)
+        try:
+            return _decode(value)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise damaged("value", value) from error
 
 
 class Instant(TypeDecorator[datetime]):
@@ -75,7 +78,18 @@ class Instant(TypeDecorator[datetime]):
         return instant_text(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else datetime.fromisoformat(value)
+        try:
+            return None if value is None else datetime.fromisoformat(value)
+        except (ValueError, TypeError) as error:
+            raise damaged("time", value) from error
+
+
+def damaged(what: str, value: Any) -> DatabaseUnusable:
+    """The error of a row that holds what foresweep never writes."""
+    return DatabaseUnusable(
+        f"the database is damaged: a {what} on record reads {value!r:.60}; see foresweep db check, "
+        f"and restore a copy"
+    )
 
 
 def json_text(value: Any) -> str | None:
@@ -613,16 +627,25 @@ def score_rows(run: Mapping[Any, Any], scores: Mapping[str, float | None]) -> li
 def run_of(row: Mapping[Any, Any]) -> Run:
     """The record of a row of runs."""
     known = {name: row[name] for name in _RUN_FIELDS}
-    known["state"] = RunState(known["state"])
-    known["tags"] = tuple(known["tags"])
-    known["metrics"] = {n: math.nan if v is None else v for n, v in known["metrics"].items()}
+    try:
+        known["state"] = RunState(known["state"])
+        known["tags"] = tuple(known["tags"])
+        known["metrics"] = {n: math.nan if v is None else v for n, v in known["metrics"].items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        held = [known[name] for name in ("state", "tags", "metrics")]
+        raise damaged(f"run {known['run_id']!r:.60}", held) from error
     return Run(**known)
 
 
 def sweep_of(row: Mapping[Any, Any]) -> Sweep:
     """The record of a row of sweeps."""
     known = {name: row[name] for name in Sweep.__dataclass_fields__}
-    return Sweep(**known | {"state": SweepState(row["state"]), "models": tuple(row["models"])})
+    try:
+        known |= {"state": SweepState(row["state"]), "models": tuple(row["models"])}
+    except (ValueError, TypeError) as error:
+        held = [row["state"], row["models"]]
+        raise damaged(f"sweep {row['sweep_id']!r:.60}", held) from error
+    return Sweep(**known)
 
 
 def trial_of(row: Mapping[Any, Any]) -> Trial:

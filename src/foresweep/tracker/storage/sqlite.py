@@ -36,6 +36,8 @@ _CAUSES = {
     "SQLITE_FULL": "cannot grow: the disk is full; nothing acknowledged is lost",
     "SQLITE_IOERR": "cannot be read or written: the disk refused; nothing acknowledged is lost",
 }
+SMALLEST = 512
+"""Bytes of SQLite's smallest page: no database has fewer."""
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
 
 
@@ -75,7 +77,9 @@ class Sqlite:
 
     @property
     def driver_errors(self) -> tuple[type[Exception], ...]:
-        return DBAPIError, sqlite3.Error
+        # a damaged schema may hold bytes that even SQLite's own complaint about it cannot be
+        # decoded from
+        return DBAPIError, sqlite3.Error, UnicodeDecodeError
 
     def prepare(self, *, create: bool) -> None:
         """The file can be made where it shall be, on a disk that can lock.
@@ -88,6 +92,9 @@ class Sqlite:
             raise NotFound(
                 f"no database at {self.place}; run a sweep first, or say where with --db"
             )
+        if self.path.is_file() and 0 < self.path.stat().st_size < SMALLEST:
+            # SQLite itself takes a file of one byte for an empty one, and writes over it
+            raise DatabaseUnusable(f"{self.place} {_CAUSES['SQLITE_NOTADB']}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -156,6 +163,8 @@ class Sqlite:
     def explained(self, error: BaseException) -> TrackerError:
         """The driver's error in our words: what, where, what to do."""
         name = str(getattr(error, "sqlite_errorname", ""))
+        if isinstance(error, UnicodeDecodeError):
+            name = "SQLITE_CORRUPT"
         for code, cause in _CAUSES.items():
             if name.startswith(code):
                 return DatabaseUnusable(f"{self.place} {cause}")

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
-PLUGINS := examples/foresweep-fracast examples/foresweep-timesfm
+PLUGINS := examples/foresweep-fracast examples/foresweep-t0 examples/foresweep-timesfm
 # One thread a process: on few cores two spinning OpenMP teams are many times slower than one.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false

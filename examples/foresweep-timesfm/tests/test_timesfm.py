@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from foresweep.errors import ConfigError, ModelError, WeightsNotFound
 from foresweep.evaluation.contract import Bench, ModelContract, ask
 from foresweep.models.base import Facts, Resources, make_config
+from foresweep.models.channels import pinball
 from foresweep.models.checkpoint import weights_cutoff
 from foresweep.models.registry import get_model, space_text
 from foresweep.models.training.loop import seeded
@@ -134,7 +135,7 @@ def test_every_decile_is_taught_its_own_level() -> None:
     optimiser = torch.optim.Adam([free], lr=0.01)
     for _ in range(300):
         optimiser.zero_grad()
-        net.pinball(free.expand(1001, 1, 9), truth, levels).backward()
+        pinball(free.expand(1001, 1, 9), truth, levels).backward()
         optimiser.step()
     torch.testing.assert_close(free.detach(), torch.tensor(levels), atol=0.02, rtol=0)
 

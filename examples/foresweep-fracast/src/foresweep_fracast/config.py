@@ -12,11 +12,11 @@ from foresweep.errors import ConfigError, MissingExtra
 from foresweep.models.base import Facts, config_class, hyper
 from foresweep.models.checkpoint import CARD, CONFIG, WEIGHTS
 from foresweep.models.hub import find_weights
-from foresweep.models.representation import Representation, Target
 from foresweep.models.training.config import (
-    TrainingConfig,
+    SeriesConfig,
     changed,
     check_fixed,
+    check_lag,
     check_mode,
     resolve_training,
 )
@@ -27,12 +27,9 @@ FEWEST_STAGES = 3
 
 
 @config_class
-class FracastConfig(TrainingConfig):
+class FracastConfig(SeriesConfig):
     """The shared hyperparameters, and Fracast's own."""
 
-    target: Target = hyper(
-        "price", "what the close is seen as", stage="view", probe=("price", "return")
-    )
     window: int | None = hyper(
         None,
         "positions the network is laid over, the context at their end; none: 2048 over weights, "
@@ -52,10 +49,6 @@ class FracastConfig(TrainingConfig):
         ge=1,
     )
 
-    def view(self, horizon: int) -> Representation:
-        """What the network sees: closes alone, each channel for itself."""
-        return Representation(self.target, "none", horizon)
-
 
 def settle(config: FracastConfig, facts: Facts) -> FracastConfig:
     """The config with every None filled in. Raises ConfigError, WeightsNotFound."""
@@ -68,12 +61,7 @@ def settle(config: FracastConfig, facts: Facts) -> FracastConfig:
         )
     shape = _architecture(config, window, options)
     config = changed(config, window=window, **shape)
-    lag = config.view(facts.horizon).lag
-    if config.context_length < 2 * lag:
-        raise ConfigError(
-            f"context_length={config.context_length} is short of twice the {lag} bars that "
-            f"target={config.target!r} needs; use at least {2 * lag}"
-        )
+    check_lag(config, facts.horizon)
     if options and facts.horizon > options["horizon"]:
         raise ConfigError(
             f"a horizon of {facts.horizon} bars is beyond the {options['horizon']} that the "

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from fracast._core.model import build_from_cfg
 from torch import Tensor, nn
 
-from foresweep.errors import ModelError
+from foresweep.models.base import Levels
+from foresweep.models.channels import pinball
 from foresweep.models.training.optimisation import Layers
 
 SMALLEST_SPAN = 1e-5  # the authors': a context that never moves has none
@@ -62,16 +63,26 @@ def normalise(series: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return (series - low) / span, low, span
 
 
-def pinball(quantiles: Tensor, truth: Tensor, levels: tuple[float, ...]) -> Tensor:
-    """Mean over windows, bars and levels of quantiles [B, T, Q] for what came [B, T]."""
-    error = truth[..., None] - quantiles
-    level = torch.tensor(levels, device=error.device, dtype=error.dtype)
-    return torch.maximum(level * error, (level - 1) * error).mean()
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """The network as training and forecasts ask it: each channel is a series of its own."""
 
+    module: Network
 
-def fill(network: Network, weights: Mapping[str, Tensor], *, where: Path) -> None:
-    """Put weights in. Raises ModelError where they are not this network's."""
-    try:
-        network.load_state_dict(dict(weights))
-    except RuntimeError as error:
-        raise ModelError(f"the weights in {where} do not fit the network: {error}") from error
+    @property
+    def levels(self) -> Levels:
+        """As published, the nine deciles."""
+        return self.module.levels
+
+    def quantiles(self, channels: Tensor) -> Tensor:
+        """[B, V, T, Q] after channels [B, V, R]."""
+        series, low, span = normalise(channels.flatten(0, 1))
+        found: Tensor = self.module(series) * span[..., None] + low[..., None]
+        return found.reshape(*channels.shape[:2], *found.shape[1:])
+
+    def loss(self, channels: Tensor, truth: Tensor) -> Tensor:
+        """Mean pinball, in units of each context's span."""
+        came = truth.flatten(0, 1)
+        series, low, span = normalise(channels.flatten(0, 1))
+        quantiles = self.module(series).float()[:, : came.shape[1]]
+        return pinball(quantiles, (came - low) / span, self.levels)

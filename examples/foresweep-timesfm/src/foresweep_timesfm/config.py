@@ -11,11 +11,11 @@ from foresweep.errors import ConfigError
 from foresweep.models.base import Facts, config_class, hyper
 from foresweep.models.checkpoint import CARD, CONFIG, WEIGHTS, read_checkpoint
 from foresweep.models.hub import find_weights
-from foresweep.models.representation import Representation, Target
 from foresweep.models.training.config import (
-    TrainingConfig,
+    SeriesConfig,
     changed,
     check_fixed,
+    check_lag,
     check_mode,
     resolve_training,
 )
@@ -49,12 +49,9 @@ THEIRS = {
 
 
 @config_class
-class TimesFMConfig(TrainingConfig):
+class TimesFMConfig(SeriesConfig):
     """The shared hyperparameters, and TimesFM's own."""
 
-    target: Target = hyper(
-        "price", "what the close is seen as", stage="view", probe=("price", "return")
-    )
     flip_invariance: bool = hyper(
         True,
         "forecast the mirrored series, too, and take the mean, so that what rises is forecast as "
@@ -76,10 +73,6 @@ class TimesFMConfig(TrainingConfig):
     num_layers: int | None = hyper(None, "blocks", stage="architecture", probe=(1, 2), ge=1)
     num_heads: int | None = hyper(None, "attention heads", stage="architecture", probe=(1, 2), ge=1)
 
-    def view(self, horizon: int) -> Representation:
-        """What the network sees: closes alone, each channel for itself."""
-        return Representation(self.target, "none", horizon)
-
 
 def settle(config: TimesFMConfig, facts: Facts) -> TimesFMConfig:
     """The config with every None filled in. Raises ConfigError, WeightsNotFound."""
@@ -97,12 +90,7 @@ def settle(config: TimesFMConfig, facts: Facts) -> TimesFMConfig:
                 f"a horizon of {facts.horizon} bars is beyond the {core['horizon_length']} that "
                 f"the weights {config.pretrained!r} speak of; train from scratch or shorten it"
             )
-    lag = config.view(facts.horizon).lag
-    if config.context_length < 2 * lag:
-        raise ConfigError(
-            f"context_length={config.context_length} is short of twice the {lag} bars that "
-            f"target={config.target!r} needs; use at least {2 * lag}"
-        )
+    check_lag(config, facts.horizon)
     if config.sign_flip and config.flip_invariance:
         raise ConfigError(
             "sign_flip=True has no effect with flip_invariance=True, which learns of a mirrored "

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import TimesFm2_5Config, TimesFm2_5ModelForPrediction
 from transformers.utils.logging import disable_progress_bar
 
 from foresweep.errors import ModelError
+from foresweep.models.base import Levels
+from foresweep.models.channels import pinball
 from foresweep.models.training.optimisation import Group, Layers, halves
 
 KIND = "timesfm2_5"
@@ -81,23 +84,38 @@ def read(folder: Path) -> Any:
     return network
 
 
-def fill(network: nn.Module, weights: Mapping[str, Tensor], *, where: Path) -> None:
-    """Put weights in, every one and no other. Raises ModelError where they are not this
-    network's."""
-    try:
-        network.load_state_dict({name: value.float() for name, value in weights.items()})
-    except RuntimeError as error:
-        what = " ".join(str(error).split())
-        raise ModelError(f"the weights in {where} do not fit the network: {what}") from error
+@dataclass(frozen=True, slots=True, eq=False)
+class Deciles:
+    """The network as training and forecasts ask it: each channel is a series of its own."""
 
+    module: Any
+    flip: bool  # ask about the mirrored series, too
 
-def levels_of(network: Any) -> tuple[float, ...]:
-    """The levels it speaks of: as published, the nine deciles."""
-    return tuple(float(q) for q in network.config.quantiles)
+    @property
+    def levels(self) -> Levels:
+        """As published, the nine deciles."""
+        return tuple(float(q) for q in self.module.config.quantiles)
+
+    def quantiles(self, channels: Tensor) -> Tensor:
+        """[B, V, T, Q] after channels [B, V, R]."""
+        found = deciles(self.module, channels.flatten(0, 1), flip=self.flip)
+        return found.reshape(*channels.shape[:2], *found.shape[1:])
+
+    def loss(self, channels: Tensor, truth: Tensor) -> Tensor:
+        """Mean pinball, in units of each context's spread.
+
+        transformers computes a loss, too. It takes the mean, first of its columns, for the quantile
+        at 0.1, so that each of the lower four deciles is taught the level above its own.
+        """
+        context, came = channels.flatten(0, 1), truth.flatten(0, 1)
+        found = deciles(self.module, context, flip=self.flip)
+        scale = context.std(dim=1, keepdim=True).clamp(min=SMALLEST_SCALE)
+        quantiles = found[:, : came.shape[1]].float() / scale[..., None]
+        return pinball(quantiles, came / scale, self.levels)
 
 
 def deciles(network: Any, series: Tensor, *, flip: bool) -> Tensor:
-    """[B, T, Q] quantiles at `levels_of` after series [B, R], in the series' units.
+    """[B, T, Q] quantiles at the network's levels after series [B, R], in the series' units.
 
     A series that is no whole number of patches is filled up with zeros on the left, which the
     network masks. The authors cut forecasts off at zero where no value of a series is negative:
@@ -112,14 +130,3 @@ def deciles(network: Any, series: Tensor, *, flip: bool) -> Tensor:
         force_flip_invariance=flip,
     ).full_predictions
     return found[..., 1:]  # the first is the mean
-
-
-def pinball(quantiles: Tensor, truth: Tensor, levels: tuple[float, ...]) -> Tensor:
-    """Mean over windows, bars and levels of quantiles [B, T, Q] for what came [B, T].
-
-    transformers computes a loss, too. It takes the mean, first of its columns, for the quantile at
-    0.1, so that each of the lower four deciles is taught the level above its own.
-    """
-    error = truth[..., None] - quantiles
-    level = torch.tensor(levels, device=error.device, dtype=error.dtype)
-    return torch.maximum(level * error, (level - 1) * error).mean()

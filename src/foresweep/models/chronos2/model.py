@@ -44,6 +44,7 @@ from foresweep.models.training.config import (
     ViewConfig,
     changed,
     check_fixed,
+    check_lag,
     check_mode,
     resolve_training,
 )
@@ -214,12 +215,7 @@ class Chronos2:
             check_fixed(config, shape)
             dropout = core["dropout_rate"] if config.dropout is None else config.dropout
             config = changed(config, dropout=dropout, **shape)
-        lag = config.view(facts.horizon).lag
-        if config.context_length < 2 * lag:
-            raise ConfigError(
-                f"context_length={config.context_length} is too short for "
-                f"target={config.target!r} at horizon {facts.horizon}; use at least {2 * lag}"
-            )
+        check_lag(config, facts.horizon)
         length = config.prediction_length or facts.horizon
         if length < facts.horizon:
             raise ConfigError(

@@ -163,7 +163,31 @@ class ViewConfig(TrainingConfig):
         return Representation(self.target, self.covariates, horizon, self.scaling)
 
 
+@config_class
+class SeriesConfig(TrainingConfig):
+    """Hyperparameters of families that see closes alone, each channel a series for itself."""
+
+    target: Target = hyper(
+        "price", "what the close is seen as", stage="view", probe=("price", "return")
+    )
+
+    def view(self, horizon: int) -> Representation:
+        """How a network of this config sees prices."""
+        return Representation(self.target, "none", horizon)
+
+
 C = TypeVar("C", bound=TrainingConfig)
+
+
+def check_lag(config: ViewConfig | SeriesConfig, horizon: int) -> None:
+    """Raises ConfigError for a context of which the first bars, which only serve to form returns,
+    leave less than half."""
+    lag = config.view(horizon).lag
+    if config.context_length < 2 * lag:
+        raise ConfigError(
+            f"context_length={config.context_length} is too short for target={config.target!r} at "
+            f"horizon {horizon}; use at least {2 * lag}"
+        )
 
 
 def check_mode(config: TrainingConfig, *, blocks: int | None = None) -> None:

@@ -1,0 +1,1 @@
+"""t0 of The Forecasting Company as a model of foresweep."""

@@ -1,5 +1,4 @@
-"""Around a network that answers channels with quantiles at levels of its own: how it is trained on
-windows of prices, and how it forecasts them.
+"""How a network that answers channels with quantiles is trained on prices and forecasts them.
 
 A family brings the network as a `QuantileNetwork` and a `Representation`; draws, lags, devices,
 batches and the way back to prices are the same for all of them.

@@ -30,11 +30,31 @@ from foresweep.models.calibration import load_predictor
 from foresweep.models.checkpoint import read_checkpoint
 from foresweep.models.registry import ENSEMBLE, get_model
 from foresweep.records import Run, Sweep
-from foresweep.search.engines.base import TaskFailed, run_task
+from foresweep.search.engines.base import (
+    FOREVER,
+    GO,
+    Died,
+    Done,
+    Failed,
+    Job,
+    Progress,
+    TaskFailed,
+    answer,
+    outcome,
+)
 from foresweep.search.events import LeakTested
 from foresweep.search.plan import SweepPlan, by_hand
 from foresweep.search.stage import Stage, reopen
 from foresweep.search.trial import LEAK_STEPS, LeakTest, Prepared, RunSpec, prepare
+
+
+@dataclass(frozen=True, slots=True)
+class Testing:
+    """A test that runs."""
+
+    model: str
+    out: Path
+    started: float  # on the clock of time.perf_counter
 
 
 @dataclass(slots=True)
@@ -46,17 +66,33 @@ class LeakTests:
     causes: dict[str, str] = field(default_factory=dict)
 
     def test_all(self, configs: Sequence[Prepared]) -> None:
-        """Test every model of these. Raises LeakFound.
+        """Test every model of these, as many at once as the engine has slots. Raises LeakFound.
 
         What could not be tested is not trained: its trials go on record as failed with the cause. A
         config that trains goes first: it says more than weights as they are.
         """
-        for model in dict.fromkeys(p.proposal.model for p in configs):
-            mine = [p for p in configs if p.proposal.model == model]
-            for config in sorted(mine, key=lambda p: p.config.get("finetune") == "none"):
-                self.causes[model] = self._test(config)
-                if not self.causes[model]:
-                    break
+        left: dict[str, list[Prepared]] = {}
+        for config in sorted(configs, key=lambda p: p.config.get("finetune") == "none"):
+            left.setdefault(config.proposal.model, []).append(config)
+        waiting = list(dict.fromkeys(p.proposal.model for p in configs))
+        engine, running = self.stage.engine, dict[Job, Testing]()
+        try:
+            while waiting or running:
+                while waiting and len(running) < max(engine.slots, 1):
+                    job, testing = self._start(left[waiting.pop(0)].pop(0))
+                    running[job] = testing
+                for job, message in engine.poll(FOREVER, tuple(running)):
+                    if isinstance(message, Progress):
+                        answer(engine, job, message, GO)
+                        continue
+                    testing = running.pop(job)
+                    self.causes[testing.model] = self._heard(testing, message)
+                    if self.causes[testing.model] and left[testing.model]:
+                        waiting.append(testing.model)
+        finally:
+            for job, testing in running.items():
+                engine.end(job)
+                shutil.rmtree(testing.out, ignore_errors=True)
 
     def cause(self, config: Prepared) -> str:
         """Why a config must not be trained; "" where its model has passed. Raises LeakFound."""
@@ -65,17 +101,26 @@ class LeakTests:
             self.test_all([config])
         return self.causes[model]
 
-    def _test(self, config: Prepared) -> str:
-        """One short training; "" where it passed, else why it could not be done.
+    def _start(self, config: Prepared) -> tuple[Job, Testing]:
+        """Begin one short training."""
+        stage, model = self.stage, config.proposal.model
+        testing = Testing(
+            model,
+            stage.runs_dir / f".leaktest-{self.sweep_id}-{model}",
+            time.perf_counter(),
+        )
+        spec = RunSpec(stage.ground, config, stage.plan.cut.seed, stage.plan.resources)
+        log = testing.out / "training.log"
+        return stage.engine.start(LeakTest(spec, testing.out), log=log, beside=True), testing
+
+    def _heard(self, testing: Testing, message: Done | Failed | Died) -> str:
+        """ "" where it passed, else why it could not be done.
 
         Raises LeakFound: no score of such a model means anything.
         """
-        stage, model = self.stage, config.proposal.model
-        out = stage.runs_dir / f".leaktest-{self.sweep_id}-{model}"
-        started = time.perf_counter()
-        spec = RunSpec(stage.ground, config, stage.plan.cut.seed, stage.plan.resources)
+        stage, model = self.stage, testing.model
         try:
-            need = run_task(stage.engine, LeakTest(spec, out), log=out / "training.log")
+            need = outcome(message)
         except TaskFailed as error:
             if error.failed.kind == LeakFound.__name__:
                 raise LeakFound(f"{model}: {error}; its scores would mean nothing") from error
@@ -83,9 +128,9 @@ class LeakTests:
         except WorkerDied as error:
             return f"the leak test could not be done: {error}"
         finally:
-            shutil.rmtree(out, ignore_errors=True)
+            shutil.rmtree(testing.out, ignore_errors=True)
         stage.engine.needs(need)
-        stage.listen(LeakTested(model, time.perf_counter() - started))
+        stage.listen(LeakTested(model, time.perf_counter() - testing.started))
         return ""
 
 

@@ -105,7 +105,9 @@ def guard_for(host: str, token: str | None, *, is_read_only: bool, is_api: bool 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens on an address. Raises UsageError where that is taken or not ours."""
     kind = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = socket.socket(kind, socket.SOCK_STREAM)
+    # by this protocol asyncio knows it for TCP and sends at once: an answer in two parts waited
+    # 40 ms for the caller's acknowledgement of the first
+    found = socket.socket(kind, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((host, port))

@@ -6,6 +6,7 @@ import asyncio
 import html
 import json
 import re
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -292,6 +293,29 @@ def test_beyond_this_machine_addresses_and_its_own_name_are_hosts_and_others_are
     assert guard.allows_host("[fe80::1]:8765")
     assert not guard.allows_host("evil.example:8765")
     assert not Guard("127.0.0.1").allows_host("192.168.1.7:8765")
+
+
+def test_what_a_server_says_is_sent_at_once() -> None:
+    """Else the second part of an answer waits 40 ms for the caller's word on the first."""
+
+    class Seen(asyncio.Protocol):
+        at_once = False
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            ours = transport.get_extra_info("socket")
+            Seen.at_once = bool(ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            transport.close()
+
+    async def call(listening: socket.socket) -> None:
+        server = await asyncio.get_running_loop().create_server(Seen, sock=listening)
+        reader, writer = await asyncio.open_connection(*listening.getsockname())
+        await reader.read()
+        writer.close()
+        server.close()
+
+    with listen("127.0.0.1", 0) as listening:
+        asyncio.run(call(listening))
+    assert Seen.at_once
 
 
 def test_a_port_that_is_taken_is_said() -> None:

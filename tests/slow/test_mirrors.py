@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import wandb_server
 from foresweep.integrations.mirror import Mirrored, copy_runs, open_mirror
 from foresweep.records import Run
 from foresweep.tracker.tracker import Tracker
@@ -177,6 +179,57 @@ def test_wandb_offline_has_what_a_sweep_did_and_knows_nothing_of_the_machine(
     assert b"test_pct_mae" not in everything
     assert not any(r.WhichOneof("record_type") == "stats" for r in records)
     assert not list(workplace.glob("wandb/**/wandb-metadata.json"))
+
+
+@pytest.fixture
+def told(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[wandb_server.Told]:
+    """What a stand-in of W&B's API hears; W&B forgets whom else it talked to."""
+    import wandb
+
+    with wandb_server.running() as server:
+        wandb.teardown()
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+        yield server
+        wandb.teardown()
+
+
+def test_wandb_online_has_what_a_sweep_did_and_knows_nothing_of_the_machine(
+    tracker: Tracker, workplace: Path, told: wandb_server.Told
+) -> None:
+    mirrors, said = live("wandb")
+    done = play(tracker, mirrors)
+    mirrors[0].close()
+    assert said == []
+    opened = told.opened[done.run_id]
+    assert (opened["project"], opened["jobType"], opened["notes"]) == (
+        "foresweep",
+        "toto",
+        "a note",
+    )
+    assert json.loads(opened["config"])["lr"]["value"] == 1e-4
+    steps = [(h["_step"], h["train_loss"]) for h in told.history[done.run_id]]
+    assert steps == [(1, 1.0), (2, 0.5)]
+    assert told.summary[done.run_id]["val_pct_mae"] == 0.5
+    assert told.ended == {done.run_id: 0}
+    everything = b"".join(told.heard)
+    words = ("test_pct_mae", str(SECRET), str(workplace), sys.argv[0], "sqlalchemy==")
+    assert [word for word in words if word.encode() in everything] == []
+    assert (opened["host"], opened["program"]) == ("foresweep", "foresweep")
+
+
+def test_a_key_that_wandb_refuses_stops_the_mirror_and_not_the_run(
+    tracker: Tracker, told: wandb_server.Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foresweep.integrations.mirror.INIT_S", 2.0)
+    told.refuses = True
+    mirrors, said = live("wandb")
+    done = play(tracker, mirrors)
+    mirrors[0].close()
+    assert told.heard
+    assert len(said) == 1
+    assert said[0].startswith("the mirror wandb stopped")
+    assert tracker.get_run(done.run_id).state == "complete"
 
 
 def test_what_is_on_record_is_exported_to_wandb_offline(

@@ -193,6 +193,8 @@ PROJECT = "foresweep"
 WANDB_ID, WANDB_TAG = 128, 64
 """Longest that W&B takes."""
 INIT_S = 30.0
+UNSAID = "foresweep"
+"""What W&B is told for the machine's name and the script's path, which it else looks up itself."""
 
 
 class WandbMirror:
@@ -236,6 +238,10 @@ class WandbMirror:
                 init_timeout=INIT_S,
                 x_disable_meta=True,
                 x_disable_stats=True,
+                x_save_requirements=False,
+                host=UNSAID,
+                program=UNSAID,
+                program_relpath=UNSAID,
             ),
         )
 

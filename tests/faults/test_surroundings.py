@@ -286,6 +286,7 @@ def test_a_clock_that_is_set_back_loses_no_run_and_mistakes_none_for_the_latest(
         assert done.returncode == 0, done.stdout + done.stderr
         with Tracker(tmp_path / "hyperparams" / "sweeps.db") as tracker:
             ids += [s.sweep_id for s in tracker.list_sweeps() if s.sweep_id not in ids]
+            assert tracker.get_sweep("latest").sweep_id == ids[-1]
             for one in tracker.get_runs():
                 assert one.state == "complete", one.error
                 assert one.finished_at is not None
@@ -332,13 +333,24 @@ STRANGE = "Прайс-лист 名前 é ü 'single' \"double\" $HOME `id` #1 %s
 def test_any_folder_may_be_called_anything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The whole way in a folder with spaces, quotes and letters of four alphabets."""
+    """The whole way in a folder with spaces, quotes and letters of four alphabets, whose runs lie
+    behind a link and whose git has no sound HEAD, at a dumb terminal of 40 columns."""
     home, shell = tmp_path / STRANGE, Shell(capsys)
     data = prices(home / "the prices", ("A B", "名", "it's", 'say "so"', "two\nlines"))
+    git("init", cwd=home)
+    (home / ".git" / "HEAD").write_text("ref: refs/heads/\x00\n")
+    (tmp_path / "else where").mkdir()
+    (home / "hyperparams").mkdir()
+    (home / "hyperparams" / "runs").symlink_to(tmp_path / "else where")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.chdir(home)
     shell("data", "check", str(data))
-    shell("train", "-m", "drift", "--data", str(data), *HOW)
+    told = shell("train", "-m", "drift", "--data", str(data), *HOW)
+    assert "\x1b" not in told + shell.err
     assert "drift" in shell("runs")
+    with Tracker(home / "hyperparams" / "sweeps.db") as tracker:
+        assert {r.git_commit for r in tracker.get_runs()} == {None}
     for args in (
         ("report", "-o", "r.html"), ("report", "-o", "r.md"), ("export", "json", "-o", "é.json"),
         ("db", "backup", "b c.db"), ("db", "check"), ("db", "verify"), ("show", "drift"),

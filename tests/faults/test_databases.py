@@ -180,7 +180,9 @@ def campaign(
     [
         ("UPDATE runs SET created_at = '2026-11-29T21:50:17+]0:00'", "a time on record reads"),
         ("UPDATE runs SET hyperparams = '{\"lr\": '", "a value on record reads"),
-        ("UPDATE runs SET tags = '3'", "on record reads"),
+        ("UPDATE runs SET metrics = x'7b00'", "a value on record reads"),
+        ("UPDATE runs SET fingerprints = '{'", "a value on record reads"),
+        ("UPDATE runs SET tags = '3', hyperparams = '{}'", "on record reads"),
         ("UPDATE runs SET state = 'compl'", "on record reads"),
         ("UPDATE sqlite_master SET sql = CAST(x'435245FC4154' AS TEXT) WHERE name = 'runs'", "is"),
     ],
@@ -199,6 +201,10 @@ def test_a_row_that_foresweep_never_writes_is_refused_in_a_line(
     assert isinstance(said, Said), said
     assert said.code == 1
     assert re.search(f"{says}.*damaged|damaged.*{says}", said.err), said.err
+    for command in ("check", "verify"):
+        looked = Line(capsys)("db", command, "--db", str(place))
+        assert isinstance(looked, Said), looked
+    assert looked.code == 1
 
 
 def test_a_file_of_a_byte_is_no_database_and_stays(

@@ -150,10 +150,11 @@ def _stream(connection: Connection, sql: str) -> Iterator[Any]:
 
 
 def _json(covers: str, otherwise: Any) -> Any:
-    """What an entry names; nothing where somebody broke it, which its hash tells."""
+    """What an entry names or a column holds; nothing where somebody broke it, which its hash or
+    its digest tells."""
     try:
         found = json.loads(covers)
-    except ValueError:
+    except (ValueError, TypeError, RecursionError):
         return otherwise
     return found if isinstance(found, type(otherwise)) else otherwise
 
@@ -204,14 +205,14 @@ def _runs(connection: Connection, told: _Told) -> Iterator[tuple[str, str, bool]
             upcoming = next(scores, None)
         if run_id in told.digests[RUN]:
             fixed = (row[at["model_name"]], bool(row[at["is_baseline"]]), row[at["sweep_id"]])
-            cells = json.loads(row[at["fingerprints"]])
+            cells = _json(row[at["fingerprints"]], {})
             if any(
                 (s.model_name, bool(s.is_baseline), s.sweep_id) != fixed
                 or s.fingerprint != cells_of(cells, s.part)
                 for s in mine
             ):
                 told.tell(RUN, run_id, "changed", "has scores that say of it what it is not")
-            if _open(mine) != {split_name(n): v for n, v in json.loads(row[last]).items()}:
+            if _open(mine) != {split_name(n): v for n, v in _json(row[last], {}).items()}:
                 told.tell(RUN, run_id, "changed", "shows other scores than are on record for it")
         held = [(s.part, s.metric, s.value) for s in mine]
         for names, digest in told.added.pop(run_id, ()):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import polars as pl
@@ -129,3 +131,30 @@ def test_a_run_a_folder_and_a_champion_load_to_what_forecasts(swept: fs.SweepRes
         promote(tracker, run.run_id, slot="mine", force_reason="to see it served")
     served = fs.load("mine", **places).predict(frame, levels=(0.1, 0.5, 0.9))
     pd.testing.assert_frame_equal(served, told)
+
+
+def test_a_sweep_prints_as_a_sentence(swept: fs.SweepResult) -> None:
+    assert str(swept) == (
+        f"Sweep {swept.sweep_id} of last-value, drift, complete: no trained run has a score."
+    )
+
+
+def test_tab_shows_the_face_and_nothing_else() -> None:
+    assert set(fs.__all__) < set(dir(fs))
+    assert not [n for n in dir(fs) if n.startswith("_") and not n.startswith("__")]
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"objective": lambda run: 0.0}, "give the name of a metric"),
+        ({"objective": "mae"}, "did you mean 'pct_mae'"),
+        ({"hyperparams": {"lr": (1e-4, 1e-3)}}, "write a range as '1e-5..1e-3:log'"),
+        ({"hyperparams": {"learning_rate": 1e-3}}, "did you mean 'lr'"),
+    ],
+)
+def test_habits_of_other_programs_are_told_what_is_said_here(
+    asked: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(fs.ForesweepError, match=re.escape(why)):
+        fs.sweep("chronos2", "demo", max_runs=1, **asked)

@@ -74,6 +74,11 @@ _HOMES = {
 _NAMES_THERE = {"load_checkpoint": "read_checkpoint"}
 
 
+def __dir__() -> list[str]:
+    """The face, for whoever completes a name with Tab in a notebook."""
+    return sorted([*__all__, "__version__", "__doc__", "__name__", "__file__", "__path__"])
+
+
 def __getattr__(name: str) -> Any:
     """Import a name of the face when it is first used: `import foresweep` stays light."""
     if name not in _HOMES:

@@ -41,16 +41,36 @@ class UsageError(ForesweepError):
     exit_code = 2
 
 
+OTHER_WORDS = {
+    "learning_rate": "lr",
+    "learning-rate": "lr",
+    "epochs": "max_epochs",
+    "steps": "max_steps",
+    "batch": "batch_size",
+    "context": "context_length",
+    "warmup": "warmup_fraction",
+    "mae": "pct_mae",
+    "mape": "pct_mae",
+    "val_mae": "val_pct_mae",
+    "val_mape": "val_pct_mae",
+    "val_loss": "val_pct_mae",
+}
+"""Words of other programs for names of ours, which no likeness of letters finds."""
+MOST_NAMES = 40
+"""Known names that an error lists."""
+
+
 class UnknownName(UsageError):
     """No such model, metric, mode, hyperparameter or item."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str = "") -> None:
         names = sorted(known)
         small = {n.lower(): n for n in names}
-        near = get_close_matches(name.lower(), small, n=1)
-        hint = (
-            f"did you mean {small[near[0]]!r}?" if near else f"known: {', '.join(names) or 'none'}"
-        )
+        asked = OTHER_WORDS.get(name.lower(), name.lower())
+        near = get_close_matches(asked, small, n=1)
+        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        listed = ", ".join(names[:MOST_NAMES]) or "none"
+        hint = f"did you mean {small[near[0]]!r}?" if near else f"known: {listed}{more}"
         place = f" {where}" if where else ""
         super().__init__(f"unknown {kind} {name!r}{place}; {hint}")
         self.kind, self.name = kind, name

@@ -55,6 +55,15 @@ class SweepResult(Sweep):
 
     places: Settings  # where its database and its runs are
 
+    def __str__(self) -> str:
+        """A sentence, for `print`: what it was about, and the best trained run of its windows."""
+        about = f"Sweep {self.sweep_id} of {', '.join(self.models)}, {self.state}"
+        board = self._board(None)
+        if (best := board.best) is None:
+            return f"{about}: no trained run has a score."
+        skill = "" if best.skill is None else f", {100 * best.skill:+.2f} % against last-value"
+        return f"{about}: best is {best.run.run_id}, {board.metric} {best.score:.3f}{skill}."
+
     def leaderboard(self, metric: str | None = None) -> pd.DataFrame:
         """Every run on the sweep's windows, the best on val first, baselines among them.
 
@@ -175,6 +184,11 @@ def sweep(
     Raises UsageError, UnknownName, ConfigError for what cannot be asked, DataError for data that
     cannot be used; KeyboardInterrupt passes through.
     """
+    if not isinstance(objective, str):
+        raise UsageError(
+            f"objective {objective!r}: give the name of a metric, e.g. 'pct_mae'; losses of your "
+            "own are judged by `foresweep verdict --losses` (docs/verdict-elsewhere.md)"
+        )
     places = load_settings(database=db, runs_dir=runs)
     if isinstance(model, SweepPlan):
         plan = model if data is None else replace(model, data=_as_place(data, places))

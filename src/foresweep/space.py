@@ -320,6 +320,11 @@ def as_dimension(name: str, value: Any) -> Dimension:
     (Float(low=1e-05, high=0.001, log=True), Int(low=64, high=512, step=32, log=False))
     """
     match = _RANGE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if not (value is None or isinstance(value, str | int | float | list)):  # from Python only
+        raise SpaceError(
+            f"hyperparameter {name} = {value!r}: write a range as '1e-5..1e-3:log' or "
+            "'64..512:32', a choice as a list, or one value"
+        )
     if match is None:
         return Choice(tuple(value) if isinstance(value, list) and value else (value,))
     where, tail = f"--set {name}={value}", match["tail"]

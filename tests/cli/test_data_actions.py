@@ -57,3 +57,23 @@ def test_the_draft_is_written_where_nothing_else_is_left(shell: Shell, tmp_path:
         "data", "check", "demo", "--write-actions", str(draft), code=DataError.exit_code
     )
     assert "is not overwritten" in said
+
+
+def test_many_findings_are_told_by_a_few_of_each_rule(shell: Shell, tmp_path: Path) -> None:
+    """One finding a line; all errors, and every finding only where it is asked for."""
+    frame = walk_frame("MANY", TIMES).drop("item_id")
+    bad = pl.int_range(pl.len()) % 150 == 70
+    for name in [f"A{k}" for k in range(30)]:
+        frame.with_columns(low=pl.when(bad).then(0.0).otherwise("low")).write_csv(
+            tmp_path / f"{name}.csv"
+        )
+    for name in ("EMPTY", "VOID", "BLANK"):
+        (tmp_path / f"{name}.csv").write_text("")
+    few = shell("data", "check", str(tmp_path), code=1)
+    shown = few[: few.index("Shown are")]
+    assert shown.count(": empty_file: ") == 3
+    assert shown.count("non_positive_price: ") == 2
+    assert "--all shows every one" in few
+    every = shell("data", "check", str(tmp_path), "--all", code=1)
+    assert every.count("non_positive_price: ") == 60
+    assert "--all" not in every

@@ -1,12 +1,14 @@
-"""What the terminal says of a lead, and of no lead."""
+"""What the terminal says of a lead, and of no lead, and its tables where it is narrow."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
-from foresweep.cli.tables import verdict_line
+from foresweep.cli.tables import plain_table, verdict_line
 from foresweep.records import Run
 from foresweep.selection.leaderboard import Leaderboard, leaderboard
 from runs import make_run
@@ -55,3 +57,36 @@ def test_the_p_value_of_one_loss_is_not_shown_beside_another() -> None:
 
 def test_a_lead_too_good_for_prices_points_to_a_leak() -> None:
     assert "Look for a leak" in verdict_line(board(trained(1, 1.6, 0.001)))
+
+
+def drawn(width: int, *headings: str, rows: list[list[str]]) -> str:
+    table = plain_table(*headings)
+    for row in rows:
+        table.add_row(*row)
+    out = StringIO()
+    Console(file=out, width=width).print(table)
+    return out.getvalue()
+
+
+def test_a_table_wraps_its_wordy_column_and_breaks_no_word() -> None:
+    rows = [["seasonal-naive", "20 epochs (embeddings only over weights)", "2.784", "complete"]]
+    said = drawn(60, "model", "config", ">val_pct_mae", "state", rows=rows)
+    assert {"seasonal-naive", "val_pct_mae", "complete", "embeddings"} <= set(
+        said.replace("(", " ").split()
+    )
+    assert max(map(len, said.splitlines())) <= 60
+
+
+def test_a_table_without_room_for_its_words_becomes_paragraphs() -> None:
+    rows = [["sweep_20261129_220041_14249ca2", "complete", "toto, chronos2", "-", "pct_mae"]]
+    said = drawn(50, "sweep", "state", "models", "family", "objective", rows=rows)
+    assert said.splitlines()[0].rstrip() == "sweep sweep_20261129_220041_14249ca2"
+    assert "state complete | models toto, chronos2 | objective pct_mae" in " ".join(said.split())
+    assert "family" not in said  # nothing is said of it
+
+
+def test_a_word_longer_than_any_table_has_room_for_is_folded_and_whole() -> None:
+    path = "/a" * 60
+    said = drawn(40, "run", "value", rows=[["checkpoint", path]])
+    assert "".join(said.split()[-8:]).endswith("/a/a")
+    assert path in "".join(said.split())

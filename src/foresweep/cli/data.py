@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", "_.-=+*#@"
 """Levels of a picture, low to high, where a terminal can write them and where not."""
+MOST_FINDINGS, EXAMPLES = 40, 2
+"""Findings up to which all are shown; beyond, how many of a rule that drops nothing."""
 NARROW = 120
 """Columns of a terminal below which the pictures have a table of their own."""
 
@@ -47,9 +51,12 @@ def check(
     source: Source = None,
     actions: Actions = None,
     write_actions: Draft = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every finding, however many there are.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Run the data gate: every finding names file, row and rule; exit 1 if an item was dropped."""
+    """Run the data gate: findings name file, row and rule; exit 1 if an item was dropped."""
     from foresweep.data.gate.report import NothingLeft
     from foresweep.data.reading.sources import default_source, load_panel
     from foresweep.settings import load_settings
@@ -67,7 +74,7 @@ def check(
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=2))
     else:
-        _draw_findings(loaded)
+        _draw_findings(loaded, every)
     if report.errors:
         raise typer.Exit(1)
 
@@ -97,19 +104,30 @@ def _reading() -> Callable[[int, int], None] | None:
     return say
 
 
-def _draw_findings(loaded: Loaded) -> None:
-    from foresweep.cli.tables import console, plain_table, report_lines
+def _draw_findings(loaded: Loaded, every: bool) -> None:
+    """All errors, and of each other rule a few where there are many; `every`: all of all."""
+    from foresweep.cli.tables import console, report_lines
 
-    out = console()
-    if loaded.report.findings:
-        table = plain_table("severity", "where", "item", "rule", "what")
-        for f in loaded.report.findings:
-            where = f.file if f.row is None else f"{f.file}:{f.row}"
-            table.add_row(f.severity, where, f.item or "", f.rule, f.message)
-        out.print(table)
-    for line in report_lines(loaded.report):
-        out.print(line)
-    out.print(f"{loaded.panel.num_items} items can be used.")
+    out, report, num = console(), loaded.report, loaded.panel.num_items
+    few = not every and len(report.findings) > MOST_FINDINGS
+    shown: Counter[str] = Counter()
+    if report.findings:
+        for f in report.findings:
+            shown[f.rule] += 1
+            if few and f.severity != "error" and shown[f.rule] > EXAMPLES:
+                continue
+            named = "" if not f.item or f.item in Path(f.file).name else f" ({f.item})"
+            out.print(f"{f.severity:<8} {f}{named}", soft_wrap=True)
+        out.print()
+    if few:
+        out.print(
+            f"Shown are all errors and the first {EXAMPLES} findings of each other rule, of "
+            f"{len(report.findings):,} in all: --all shows every one.",
+            soft_wrap=True,
+        )
+    for line in report_lines(report, all_by="--all" if few else ""):
+        out.print(line, soft_wrap=True)
+    out.print(f"{num:,} item{'' if num == 1 else 's'} can be used.")
     if loaded.kept_at is not None:
         out.print(f"As read before and kept in {loaded.kept_at} (FORESWEEP_CACHE=off reads anew).")
 

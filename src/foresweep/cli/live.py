@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
@@ -40,7 +39,7 @@ from foresweep.metrics import METRICS, ranked_by
 from foresweep.models.registry import BASELINES
 from foresweep.search import events
 from foresweep.search.propose.modes import ADAPTIVE, expand_models
-from foresweep.search.running.trials import planned_steps
+from foresweep.search.running.trials import ends_within, planned_steps
 
 if TYPE_CHECKING:
     from foresweep.data.gate.report import QualityReport
@@ -271,12 +270,7 @@ class LiveView:
         self.bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.bars.stop()
 
     def say(self, text: str, style: str = "") -> None:
@@ -570,9 +564,9 @@ class LiveView:
         if cones := judge_the_cones(sweep, runs):
             self.say(cones)
         self.say(
-            "Next: `foresweep best --export-path` hands over the best checkpoint, "
-            "`foresweep predict` forecasts with it, `foresweep report -o report.md` writes it all "
-            "down."
+            "Next: `foresweep verdict` says whether that is more than luck, `foresweep report -o "
+            "report.html` shows it all, `foresweep best --export-path` hands over the best "
+            "checkpoint and `foresweep predict` forecasts with it."
         )
 
 
@@ -580,6 +574,7 @@ class LiveView:
 
 
 MOST_ROWS, SHOWN_AT_START = 60, 20
+LONG = 1800  # seconds of a sweep from which a dry run says how to spend less
 
 
 def draw_dry_run(
@@ -639,14 +634,27 @@ def _say_sum(
     costs: Mapping[str, Cost],
     workers: int,
 ) -> None:
-    whole = sum(c.seconds for c in costs.values())
+    mine = [costs[p.config_hash].seconds for p in trained if p.config_hash in costs]
+    whole = sum(mine)
     times, at_once = plan.cut.refits, f" on {workers} workers" if workers > 1 else ""
     steps = times * sum(planned_steps(p.config) for p in trained if p.config_hash in costs)
     each = f" {times} times each (as often again whose test is opened)" if times > 1 else ""
     console.print(
-        f"{len(costs)} trials to train{each}, {steps:,} steps: about {seconds(whole / workers)}"
-        f"{at_once}, reckoned from a few real steps. Nothing was put on record."
+        f"{len(costs)} trial{'s' * (len(costs) != 1)} to train{each}, {steps:,} steps: about "
+        f"{seconds(whole / workers)}{at_once}, reckoned from a few real steps on this machine, as "
+        "busy as it is now. Nothing was put on record."
     )
+    if (limit := plan.time_budget_s) is not None and costs:
+        ends = ends_within(mine, workers, limit)
+        console.print(
+            f"Within --time-budget ({seconds(limit)}) the first {len(ends)} of them begin; the "
+            f"last ends about {seconds(max(ends))} after the start."
+        )
+    elif whole / workers > LONG:
+        console.print(
+            "To spend less: --max-steps N cuts each trial, --max-runs N takes the first ones, "
+            "--time-budget 30m begins none later, --pruning racing ends hopeless ones."
+        )
     more = plan.budget - sum(not p.proposal.is_free for p in trained)
     if plan.mode in ADAPTIVE and not plan.proposals and more > 0:
         console.print(f"Then up to {more} trials that are proposed from what these show.")
@@ -656,11 +664,8 @@ def _say_sum(
         )
 
 
-# Between a sweep's events and the mirrors that repeat its runs.
-
-
 class Mirrors:
-    """The mirrors of a sweep; the block's end waits for what has not been sent."""
+    """Between a sweep's events and the mirrors that repeat its runs; the block's end waits."""
 
     def __init__(self, wanted: Sequence[str], warn: Callable[[str], None]) -> None:
         """Raises UnknownName, MissingExtra, UsageError before anything runs."""
@@ -671,12 +676,7 @@ class Mirrors:
     def __enter__(self) -> Mirrors:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for mirror in self._mirrors:
             mirror.close()
 

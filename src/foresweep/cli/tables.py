@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich import box
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.padding import Padding
 from rich.segment import Segment
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from foresweep.cli.options import harmless
 from foresweep.evaluation.yardstick import LAST_VALUE
@@ -43,9 +46,64 @@ WIDE = 172
 """Columns at which a table shows everything."""
 
 
+LONGEST_WORD = 44
+"""Characters up to which a word of a table stays in one piece: a run's id does, a path may not."""
+
+
+A_LITTLE = 6
+"""Characters that a column gets before others to stay on one line."""
+
+
+class FittedTable(Table):
+    """A table that breaks no word where the terminal is narrow: it wraps the wordy columns first,
+    and where even single words have no room side by side, each row becomes a paragraph."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        sizes = [self._sizes(console, options, column) for column in self.columns]
+        room = options.max_width - 3 * len(sizes) + 1  # what stands between and beside columns
+        if sum(most for _, most in sizes) <= room:
+            yield from super().__rich_console__(console, options)
+        elif sum(least for least, _ in sizes) <= room:
+            spare = room - sum(least for least, _ in sizes)
+            shared = sorted(range(len(sizes)), key=lambda k: sizes[k][1] - sizes[k][0])
+            for done, k in enumerate(shared):
+                least, most = sizes[k]
+                fair = spare // (len(sizes) - done)
+                more = min(most - least, fair if most - least > A_LITTLE else spare)
+                self.columns[k].width, spare = least + more, spare - more
+            yield from super().__rich_console__(console, options)
+        else:
+            yield from self._paragraphs()
+
+    def _sizes(self, console: Console, options: ConsoleOptions, column: Column) -> tuple[int, int]:
+        """(longest word, longest line) of a column, in characters."""
+        measured = [
+            Measurement.get(console, options.update(max_width=10_000), cell)
+            for cell in (column.header, *column.cells)
+        ]
+        most = max(m.maximum for m in measured)
+        least = min(max(m.minimum for m in measured), LONGEST_WORD)
+        if column.justify == "right":  # a number and its unit
+            least = max(least, *(m.maximum for m in measured[1:]), 0)
+        least = most if column.no_wrap else least
+        return max(least, column.min_width or 0), max(most, column.min_width or 0)
+
+    def _paragraphs(self) -> RenderResult:
+        """The first cell of each row, below it the others with their headings; "-" is left out."""
+        headings = [str(column.header) for column in self.columns]
+        for cells in zip(*(column.cells for column in self.columns), strict=True):
+            told = [
+                f"{heading} {cell}".strip()
+                for heading, cell in zip(headings[1:], map(str, cells[1:]), strict=True)
+                if cell not in ("", "-")
+            ]
+            yield Text(f"{headings[0]} {cells[0]}".strip())
+            yield Padding(Text(" | ".join(told)), (0, 0, 0, 2))
+
+
 def plain_table(*headings: str, title: str | None = None) -> Table:
     """A table without heavy frames: reads well in a log file too."""
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    table = FittedTable(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
     for heading in headings:
         right = heading.startswith(">")
         table.add_column(
@@ -195,8 +253,9 @@ def _doubt(row: Row, board: Leaderboard) -> str:
     )
 
 
-def report_lines(report: QualityReport) -> list[str]:
-    """What the data gate did, in a few lines; nothing when it had nothing to say."""
+def report_lines(report: QualityReport, *, all_by: str = "foresweep data check") -> list[str]:
+    """What the data gate did, in a few lines; nothing when it had nothing to say. `all_by`: the
+    command that shows every finding; "" where they have been shown."""
     lines = []
     if report.dropped:
         lines.append(
@@ -205,10 +264,10 @@ def report_lines(report: QualityReport) -> list[str]:
             + "; ".join(str(f) for f in report.errors[:3])
         )
     if report.num_masked:
-        lines.append(f"Gate: {report.num_masked} of {report.num_rows:,} rows masked.")
+        lines.append(f"Gate: {report.num_masked:,} of {report.num_rows:,} rows masked.")
     if report.counts:
-        counted = ", ".join(f"{rule} {count}" for rule, count in report.counts.items())
-        lines.append(f"Gate findings: {counted} (all of them: foresweep data check).")
+        counted = ", ".join(f"{rule} {count:,}" for rule, count in report.counts.items())
+        lines.append(f"Gate findings: {counted}{f' (all of them: {all_by})' if all_by else ''}.")
     return lines
 
 

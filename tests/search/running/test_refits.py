@@ -255,6 +255,22 @@ def test_a_trial_costs_its_steps_as_often_as_it_is_trained(
     assert known["hash"].seconds == 4 * 10 * 0.5 + (20 + 8 * 3) * 0.1
     out = StringIO()
     draw_dry_run(Console(file=out, width=200), plan, [made], (), known, 1)
-    assert "1 trials to train 4 times each (as often again whose test is opened), 40 steps" in (
+    assert "1 trial to train 4 times each (as often again whose test is opened), 40 steps" in (
         out.getvalue()
     )
+
+
+def test_a_dry_run_says_which_trials_a_time_budget_begins() -> None:
+    trials = [
+        Prepared(Proposal("toto", {}, f"quick: {k}"), {"max_steps": 10}, f"hash{k}", "")
+        for k in range(4)
+    ]
+    known = {f"hash{k}": costs.Cost(None, took) for k, took in enumerate((60.0, 600.0, 60.0, 60.0))}
+    plan = SweepPlan(models=("toto",), max_runs=4, time_budget_s=100.0)
+    out = StringIO()
+    draw_dry_run(Console(file=out, width=300), plan, trials, (), known, 2)
+    assert "the first 3 of them begin; the last ends about 10 min after" in out.getvalue()
+    hours = {h: replace(c, seconds=100 * c.seconds) for h, c in known.items()}
+    plan = replace(plan, time_budget_s=None)
+    draw_dry_run(Console(file=out, width=300), plan, trials, (), hours, 2)
+    assert "To spend less: --max-steps N" in out.getvalue()

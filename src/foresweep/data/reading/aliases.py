@@ -23,7 +23,7 @@ _WRITTEN: Mapping[str, tuple[str, ...]] = {
         "start_at start_time starttime ts_event "
         "datetime_utc date_utc trade_datetime candle_time kline_time "
         "trade_time 日期时间 交易时间 时间戳 日時",
-        "date exchange_date dlycaldt "
+        "date dt exchange_date dlycaldt "
         "trade_date trading_date business_date trade_day day dates price_date "
         "datum date fecha data дата tarih dato dátum tanggal ngày päivämäärä ημερομηνία วันที่ "
         "日期 交易日期 日付 日付け 日時 年月日 날짜 일자 일시 交易日",

@@ -212,6 +212,12 @@ def _closeness(problem: Refused) -> int:
     return order.index(problem.rule) if problem.rule in order else len(order)
 
 
+def _lacking(missing: Sequence[str], has: str) -> str:
+    ours = "date" if missing[0] == "timestamp" else missing[0]
+    advice = f"name it (--columns {ours}=NAME) or rename it"
+    return f"no column {', '.join(missing)}; it has {has}; {advice}"
+
+
 def _layout(lines: Sequence[str], separator: str, overrules: Overrules) -> Layout:
     quote = "'" if _single_quoted(lines, separator) else '"'
     fields = [split(line, separator, quote) for line in lines[:200]]
@@ -237,8 +243,7 @@ def _layout(lines: Sequence[str], separator: str, overrules: Overrules) -> Layou
                           _header_guesses(lines, k, guess))  # fmt: skip
         if missing is None and len(header.at) > 1:
             has = ", ".join(n for n in names[:8])
-            what = ", ".join(header.missing)
-            missing = Refused("missing_column", f"no column {what}; it has {has}")
+            missing = Refused("missing_column", _lacking(header.missing, has))
     several = _several_rows(fields, first, width, overrules)
     if several is not None:
         names, header, top, labels = several
@@ -305,8 +310,7 @@ def _without_data(
             return Layout(separator, quote, tuple(names), header, k + 2, len(names))
         if len(header.at) > 1 and best.rule == "unreadable":
             has = ", ".join(names[:8])
-            what = ", ".join(header.missing)
-            best = Refused("missing_column", f"no column {what}; it has {has}")
+            best = Refused("missing_column", _lacking(header.missing, has))
     raise best
 
 
@@ -574,7 +578,7 @@ def read_typed(frame: pl.DataFrame, overrules: Overrules | None = None) -> Table
         raise Refused("ambiguous_column", str(error)) from error
     if header.missing:
         has = ", ".join(names[:8])
-        raise Refused("missing_column", f"no column {', '.join(header.missing)}; it has {has}")
+        raise Refused("missing_column", _lacking(header.missing, has))
     if frame.is_empty():
         raise Refused("empty_file", "the file has a header and no rows")
     return Table(renamed, names, header, labels=labels)

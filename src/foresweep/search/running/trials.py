@@ -36,6 +36,22 @@ def planned_steps(config: Mapping[str, Any]) -> int:
     return int(config.get("max_steps") or 0)
 
 
+def ends_within(seconds: Sequence[float], workers: int, limit: float) -> tuple[float, ...]:
+    """When each trial ends that begins within `limit` seconds, in seconds after the start: trials
+    of `seconds` begin in their order, each where one of `workers` (1 or more) is free first.
+
+    >>> ends_within([60, 600, 60, 60], workers=2, limit=100)
+    (60, 600, 120)
+    """
+    free, ends = [0.0] * workers, []
+    for took in seconds:
+        if (begins := min(free)) >= limit:
+            break
+        ends.append(begins + took)
+        free[free.index(begins)] = begins + took
+    return tuple(ends)
+
+
 @dataclass(slots=True)
 class Budget:
     """Asked before each trial. Not frozen: it knows when it began, and says once that it is spent.

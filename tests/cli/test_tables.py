@@ -90,3 +90,13 @@ def test_a_word_longer_than_any_table_has_room_for_is_folded_and_whole() -> None
     said = drawn(40, "run", "value", rows=[["checkpoint", path]])
     assert "".join(said.split()[-8:]).endswith("/a/a")
     assert path in "".join(said.split())
+
+
+@pytest.mark.parametrize("width", range(40, 100))
+def test_no_line_of_a_table_is_wider_than_the_terminal(width: int) -> None:
+    rows = [["12", "seasonal-naive", "garman-klass", "2.784", "-25.24 %", "0.1 s", "complete"]]
+    headings = (">#", "model", "config", ">val_pct_mae", ">skill vs naive", ">training", "state")
+    said = drawn(width, *headings, rows=rows)
+    assert max(map(len, said.splitlines())) <= width
+    assert {"seasonal-naive", "garman-klass", "val_pct_mae"} <= set(said.split())
+    assert (" | " in said) == (width < 77)  # a paragraph only where words have no room

@@ -60,11 +60,14 @@ class FittedTable(Table):
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         sizes = [self._sizes(console, options, column) for column in self.columns]
+        needed = sum(least for least, _ in sizes)
         room = options.max_width - 3 * len(sizes) + 1  # what stands between and beside columns
+        if needed > room:
+            self.collapse_padding, room = True, options.max_width - 2 * len(sizes)
         if sum(most for _, most in sizes) <= room:
             yield from super().__rich_console__(console, options)
-        elif sum(least for least, _ in sizes) <= room:
-            spare = room - sum(least for least, _ in sizes)
+        elif needed <= room:
+            spare = room - needed
             shared = sorted(range(len(sizes)), key=lambda k: sizes[k][1] - sizes[k][0])
             for done, k in enumerate(shared):
                 least, most = sizes[k]
@@ -90,6 +93,8 @@ class FittedTable(Table):
 
     def _paragraphs(self) -> RenderResult:
         """The first cell of each row, below it the others with their headings; "-" is left out."""
+        if self.title:
+            yield Text(str(self.title))
         headings = [str(column.header) for column in self.columns]
         for cells in zip(*(column.cells for column in self.columns), strict=True):
             told = [
@@ -373,11 +378,16 @@ def judge_the_cones(sweep: Sweep, runs: Sequence[Run]) -> str:
     best, run = max(cones, key=lambda pair: (pair[0], pair[1].run_id))
     if max(points) > 0 or not best > 0:
         return ""
+    said = (
+        f"No points beat last-value, but cones do: {run.model_name} by {100 * best:.2f} % of "
+        f"pinball on val."
+    )
+    if sweep.mode == "by hand":
+        return f"{said} Judge them: train it with --objective pinball, then `foresweep verdict`."
     models = " ".join(f"--model {name}" for name in sweep.models)
     data = shlex.quote(str(sweep.plan.get("data", "")))
     return (
-        f"No points beat last-value, but cones do: {run.model_name} by {100 * best:.2f} % of "
-        f"pinball on val. Judge them, nothing equal is trained again: `foresweep sweep {models} "
+        f"{said} Judge them, nothing equal is trained again: `foresweep sweep {models} "
         f"--mode {sweep.mode} --horizon {sweep.horizon} --data {data} --objective pinball`, then "
         f"`foresweep verdict`."
     )

@@ -69,7 +69,8 @@ def space_text(model: str) -> str:
     found = registry.space_text(model)
     if found is None:
         raise SpaceError(
-            f"{model} has no search space; train it with: foresweep train --model {model}"
+            f"{model} has no search space; give a sweep file, put spaces/{model}.toml into its "
+            f"package (docs/adding-a-model.md), or train it with: foresweep train --model {model}"
         )
     return found
 

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foresweep.data.files import sync_folder, write_bytes_atomic, write_synced
-from foresweep.errors import CheckpointError, UsageError
+from foresweep.errors import CheckpointError, ConfigError, UsageError
 from foresweep.models.base import OURS, Checkpoint, ForecastModel, brought_by, installed
 from foresweep.models.hub import weights_id
 
@@ -229,6 +229,32 @@ def hash_of_weights(network: Mapping[str, Any], file: Path) -> str:
     """sha256 over a network's description and its weights: what training starts from."""
     described = json.dumps(network, sort_keys=True)
     return hashlib.sha256((described + sha256_of(file)).encode()).hexdigest()
+
+
+def read_network(folder: Path, model: str) -> dict[str, Any]:
+    """What describes the network in a folder of weights: config.json in its authors' format, or
+    what the card of one of our checkpoints says.
+
+    Raises ConfigError where it is no JSON object or a checkpoint of another model, CheckpointError
+    for a damaged one.
+    """
+    if (folder / CARD).is_file():
+        checkpoint = read_checkpoint(folder)
+        if checkpoint.model != model:
+            raise ConfigError(
+                f"{folder} is a checkpoint of {checkpoint.model}, whose weights fit no {model} "
+                f"network; give one of {model}"
+            )
+        network: dict[str, Any] = checkpoint.card.get("network", {})
+        return network
+    file = folder / CONFIG
+    try:
+        described = json.loads(file.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file} is not JSON: {error}") from error
+    if not isinstance(described, dict):
+        raise ConfigError(f"{file} is not a JSON object")
+    return described
 
 
 def _fill(

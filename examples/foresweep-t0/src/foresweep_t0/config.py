@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from foresweep.errors import ConfigError
 from foresweep.models.base import Facts, config_class, hyper
-from foresweep.models.checkpoint import CARD, CONFIG, WEIGHTS, read_checkpoint
+from foresweep.models.checkpoint import CONFIG, WEIGHTS, read_network
 from foresweep.models.hub import find_weights
 from foresweep.models.training.config import (
     ViewConfig,
@@ -17,6 +16,7 @@ from foresweep.models.training.config import (
     check_fixed,
     check_lag,
     check_mode,
+    chosen_shape,
     resolve_training,
 )
 
@@ -122,16 +122,7 @@ def settle(config: T0Config, facts: Facts) -> T0Config:
 
 def _from_scratch(config: T0Config) -> T0Config:
     """Architecture from the size where the config leaves it open. Raises ConfigError."""
-    usual = asdict(SIZES[config.size or "tiny"])
-    shape = {
-        name: value if getattr(config, name) is None else getattr(config, name)
-        for name, value in usual.items()
-    }
-    if shape["d_model"] % (2 * shape["num_heads"]):
-        raise ConfigError(
-            f"d_model={shape['d_model']} does not give {shape['num_heads']} heads an even width "
-            f"each; use a multiple of {2 * shape['num_heads']}"
-        )
+    shape = chosen_shape(config, asdict(SIZES[config.size or "tiny"]))
     dropout = DROPOUT if config.dropout is None else config.dropout
     return changed(config, dropout=dropout, **shape)
 
@@ -145,13 +136,7 @@ def weights_folder(pretrained: str) -> Path:
 def read_core(folder: Path) -> dict[str, Any]:
     """config.json of the network in a folder of weights, or what the card of one of our checkpoints
     says. Raises ConfigError where it is another model's, CheckpointError for a damaged one."""
-    if (folder / CARD).is_file():
-        core: dict[str, Any] = read_checkpoint(folder).card.get("network", {})
-    else:
-        try:
-            core = json.loads((folder / CONFIG).read_text("utf-8"))
-        except ValueError as error:
-            raise ConfigError(f"{folder / CONFIG} is not JSON: {error}") from error
+    core = read_network(folder, NAME)
     absent = [n for n in (*THEIRS.values(), "group_every_n", "quantile_levels") if n not in core]
     if absent:
         raise ConfigError(

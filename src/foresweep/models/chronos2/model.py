@@ -7,7 +7,6 @@ group attention; windows never see each other. `chronos` and torch are loaded wh
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,11 +30,10 @@ from foresweep.models.base import (
     make_config,
 )
 from foresweep.models.checkpoint import (
-    CARD,
     CONFIG,
     WEIGHTS,
     hash_of_weights,
-    read_checkpoint,
+    read_network,
     read_weights,
 )
 from foresweep.models.hub import PUBLISHED, find_weights
@@ -46,6 +44,7 @@ from foresweep.models.training.config import (
     check_fixed,
     check_lag,
     check_mode,
+    chosen_shape,
     resolve_training,
 )
 from foresweep.models.training.loop import finish, fit, inference, seeded
@@ -82,26 +81,11 @@ def read_core(folder: Path) -> dict[str, Any]:
 
     Raises ConfigError where it is another model's, CheckpointError for a damaged checkpoint.
     """
-    file = folder / CONFIG
-    if (folder / CARD).is_file():
-        checkpoint = read_checkpoint(folder)
-        core: dict[str, Any] = checkpoint.card.get("network", {})
-        if checkpoint.model != "chronos2":
-            raise ConfigError(
-                f"{folder} is a checkpoint of {checkpoint.model}, whose weights fit no Chronos-2 "
-                f"network; give one of chronos2"
-            )
-    else:
-        try:
-            core = json.loads(file.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{file} is not JSON: {error}") from error
-        if not isinstance(core, dict):
-            raise ConfigError(f"{file} is not a JSON object")
+    core = read_network(folder, "chronos2")
     kind = core.get("chronos_pipeline_class")
     if kind != "Chronos2Pipeline" or "chronos_config" not in core:
         raise ConfigError(
-            f"{file} describes no Chronos-2 network (chronos_pipeline_class: {kind}); "
+            f"{folder / CONFIG} describes no Chronos-2 network (chronos_pipeline_class: {kind}); "
             f"give a folder that Chronos2Pipeline.save_pretrained wrote"
         )
     return core
@@ -179,16 +163,7 @@ class Chronos2Config(ViewConfig):
 def _from_scratch(config: Chronos2Config) -> Chronos2Config:
     """Architecture from the size where the config leaves it open. Raises ConfigError."""
     size = config.size or "tiny"
-    shape = {
-        name: value if getattr(config, name) is None else getattr(config, name)
-        for name, value in asdict(SIZES[size]).items()
-    }
-    d_model, heads = shape["d_model"], shape["num_heads"]
-    if d_model % (2 * heads):
-        raise ConfigError(
-            f"d_model={d_model} does not give {heads} heads an even width each; "
-            f"use a multiple of {2 * heads}"
-        )
+    shape = chosen_shape(config, asdict(SIZES[size]))
     dropout = DROPOUT if config.dropout is None else config.dropout
     return changed(config, size=size, dropout=dropout, **shape)
 

@@ -293,6 +293,19 @@ def resolve_training(
     return changed(config, **settled, **_adapters(config))
 
 
+def chosen_shape(config: TrainingConfig, usual: Mapping[str, int]) -> dict[str, int]:
+    """A network's shape from scratch: the config's own fields where it has them, else those of its
+    size. Raises ConfigError for a `d_model` that gives `num_heads` heads no even width each."""
+    own = {name: getattr(config, name) for name in usual}
+    shape = {name: usual[name] if value is None else value for name, value in own.items()}
+    if shape["d_model"] % (2 * shape["num_heads"]):
+        raise ConfigError(
+            f"d_model={shape['d_model']} does not give {shape['num_heads']} heads an even width "
+            f"each; use a multiple of {2 * shape['num_heads']}"
+        )
+    return shape
+
+
 def check_fixed(config: TrainingConfig, fixed: Mapping[str, int]) -> None:
     """Raises ConfigError for an architecture field that contradicts what the weights have fixed."""
     for name, value in fixed.items():

@@ -27,7 +27,7 @@ from foresweep.tracker.service import Service
 from foresweep.tracker.tracker import Tracker
 from foresweep.web import Guard
 from panels import make_panel
-from served_runs import a_sweep, body_of
+from served_runs import a_sweep, body_of, make_calendars
 
 pytestmark = pytest.mark.slow
 STEPS = {"context_length": 64, "batch_size": 4, "max_steps": 1}
@@ -67,6 +67,7 @@ def checkpoint_of(model: str, folder: Path) -> Path:
 def served(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Live, Path]]:
+    make_calendars()
     folder = tmp_path_factory.mktemp(request.param)
     path = checkpoint_of(request.param, folder)
     with Tracker(folder / "sweeps.db") as tracker:

@@ -29,7 +29,7 @@ from foresweep.tracker.service import Service
 from foresweep.tracker.tracker import Tracker
 from foresweep.web import Guard
 from panels import make_panel
-from served_runs import a_run, a_sweep, body_of
+from served_runs import a_run, a_sweep, body_of, make_calendars
 
 LIMITS = Limits(body_mb=0.25, items=8, horizon=10, time_s=20, waiting=64)
 
@@ -43,6 +43,7 @@ def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracker]:
 @pytest.fixture(scope="module")
 def runs(tracker: Tracker, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A champion and a challenger of the same slot."""
+    make_calendars(EXAMPLE)
     folder, sweep = tmp_path_factory.mktemp("runs"), a_sweep(tracker)
     made = {m: a_run(tracker, folder, m, sweep=sweep) for m in ("drift", "last-value")}
     promote(tracker, made["drift"].run_id)
@@ -90,6 +91,30 @@ def test_many_at_once_get_what_each_would_get_alone(client: TestClient) -> None:
     with ThreadPoolExecutor(10) as pool:
         together = [*pool.map(lambda b: client.post("/forecast", json=b).json(), bodies)]
     assert together == alone
+
+
+def test_while_a_calendar_is_made_others_are_answered(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from foresweep.serving import asked
+
+    known, new = body_of(1, 64, 1), body_of(1, 95, 2)
+    alone = client.post("/forecast", json=known).json()
+    begun, go_on, real = threading.Event(), threading.Event(), asked.times_ahead
+
+    def slow(*args: Any) -> Any:
+        begun.set()
+        assert go_on.wait(20)
+        return real(*args)
+
+    monkeypatch.setattr(asked, "times_ahead", slow)
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(client.post, "/forecast", json=new)
+        assert begun.wait(20)
+        assert client.post("/forecast", json=known).json() == alone
+        assert not waits.done()
+        go_on.set()
+        assert waits.result(20).status_code == 200
 
 
 def test_what_waits_while_a_batch_is_made_is_the_next_batch(live: Live) -> None:

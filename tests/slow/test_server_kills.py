@@ -91,6 +91,8 @@ def _ask(place: str, seed: int, answered: list[tuple[Any, ...]], times: int = 1_
                 answer = client.post(f"{place}forecast", json=body, timeout=30)
             except httpx.HTTPError:
                 return
+            if answer.status_code == 503:  # its calendar is not made yet
+                continue
             assert answer.status_code == 200, answer.text
             for one in answer.json()["forecasts"]:
                 quantiles = list(zip(*one["quantiles"].values(), strict=True))

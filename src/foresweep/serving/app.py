@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from foresweep.data.splits import MIN_CONTEXT
 from foresweep.errors import ForesweepError, UsageError
 from foresweep.evaluation.predict import iso
 from foresweep.selection.leaderboard import leaderboard
-from foresweep.serving.asked import Asked, Reader
+from foresweep.serving.asked import Asked, Question, Reader, Unseen
 from foresweep.serving.batching import Answer, Batcher, NotRecorded, Overloaded
 from foresweep.serving.live import Live
 from foresweep.serving.page import PAGE_SCRIPT, page
@@ -97,6 +98,8 @@ def serving_app(
     work = batcher or Batcher(live)
     work.most_waiting = most.waiting
     meters = Meters(live, work)
+    slowly = ThreadPoolExecutor(1, "foresweep-calendar")
+    reader = Reader(most.items, most.horizon, MIN_CONTEXT)
 
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -105,12 +108,13 @@ def serving_app(
         yield
         live.stop()
         await asyncio.to_thread(work.stop)
+        slowly.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(
         title="foresweep", version=__version__, lifespan=life, docs_url=None, redoc_url=None,
         description="Forecasts by the champion of a slot: bars in, quantiles of the closes out.",
     )  # fmt: skip
-    _Routes(live, work, meters, most, Reader(most.items, most.horizon, MIN_CONTEXT)).add_to(app)
+    _Routes(live, work, meters, most, reader, slowly).add_to(app)
     return Guarded(app, guard)
 
 
@@ -121,6 +125,7 @@ class _Routes:
     meters: Meters
     limits: Limits
     reader: Reader
+    slowly: Executor  # one thread: whoever waits for the same calendar finds it made
 
     def add_to(self, app: FastAPI) -> None:
         app.post(
@@ -190,7 +195,7 @@ class _Routes:
             body = await self._body(request)
             champion = self.live.current.champion
             try:
-                question = self.reader.read(body, champion.forecaster.horizon)
+                question = await self._read(body, champion.forecaster.horizon)
             except UsageError as error:
                 raise Refused(422, str(error)) from error
             if not question.items:
@@ -208,6 +213,19 @@ class _Routes:
         except ForesweepError as error:  # the model cannot: a horizon it was not calibrated for
             raise Refused(422, str(error)) from error
         return Response(_json(answer, question.refused), 200, media_type="application/json")
+
+    async def _read(self, body: bytes, horizon: int) -> Question:
+        """Here where it is a matter of a fraction of a millisecond; by the reader's own thread
+        where a calendar must first be found, so that nobody else waits for it."""
+        try:
+            return self.reader.read(body, horizon, at_hand=True)
+        except Unseen:
+            loop = asyncio.get_running_loop()
+            self.work.arriving -= 1  # no batch is to wait for it
+            try:
+                return await loop.run_in_executor(self.slowly, self.reader.read, body, horizon)
+            finally:
+                self.work.arriving += 1
 
     async def _body(self, request: Request) -> bytes:
         most = int(self.limits.body_mb * 2**20)

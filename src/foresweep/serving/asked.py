@@ -49,6 +49,10 @@ Price = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0)]
 Volume = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0)]
 
 
+class Unseen(Exception):
+    """Times that nobody has asked about yet: to continue their calendar may take seconds."""
+
+
 class Series(BaseModel):
     """An item's bars, oldest first, a list a column: all of one length."""
 
@@ -113,10 +117,11 @@ class Reader:
     _ahead: OrderedDict[bytes, Times] = field(default_factory=OrderedDict)
     _lock: Lock = field(default_factory=Lock)
 
-    def read(self, body: bytes, horizon: int) -> Question:
+    def read(self, body: bytes, horizon: int, *, at_hand: bool = False) -> Question:
         """The question of a body; `horizon`: where it says none.
 
-        Raises UsageError for what is not as the schema says, too much, or twice the same item.
+        Raises UsageError for what is not as the schema says, too much, or twice the same item;
+        with `at_hand` Unseen where an item's calendar would first have to be looked for.
         """
         try:
             asked = Asked.model_validate_json(body)
@@ -124,9 +129,9 @@ class Reader:
             raise UsageError(_first(error)) from error
         except RecursionError as error:
             raise UsageError("the body is nested too deep") from error
-        return self.check(asked, horizon)
+        return self.check(asked, horizon, at_hand=at_hand)
 
-    def check(self, asked: Asked, horizon: int) -> Question:
+    def check(self, asked: Asked, horizon: int, *, at_hand: bool = False) -> Question:
         """The same of a body that was parsed."""
         if len(asked.items) > self.most_items:
             raise UsageError(f"items: {len(asked.items)} in one request, at most {self.most_items}")
@@ -143,12 +148,12 @@ class Reader:
         found, refused = [], {}
         for series in asked.items:
             try:
-                found.append(self._item(series, bars))
+                found.append(self._item(series, bars, at_hand))
             except DataError as error:
                 refused[series.item_id] = str(error)
         return Question(tuple(found), refused, bars, levels)
 
-    def _item(self, series: Series, horizon: int) -> Item:
+    def _item(self, series: Series, horizon: int, at_hand: bool) -> Item:
         """Raises DataError naming the bar that cannot be."""
         num = len(series.timestamp)
         columns = {name: getattr(series, name) for name in COLUMNS}
@@ -164,15 +169,17 @@ class Reader:
             raise DataError(f"bar {late[0] + 1}: {times[late[0] + 1]} does not come after the last")
         values = np.array([columns[name] for name in COLUMNS], dtype=np.float64).T.copy()
         _require_lawful(values)
-        return Item(series.item_id, values, times, self._ahead_of(times, horizon))
+        return Item(series.item_id, values, times, self._ahead_of(times, horizon, at_hand))
 
-    def _ahead_of(self, times: Times, horizon: int) -> Times:
+    def _ahead_of(self, times: Times, horizon: int, at_hand: bool) -> Times:
         """[H] on the calendar that the bars keep, continued."""
         key = hashlib.sha256(times.tobytes() + horizon.to_bytes(4, "little")).digest()
         with self._lock:
             if key in self._ahead:
                 self._ahead.move_to_end(key)
                 return self._ahead[key]
+        if at_hand:
+            raise Unseen
         ahead = times_ahead(times, horizon, calendar_kept(times))
         with self._lock:
             self._ahead[key] = ahead

@@ -63,7 +63,8 @@ class FittedTable(Table):
         needed = sum(least for least, _ in sizes)
         room = options.max_width - 3 * len(sizes) + 1  # what stands between and beside columns
         if needed > room:
-            self.collapse_padding, room = True, options.max_width - 2 * len(sizes)
+            self.collapse_padding, self.show_edge = True, False
+            room = options.max_width - 2 * len(sizes) + 1
         if sum(most for _, most in sizes) <= room:
             yield from super().__rich_console__(console, options)
         elif needed <= room:

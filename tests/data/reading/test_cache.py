@@ -48,7 +48,7 @@ def test_another_file_time_option_or_reader_is_read_anew(
     os.utime(prices / "A.csv", ns=(1, 1))
     assert load_panel(prices).kept_at is None
     assert load_panel(prices).kept_at is not None
-    monkeypatch.setattr(cache, "READER", 2)
+    monkeypatch.setattr(cache, "READER", cache.READER + 1)
     assert load_panel(prices).kept_at is None
 
 

@@ -25,7 +25,7 @@ from foresweep.data.tables import read_panel, write_panel
 from foresweep.errors import DataError
 from foresweep.settings import cache_dir
 
-READER = 1
+READER = 2
 """Raise it when the same files come to be read otherwise."""
 SMALLEST = 20_000_000
 """Bytes of all files below which nothing is kept: they are read in a second or two."""

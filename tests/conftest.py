@@ -36,6 +36,7 @@ def one_server_for_all_workers() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("foresweep.search.engines.local._context", worker_server.context)
+        worker_server.context()  # whoever starts it first
         yield
 
 

@@ -37,8 +37,8 @@ SINE = Chronos2Config(
     warmup_fraction=0.05, dropout=0.0,
 )  # fmt: skip
 """About 8 s on one thread; skill .96 to .97."""
-DEMO = Chronos2Config(context_length=128, batch_size=8, lr=1e-3, max_steps=150)
-"""Overlapping returns, five channels a window: about 5 s on one thread."""
+DEMO = Chronos2Config(context_length=128, batch_size=8, lr=1e-3, max_steps=80)
+"""Overlapping returns, five channels a window: about 3 s on one thread."""
 SHAPE = {"patch_size": 8, "d_model": 32, "d_ff": 64, "num_layers": 2, "num_heads": 2}
 SHORT = Chronos2Config(context_length=32, batch_size=4, lr=3e-3, max_steps=6, dropout=0.0, **SHAPE)
 

@@ -39,7 +39,7 @@ SINE = TotoConfig(
     target="return",
     lr=2e-3,
     batch_size=16,
-    max_steps=800,
+    max_steps=500,
     warmup_fraction=0.04,
     context_length=128,
 )

@@ -15,9 +15,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
-import os
-import subprocess
-import sys
+import multiprocessing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -275,20 +273,17 @@ def ask(predictor: Predictor, context: Context, levels: Levels = DEFAULT_LEVELS)
 
 
 def forecast_in_new_process(model: ForecastModel, checkpoint: Path, out: Path) -> Array:
-    """The contract's forecast of a checkpoint, from a process that knows nothing else."""
+    """The contract's forecast of a checkpoint, from a process that knows nothing else: it comes of
+    a server that has imported modules at most."""
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     kind = type(model)
-    code = "import sys; from foresweep.evaluation.contract import main; main(*sys.argv[1:])"
-    arguments = [kind.__module__, kind.__qualname__, str(checkpoint), str(out)]
-    paths = os.pathsep.join(p for p in sys.path if p)
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    asked = (kind.__module__, kind.__qualname__, str(checkpoint), str(out))
+    process = context.Process(target=main, args=asked)
+    process.start()
+    process.join(120)
+    process.kill()
+    assert process.exitcode == 0, "the new process failed; its traceback stands in the output"
     loaded: Array = np.load(out)
     return loaded
 

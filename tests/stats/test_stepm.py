@@ -238,3 +238,10 @@ def test_60_trials_without_skill_are_found_superior_in_at_most_8_percent(num, ra
 @pytest.mark.parametrize(("num", "ratio"), CASES)
 def test_60_trials_without_skill_are_found_superior_in_at_most_8_percent_at_length(num, ratio):
     assert share_with_a_false_find(num, ratio, 5000, 2000) <= 0.08
+
+
+def test_where_all_lag_far_behind_the_bar_is_the_benchmark_itself():
+    d = np.random.default_rng(0).standard_normal((200, 3)) - 5.0
+    found = stepm(d, block=1)
+    assert found.critical == 0.0
+    assert not found.superior.any()

@@ -276,7 +276,7 @@ def forecast_in_new_process(model: ForecastModel, checkpoint: Path, out: Path) -
     """The contract's forecast of a checkpoint, from a process that knows nothing else: it comes of
     a server that has imported modules at most."""
     methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     kind = type(model)
     asked = (kind.__module__, kind.__qualname__, str(checkpoint), str(out))
     process = context.Process(target=main, args=asked)

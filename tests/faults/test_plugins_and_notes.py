@@ -124,6 +124,7 @@ def test_a_hostile_plugin_is_refused_in_a_line_that_names_it(tmp_path: Path) -> 
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 def test_every_hostile_plugin_is_refused_in_a_line_that_names_it(tmp_path: Path) -> None:
     campaign(tmp_path, list(import_cases())).require_none_wrong()
 
@@ -315,6 +316,7 @@ def test_a_hostile_text_is_kept_as_it_is_and_steers_nothing(
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 def test_a_hundred_hostile_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     texts = random.Random(1).sample(list(note_cases()), 100)
     note_campaign(tmp_path, texts, Shell(capsys)).require_none_wrong()

@@ -41,7 +41,7 @@ def ends_within(seconds: Sequence[float], workers: int, limit: float) -> tuple[f
     of `seconds` begin in their order, each where one of `workers` (1 or more) is free first.
 
     >>> ends_within([60, 600, 60, 60], workers=2, limit=100)
-    (60, 600, 120)
+    (60.0, 600.0, 120.0)
     """
     free, ends = [0.0] * workers, []
     for took in seconds:

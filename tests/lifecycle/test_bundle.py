@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foresweep.errors import CheckpointError, UsageError
+from foresweep.errors import CheckpointError, DataError, UsageError
 from foresweep.evaluation.predict import predict_panel
 from foresweep.lifecycle.bundle import EXAMPLE_TEXT, open_bundle, write_bundle
 from foresweep.models.checkpoint import read_checkpoint, write_checkpoint
@@ -100,6 +100,17 @@ def test_a_file_that_was_touched_is_named(zipped: Path, tmp_path: Path, name: st
     file.unlink()
     with pytest.raises(CheckpointError, match="is missing"):
         open_bundle(tmp_path)
+
+
+def test_a_verdict_that_its_losses_do_not_give_is_refused(zipped: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(zipped) as packed:
+        packed.extractall(tmp_path)
+    file = tmp_path / "bundle.json"
+    said = json.loads(file.read_text())
+    said["verdict"]["num_trials"] += 1
+    file.write_text(json.dumps(said))
+    with open_bundle(tmp_path) as bundle, pytest.raises(DataError, match=r"tells: .*num_trials"):
+        bundle.verdict()
 
 
 def test_a_verdict_that_trials_have_overtaken_is_not_bundled(tmp_path: Path) -> None:

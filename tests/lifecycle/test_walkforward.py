@@ -115,6 +115,7 @@ def test_live_windows_begin_after_what_is_known_and_see_nothing_of_it_ahead(pane
     first, last = windows.label_span
     assert int(first.min()) == end + 1
     assert int(last.max()) == end + LIVE
+    assert len(windows.part.origins) == LIVE  # those whose labels have come, and no other
     assert windows.split.part("train").stop < end
 
 

@@ -22,7 +22,7 @@ from foresweep.errors import CheckpointError, UsageError
 from foresweep.lifecycle import champion, scoring
 from foresweep.lifecycle.champion import checkpoint_in_service, require_champion
 from foresweep.lifecycle.evidence import champion_against, promote_by_live
-from foresweep.lifecycle.monitor import last_check, live_series, monitor
+from foresweep.lifecycle.monitor import _clock, _naive, last_check, live_series, monitor
 from foresweep.lifecycle.watches import State
 from foresweep.models.checkpoint import write_checkpoint
 from foresweep.tracker.monitoring import Monitoring
@@ -173,6 +173,13 @@ def test_a_clock_that_was_set_back_loses_and_doubles_nothing(
     assert check.left_out == {}
     dead = world.look(now=None)  # today's clock, years later: a dead feed
     assert "no-truth" in kinds(dead)
+
+
+def test_a_clock_behind_the_record_makes_no_dead_feed_look_alive() -> None:
+    ahead = datetime.now(UTC) + timedelta(days=40)
+    assert _clock(None, ahead) == _naive(ahead)
+    assert _clock(None, None) < _naive(ahead)
+    assert _clock(ahead, None) == _naive(ahead)  # a time that was given is taken
 
 
 def test_a_champion_that_loses_sets_off_an_alarm_with_the_next_sweep(

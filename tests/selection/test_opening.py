@@ -15,7 +15,7 @@ import pytest
 from foresweep.data.splits import Cut
 from foresweep.errors import CheckpointError, PanelChanged, UsageError
 from foresweep.evaluation.backtest import evaluate
-from foresweep.evaluation.losses import load_losses
+from foresweep.evaluation.losses import LossPanel, load_losses
 from foresweep.models.base import Resources
 from foresweep.models.calibration import load_predictor
 from foresweep.models.checkpoint import read_checkpoint
@@ -24,7 +24,7 @@ from foresweep.records import Run
 from foresweep.search.plan import SweepPlan, by_hand
 from foresweep.search.stage import reopen
 from foresweep.search.sweep import train
-from foresweep.selection.sealed import open_test, reveal
+from foresweep.selection.sealed import _require_going_on, open_test, reveal
 from foresweep.selection.verdict.runs import verdict_on_runs
 from foresweep.tracker.tracker import Tracker
 from panels import sine_panel, weekdays
@@ -206,3 +206,18 @@ def test_a_growing_test_does_not_go_on_over_bars_that_changed(place: Place) -> N
         grow(place, spoil=True)
         with pytest.raises(PanelChanged, match="the test cannot go on from there"):
             verdict_on_runs(tracker, [place.run.run_id])
+
+
+def test_a_grown_test_has_to_begin_with_the_tests_own_losses_of_the_same_items() -> None:
+    def panel(losses: list[list[float]], items: str) -> LossPanel:
+        lead = np.array(losses)[:, :, None]
+        days = np.datetime64("2024-01-01", "ns") + np.arange(len(losses)).astype("timedelta64[D]")
+        ones = np.ones(lead.shape[:2])
+        return LossPanel({"mae": lead[:, :, 0]}, {"mae": lead}, ones, days, tuple(items), 1, "f")
+
+    own, more = [[1.0, 2.0], [3.0, 4.0]], [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
+    _require_going_on("r1", panel(own, "AB"), panel(more, "AB"))
+    later = replace(panel(more, "AB"), origins=panel(more, "AB").origins + np.timedelta64(1, "D"))
+    for grown in (panel(more, "AC"), panel([[1.1, 2.0], *more[1:]], "AB"), later):
+        with pytest.raises(CheckpointError, match="test of run r1 was forecast anew"):
+            _require_going_on("r1", panel(own, "AB"), grown)

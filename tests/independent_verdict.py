@@ -70,6 +70,8 @@ def recompute(database: Path, candidate: str) -> dict[str, Any]:
                 "test_t": t,
                 "test_pvalue": p,
                 **dict.fromkeys(("test_lower_skill", "test_upper_skill", "test_origins")),
+                # asked only of a file that brings its own scale
+                **dict.fromkeys(("pvalue_rescaled", "test_pvalue_rescaled")),
                 "opponent": opponent,
             }
         )

@@ -16,6 +16,7 @@ import dataclasses
 import importlib
 import json
 import multiprocessing
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -290,6 +291,7 @@ def forecast_in_new_process(model: ForecastModel, checkpoint: Path, out: Path) -
 
 def main(module: str, name: str, checkpoint: str, out: str) -> None:
     """What `forecast_in_new_process` runs."""
+    sys.path.append("")  # a family that stands beside its tests is found from where they are run
     model: ForecastModel = getattr(importlib.import_module(module), name)()
     bench = Bench(model, Path(checkpoint).parent)
     predictor = load_predictor(model, read_checkpoint(Path(checkpoint)), Resources())

@@ -256,6 +256,7 @@ def test_what_was_put_in_service_before_it_was_chained_is_named_by_an_entry_of_i
         put_in_service(tracker)
     with sqlite3.connect(path) as raw:  # as the version before left it
         raw.execute("DELETE FROM record_chain WHERE kind = 'champion'")
+        raw.execute("DROP INDEX ix_record_chain_sweeps")
         raw.execute("UPDATE foresweep_version SET version_num = '0009'")
     raw.close()
     with Tracker(path) as tracker:

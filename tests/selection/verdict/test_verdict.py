@@ -116,6 +116,16 @@ def test_a_pick_that_often_loses_elsewhere_is_held() -> None:
     assert not found.looked
 
 
+def test_where_nothing_earlier_is_known_a_scale_of_somebodys_word_proves_nothing() -> None:
+    table, every = make_table(ONE_GOOD)
+    part = table.val()
+    nothing = replace(part, own_scale=np.full(part.scale.shape, np.nan))
+    found = judge(case(replace(table, val=lambda: nothing)), opener(every))
+    assert found.outcome is Outcome.HOLD
+    assert {a.pvalue_rescaled for a in found.against} == {1.0}
+    assert "only the file's scale says so" in found.reason
+
+
 def test_weights_that_may_have_seen_test_are_held() -> None:
     seen = Weights(cutoff="2024-05-31", source="paper", pretrained=True, test_from="2024-05-31")
     found = verdict(ONE_GOOD, weights=seen)

@@ -134,13 +134,11 @@ class PartLosses:
         return replace(self, raw=raw, scale=scale, items=names, own_scale=None)
 
     def rescaled(self) -> PartLosses | None:
-        """The same by our own scale, on the origins that have one; None where `scale` needs no
-        second opinion, or no origin is left."""
+        """The same by our own scale, on the origins that have one (on none of them nothing is
+        shown, and p is 1); None where `scale` needs no second opinion."""
         if self.own_scale is None:
             return None
         rows = ~np.isnan(self.own_scale).all(axis=1)
-        if not rows.any():
-            return None
         return replace(self, raw=self.raw[:, rows], scale=self.own_scale[rows], own_scale=None)
 
 

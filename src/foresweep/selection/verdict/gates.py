@@ -135,26 +135,26 @@ def _on_val(case: Case, benchmark: str, why: str, seed: int) -> Evidence:
     k, block = case.trials.index(candidate), block_length(case.horizon, case.stride)
     other = () if case.last_value in (None, benchmark) else (str(case.last_value),)
     against, tests = [], []
+
+    def tested(d: Array) -> StepM:
+        return stepm(d, block=block, level=case.level, seed=seed)
+
+    def asked_again(part: PartLosses, opponent: str) -> float:
+        """The candidate's p in other words than those of the case."""
+        step = tested(part.differences(opponent, case.trials))
+        return float(_all_tried(case, step.pvalue)[k])
+
     for opponent in (benchmark, *other):
         mean, d = val.unit(opponent), val.differences(opponent, case.trials)
-        step = stepm(d, block=block, level=case.level, seed=seed)
+        step = tested(d)
         bounds = simultaneous_bounds(d, block=block, level=LEVEL, seed=seed)
         pvalues, left_out, without = _all_tried(case, step.pvalue), None, None
         if val.num_items >= FEWEST_ITEMS:
             item = val.best_item(candidate, opponent)
             left_out = val.items[item] if val.items else f"item {item}"
-            rest = val.without(item).differences(opponent, case.trials)
-            again = stepm(rest, block=block, level=case.level, seed=seed)
-            without = float(_all_tried(case, again.pvalue)[k])
-        by_ours = None
-        if (rescaled := val.rescaled()) is not None:
-            again = stepm(
-                rescaled.differences(opponent, case.trials),
-                block=block,
-                level=case.level,
-                seed=seed,
-            )
-            by_ours = float(_all_tried(case, again.pvalue)[k])
+            without = asked_again(val.without(item), opponent)
+        rescaled = val.rescaled()
+        by_ours = None if rescaled is None else asked_again(rescaled, opponent)
         # infinite where nothing is known
         uppers = np.where(np.isnan(bounds.upper), np.inf, bounds.upper / mean)
         top = int(np.argmax(uppers))
@@ -241,12 +241,11 @@ def _on_test(evidence: Evidence, part: PartLosses, opened: Opened) -> Evidence:
             pvalue = read.pvalue
             low, high = _finite(read.lower / mean), _finite(read.upper / mean)
         if (rescaled := part.rescaled()) is not None:
-            again = rescaled.differences(a.opponent, (evidence.candidate,))[:, 0]
+            ours = rescaled.differences(a.opponent, (evidence.candidate,))[:, 0]
+            by_ours = diebold_mariano(np.zeros(len(ours)), ours, lags=lags).pvalue
             if opened.growing:
-                again_read = SequentialTest(lags=lags, level=WITHOUT * opened.level).update(again)
-                by_ours = again_read.pvalue
-            else:
-                by_ours = diebold_mariano(np.zeros(len(again)), again, lags=lags).pvalue
+                level = WITHOUT * opened.level
+                by_ours = SequentialTest(lags=lags, level=level).update(ours).pvalue
         against.append(
             replace(
                 a,

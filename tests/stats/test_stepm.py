@@ -245,3 +245,16 @@ def test_where_all_lag_far_behind_the_bar_is_the_benchmark_itself():
     found = stepm(d, block=1)
     assert found.critical == 0.0
     assert not found.superior.any()
+
+
+def test_what_hopeless_trials_lose_still_says_how_long_losses_go_on() -> None:
+    """So they are scored on all of val: without them another trial's p lies, in this sweep, on the
+    other side of the level."""
+    d = np.random.default_rng(71).standard_normal((160, 12))
+    for t in range(1, 160):
+        d[t] += 0.4 * d[t - 1]
+    d = d[100:]
+    d[:, 0] += 0.45
+    d[:, 1:4] -= 6.0  # far behind: never the largest statistic
+    left_out = stepm(np.delete(d, [1, 2, 3], axis=1), block=1).pvalue[0]
+    assert left_out < 0.05 < stepm(d, block=1).pvalue[0] - 0.03

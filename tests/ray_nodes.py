@@ -66,6 +66,17 @@ class Cluster:
         above = {p.pid for p in psutil.Process(pid).parents()}
         return next(i for i, node in enumerate(self.nodes) if node.pid in above)
 
+    def writes_in(self, folder: Path, index: int) -> bool:
+        """Does a process of this node print into a file of the folder now?"""
+        for process in psutil.Process(self.nodes[index].pid).children(recursive=True):
+            try:
+                printed = Path(f"/proc/{process.pid}/fd/1").readlink()
+            except OSError:  # it has ended meanwhile
+                continue
+            if printed.is_relative_to(folder):
+                return True
+        return False
+
     def close(self) -> None:
         for node in reversed(self.nodes):
             kill(node, signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -10,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
@@ -22,7 +24,7 @@ from foresweep.lifecycle.champion import promote, rollback
 from foresweep.lifecycle.inference import InService, read_forecasts
 from foresweep.serving import batching
 from foresweep.serving.app import Limits, serving_app
-from foresweep.serving.asked import EXAMPLE, _times
+from foresweep.serving.asked import EXAMPLE, Reader, _times
 from foresweep.serving.batching import Batcher
 from foresweep.serving.live import Live
 from foresweep.tracker.service import Service
@@ -120,8 +122,6 @@ def test_while_a_calendar_is_made_others_are_answered(
 def test_what_waits_while_a_batch_is_made_is_the_next_batch(live: Live) -> None:
     sizes: list[int] = []
     batcher = Batcher(live, record=False, on_batch=lambda n, *_: sizes.append(n))
-    from foresweep.serving.asked import Reader
-
     reader = Reader(8, 10, 32)
     questions = [reader.read(json.dumps(body_of(1, 64, k)).encode(), 5) for k in range(6)]
     other = reader.read(json.dumps(body_of(1, 64, horizon=2)).encode(), 5)
@@ -136,9 +136,38 @@ def test_what_waits_while_a_batch_is_made_is_the_next_batch(live: Live) -> None:
     assert [float(a.told.last_close[0]) for a in answers] == closes  # to each his own
 
 
-def test_one_request_that_fails_fails_alone(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    from foresweep.serving.asked import Reader
+def test_bodies_that_come_together_are_counted_before_one_is_read(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a batch waits for those that are counted."""
+    monkeypatch.setattr(live, "on_swap", live.on_swap)  # the module's app has its own
+    batcher = Batcher(live, record=False)
+    app = serving_app(live, Guard(is_api=True), limits=LIMITS, batcher=batcher)
+    counted: list[int] = []
+    real = Reader.read
 
+    def read(*args: Any, **more: Any) -> Any:
+        counted.append(batcher.arriving)
+        return real(*args, **more)
+
+    monkeypatch.setattr(Reader, "read", read)
+
+    async def ask() -> list[int]:
+        where = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
+        async with where as client:
+            posts = [client.post("/forecast", json=body_of(1, 64, k)) for k in range(5)]
+            return [answer.status_code for answer in await asyncio.gather(*posts)]
+
+    batcher.start()
+    try:
+        assert asyncio.run(ask()) == [200] * 5
+    finally:
+        batcher.stop()
+    assert counted[0] == 5
+    assert batcher.arriving == 0
+
+
+def test_one_request_that_fails_fails_alone(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     real = batching.Batcher._together
 
     def poisoned(self: Batcher, served: InService, jobs: Any) -> Any:
@@ -315,8 +344,6 @@ def test_a_body_too_large_another_type_and_a_full_queue_are_refused(
 
 
 def _question(num: int) -> Any:
-    from foresweep.serving.asked import Reader
-
     return Reader(8, 10, 32).read(json.dumps(body_of(num, 64)).encode(), 5)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from threading import Lock
 from typing import Annotated, Any
 
@@ -51,6 +53,11 @@ Volume = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0)]
 
 class Unseen(Exception):
     """Times that nobody has asked about yet: to continue their calendar may take seconds."""
+
+    def __init__(self, go_on: Callable[[], Question]) -> None:
+        super().__init__("a calendar is not at hand")
+        self.go_on = go_on
+        """Finds the calendars and returns the question."""
 
 
 class Series(BaseModel):
@@ -145,16 +152,29 @@ class Reader:
         levels = DEFAULT_LEVELS
         if asked.levels is not None:
             levels = tuple(sorted({*asked.levels, 0.5}))
-        found, refused = [], {}
+        read, refused = [], {}
         for series in asked.items:
             try:
-                found.append(self._item(series, bars, at_hand))
+                read.append((series.item_id, *self._bars(series)))
             except DataError as error:
                 refused[series.item_id] = str(error)
-        return Question(tuple(found), refused, bars, levels)
+        go_on = partial(self._continued, read, Question((), refused, bars, levels))
+        if at_hand and not all(_key(times, bars) in self._ahead for _, _, times in read):
+            raise Unseen(go_on)
+        return go_on()
 
-    def _item(self, series: Series, horizon: int, at_hand: bool) -> Item:
-        """Raises DataError naming the bar that cannot be."""
+    def _continued(self, read: Sequence[tuple[str, Array, Times]], question: Question) -> Question:
+        """The question with its items, each on the calendar that its bars keep, continued."""
+        found, refused = [], dict(question.refused)
+        for name, values, times in read:
+            try:
+                found.append(Item(name, values, times, self._ahead_of(times, question.horizon)))
+            except DataError as error:
+                refused[name] = str(error)
+        return replace(question, items=tuple(found), refused=refused)
+
+    def _bars(self, series: Series) -> tuple[Array, Times]:
+        """(values [n, 5], times [n]). Raises DataError naming the bar that cannot be."""
         num = len(series.timestamp)
         columns = {name: getattr(series, name) for name in COLUMNS}
         columns["volume"] = series.volume if series.volume is not None else [0.0] * num
@@ -169,23 +189,25 @@ class Reader:
             raise DataError(f"bar {late[0] + 1}: {times[late[0] + 1]} does not come after the last")
         values = np.array([columns[name] for name in COLUMNS], dtype=np.float64).T.copy()
         _require_lawful(values)
-        return Item(series.item_id, values, times, self._ahead_of(times, horizon, at_hand))
+        return values, times
 
-    def _ahead_of(self, times: Times, horizon: int, at_hand: bool) -> Times:
+    def _ahead_of(self, times: Times, horizon: int) -> Times:
         """[H] on the calendar that the bars keep, continued."""
-        key = hashlib.sha256(times.tobytes() + horizon.to_bytes(4, "little")).digest()
+        key = _key(times, horizon)
         with self._lock:
             if key in self._ahead:
                 self._ahead.move_to_end(key)
                 return self._ahead[key]
-        if at_hand:
-            raise Unseen
         ahead = times_ahead(times, horizon, calendar_kept(times))
         with self._lock:
             self._ahead[key] = ahead
             while len(self._ahead) > REMEMBERED:
                 self._ahead.popitem(last=False)
         return ahead
+
+
+def _key(times: Times, horizon: int) -> bytes:
+    return hashlib.sha256(times.tobytes() + horizon.to_bytes(4, "little")).digest()
 
 
 def context_of(items: list[Item], length: int) -> Context:

@@ -1,7 +1,7 @@
 """One thread forecasts, one writes: what waits while a batch is made is the next batch.
 
-Nobody waits for company that is not coming: a batch is held open, for a few milliseconds at most,
-only while other requests are being read. A forecast is answered once it is on record.
+Nobody waits for company that is not coming: a batch is held open, for MAX_WAIT_S at most, only
+while other bodies that have come are being read. A forecast is answered once it is on record.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from foresweep.serving.asked import Item, Question, context_of
 from foresweep.serving.live import Live
 
 logger = logging.getLogger(__name__)
-MAX_WAIT_S = 0.004
+MAX_WAIT_S = 0.02
+"""Reading 50 bodies takes this long, and a window alone costs a model several in company."""
 MOST_WINDOWS = 256
 """Windows of a batch: beyond it no model gains, and an answer waits longer."""
 
@@ -70,7 +71,7 @@ class Batcher:
     on_batch: Callable[[int, int, float], None] = lambda requests, windows, seconds: None
     on_record: Callable[[int], None] = lambda new: None
     arriving: int = 0
-    """Requests that are being read: a batch may wait for them. Changed in the event loop alone."""
+    """Bodies that came and are being read: a batch may wait for them. Of the event loop alone."""
     _jobs: queue.Queue[Job | None] = field(default_factory=queue.Queue)
     _made: queue.Queue[tuple[list[tuple[Job, Answer]], list[Answer]] | None] = field(
         default_factory=lambda: queue.Queue(maxsize=64)

@@ -146,3 +146,8 @@ class SearchError(ForesweepError):
 
 class WorkerDied(SearchError):
     """The process of a trial ended without a word."""
+
+
+def without_prefix(message: str) -> str:
+    """What pydantic says of a value (Typer hands it on), without the "Value error, " before it."""
+    return message.removeprefix("Value error, ")

@@ -15,8 +15,9 @@ from foresweep.data.tables import write_table
 from foresweep.errors import CheckpointError, ForecastError, NotEnoughData
 from foresweep.evaluation.predict import PanelForecast, predict_panel
 from foresweep.lifecycle.champion import promote
-from foresweep.lifecycle.inference import InService, read_forecasts
+from foresweep.lifecycle.inference import InService
 from foresweep.models.checkpoint import write_checkpoint
+from foresweep.tracker.service import Service
 from foresweep.tracker.tracker import Tracker
 from panels import close_panel, make_frame, make_panel, walk_frame, weekdays
 from served_runs import a_run, a_sweep
@@ -221,7 +222,7 @@ def test_the_champion_forecasts_by_default_and_its_shadow_only_on_record(
         assert json.loads(shell(*call, spare.run_id)) != told
         shell(*call)
         assert "0 new forecasts" in shell.err
-        rows = read_forecasts(tracker)
+        rows = Service(tracker.store).forecasts()
     assert [(r["role"], r["item_id"]) for r in rows] == [
         (role, item) for role in ("champion", "shadow") for item in ("GOOD", "HURT")
     ]

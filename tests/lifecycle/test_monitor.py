@@ -116,7 +116,7 @@ def test_a_rebased_history_changes_no_live_loss(
     world.look()
     rows = Monitoring(world.tracker.store).scores("prices-h1")
     own = [r["loss"] for r in rows]
-    quantiles = [f["quantiles"] for f in Service(world.tracker.store).forecasts("prices-h1")]
+    quantiles = [f["quantiles"] for f in Service(world.tracker.store).forecasts()]
     closes = [b.values[-2:, 3] / 0.97 for b in world.panel.bars]
     wanted = [100 * abs(q[0][4] - c[1]) / c[0] for q, c in zip(quantiles, closes, strict=True)]
     assert own == pytest.approx(wanted, rel=1e-9)
@@ -418,7 +418,7 @@ def test_killed_at_random_moments_nothing_is_lost_and_nothing_counts_twice(
         os.waitpid(child, 0)
         with os.fdopen(ours, "rb") as pipe:
             told = max(told, len(pipe.read()))
-        made = Service(world.tracker.store).forecasts(world.slot)
+        made = Service(world.tracker.store).forecasts()
         assert len(made) >= 3 * min(told, 60)
     assert told == 60
     scores = Monitoring(world.tracker.store).scores(world.slot)

@@ -9,6 +9,9 @@ import pytest
 
 from foresweep.cli.main import main
 from foresweep.errors import NotFound
+from foresweep.models.base import TrainingStage
+from foresweep.models.baselines.naive import Drift
+from foresweep.reporting import runpage
 from foresweep.reporting.blocks import Page, Words
 from foresweep.reporting.runpage import run_page
 from foresweep.reporting.views import Asked, Links, Site
@@ -125,6 +128,28 @@ def test_a_tag_is_taken_off_again(made: Planted, capsys: pytest.CaptureFixture[s
     assert made.tracker.get_run(run_id).tags == ()
 
 
+def test_a_plug_in_says_which_stages_its_training_has(
+    made: Planted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Staged(Drift):
+        def stages(self, config: Any) -> tuple[TrainingStage, ...]:
+            names = ("encoder", "decoder", "head")
+            return tuple(TrainingStage(3, name, f"{name}'s own") for name in names)
+
+    monkeypatch.setattr(runpage, "get_model", lambda name: Staged())
+    run = made.tracker.start_run(model="staged", hyperparams={})
+    made.tracker.log_steps(run.run_id, {at: {"train_loss": 1.0 / at} for at in range(1, 10)})
+    page = page_of(made, made.tracker.finish_run(run.run_id, "complete", scores={}).run_id)
+    words = [b.text for s in page.sections for b in s.blocks if isinstance(b, Words)]
+    assert any(
+        "to step 3 the encoder's (encoder's own), to step 6 the decoder's" in w
+        and "from there on the head's" in w
+        for w in words
+    )
+    layout = page.figures()["curve-train_loss"].build()["layout"]
+    assert [shape["x0"] for shape in layout["shapes"]] == [3, 6]
+
+
 @pytest.mark.parametrize(
     ("model", "config", "step"),
     [
@@ -146,4 +171,4 @@ def test_the_page_says_where_a_loss_ends_and_another_begins(
     words = [b.text for s in page.sections for b in s.blocks if isinstance(b, Words)]
     layout = page.figures()["curve-train_loss"].build()["layout"]
     assert [shape["x0"] for shape in layout.get("shapes", [])] == ([] if step is None else [step])
-    assert any(f"To step {step} the loss is the tokenizer's" in w for w in words) == bool(step)
+    assert any(f"The loss is to step {step} the tokenizer's" in w for w in words) == bool(step)

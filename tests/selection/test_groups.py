@@ -15,6 +15,7 @@ from foresweep.data.tables import write_panel
 from foresweep.data.windows import Windows
 from foresweep.errors import CheckpointError, ConfigError, PanelChanged, UnknownName, UsageError
 from foresweep.evaluation.backtest import evaluate, last_value
+from foresweep.evaluation.yardstick import BASELINE_SOURCE
 from foresweep.models.baselines.naive import Drift
 from foresweep.records import Run
 from foresweep.search.stage import task_hash
@@ -89,6 +90,24 @@ def test_groups_of_a_run_average_to_its_score(tracker, runs_dir, drift, name, by
     assert mean == pytest.approx(drift.metrics[name], rel=1e-5)  # forecasts are kept as float32
     kept = name != "val_coverage_80"
     assert all((g.skill is not None) == kept for g in found)
+
+
+def test_skill_is_against_last_value_on_the_windows_of_that_part(tracker, runs_dir, drift):
+    fair = run_groups(tracker, drift, "tune_pct_mae", "item", runs_dir=runs_dir)
+    other = tracker.start_run(  # of a sweep whose val is the same and whose tune is not
+        model="last-value",
+        hyperparams={},
+        sweep_id=drift.sweep_id,
+        is_baseline=True,
+        fingerprints={**drift.fingerprints, "tune": "other windows"},
+        source=BASELINE_SOURCE,
+    )
+    tracker.finish_run(
+        other.run_id, "complete", scores=drift.metrics, forecasts_path=drift.forecasts_path
+    )
+    assert run_groups(tracker, drift, "tune_pct_mae", "item", runs_dir=runs_dir) == fair
+    val = run_groups(tracker, drift, "val_pct_mae", "item", runs_dir=runs_dir)
+    assert [g.skill for g in val] == [0.0] * len(val)  # there it does count
 
 
 def test_metrics_with_and_without_losses_on_record_name_the_same_groups(tracker, runs_dir, drift):

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from foresweep.errors import DataError, ForecastError
 from foresweep.evaluation.predict import predict_panel
 from foresweep.lifecycle.champion import promote, rollback
-from foresweep.lifecycle.inference import InService, read_forecasts
+from foresweep.lifecycle.inference import InService
 from foresweep.serving import batching
 from foresweep.serving.app import Limits, serving_app
 from foresweep.serving.asked import EXAMPLE, Reader, _times
@@ -78,7 +78,7 @@ def test_the_answer_is_the_champions_own_forecast(client: TestClient, runs: dict
 
 def test_what_was_answered_is_on_record(client: TestClient, tracker: Tracker) -> None:
     told = client.post("/forecast", json=body_of(2, 90, 7, levels=[0.25], horizon=3)).json()
-    rows = [r for r in read_forecasts(tracker) if r["levels"] == [0.25, 0.5]]
+    rows = [r for r in Service(tracker.store).forecasts() if r["levels"] == [0.25, 0.5]]
     assert [r["item_id"] for r in rows] == ["A0", "A1"]
     assert rows[1]["quantiles"] == np.transpose(
         [told["forecasts"][1]["quantiles"][q] for q in ("0.25", "0.5")]
@@ -246,7 +246,9 @@ def test_a_shadow_is_on_record_and_answers_nobody(tracker: Tracker, runs: dict[s
         told = client.post("/forecast", json=body_of(1, 77, 5)).json()
     retire(tracker, runs["last-value"].run_id)
     assert told["run_id"] == runs["drift"].run_id
-    rows = [r for r in read_forecasts(tracker) if r["run_id"] == runs["last-value"].run_id]
+    rows = [
+        r for r in Service(tracker.store).forecasts() if r["run_id"] == runs["last-value"].run_id
+    ]
     assert [(r["role"], r["item_id"]) for r in rows][-1] == ("shadow", "A0")
     assert rows[-1]["quantiles"][0][4] == rows[-1]["last_close"]
 

@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 import postgres
-from foresweep.lifecycle.inference import read_forecasts
 from foresweep.records import RunState
+from foresweep.tracker.service import Service
 from foresweep.tracker.storage.moving import check
 from foresweep.tracker.storage.verifying import verify
 from foresweep.tracker.tracker import Tracker
@@ -197,7 +197,7 @@ def test_fifty_kills_of_everything_lose_nothing_acknowledged(
         with tracker.store.read() as connection:
             chained = verify(connection)
         assert chained.is_sound, chained.problems
-        on_record = {f["item_id"] for f in read_forecasts(tracker)}
+        on_record = {f["item_id"] for f in Service(tracker.store).forecasts()}
         noted = [text for _, _, text in tracker.get_notes(campaign.living.noted)]
         assert set(forecasts.acknowledged) <= on_record
         assert set(notes.acknowledged) <= set(noted)

@@ -44,7 +44,7 @@ def killed(folder: Path, kills: int) -> int:
         _one_life(db, kill, chance.uniform(0.0, 1.0), answered, listening=listening)
         with Tracker(db, create=False) as tracker:
             service = Service(tracker.store)
-            rows = service.forecasts(first_only=False)
+            rows = service.forecasts()
             assert service.verify() == []
         kept = {(r["item_id"], r["origin"], json.dumps(r["quantiles"])) for r in rows}
         assert set(answered) <= kept

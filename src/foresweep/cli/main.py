@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from foresweep import __version__
 from foresweep.cli import (
@@ -28,10 +29,23 @@ from foresweep.cli import (
 )
 from foresweep.cli.options import harmless
 from foresweep.cli.service import champion, ledger, monitor, serve, update, walkforward
-from foresweep.errors import ForesweepError
+from foresweep.errors import ForesweepError, without_prefix
+
+
+class _Top(TyperGroup):
+    """Every command runs within it, so a wrong value of any option comes by here."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = without_prefix(error.message)
+            raise
+
 
 app = typer.Typer(
     name="foresweep",
+    cls=_Top,
     help="Sweep, track and judge fine-tuned time-series foundation models on market data.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -138,22 +138,6 @@ def record_forecasts(
     return Service(tracker.store).record(rows, source=source)
 
 
-def read_forecasts(
-    tracker: Tracker,
-    slot: str | None = None,
-    *,
-    role: str | None = None,
-    run_id: str | None = None,
-    since: str | None = None,
-) -> list[dict[str, Any]]:
-    """Forecasts on record, in the order they were made: number, slot, role, run_id, manifest,
-    item_id, origin, horizon, last_close, times [H], levels [Q], quantiles [H][Q], made_at, hash.
-
-    Of several by one checkpoint of an item at an origin the first counts. See `Service.forecasts`.
-    """
-    return Service(tracker.store).forecasts(slot, role=role, run_id=run_id, since=since)
-
-
 def ledger_rows(served: InService, told: PanelForecast) -> list[dict[str, Any]]:
     """One row for the record per item of a forecast."""
     entry, levels = served.entry, [float(level) for level in told.forecast.levels]

@@ -15,7 +15,7 @@ from foresweep.tracker.tracker import Tracker
 
 def export_ledger(tracker: Tracker, path: Path) -> int:
     """Write every forecast on record as a line of JSON, in order; how many."""
-    rows = Service(tracker.store).forecasts(first_only=False)
+    rows = Service(tracker.store).forecasts()
     text = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
     write_bytes_atomic(path, text.encode())
     return len(rows)

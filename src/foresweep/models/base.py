@@ -24,7 +24,14 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from foresweep.data.windows import Context, TrainWindows
-from foresweep.errors import ConfigError, ForecastError, MissingExtra, ModelError, UnknownName
+from foresweep.errors import (
+    ConfigError,
+    ForecastError,
+    MissingExtra,
+    ModelError,
+    UnknownName,
+    without_prefix,
+)
 
 Array: TypeAlias = NDArray[np.float64]
 Levels: TypeAlias = tuple[float, ...]
@@ -232,6 +239,15 @@ class Facts:
     step_floor: int = 0  # from scratch no fewer, however few an epoch of a small panel takes
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingStage:
+    """A stretch of a training with a loss of its own."""
+
+    steps: int
+    of: str  # what learns, as a name: tokenizer
+    loss: str  # what `train_loss` is there, in words: how well it gives bars back
+
+
 class ForecastModel(Protocol):
     """One model family. Families know no tracker and no search."""
 
@@ -251,6 +267,9 @@ class ForecastModel(Protocol):
     # whose tokenizer gets a share of it) may also have
     #     def longer(self, config: Any, steps: int) -> Any
     # the config of the same training gone on with to `steps`; without it `max_steps` is replaced.
+    # A family that trains one net after the other may also have
+    #     def stages(self, config: Any) -> Sequence[TrainingStage]
+    # of a resolved config, in order, so that pages say where one loss ends and another begins.
 
     def weights_hash(self, config: Any) -> str:
         """sha256 of the pretrained weights a config starts from, "" from scratch.
@@ -423,7 +442,7 @@ def _first_line(error: pydantic.ValidationError) -> str:
     """`lr=-1: input should be greater than 0` for each problem."""
     lines = []
     for e in error.errors():
-        what = str(e["msg"]).removeprefix("Value error, ")
+        what = without_prefix(str(e["msg"]))
         name = ".".join(str(x) for x in e["loc"])
         lines.append(f"{name}={e['input']!r}: {what}" if name else what)
     return "; ".join(lines)

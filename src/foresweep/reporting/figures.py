@@ -288,9 +288,9 @@ def lines(
     x: str,
     y: str,
     *,
-    mark: tuple[int, str] | None = None,
+    marks: Sequence[tuple[int, str]] = (),
 ) -> Spec:
-    """Curves over steps under their names; `mark`: a step where something begins, and its words."""
+    """Curves over steps under their names; `marks`: steps where something begins, and its words."""
     data = [
         {
             "type": "scatter",
@@ -303,9 +303,9 @@ def lines(
         for name, xs, ys in curves
     ]
     layout = _layout(x, y, showlegend=len(data) > 1)
-    if mark is not None:
-        shape, words = _line(*mark, is_across=False)
-        layout |= {"shapes": [shape], "annotations": [words]}
+    if marks:
+        shapes, words = zip(*(_line(*mark, is_across=False) for mark in marks), strict=True)
+        layout |= {"shapes": list(shapes), "annotations": list(words)}
     return {"data": data, "layout": layout}
 
 

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,8 @@ from foresweep.errors import ForesweepError, NotFound
 from foresweep.evaluation.breakdown import Group
 from foresweep.evaluation.yardstick import alarm, own_skill
 from foresweep.metrics import METRICS, PANEL_LOSSES, Outcome
-from foresweep.models.base import hyperparameters, make_config
-from foresweep.models.kronos.config import KronosConfig, tokenizer_steps
-from foresweep.models.registry import get_model
+from foresweep.models.base import TrainingStage, hyperparameters, make_config
+from foresweep.models.registry import answering, get_model
 from foresweep.records import Run
 from foresweep.reporting import figures
 from foresweep.reporting.blocks import (
@@ -134,11 +134,8 @@ def _curves(site: Site, run: Run) -> Iterator[Block]:
     if not names:
         yield Words("It logged no curve: baselines and zero-shot runs train nothing.", "empty")
         return
-    if (first := _tokenizer_steps(run)) and training:
-        yield Words(
-            f"To step {first} the loss is the tokenizer's (how well it gives bars back), from "
-            "there on the predictor's (the next tokens' cross-entropy): two losses, no jump of one."
-        )
+    if training and (stages := _stages(run)):
+        yield Words(_losses_of(stages))
     for chosen, title in ((training, "Loss on train"), (tuned[:1], "On tune")):
         if chosen:
             yield Figure(
@@ -174,23 +171,36 @@ def _curves(site: Site, run: Run) -> Iterator[Block]:
 
 
 def _curve_spec(site: Site, run: Run, names: Sequence[str]) -> Spec:
-    first = _tokenizer_steps(run)
+    stages = _stages(run) if "train_loss" in names else ()
+    ends = accumulate(stage.steps for stage in stages[:-1])
+    begins = zip(ends, stages[1:], strict=True)
     return figures.lines(
         [curve(site, run.run_id, n, 1000) for n in names],
         "step",
         "",
-        mark=(first, "the predictor's from here") if first and "train_loss" in names else None,
+        marks=[(step, f"the {stage.of}'s from here") for step, stage in begins],
     )
 
 
-def _tokenizer_steps(run: Run) -> int:
-    """Steps that a Kronos run's tokenizer was trained before its predictor; 0 without."""
-    if run.model_name != "kronos":
-        return 0
+def _stages(run: Run) -> tuple[TrainingStage, ...]:
+    """The stages of a run's training, by its family, where they are several."""
     try:
-        return tokenizer_steps(make_config(KronosConfig, run.hyperparams, model=run.model_name))
-    except ForesweepError:  # logged by hand
-        return 0
+        model = get_model(run.model_name)
+        if (asked := getattr(model, "stages", None)) is None:
+            return ()
+        config = make_config(model.Config, run.hyperparams, model=run.model_name)
+        with answering(model):
+            stages = tuple(asked(config))
+    except ForesweepError:  # logged by hand, or of a family that is not installed here
+        return ()
+    return stages if len(stages) > 1 else ()
+
+
+def _losses_of(stages: Sequence[TrainingStage]) -> str:
+    ends = accumulate(stage.steps for stage in stages[:-1])
+    until = [*(f"to step {end}" for end in ends), "from there on"]
+    parts = [f"{u} the {s.of}'s ({s.loss})" for u, s in zip(until, stages, strict=True)]
+    return f"The loss is {', '.join(parts)}: a loss each, no jump of one."
 
 
 # Forecasts over the real candles, and whether the quantiles are honest.

@@ -46,7 +46,6 @@ EXAMPLE: dict[str, Any] = {
 }
 """A request that is answered as it stands."""
 
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Price = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0)]
 Volume = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0)]
 

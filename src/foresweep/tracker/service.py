@@ -185,32 +185,14 @@ class Service:
 
         return self.store.work(put) if rows else 0
 
-    def forecasts(
-        self,
-        slot: str | None = None,
-        *,
-        role: str | None = None,
-        run_id: str | None = None,
-        since: str | None = None,
-        first_only: bool = True,
-    ) -> list[dict[str, Any]]:
-        """Forecasts on record in the order they were made, with every column of the table; `since`:
-        of origins (ISO) from there on. `first_only`: of several that one checkpoint made of an item
-        at an origin (its bars were corrected in between), the first."""
+    def forecasts(self) -> list[dict[str, Any]]:
+        """Every forecast on record in the order they were made, with every column of the table.
+        Of several that one checkpoint made of an item at an origin (its bars were corrected in
+        between) the first is scored."""
         table = schema.forecasts_made
-        query = select(table).order_by(table.c.number)
-        asked = {"slot": slot, "role": role, "run_id": run_id}
-        query = query.where(*(table.c[k] == v for k, v in asked.items() if v is not None))
-        if since is not None:
-            query = query.where(table.c.origin >= since)
         with self.store.read() as connection:
-            rows = [dict(row) for row in connection.execute(query).mappings()]
-        if not first_only:
-            return rows
-        kept: dict[tuple[Any, ...], dict[str, Any]] = {}
-        for row in rows:
-            kept.setdefault(tuple(row[name] for name in ONCE[:-1]), row)
-        return list(kept.values())
+            rows = connection.execute(select(table).order_by(table.c.number)).mappings()
+            return [dict(row) for row in rows]
 
     def head(self) -> tuple[int, str]:
         """(number of forecasts on record, hash of the last): what to show to a third party."""

@@ -382,7 +382,6 @@ class Tracker:
         notes: str | None = None,
         tags: Sequence[str] = (),
         is_baseline: bool | None = None,
-        worker_pid: int | None = None,
     ) -> Run:
         """Open a running run that this process writes for. Raises ConfigError for a
         hyperparameter that cannot be stored, by name."""
@@ -402,7 +401,6 @@ class Tracker:
             "notes": writes.stored_text(notes, "notes"),
             "tags": [sound_name(tag) for tag in tags],
             "heartbeat_at": now,
-            "worker_pid": worker_pid,
         }
         return self._add_run(row, {})
 

@@ -27,6 +27,7 @@ from foresweep.models.base import (
     Predictor,
     Resources,
     TrainingJob,
+    TrainingStage,
     keep_freed_memory,
     make_config,
     uniforms,
@@ -220,6 +221,13 @@ class Kronos:
     def longer(self, config: KronosConfig, steps: int) -> KronosConfig:
         """The resolved config of the same training, gone on with to `steps`."""
         return longer(config, steps)
+
+    def stages(self, config: KronosConfig) -> tuple[TrainingStage, ...]:
+        """The tokenizer's steps, where it has any, and the predictor's."""
+        first, every = tokenizer_steps(config), config.max_steps or 1
+        tokenizer = TrainingStage(first, "tokenizer", "how well it gives bars back")
+        own = TrainingStage(every - first, "predictor", "the next tokens' cross-entropy")
+        return (tokenizer, own) if first else (own,)
 
     def train(self, job: TrainingJob) -> Checkpoint:
         """See ForecastModel. The tokenizer, where it is trained, learns in float32 whatever

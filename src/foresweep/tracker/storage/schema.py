@@ -220,7 +220,9 @@ runs = Table(
     Column("peak_memory_mb", Float),
     Column("environment_id", Text, ForeignKey("environments.environment_id")),
     *_owner(),
-    Column("worker_pid", Integer),
+    Column(
+        "worker_pid", Integer
+    ),  # empty: a heartbeat tells; kept, as SQLite before 3.35 drops none
     Column("hidden_at", Instant),  # a hidden run is in no list and no ranking, and still a trial
     Index("ix_runs_created", "created_at"),
     Index("ix_runs_model", "model_name", "created_at"),

@@ -277,6 +277,10 @@ def curve(market: Market, items: int, repetitions: int) -> dict[str, Any]:
 
 def table(found: dict[str, Any]) -> str:
     lines = [
+        "Look at the column *promoted*: a skilful trial should be promoted often, one without",
+        "skill never. The last column shows why: without skill the winner's lead on val is gone",
+        "on test.",
+        "",
         "| sweep | items x origins | times | promoted: skilful / not | `naive wins` | `hold` | "
         "best on val: its skill there / on test |",
         "|---|---|---|---|---|---|---|",
@@ -301,6 +305,8 @@ def table(found: dict[str, Any]) -> str:
     for c in found["curves"]:
         heads = " | ".join(f"{100 * s:g} %" for s in c["skill"])
         lines += [
+            "",
+            f"Share of sweeps of {c['items']} items that promote the skilful trial, by its skill:",
             "",
             f"| promoted, 1 of 60 skilful, {c['items']} x {c['origins']} | {heads} |",
             "|---" * (len(c["skill"]) + 1) + "|",

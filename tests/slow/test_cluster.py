@@ -110,6 +110,20 @@ def test_shares_of_a_gpu_are_given_out_and_each_task_sees_its_own(
         engine.close()
 
 
+def test_a_machine_s_token_is_shown_to_the_cluster_of_an_address(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray looks for it by itself only where the address is auto."""
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    with script(
+        tmp_path,
+        RAY_ON.format(f"address={cluster.address!r}"),
+        "engine.slots\nprint(engine._most())",
+    ) as head:
+        out, err = head.communicate(timeout=60)
+    assert (out, err) == ("4\n", "")
+
+
 def test_ray_does_not_speak_into_the_head_s_output(
     engine: RayEngine, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -229,12 +243,18 @@ class TestFilesByWayOfAStorage:
 class TestClusterOfItsOwn:
     """Without an address Ray is started on this machine, for the engine alone."""
 
-    def test_ctrl_c_reaches_the_head_alone_and_close_stops_everything(self, tmp_path: Path) -> None:
+    def test_both_signals_reach_the_head_alone_and_close_stops_everything(
+        self, tmp_path: Path
+    ) -> None:
+        """Ray puts answers of its own in the place of the caller's to SIGTERM."""
         body = """
             import psutil
+            import signal
             from trial_tasks import Hang
+            signal.signal(signal.SIGTERM, lambda *_: print("terminated", flush=True))
             job = engine.start(Hang(), log=log)
             engine.poll(60, (job,))
+            signal.raise_signal(signal.SIGTERM)
             try:
                 print("running", flush=True)  # the signal may come from here on
                 engine.poll(float("inf"))
@@ -244,7 +264,7 @@ class TestClusterOfItsOwn:
             print(psutil.Process().children(recursive=True))
             """
         with script(tmp_path, RAY_ON.format("workers=1"), body) as head:
-            assert head.stdout.readline() == "running\n"
+            assert [head.stdout.readline() for _ in range(2)] == ["terminated\n", "running\n"]
             for process in psutil.Process(head.pid).children(recursive=True):
                 if os.getpgid(process.pid) == os.getpgid(head.pid):
                     process.send_signal(signal.SIGINT)  # as a terminal does

@@ -113,7 +113,7 @@ class TrialRetried:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Nothing runs here, and the sweep is not at its end."""
+    """No trial runs here now, and the sweep is not at its end."""
 
     why: str
 

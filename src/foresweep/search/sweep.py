@@ -36,6 +36,7 @@ from foresweep.search.events import (
     SweepFinished,
     TrialFinished,
     TrialSkipped,
+    Waiting,
 )
 from foresweep.search.plan import SweepPlan, by_hand, plan_of
 from foresweep.search.propose.adaptive import begin, search_spaces, write_narrowed
@@ -280,7 +281,7 @@ def _set(
     engine = workers.make_engine(plan.models)
     source: QualityReport | str
     try:
-        engine.warm_up()
+        _warmed_up(engine, workers, listen)
         if old is None:
             loaded = load_panel(plan.data, actions=plan.actions, **plan.reading)
             panel, source = loaded.panel, loaded.report
@@ -303,6 +304,18 @@ def _set(
         yield stage, prepare_all(stage, (*first, *proposals_of(fitting(stage)))), source
     finally:
         engine.close()
+
+
+def _warmed_up(engine: Engine, workers: Workers, listen: Listener) -> None:
+    """The engine begins with what takes long; of Ray, on a busy machine minutes, that is said."""
+    if workers.engine == RAY:
+        where = "of this machine" if workers.address == "auto" else f"at {workers.address}"
+        joined = f"the Ray cluster {where} is being joined"
+        here = "Ray is being started on this machine; if it is busy, that takes minutes"
+        listen(Waiting(joined if workers.address else here))
+    engine.warm_up()
+    if workers.engine == RAY and engine.slots:
+        listen(Waiting("Ray's first worker is loading the models; then the leak tests begin"))
 
 
 def proposals_of(plan: SweepPlan) -> tuple[Proposal, ...]:

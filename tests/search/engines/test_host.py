@@ -16,11 +16,15 @@ from typing import Any
 
 import pytest
 
+from foresweep.data.splits import Cut
 from foresweep.errors import MissingExtra, SearchError, UsageError
 from foresweep.search.engines import storage as travelling
 from foresweep.search.engines.base import GO, Died, Done, Failed, Job, Message, Progress
 from foresweep.search.engines.ray import Host, Order, RayEngine, Setting, obituary
 from foresweep.search.engines.storage import Carried, Shared, Storage, carried, moved, shared
+from foresweep.search.events import Event, Waiting
+from foresweep.search.plan import SweepPlan, by_hand
+from foresweep.search.sweep import Workers, sweep
 from trial_tasks import Hang, Raise, Report, Twice, Writer
 
 
@@ -149,6 +153,21 @@ def test_an_address_without_a_cluster_is_told_at_once(address: str) -> None:
     with pytest.raises(SearchError, match=f"no Ray cluster at {address}"):
         RayEngine(address=address).warm_up()
     assert time.monotonic() - started < 10
+
+
+def test_a_sweep_says_at_once_which_cluster_it_waits_for(tmp_path: Path) -> None:
+    heard: list[Event] = []
+    plan = SweepPlan(models=("drift",), cut=Cut(stride=40, max_context=128))
+    nobody = Workers(engine="ray", address="127.0.0.1:1")
+    with pytest.raises(SearchError, match=r"no Ray cluster at 127\.0\.0\.1:1"):
+        sweep(
+            by_hand(plan, {}),
+            db=tmp_path / "db",
+            runs=tmp_path,
+            listen=heard.append,
+            workers=nobody,
+        )
+    assert heard == [Waiting("the Ray cluster at 127.0.0.1:1 is being joined")]
 
 
 LOST = """The actor died unexpectedly before finishing this task.

@@ -12,11 +12,12 @@ import logging
 import os
 import pickle
 import re
+import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,7 @@ PATIENCE_S = 5.0
 """How often it asks, while nothing is heard, whether there still is a node for what waits."""
 LONGEST = 400
 COLOURS = re.compile(r"\x1b\[\d+m")
+TOKEN = "~/.ray/auth_token"
 OWN_CLUSTER = {"address": "local", "include_dashboard": False, "object_store_memory": 128 * 2**20}
 """What the head starts where no address is given; messages are small, and so is their store."""
 TAKEN_OVER = ("HF_HOME", "HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM", "POLARS_MAX_THREADS")
@@ -418,12 +420,20 @@ class RayEngine:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             _require_reachable(self.address)
+        except (OSError, ValueError) as error:
+            raise SearchError(
+                f"no Ray cluster at {self.address}: {error}; start one with ray start --head"
+            ) from error
+        if self.address:
+            _show_token()
+        try:
             self._join()
         except (OSError, RuntimeError, ValueError) as error:
             place = f"at {self.address}" if self.address else "on this machine"
             raise SearchError(
                 f"no Ray cluster {place}: {' '.join(str(error).split())}; start one with ray "
-                f"start --head; where it asks for a token, this machine needs the same"
+                f"start --head; if one is there, it may ask for a token: copy {TOKEN} of its first "
+                f"machine to this one"
             ) from error
         self._connected = True
 
@@ -431,7 +441,8 @@ class RayEngine:
         ray = _ray()
         if not ray.is_initialized():  # else somebody has, in a notebook for one
             where = {"address": self.address} if self.address else OWN_CLUSTER
-            ray.init(**where, log_to_driver=False, logging_level="ERROR")
+            with _own_sigterm():
+                ray.init(**where, log_to_driver=False, logging_level="ERROR")
             _speak(ray, False)
             self._ours = True
 
@@ -442,6 +453,19 @@ def _require_reachable(address: str | None) -> None:
     if colon:
         with socket.create_connection((host, int(port)), REACHED_WITHIN_S):
             pass
+
+
+def _show_token() -> None:
+    """Where this machine has a token, show it to the cluster. Ray does so by itself for the address
+    auto alone; `ray start` asks for it as soon as the machine has one."""
+    kept = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or TOKEN).expanduser()
+    if "RAY_AUTH_MODE" in os.environ or not (os.environ.get("RAY_AUTH_TOKEN") or kept.is_file()):
+        return
+    os.environ["RAY_AUTH_MODE"] = "token"
+    if "ray" in sys.modules:  # it has read its environment when it was imported
+        from ray._raylet import Config
+
+        Config.initialize("")
 
 
 def _ray() -> Any:
@@ -457,6 +481,18 @@ def _speak(ray: Any, aloud: bool) -> None:
     """Ray prints what befalls its nodes on the head's stdout, whatever was said to ray.init: that
     is said by the engine where it matters, and stdout may be somebody's JSON."""
     ray._private.worker._worker_logs_enabled = aloud
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """What the caller answers SIGTERM with stays. Ray puts two answers in its place: one that
+    leaves at once, whatever runs, and one that prints a stack and aborts."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _ready(calls: list[Any], timeout_s: float) -> list[Any]:

@@ -463,9 +463,7 @@ def _show_token() -> None:
         return
     os.environ["RAY_AUTH_MODE"] = "token"
     if "ray" in sys.modules:  # it has read its environment when it was imported
-        from ray._raylet import Config
-
-        Config.initialize("")
+        _ray()._raylet.Config.initialize("")
 
 
 def _ray() -> Any:

@@ -86,7 +86,7 @@ def test_a_sweep_that_does_not_run_cannot_be_stopped(swept: Shell) -> None:
 
 def test_a_finished_sweep_that_is_resumed_trains_nothing(swept: Shell) -> None:
     out = swept("sweep", "--resume", "latest")
-    assert "6 trials are done, 0 were broken off" in out
+    assert "Trials done: 6; broken off, to go on from their last training state: 0." in out
     with Tracker(DB) as tracker:
         assert len(tracker.list_sweeps()) == 1
         assert len(tracker.get_runs()) == 6

@@ -395,11 +395,9 @@ class LiveView:
         self.say(text, "dim")
 
     def _resumed(self, event: events.Resumed) -> None:
-        done = "1 trial is done" if event.num_done == 1 else f"{event.num_done} trials are done"
-        left = f"{event.num_open} were broken off and go on from their last training state"
-        one = "1 was broken off and goes on from its last training state"
         self.say(
-            f"Sweep {event.sweep.sweep_id} goes on: {done}, {one if event.num_open == 1 else left}."
+            f"Sweep {event.sweep.sweep_id} goes on. Trials done: {event.num_done}; broken off, to "
+            f"go on from their last training state: {event.num_open}."
         )
         if event.source_note:
             self.say(f"Data: {event.source_note}.", "yellow")

@@ -74,8 +74,9 @@ def test_every_metric_has_unit_formula_and_source() -> None:
 
 
 def commands_in(text: str) -> list[list[str]]:
-    """Every `foresweep ...` line of the fenced shell blocks of a page, and those of the scripts."""
+    """Every `foresweep ...` of a page, in its shell blocks or within a line, and the scripts'."""
     blocks = re.findall(r"```(?:bash|console|sh)\n(.*?)```", text, flags=re.DOTALL)
+    blocks += re.findall(r"`([^`\n]+)`", text)
     lines = [line.removeprefix("$ ").strip() for b in blocks for line in b.splitlines()]
     for script, name in SCRIPTS.items():
         lines = [line.replace(f"python {script}", f"foresweep {name}") for line in lines]
@@ -87,7 +88,7 @@ def test_every_command_in_the_docs_exists_with_its_options(path: Path) -> None:
     for words in commands_in(path.read_text(encoding="utf-8")):
         command = COMMANDS
         rest = words[1:]
-        while hasattr(command, "commands"):
+        while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
             command = command.commands[rest[0]]
             rest = rest[1:]
         known = {o for p in command.params for o in p.opts}
@@ -104,6 +105,16 @@ def test_a_file_of_the_seed_stands_where_the_seed_has_it(name: str) -> None:
 def test_every_link_between_pages_leads_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text(encoding="utf-8")):
         assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda p: p.name)
+def test_every_link_into_a_page_meets_a_heading(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for page, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)#([^)]+)\)", text):
+        there = (path.parent / page).read_text(encoding="utf-8") if page else text
+        heads = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", there, flags=re.DOTALL), re.M)
+        slugs = {re.sub(r"[^\w\- ]", "", h.strip().lower()).replace(" ", "-") for h in heads}
+        assert anchor in slugs, f"{path.name} links to {page}#{anchor}"
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda p: p.name)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
+from foresweep.models.hub import published_ids
 from foresweep.models.licence import PUBLISHED
 
 ROOT = Path(__file__).parents[1]
@@ -45,9 +46,8 @@ def page() -> str:
     """The page. A package that is not installed here as it is pinned keeps the row it had."""
     weights = [
         f"| `{name}` | {licence.name} | {licence.source} |"
-        for known in PUBLISHED.values()
-        for name, licence in known.items()
-        if name != "published"
+        for family, licence in PUBLISHED.items()
+        for name in published_ids(family)
     ]
     before = dict(_rows_written())
     rows = []

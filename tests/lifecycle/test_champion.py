@@ -334,6 +334,7 @@ def test_weights_that_forbid_production_need_to_be_accepted_on_record(
     [
         ("toto", {"pretrained": "published"}, "Apache-2.0"),
         ("kronos", {"pretrained": "NeoQuasar/Kronos-mini+NeoQuasar/Kronos-Tokenizer-2k"}, "MIT"),
+        ("kronos", {"pretrained": "mini"}, "MIT"),
         ("chronos2", {"pretrained": "amazon/chronos-2"}, "Apache-2.0"),
         ("chronos2", {"pretrained": "somebody/else"}, "unknown"),
         ("chronos2", {"pretrained": None}, None),

@@ -40,10 +40,22 @@ def test_from_scratch_there_is_nothing_to_know() -> None:
 
 
 def test_published_weights_are_known_by_their_names() -> None:
-    assert weights_cutoff(Kronos(), Config("published")) == PUBLISHED["kronos"]["published"]
+    assert weights_cutoff(Kronos(), Config("published")) == PUBLISHED["kronos"]
     with_tokenizer = Config("NeoQuasar/Kronos-base+NeoQuasar/Kronos-Tokenizer-base")
-    assert weights_cutoff(Kronos(), with_tokenizer) == PUBLISHED["kronos"]["published"]
+    assert weights_cutoff(Kronos(), with_tokenizer) == PUBLISHED["kronos"]
     assert weights_cutoff(Toto(), Config("NeoQuasar/Kronos-base")) is None
+    for short in ("mini", "small", "base"):
+        assert weights_cutoff(Kronos(), Config(short)) == PUBLISHED["kronos"]
+    assert weights_cutoff(Toto(), Config("mini")) is None
+
+
+def test_a_folder_that_bears_the_name_of_published_weights_is_not_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mini", "NeoQuasar/Kronos-mini"):
+        (tmp_path / name).mkdir(parents=True)
+        assert weights_cutoff(Kronos(), Config(name)) is None
 
 
 def test_a_plugin_knows_its_own_weights() -> None:
@@ -59,7 +71,7 @@ def test_a_folder_is_as_old_as_is_said(tmp_path: Path) -> None:
 
 def test_nobody_can_say_less_than_is_known() -> None:
     found = weights_cutoff(Kronos(), Config("published"), "2020-01-01")
-    assert found == PUBLISHED["kronos"]["published"]
+    assert found == PUBLISHED["kronos"]
     later = weights_cutoff(Kronos(), Config("published"), "2026-01-01")
     assert later is not None
     assert later.date == "2026-01-01"

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from foresweep.data.files import sync_folder, write_bytes_atomic, write_synced
 from foresweep.errors import CheckpointError, ConfigError, UsageError
 from foresweep.models.base import OURS, Checkpoint, ForecastModel, brought_by, installed
-from foresweep.models.hub import weights_id
+from foresweep.models.hub import is_published
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.json"
 MOST_AHEAD = 100_000
@@ -343,17 +343,8 @@ CHRONOS2 = Cutoff(
     "2025-10-20",
     "publication of the weights (arXiv 2510.15821); their data sets are listed, not dated",
 )
-PUBLISHED: Mapping[str, Mapping[str, Cutoff]] = {
-    "toto": {"published": TOTO, "Datadog/Toto-Open-Base-1.0": TOTO},
-    "kronos": {
-        "published": KRONOS,
-        "NeoQuasar/Kronos-mini": KRONOS,
-        "NeoQuasar/Kronos-small": KRONOS,
-        "NeoQuasar/Kronos-base": KRONOS,
-    },
-    "chronos2": {"published": CHRONOS2, "amazon/chronos-2": CHRONOS2},
-}
-"""By family and Hugging Face id. Where the authors state no end of their data, the day of
+PUBLISHED: Mapping[str, Cutoff] = {"toto": TOTO, "kronos": KRONOS, "chronos2": CHRONOS2}
+"""Of the published weights of a family. Where the authors state no end of their data, the day of
 publication stands for it."""
 
 
@@ -386,8 +377,7 @@ def parse_date(text: str) -> str:
 
 
 def _of_published(model: str, pretrained: str) -> Cutoff | None:
-    """Kronos names its predictor and its tokenizer as ID+TOKENIZER_ID."""
-    return PUBLISHED.get(model, {}).get(weights_id(pretrained))
+    return PUBLISHED[model] if is_published(model, pretrained) else None
 
 
 def _of_checkpoint(pretrained: str) -> Cutoff | None:

@@ -64,6 +64,24 @@ def weights_id(pretrained: str) -> str:
     return pretrained.partition("+")[0].partition("@")[0]
 
 
+def published_ids(model: str) -> tuple[str, ...]:
+    """Hugging Face ids of what a built-in family's authors publish; () of other families."""
+    if model == "kronos":
+        return tuple(KRONOS_TOKENIZERS)
+    return (PUBLISHED[model],) if model in PUBLISHED else ()
+
+
+def is_published(model: str, pretrained: str) -> bool:
+    """Are these weights that a built-in family's authors publish, by whichever of their names?"""
+    name = weights_id(pretrained)
+    if Path(name).expanduser().is_dir():
+        return False
+    if model == "kronos":
+        name = KRONOS.get(name, name)
+    ids = published_ids(model)
+    return name in ids or (bool(ids) and name == "published")
+
+
 def cached(asked: str, files: Sequence[str]) -> Path | None:
     """The folder of weights that this machine has whole, asking nobody."""
     from huggingface_hub import snapshot_download

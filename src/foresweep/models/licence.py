@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 from foresweep.models.base import Checkpoint, ForecastModel, make_config
 from foresweep.models.checkpoint import CONFIG, read_checkpoint
 from foresweep.models.ensemble import member_checkpoints
-from foresweep.models.hub import weights_id
+from foresweep.models.hub import is_published
 from foresweep.models.registry import BASELINES, ENSEMBLE, FAMILIES
 
 
@@ -42,16 +42,8 @@ UNKNOWN = Licence("unknown", "neither its family nor a model card says", None)
 TOTO = Licence("Apache-2.0", "model card of Datadog/Toto-Open-Base-1.0", True)
 KRONOS = Licence("MIT", "model cards of NeoQuasar/Kronos-*", True)
 CHRONOS2 = Licence("Apache-2.0", "model card of amazon/chronos-2", True)
-PUBLISHED: Mapping[str, Mapping[str, Licence]] = {
-    "toto": {"published": TOTO, "Datadog/Toto-Open-Base-1.0": TOTO},
-    "kronos": {
-        "published": KRONOS,
-        "NeoQuasar/Kronos-mini": KRONOS,
-        "NeoQuasar/Kronos-small": KRONOS,
-        "NeoQuasar/Kronos-base": KRONOS,
-    },
-    "chronos2": {"published": CHRONOS2, "amazon/chronos-2": CHRONOS2},
-}
+PUBLISHED: Mapping[str, Licence] = {"toto": TOTO, "kronos": KRONOS, "chronos2": CHRONOS2}
+"""Of the published weights of a family."""
 
 
 def weights_licence(
@@ -77,8 +69,8 @@ def weights_licence(
     folder = Path(str(pretrained)).expanduser()
     if _is_ours(folder):
         return weights_licence(read_checkpoint(folder), family)
-    known = PUBLISHED.get(checkpoint.model, {}).get(weights_id(str(pretrained)))
-    return (known or UNKNOWN,)
+    is_known = is_published(checkpoint.model, str(pretrained))
+    return (PUBLISHED[checkpoint.model] if is_known else UNKNOWN,)
 
 
 def _is_ours(folder: Path) -> bool:

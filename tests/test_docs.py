@@ -172,3 +172,15 @@ def test_the_fifteen_lines_of_the_notebook_page_run(
     with foresweep.Tracker() as tracker:
         (own,) = tracker.get_runs(model_name="my-model")
     assert (own.state, own.metrics["val_pct_mae"]) == ("complete", 1.94)
+
+
+def test_the_tracker_example_of_the_readme_finds_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT)
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    (code,) = [block for block in blocks if "HyperparamTracker" in block]
+    exec(compile(code, "README.md", "exec"), {})
+    assert re.search(r"^Best: toto_\w+, MAE: 1.9400$", capsys.readouterr().out, flags=re.MULTILINE)

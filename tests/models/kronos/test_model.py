@@ -25,7 +25,6 @@ from kronos_tiny import HORIZON, SHAPE, Notes, config, forecast, load, train, wi
 from panels import make_frame, make_panel
 
 PANEL = make_panel(3, 300)
-Trained = Callable[..., Checkpoint]
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,6 @@ from foresweep.models.base import Levels
 from foresweep.models.channels import pinball
 from foresweep.models.training.optimisation import Group, Layers, halves
 
-KIND = "timesfm2_5"
 ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2")
 SMALLEST_SCALE = 1e-5
 """Floor of a context's standard deviation: a price that never moves has none."""

@@ -214,7 +214,8 @@ def config_for(
 ) -> dict[str, Any]:
     """The parent's config, going on from its weights. Raises UsageError where the family cannot
     start from weights."""
-    fields = {h.name: h for h in hyperparameters(get_model(parent.model_name).Config)}
+    model = get_model(parent.model_name)
+    fields = {h.name: h for h in hyperparameters(model.Config)}
     if "pretrained" not in fields or "max_steps" not in fields:
         raise UsageError(f"{parent.model_name} cannot start from weights; sweep it again")
     config = {
@@ -232,8 +233,7 @@ def config_for(
         config |= {k: fields[k].default for k in dropped if k in fields}
     elif finetune is not None:
         raise UsageError(f"--finetune {finetune}: {parent.model_name} has no such choice")
-    # Kronos: were its tokens to mean something else, what it has learnt of them would be lost
-    config |= {"freeze_tokenizer": True, "tokenizer_lr": None, "tokenizer_fraction": None}
+    config |= getattr(model, "in_update", {})
     return {k: v for k, v in config.items() if k in fields}
 
 

@@ -270,6 +270,9 @@ class ForecastModel(Protocol):
     # A family that trains one net after the other may also have
     #     def stages(self, config: Any) -> Sequence[TrainingStage]
     # of a resolved config, in order, so that pages say where one loss ends and another begins.
+    # A family of which `foresweep update` must leave a part as it is may also have
+    #     in_update: ClassVar[Mapping[str, Any]]
+    # the hyperparameters that an update is trained with, whatever its parent's were.
 
     def weights_hash(self, config: Any) -> str:
         """sha256 of the pretrained weights a config starts from, "" from scratch.

@@ -7,7 +7,7 @@ where `freeze_tokenizer` is off), then the predictor.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -207,6 +207,10 @@ class Kronos:
 
     name: ClassVar[str] = "kronos"
     Config: ClassVar[type[KronosConfig]] = KronosConfig
+    in_update: ClassVar[Mapping[str, Any]] = {
+        "freeze_tokenizer": True, "tokenizer_lr": None, "tokenizer_fraction": None,
+    }  # fmt: skip
+    """Were tokens to mean something else, what the predictor has learnt of them would be lost."""
 
     def resolve(self, config: KronosConfig, facts: Facts) -> KronosConfig:
         """See ForecastModel. `max_steps` counts both stages; `max_epochs` likewise."""

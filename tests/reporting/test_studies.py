@@ -166,3 +166,19 @@ def test_optunas_plots_are_drawn_with_names_as_text() -> None:
         assert "&lt;b&gt;x" in text
         assert spec["data"]
         assert "template" not in spec["layout"]
+
+
+def test_where_nothing_is_to_export_no_file_is_made_and_what_chose_is_said(
+    made: Planted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    db = ("--db", str(made.tracker.store.path))
+    study = tmp_path / "study.db"
+    asked = {
+        ("optuna", f"sqlite:///{study}", "--model", "har"): "no trial by --model har has ended",
+        ("mlflow", "--where", "val_skill > 9"): "no finished run by --where 'val_skill > 9' to",
+    }
+    for words, said in asked.items():
+        with pytest.raises(SystemExit):
+            main(["export", *words, *db])
+        assert said in capsys.readouterr().err
+    assert not study.exists()

@@ -89,6 +89,14 @@ def test_the_weights_know_the_world_to_a_stated_day() -> None:
     assert weights_cutoff(Fracast(), settled(**SCRATCH)) is None
 
 
+def test_the_licence_of_the_weights_is_known() -> None:
+    """Else who promotes it is told that nobody knows it."""
+    found = Fracast().weights_licence(settled(**WEIGHTS, **STEPS))
+    assert found is not None
+    assert (found.name, found.allows_production) == ("Apache-2.0", True)
+    assert Fracast().weights_licence(settled(**SCRATCH)) is None
+
+
 def test_a_network_from_scratch_has_the_size_asked_for() -> None:
     config = settled(size="small", context_length=128)
     network = Network(options_of(config, 3))

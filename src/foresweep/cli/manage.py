@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -276,9 +277,18 @@ def export_optuna_studies(
         sweeps = [tracker.get_sweep(sweep)] if sweep else tracker.list_sweeps()[::-1]
         done = export_optuna(tracker, storage, sweeps, model)
     if not done:
-        raise NotFound("no sweep has an ended trial to export; list them with: foresweep runs")
+        raise NotFound(
+            f"no trial{_chosen_by(model=model, sweep=sweep)} has ended (a baseline is none: it is "
+            f"an attribute of a study); list all runs with: foresweep runs"
+        )
     for line in told(done, storage):
         typer.echo(line)
+
+
+def _chosen_by(**options: str | None) -> str:
+    """The options that chose, as they were typed; "" where there were none."""
+    said = [f"--{name} {shlex.quote(value)}" for name, value in options.items() if value]
+    return f" by {' '.join(said)}" if said else ""
 
 
 def _repeat(
@@ -292,7 +302,8 @@ def _repeat(
         runs = tracker.get_runs(model_name=model, sweep_id=sweep_id, where=where)
         chosen = [run for run in runs if run.state.is_final]
         if not chosen:
-            raise NotFound("no finished run to export; list them with: foresweep runs")
+            these = _chosen_by(model=model, sweep=sweep, where=where)
+            raise NotFound(f"no finished run{these} to export; list them with: foresweep runs")
         name = mirror.partition(":")[0]
         count = copy_runs(name, opener, chosen, lambda run: points_by_step(tracker, run))
     known = f"; {len(chosen) - count} were there already" if count < len(chosen) else ""

@@ -55,18 +55,20 @@ def export_optuna(
     Raises UsageError for a place that Optuna cannot write to, or that is this very database.
     """
     _refuse_own(tracker, url)
+    wanted = []
+    for sweep in sweeps:
+        beside = tracker.get_runs(sweep_id=sweep.sweep_id)
+        baselines = [r for r in beside if r.is_baseline and r.state == "complete"]
+        runs = [r for r in beside if _is_wanted(r)]
+        for name in dict.fromkeys(r.model_name for r in runs):
+            if model in (None, name):
+                mine = [r for r in runs if r.model_name == name]
+                wanted.append((sweep, name, mine, baselines))
+    if not wanted:
+        return []  # and no file is made
     with _quiet():
         storage = _opened(url)
-        found = []
-        for sweep in sweeps:
-            runs = [r for r in tracker.get_runs(sweep_id=sweep.sweep_id) if _is_wanted(r)]
-            for name in dict.fromkeys(r.model_name for r in runs):
-                if model in (None, name):
-                    mine = [r for r in runs if r.model_name == name]
-                    beside = tracker.get_runs(sweep_id=sweep.sweep_id)
-                    baselines = [r for r in beside if r.is_baseline and r.state == "complete"]
-                    found.append(_export(tracker, storage, sweep, name, mine, baselines))
-    return found
+        return [_export(tracker, storage, *one) for one in wanted]
 
 
 def _is_wanted(run: Run) -> bool:

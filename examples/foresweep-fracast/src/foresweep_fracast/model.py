@@ -17,10 +17,13 @@ from foresweep.models.base import (
 )
 from foresweep.models.channels import ChannelLearner, ChannelPredictor, fill
 from foresweep.models.checkpoint import WEIGHTS, Cutoff, read_weights, sha256_of
+from foresweep.models.licence import Licence
 from foresweep.models.training.loop import finish, fit, seeded
 from foresweep.models.training.optimisation import Adapted, prepare
-from foresweep_fracast.config import FracastConfig, options_of, settle, weights_folder
+from foresweep_fracast.config import HUB_ID, FracastConfig, options_of, settle, weights_folder
 from foresweep_fracast.network import LAYERS, Asked, Network
+
+LICENCE = Licence("Apache-2.0", "metadata of fracast 0.1.0, whose wheel holds the weights", True)
 
 
 class Fracast:
@@ -42,9 +45,13 @@ class Fracast:
 
     def pretrain_cutoff(self, config: FracastConfig) -> Cutoff | None:
         """Of the published weights; their makers name their data sets and no dates."""
-        if config.pretrained in ("published", "ztxtech/fracast-0"):
+        if _is_published(config):
             return Cutoff("2026-09-26", "date of the files in fracast 0.1.0; its data end unstated")
         return None
+
+    def weights_licence(self, config: FracastConfig) -> Licence | None:
+        """Of the published weights."""
+        return LICENCE if _is_published(config) else None
 
     def train(self, job: TrainingJob) -> Checkpoint:
         """Fit a resolved config and write its checkpoint. See `ForecastModel.train`."""
@@ -64,6 +71,10 @@ class Fracast:
         network.to(resources.device).eval()
         view = config.view(int(checkpoint.card["horizon"]))
         return ChannelPredictor(Asked(network), view, config.context_length, resources)
+
+
+def _is_published(config: FracastConfig) -> bool:
+    return config.pretrained in ("published", HUB_ID)
 
 
 def _start(job: TrainingJob, options: Mapping[str, Any]) -> Adapted:

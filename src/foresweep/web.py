@@ -177,7 +177,11 @@ class Guarded:
         bearer = headers.get("authorization", "").removeprefix("Bearer ")
         given = (query.get("token", [""])[-1], bearer, _cookie(headers.get("cookie", "")))
         if not any(guard.knows(one) for one in given):
-            return 401, "a token is needed: open the address that was printed at the start"
+            return 401, (
+                "a token is needed: send `Authorization: Bearer TOKEN`"
+                if guard.is_api
+                else "a token is needed: open the address that was printed at the start"
+            )
         if scope["method"] not in READS:
             if guard.is_read_only:
                 return 403, "read-only: nothing can be changed here"

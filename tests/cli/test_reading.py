@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 
 from foresweep.cli.main import main
+from foresweep.cli.options import HowRead
+from foresweep.cli.predict import read_items
+from foresweep.data.tables import write_table
+from foresweep.errors import UnknownName, UsageError
 from foresweep.tracker.tracker import Tracker
 from panels import walk_frame, weekdays
 from shells import Shell
@@ -239,3 +243,17 @@ def test_a_database_or_runs_folder_whose_name_is_no_utf8_is_read_or_refused_in_a
         code=1,
     )
     assert "d\\xe9 has a name that is no UTF-8" in line
+
+
+def test_of_items_asked_for_those_that_the_gate_left_out_are_named_and_the_rest_is_there(
+    tmp_path: Path,
+) -> None:
+    for name, bars in (("LONG", 80), ("NEW", 20)):
+        write_table(tmp_path / f"{name}.csv", walk_frame(name, weekdays(bars)).drop("item_id"))
+    panel, left_out = read_items(str(tmp_path), None, HowRead(), ["LONG", "NEW"])
+    assert panel.items == ("LONG",)
+    assert "20 whole rows" in left_out["NEW"]
+    with pytest.raises(UsageError, match=r"NEW is not forecast: .*20 whole rows"):
+        read_items(str(tmp_path), None, HowRead(), ["NEW"])
+    with pytest.raises(UnknownName, match="unknown item 'NOPE'"):
+        read_items(str(tmp_path), None, HowRead(), ["NOPE"])

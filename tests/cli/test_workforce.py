@@ -21,7 +21,7 @@ from runs import make_sweep
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90", 90), ("90s", 90), ("30min", 1800), ("30m", 1800), ("2h", 7200), ("1h30min", 5400),
+    [("90s", 90), ("30min", 1800), ("30m", 1800), ("2h", 7200), ("1h30min", 5400),
      ("1.5h", 5400), ("1d", 86400), ("1 h 30 min", 5400)],
 )  # fmt: skip
 def test_a_time_is_written_as_people_write_it(text: str, seconds: float) -> None:
@@ -38,6 +38,11 @@ def test_hours_minutes_and_seconds_add_up(hours: int, minutes: int, seconds: int
 def test_what_is_no_time_is_refused_by_its_option(text: str) -> None:
     with pytest.raises(UsageError, match="--time-budget"):
         as_seconds("--time-budget", text)
+
+
+def test_a_number_without_its_unit_is_asked_about() -> None:
+    with pytest.raises(UsageError, match=r"--time-budget '10': of what\? Write 10s, 10m or 10h"):
+        as_seconds("--time-budget", "10")
 
 
 def test_gpus_are_numbers_and_each_is_one_worker() -> None:

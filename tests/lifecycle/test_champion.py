@@ -134,6 +134,10 @@ def test_rollback_returns_to_the_champion_before_and_further(
     assert path.read_text() == str(runs[2].checkpoint_path)
     shell("rollback", "--export-path", "--reason", "it drifts")
     assert held(tracker) == runs[1].run_id
+    slot = Service(tracker.store).slot("prices-h5")
+    assert slot.since == slot.history[-1].made_at > slot.history[1].made_at
+    (told,) = json.loads(shell("champion", "--json"))
+    assert told["since"] == slot.since.isoformat()
     assert path.read_text() == str(runs[1].checkpoint_path)
     shell("rollback")
     assert held(tracker) == runs[0].run_id

@@ -17,7 +17,7 @@ from markdown_it import MarkdownIt
 from foresweep.errors import MissingExtra, UsageError
 from foresweep.records import TEST_GATE
 from foresweep.reporting import render
-from foresweep.reporting.blocks import Cell, Column, Facts, Table
+from foresweep.reporting.blocks import Cell, Column, Facts, Table, Words
 from foresweep.reporting.pages import models_page
 from foresweep.reporting.render import report_html, report_markdown, spec_json
 from foresweep.reporting.report import verdict_section
@@ -281,6 +281,21 @@ def test_what_a_verdict_saw_of_test_would_be_shown_by_no_page(made: Planted, sit
     assert "0.1234" not in text
     with pytest.raises(UsageError, match="on no page"):
         site.outcome(made.tracker.get_run(made.id("good")), "test")
+
+
+def test_a_verdict_on_record_that_lacks_its_candidate_is_said_and_no_error(
+    made: Planted, site: Site
+) -> None:
+    verdict_on_runs(made.tracker, [made.id("bad")])
+    view = site.sweep(made.sweep.sweep_id)
+    assert view.verdict is not None
+    row = {**view.verdict, "content": {**view.verdict["content"]}}
+    del row["content"]["candidate"]
+    (section,) = _verdict(view, row)
+    (words,) = section.blocks
+    assert isinstance(words, Words)
+    assert "lacks candidate" in words.text
+    assert "lacks candidate" in "\n".join(verdict_section(row))
 
 
 def test_a_verdict_shows_coverage_beside_skill(made: Planted, site: Site) -> None:

@@ -364,6 +364,14 @@ def test_an_answer_that_takes_too_long_or_is_not_on_record_is_a_503(
         assert "not answered within 0.5 s" in answer.json()["error"]
 
 
+def test_an_address_or_method_that_is_none_is_refused_in_the_same_form(client: TestClient) -> None:
+    none, wrong = client.get("/nothing"), client.get("/forecast")
+    assert (none.status_code, wrong.status_code) == (404, 405)
+    assert none.json() == {"error": "GET /nothing: not found; GET / lists what is"}
+    assert wrong.json()["error"].startswith("GET /forecast: method not allowed")
+    assert wrong.headers["allow"] == "POST"
+
+
 def test_a_token_is_asked_for_and_a_foreign_page_may_ask_nothing(live: Live) -> None:
     guard = Guard("0.0.0.0", "t" * 20, is_api=True)
     with TestClient(serving_app(live, guard), base_url="http://127.0.0.1") as client:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -84,7 +84,6 @@ def predict(
     The data gate runs first; items with too few bars are named and the others forecast. Shadows of
     the champion forecast beside it, on record alone.
     """
-    from foresweep.cli.tables import read_prices
     from foresweep.data.tables import write_records
 
     asked = {"levels": _levels(levels), "horizon": horizon}
@@ -92,11 +91,10 @@ def predict(
         raise UsageError(f"--output {output}: give a name that ends in {', '.join(OUTPUTS)}")
     if len([one for one in (run, checkpoint, slot) if one is not None]) > 1:
         raise UsageError("give one of RUN, --checkpoint and --slot")
-    _, panel = read_prices(data, actions, how)
     wanted = [*(item or []), *(i.strip() for i in (items or "").split(",") if i.strip())]
-    panel = panel.select(wanted) if wanted else panel
+    panel, left_out = read_items(data, actions, how, wanted)
     found = _forecast(run, checkpoint, slot, panel, asked, record=record, db=db)
-    for name, why in found.refused.items():
+    for name, why in {**left_out, **found.refused}.items():
         typer.echo(f"{name} is not forecast: {why}", err=True)
     if output is not None:
         write_records(output, found.records(), times=("origin", "timestamp"))
@@ -105,6 +103,31 @@ def predict(
         typer.echo(json.dumps(found.records(), indent=2))
     else:
         _draw(found, panel)
+
+
+def read_items(
+    data: str | None, actions: str | None, how: HowRead, wanted: Sequence[str]
+) -> tuple[Panel, dict[str, str]]:
+    """(the panel of the `wanted` items, or of all where none is named; why those of them are not in
+    it that the gate left out). Raises DataError, UsageError where that is all of them,
+    UnknownName."""
+    from foresweep.cli.tables import report_lines
+    from foresweep.data.reading.sources import default_source, load_panel
+    from foresweep.settings import load_settings
+
+    loaded = load_panel(data or default_source(load_settings().data), actions=actions, **how.said)
+    for line in report_lines(loaded.report):
+        typer.echo(line, err=True)
+    why = {str(f.item): str(f) for f in reversed(loaded.report.errors)}
+    left_out = {
+        name: why.get(name, "the data gate left it out")
+        for name in dict.fromkeys(wanted)
+        if name in loaded.report.dropped and name not in loaded.panel.items
+    }
+    there = [name for name in wanted if name not in left_out]
+    if left_out and not there:
+        raise UsageError("; ".join(f"{n} is not forecast: {w}" for n, w in left_out.items()))
+    return loaded.panel.select(there) if there else loaded.panel, left_out
 
 
 OUTPUTS = (".parquet", ".csv", ".json")

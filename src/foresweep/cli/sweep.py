@@ -99,12 +99,13 @@ GpusPerTrial = Annotated[
 ]
 TrialTimeout = Annotated[
     str | None,
-    typer.Option(help="End a trial that takes longer, e.g. 90min; it fails.", metavar="TIME"),
+    typer.Option(help="End a trial that takes longer (90s, 30m, 2h); it fails.", metavar="TIME"),
 ]
 TimeBudget = Annotated[
     str | None,
     typer.Option(
-        help="Begin no trial later than this after the start, e.g. 2h; running ones are finished.",
+        help="Begin no trial later than this after the start: 90s, 30m, 2h or 1h30m; running ones "
+        "are finished.",
         metavar="TIME",
     ),
 ]
@@ -129,7 +130,8 @@ AUTO = "auto"
 
 
 def as_seconds(option: str, text: str | None) -> float | None:
-    """`90s`, `30min`, `2h`, `1h30min`, `1d`, or a number of seconds. Raises UsageError.
+    """Seconds of `90s`, `30m`, `2h`, `1h30min`, `1d`. Raises UsageError, for a bare number too:
+    10 would be ten seconds to one reader and ten minutes to the next.
 
     >>> as_seconds("--time-budget", "1h30min")
     5400.0
@@ -139,11 +141,11 @@ def as_seconds(option: str, text: str | None) -> float | None:
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
     whole = "".join(f"{number}{unit}" for number, unit in parts)
     units = [unit for _, unit in parts]
-    alone = len(parts) == 1
-    known = all(u in UNITS or (not u and alone) for u in units)
-    if not parts or not known or whole != re.sub(r"\s", "", text.lower()):
+    if units == [""]:
+        raise UsageError(f"{option} {text!r}: of what? Write {text}s, {text}m or {text}h")
+    if not parts or not UNITS.keys() >= {*units} or whole != re.sub(r"\s", "", text.lower()):
         raise UsageError(f"{option} {text!r}: write it as 90s, 30min, 2h or 1h30min")
-    found = float(sum(float(number) * UNITS.get(unit, 1) for number, unit in parts))
+    found = float(sum(float(number) * UNITS[unit] for number, unit in parts))
     if found <= 0:
         raise UsageError(f"{option} {text!r}: it must be longer than nothing")
     return found

@@ -134,7 +134,7 @@ def monitor(
         *forecast_reasons(
             panel,
             None if newest is None else np.datetime64(newest, "ns"),
-            _naive(champion.made_at),
+            _naive(slot.since or champion.made_at),
             every,
         ),
         *(_worse(p) for p in paired if p.is_found),

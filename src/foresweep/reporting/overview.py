@@ -144,7 +144,7 @@ def _sweeps(site: Site, sweeps: Sequence[Sweep], asked: Asked) -> Iterator[Block
         bad = [f"{states[s]} {s}" for s in ("failed", "lost", "pruned") if states.get(s)]
         best = view.own_best
         said = latest_verdict(verdicts, view.cells)
-        word = str(said["content"]["outcome"]) if said else "–"
+        word = str(said["outcome"]) if said else "–"
         rows.append(
             (
                 Cell(sweep.sweep_id, href=site.links.to("sweep", sweep.sweep_id), mark="code"),

@@ -323,7 +323,7 @@ def _champion(site: Site, slot: Slot, champion: Entry, k: int) -> Iterator[Block
     yield Facts(
         (
             ("champion", run),
-            ("since", when(champion.made_at)),
+            ("since", when(slot.since or champion.made_at)),
             ("state", Cell(state, mark=LIVE_MARKS.get(state.lower(), "warn"))),
             ("scored origins", shown(live["num_origins"] if live else None)),
             ("80 % band holds, live", share_held(live["coverage"] if live else None)),

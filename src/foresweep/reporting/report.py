@@ -94,10 +94,27 @@ def latest_verdict(
     return reached[-1] if reached and fingerprint else None
 
 
+WHOLE = ("candidate", "label", "reason", "judged_number", "num_trials", "against", "checks")
+"""What every verdict on record says: one without them was written by another program."""
+
+
+def what_is_wrong(row: Mapping[str, Any]) -> str:
+    """Of a verdict on record that cannot be told: what it lacks, and what to do; else ""."""
+    lacking = [name for name in WHOLE if name not in row["content"]]
+    if not lacking:
+        return ""
+    return (
+        f"The verdict on record of {row['judged_at']:%Y-%m-%d} lacks {', '.join(lacking)}: it is "
+        f"not as foresweep writes one. Ask again: foresweep verdict"
+    )
+
+
 def verdict_section(row: Mapping[str, Any] | None) -> list[str]:
     """What it said, against whom, and the gates."""
     if row is None:
         return ["No verdict is on record: ask for one with `foresweep verdict`.", ""]
+    if wrong := what_is_wrong(row):
+        return ["## The verdict", "", wrong, ""]
     said: Mapping[str, Any] = row["content"]
     lines = [
         "## The verdict",

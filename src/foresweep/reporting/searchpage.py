@@ -245,7 +245,7 @@ def _side_by_side(view: SweepView) -> Table:
         bounds = None if best is None else other.skill_bounds(best.run)
         is_here = sweep.sweep_id == view.sweep.sweep_id
         href = view.site.links.to("verdict", sweep.sweep_id)
-        word = str(verdict["content"]["outcome"]) if verdict else "not asked"
+        word = str(verdict["outcome"]) if verdict else "not asked"
         rows.append(
             (
                 Cell(f"{sweep.horizon} bars", sweep.horizon, mark="strong" if is_here else ""),

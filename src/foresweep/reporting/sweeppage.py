@@ -160,7 +160,7 @@ def _outcome(view: SweepView, verdict: Mapping[str, Any] | None) -> Cell:
     href = view.site.links.to("verdict", view.sweep.sweep_id)
     if verdict is None:
         return Cell("not asked", href=href, mark="faint")
-    word = str(verdict["content"]["outcome"])
+    word = str(verdict["outcome"])
     marks = {"promote": "good", "naive wins": "bad"}
     return Cell(word, href=href, mark=marks.get(word, "warn"))
 

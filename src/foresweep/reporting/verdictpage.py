@@ -26,7 +26,7 @@ from foresweep.reporting.blocks import (
     when,
 )
 from foresweep.reporting.figures import Bar
-from foresweep.reporting.report import PASSED
+from foresweep.reporting.report import PASSED, what_is_wrong
 from foresweep.reporting.views import SweepView, above
 from foresweep.selection.verdict import surrogates
 from foresweep.selection.verdict.declared import in_words
@@ -48,6 +48,9 @@ def _verdict(view: SweepView, row: Mapping[str, Any] | None) -> Iterator[Section
         ask = f"foresweep verdict --sweep {view.sweep.sweep_id}"
         words = "No verdict is on record: nobody has asked yet whether the best is luck. Ask with: "
         yield Section("verdict", "Not asked yet", (Words(words + ask, "empty"),))
+        return
+    if wrong := what_is_wrong(row):
+        yield Section("verdict", "It cannot be told", (Words(wrong, "bad"),))
         return
     said: Mapping[str, Any] = row["content"]
     opening: list[Block] = [

@@ -118,6 +118,8 @@ def serving_app(
         title="foresweep", version=__version__, lifespan=life, docs_url=None, redoc_url=None,
         description="Forecasts by the champion of a slot: bars in, quantiles of the closes out.",
     )  # fmt: skip
+    for status in (404, 405):
+        app.add_exception_handler(status, _no_such)
     _Routes(live, work, meters, most, reader, slowly).add_to(app)
     return Guarded(app, guard)
 
@@ -253,7 +255,8 @@ class _Routes:
         current = self.live.current
         told = {
             "slot": self.live.name,
-            "champion": _entry(current.champion.entry),
+            "champion": _entry(current.champion.entry)
+            | {"since": (current.slot.since or current.champion.entry.made_at).isoformat()},
             "model": current.champion.forecaster.model,
             "horizon": current.champion.forecaster.horizon,
             "context_length": current.champion.forecaster.predictor.context_length,
@@ -332,6 +335,17 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "why": entry.why,
         "manifest": entry.manifest,
     }
+
+
+async def _no_such(request: Request, error: Any) -> Response:
+    """An address or method that is none, in the form of every other refusal; `error` is the
+    HTTPException of FastAPI's router."""
+    answer = _failed(
+        error.status_code,
+        f"{request.method} {request.url.path}: {str(error.detail).lower()}; GET / lists what is",
+    )
+    answer.headers.update(error.headers or {})  # a 405 names the methods that are allowed
+    return answer
 
 
 def _failed(status: int, reason: str, **more: Any) -> Response:

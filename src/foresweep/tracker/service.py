@@ -60,6 +60,7 @@ class Slot:
     champion: Entry | None
     before: tuple[Entry, ...] = ()  # champions that rollback returns to, the last one first
     shadows: tuple[Entry, ...] = ()
+    since: datetime | None = None  # when the champion was put there, by a rollback too
     last_id: int = 0  # of the slot's newest entry: what a caller has seen
     history: tuple[Entry, ...] = field(default=(), repr=False)  # oldest first
 
@@ -257,9 +258,11 @@ def _slot(connection: Connection, name: str) -> Slot:
         else:
             shadows.pop(entry.run_id, None)
     champion = stack[-1] if stack else None
+    changes = [entry.made_at for entry in history if entry.action in (PROMOTE, ROLLBACK)]
     return Slot(
         name=name,
         champion=champion,
+        since=changes[-1] if changes else None,
         before=tuple(reversed(stack[:-1])),
         shadows=tuple(shadows.values()),
         last_id=history[-1].entry_id if history else 0,

@@ -284,6 +284,7 @@ def slot_json(slot: Slot, *, history: bool = False) -> dict[str, Any]:
     found: dict[str, Any] = {
         "slot": slot.name,
         "champion": None if slot.champion is None else _entry_json(slot.champion),
+        "since": None if slot.since is None else slot.since.isoformat(),
         "before": [_entry_json(e) for e in slot.before],
         "shadows": [_entry_json(e) for e in slot.shadows],
     }
@@ -308,7 +309,8 @@ def _draw(slot: Slot, *, history: bool) -> None:
         rows = [(e.action, e) for e in slot.history]
     table = plain_table("", "run", "since" if not history else "at", "by", "why")
     for role, e in rows:
-        table.add_row(role, e.run_id, f"{e.made_at:%Y-%m-%d %H:%M} UTC", e.who, e.why)
+        at = slot.since if e is slot.champion and not history and slot.since else e.made_at
+        table.add_row(role, e.run_id, f"{at:%Y-%m-%d %H:%M} UTC", e.who, e.why)
     out.print(f"slot {slot.name}")
     out.print(table)
     if slot.champion is None:

@@ -18,6 +18,7 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from foresweep.data.gate.exchanges import calendar_kept
 from foresweep.errors import DataError, ForecastError
 from foresweep.evaluation.predict import predict_panel
 from foresweep.lifecycle.champion import promote, rollback
@@ -474,3 +475,9 @@ def test_no_body_whatever_is_in_it_is_more_than_a_4xx(client: TestClient, data: 
     answer = client.post("/forecast", content=content, headers=kind)
     assert answer.status_code == 200 or 400 <= answer.status_code < 500, answer.text
     assert "Traceback" not in answer.text
+
+
+def test_the_example_keeps_an_exchange_s_holidays_so_that_no_calendar_is_looked_for() -> None:
+    (series,) = EXAMPLE["items"]
+    kept = calendar_kept(np.array(series["timestamp"], dtype="datetime64[ns]"))
+    assert getattr(kept, "name", kept) == "XNYS"

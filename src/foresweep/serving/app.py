@@ -183,7 +183,11 @@ class _Routes:
             except Refused as refused:
                 response = _failed(refused.status, str(refused), **refused.more)
             except TimeoutError:
-                response = _failed(503, f"not answered within {self.limits.time_s:g} s: ask less")
+                response = _failed(
+                    503,
+                    f"not answered within {self.limits.time_s:g} s: ask for less; bars that keep "
+                    f"no exchange's holidays: once more, their calendar is being made",
+                )
             except Exception:
                 logger.exception("a forecast could not be made")
                 response = _failed(500, "an error inside; its log says more")

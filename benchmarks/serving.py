@@ -3,16 +3,18 @@
 A tiny model of each family, trained for a moment on the demo panel, is put in service, and 50
 clients over loopback ask for one item's forecast each (256 bars, a body of some 20 kB, every body
 another origin), again and again, while two champions take turns every 5 seconds. Beside it the same
-server that forecasts one request at a time, and the same model behind LitServe (its own batching),
-each with the same clients, in turns on the same machine.
+server that forecasts one request at a time, and the same model behind LitServe (its own batching)
+and behind `mlflow models serve`, each with the same clients, in turns on the same machine.
 
     python benchmarks/serving.py [--requests 10000] [--share 0.2]
-        [--models chronos2,toto,kronos,drift] [--litserve PYTHON] [--leak 1000] [--kills 50]
+        [--models chronos2,toto,kronos,drift] [--litserve PYTHON] [--mlflow PYTHON] [--leak 1000]
+        [--kills 50]
 
-`--litserve` is a Python that has litserve beside foresweep: an environment of its own. The
-forecasts of `foresweep serve` in the first line are on record, hash-chained, before they are
-answered; in the lines beside LitServe they are not, as that keeps none. CPU is the seconds that the
-server and its workers computed for 1,000 windows, which a busy machine does not change.
+`--litserve` and `--mlflow` are Pythons that have litserve or mlflow beside foresweep: environments
+of their own. The forecasts of `foresweep serve` in the first line are on record, hash-chained,
+before they are answered; in the lines beside the peers they are not, as those keep none. CPU is the
+seconds that the server and its workers computed for 1,000 windows, which a busy machine does not
+change.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +65,27 @@ with Tracker(db, create=False) as tracker:
         print(listening.getsockname()[1], flush=True)
         serve(app, listening)
 """
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a server is asked."""
+
+    path: str
+    body: Callable[[dict[str, Any]], bytes]
+
+
+def _as_frame(body: dict[str, Any]) -> bytes:
+    """MLflow's dataframe_split of one item's bars."""
+    (item,) = body["items"]
+    name, num = item["item_id"], len(item["timestamp"])
+    columns = {"volume": [0.0] * num, **item, "item_id": [name] * num}
+    data = [*zip(*columns.values(), strict=True)]
+    return json.dumps({"dataframe_split": {"columns": [*columns], "data": data}}).encode()
+
+
+ASKED = Asked("/forecast", lambda body: json.dumps(body).encode())
+MLFLOW = Asked("/invocations", _as_frame)
 
 
 # Champions.
@@ -102,7 +125,7 @@ def _trained(tracker: Tracker, model: str, folder: Path, seed: int) -> str:
     return run.run_id
 
 
-def bodies(count: int) -> list[bytes]:
+def bodies(count: int, asked: Asked = ASKED) -> list[bytes]:
     """Requests of one item each, every one at another origin of the demo panel."""
     panel = load_panel("demo").panel
     found = []
@@ -118,7 +141,7 @@ def bodies(count: int) -> list[bytes]:
         lows, highs = values[:, 1:4:1].min(axis=1), values[:, :4].max(axis=1)
         item["low"] = [float(v) for v in np.minimum(lows, values[:, 0])]
         item["high"] = [float(v) for v in highs]
-        found.append(json.dumps({"items": [item]}).encode())
+        found.append(asked.body({"items": [item]}))
     return found
 
 
@@ -141,7 +164,15 @@ def litserve(python: str, checkpoint: Path) -> Iterator[tuple[int, subprocess.Po
 
 
 @contextmanager
-def started(words: list[str]) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+def mlflow(python: str, checkpoint: Path) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    """The same model behind `mlflow models serve`, as it is started by default."""
+    peer = Path(__file__).with_name("serving_mlflow.py")
+    with started([python, str(peer), str(checkpoint)], MLFLOW) as found:
+        yield found
+
+
+@contextmanager
+def started(words: list[str], asked: Asked = ASKED) -> Iterator[tuple[int, subprocess.Popen[str]]]:
     env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(
         words, stdout=subprocess.PIPE, text=True, env=env, start_new_session=True
@@ -153,7 +184,7 @@ def started(words: list[str]) -> Iterator[tuple[int, subprocess.Popen[str]]]:
             line = process.stdout.readline()
         port = int(line)
         threading.Thread(target=process.stdout.read, daemon=True).start()
-        _wait(port)
+        _wait(port, asked)
         yield port, process
     finally:
         process.terminate()
@@ -166,11 +197,11 @@ def started(words: list[str]) -> Iterator[tuple[int, subprocess.Popen[str]]]:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _wait(port: int) -> None:
+def _wait(port: int, asked: Asked) -> None:
     until = time.monotonic() + 120
     while time.monotonic() < until:
         try:
-            status, _ = asyncio.run(_once(port, json.dumps(EXAMPLE).encode()))
+            status, _ = asyncio.run(_once(port, asked.body(EXAMPLE), asked.path))
             if status == 200:
                 return
         except OSError:
@@ -179,10 +210,10 @@ def _wait(port: int) -> None:
     raise SystemExit("the server does not answer")
 
 
-async def _once(port: int, body: bytes) -> tuple[int, bytes]:
+async def _once(port: int, body: bytes, path: str = ASKED.path) -> tuple[int, bytes]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        return await _ask(reader, writer, port, body)
+        return await _ask(reader, writer, port, body, path)
     finally:
         writer.close()
 
@@ -218,10 +249,11 @@ class Load:
 
 
 def load(
-    port: int, asked: list[bytes], requests: int, clients: int = CLIENTS, pid: int | None = None
-) -> Load:
+    port: int, asked: list[bytes], requests: int, clients: int = CLIENTS, pid: int | None = None,
+    path: str = ASKED.path,
+) -> Load:  # fmt: skip
     before = _cpu_s(pid)
-    found = asyncio.run(_load(port, asked, requests, clients))
+    found = asyncio.run(_load(port, asked, requests, clients, path))
     found.cpu_s = _cpu_s(pid) - before
     return found
 
@@ -235,7 +267,7 @@ def _cpu_s(pid: int | None) -> float:
     return float(sum(t.user + t.system for t in times))
 
 
-async def _load(port: int, asked: list[bytes], requests: int, clients: int) -> Load:
+async def _load(port: int, asked: list[bytes], requests: int, clients: int, path: str) -> Load:
     found = Load(Counter(), [], 0.0, set())
     numbers = iter(range(requests))
 
@@ -244,7 +276,7 @@ async def _load(port: int, asked: list[bytes], requests: int, clients: int) -> L
         for k in numbers:
             begun = time.perf_counter()
             try:
-                status, answer = await _ask(reader, writer, port, asked[k % len(asked)])
+                status, answer = await _ask(reader, writer, port, asked[k % len(asked)], path)
                 if k % 50 == 0 and status == 200:
                     found.run_ids.add(json.loads(answer).get("run_id", "?"))
             except (OSError, asyncio.IncompleteReadError):
@@ -261,10 +293,14 @@ async def _load(port: int, asked: list[bytes], requests: int, clients: int) -> L
 
 
 async def _ask(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, body: bytes
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    port: int,
+    body: bytes,
+    path: str = ASKED.path,
 ) -> tuple[int, bytes]:
     head = (
-        f"POST /forecast HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n"
+        f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     writer.write(head.encode() + body)
@@ -305,7 +341,7 @@ def swapping(db: Path, every_s: float) -> Iterator[list[str]]:
 # What is measured.
 
 
-def compare(model: str, requests: int, share: float, python: str | None) -> None:
+def compare(model: str, requests: int, share: float, peers: dict[str, str | None]) -> None:
     asked = bodies(2000)
     with tempfile.TemporaryDirectory() as name:
         db = prepare(model, Path(name))
@@ -317,25 +353,29 @@ def compare(model: str, requests: int, share: float, python: str | None) -> None
         if share <= 0:
             return
         few = max(int(requests * share), 100)
-        rates: dict[str, list[float]] = {"batched": [], "one at a time": [], "LitServe": []}
+        rates: dict[str, list[float]] = {}
+
+        def note(label: str, port: int, own: subprocess.Popen[str], how: Asked = ASKED) -> None:
+            sent = asked if how is ASKED else bodies(2000, how)
+            load(port, sent, 200, path=how.path)
+            part = load(port, sent, few, pid=own.pid, path=how.path)
+            rates.setdefault(label, []).append(part.a_second)
+            print(f"  {label:14s} no record {part}")
+
         for _ in range(2):
-            for how in ("together", "alone"):
+            for how, label in (("together", "batched"), ("alone", "one at a time")):
                 with server(db, how, record=False) as (port, own):
-                    load(port, asked, 200)
-                    part = load(port, asked, few, pid=own.pid)
-                label = "batched" if how == "together" else "one at a time"
-                rates[label].append(part.a_second)
-                print(f"  {label:14s} no record {part}")
-            if python:
-                with litserve(python, load_champion(db=db).forecaster.path) as (port, own):
-                    load(port, asked, 200)
-                    part = load(port, asked, few, pid=own.pid)
-                rates["LitServe"].append(part.a_second)
-                print(f"  {'LitServe':14s}           {part}")
-        ours = float(np.mean(rates["batched"]))
-        print(f"  batched / one at a time: {ours / np.mean(rates['one at a time']):.2f}x")
-        if python:
-            print(f"  batched / LitServe:      {ours / np.mean(rates['LitServe']):.2f}x")
+                    note(label, port, own)
+            checkpoint = load_champion(db=db).forecaster.path
+            if python := peers["LitServe"]:
+                with litserve(python, checkpoint) as (port, own):
+                    note("LitServe", port, own)
+            if python := peers["MLflow"]:
+                with mlflow(python, checkpoint) as (port, own):
+                    note("MLflow", port, own, MLFLOW)
+        ours = float(np.mean(rates.pop("batched")))
+        for label, seen in rates.items():
+            print(f"  batched / {label}: {ours / np.mean(seen):.2f}x")
 
 
 def leaks(requests: int) -> None:
@@ -404,12 +444,14 @@ def main() -> None:
     asked.add_argument("--models", default="chronos2,toto,kronos,drift")
     asked.add_argument("--share", type=float, default=0.2, help="of them in a comparison; 0: none")
     asked.add_argument("--litserve", metavar="PYTHON")
+    asked.add_argument("--mlflow", metavar="PYTHON")
     asked.add_argument("--leak", type=int, default=1000)
     asked.add_argument("--kills", type=int, default=50)
     given = asked.parse_args()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {CLIENTS} clients, {BARS} bars")
+    peers = {"LitServe": given.litserve, "MLflow": given.mlflow}
     for model in filter(None, given.models.split(",")):
-        compare(model, given.requests, given.share, given.litserve)
+        compare(model, given.requests, given.share, peers)
     if given.leak:
         leaks(given.leak)
     if given.kills:

@@ -42,7 +42,7 @@ check: $(READY)  ## format, lint, types
 
 test: $(READY)  ## every test (what CI runs)
 	$(BIN)/pip check
-	$(BIN)/pytest -n 2 $(SHARED) -m 'not soak'
+	$(BIN)/pytest -n 3 $(SHARED) -m 'not soak'  # on 2 cores: half of what they take is waiting
 
 test-fast: $(READY)  ## the tests that train nothing and start nothing
 	$(BIN)/pytest -n 2 $(SHARED) -m 'not slow and not soak'
@@ -53,7 +53,7 @@ lowest: $(READY)  ## the lowest versions pyproject.toml names, no extras, in an 
 	$(VENV)/lowest/bin/python tests/lowest.py
 
 soak: $(READY)  ## the long campaigns
-	$(BIN)/pytest -m soak
+	$(BIN)/pytest -m soak -rP  # what passed says its counts
 
 gates: $(READY)  ## size and power of every gate of the verdict, into docs/verdict.md (12 minutes of one core)
 	$(BIN)/python benchmarks/verdict_attacks.py --write

@@ -118,6 +118,7 @@ def test_a_run_a_folder_and_a_champion_load_to_what_forecasts(swept: fs.SweepRes
     places = {"db": swept.places.database}
     run = next(r for r in swept.runs() if r.model_name == "drift")
     told = fs.load(run, **places).predict(frame, levels=(0.1, 0.5, 0.9))
+    assert "predictor" not in repr(fs.load(run, **places))  # not a page of layers in a notebook
     assert list(told.columns[:6]) == ["item_id", "timestamp", "predictions", "0.1", "0.5", "0.9"]
     assert (told["predictions"] == told["0.5"]).all()
     assert len(told) == 2 * 3

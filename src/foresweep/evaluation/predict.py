@@ -106,10 +106,10 @@ class Forecaster:
 
     path: Path
     model: str
-    config: Mapping[str, Any]
-    card: Mapping[str, Any]
+    config: Mapping[str, Any] = field(repr=False)  # long ones: a notebook shows the rest
+    card: Mapping[str, Any] = field(repr=False)
     manifest: str  # hash of the checkpoint's list of files: which weights these are
-    predictor: Predictor
+    predictor: Predictor = field(repr=False)
     min_context: int = MIN_CONTEXT
 
     @classmethod

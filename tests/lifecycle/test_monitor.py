@@ -474,6 +474,9 @@ def test_the_command_ends_with_a_code_that_cron_understands_and_tells_somebody(
     assert json.loads(alarm)["reasons"][0]["kind"] == "no-forecast"
     (line,) = out.read_text().splitlines()
     assert json.loads(line) == json.loads(alarm)
+    tell.write_text("#!/bin/sh\nexit 3\n")
+    shell(*asked, "--data", written(world, tmp_path / "prices.csv"), code=6)
+    assert "tell.sh ended with 3" in shell.err
 
 
 def test_the_command_without_anything_in_service_says_what_to_do(

@@ -9,6 +9,7 @@ import typer
 
 from foresweep.cli.options import Actions, Data, Db, HowRead, Json, Runs, settings, sharing
 from foresweep.cli.service.champion import SlotName, in_service, swap_line
+from foresweep.errors import ForesweepError
 
 if TYPE_CHECKING:
     from foresweep.lifecycle.monitor import Check
@@ -67,7 +68,12 @@ def monitor(
     code = {"WATCH": WATCH, "ALARM": ALARM}.get(check.state.value, 0)
     changed = before is not None and before["state"] != check.state.value
     if notify is not None and (code == ALARM or changed or (before is None and code)):
-        tell(notify, check.as_json())
+        try:
+            tell(notify, check.as_json())
+        except ForesweepError as error:
+            if not code:
+                raise
+            typer.echo(f"error: {error}", err=True)  # what is the matter outranks it
     if code:
         raise typer.Exit(code)
 

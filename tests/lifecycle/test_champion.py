@@ -286,6 +286,26 @@ def test_nothing_in_service_says_how_to_promote(tracker: Tracker, shell: Shell) 
         foresweep.load_champion()
 
 
+def test_a_champion_is_found_where_the_folder_of_runs_stands_now(
+    tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container, where it is mounted elsewhere."""
+    run = a_run(tracker, tmp_path)
+    champion.promote(tracker, run.run_id)
+    place = Path(str(run.checkpoint_path))
+    elsewhere = tmp_path / "elsewhere" / run.run_id / place.name
+    elsewhere.parent.mkdir(parents=True)
+    place.rename(elsewhere)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        foresweep.load_champion("prices-h5")
+    monkeypatch.setenv("FORESWEEP_RUNS", str(tmp_path / "elsewhere"))
+    assert foresweep.load_champion("prices-h5").forecaster.path == elsewhere
+    shutil.rmtree(elsewhere)
+    write_checkpoint(elsewhere, model="drift", config={"context_length": 60}, card={"horizon": 5})
+    with pytest.raises(CheckpointError, match="is not what was put in service"):
+        foresweep.load_champion("prices-h5")
+
+
 def test_a_loaded_champion_predicts_a_frame_as_its_checkpoint_does(
     tracker: Tracker, tmp_path: Path
 ) -> None:

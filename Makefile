@@ -42,7 +42,7 @@ check: $(READY)  ## format, lint, types
 
 test: $(READY)  ## every test (what CI runs)
 	$(BIN)/pip check
-	$(BIN)/pytest -n 3 $(SHARED) -m 'not soak'  # on 2 cores: half of what they take is waiting
+	$(BIN)/pytest -n 2 $(SHARED) -m 'not soak'
 
 test-fast: $(READY)  ## the tests that train nothing and start nothing
 	$(BIN)/pytest -n 2 $(SHARED) -m 'not slow and not soak'

@@ -1,4 +1,4 @@
-"""The page on adding a model shows the examples' code, not something like it."""
+"""The page on adding a model shows the examples' code or a family's, not something like it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ BLOCKS = re.findall(r"```(python|toml)\n(.*?)```", PAGE.read_text("utf-8"), re.D
 
 
 @pytest.mark.parametrize(("kind", "block"), BLOCKS, ids=lambda x: x.strip().splitlines()[0])
-def test_every_block_of_code_stands_in_an_example(kind: str, block: str) -> None:
+def test_every_block_of_code_stands_in_an_example_or_a_family(kind: str, block: str) -> None:
     files = [
         *EXAMPLES.rglob("*.py"),
         *EXAMPLES.rglob("*.toml"),
         *ROOT.glob("tests/models/*line.py"),
+        *ROOT.glob("src/foresweep/models/*/model.py"),
     ]
     assert any(block in file.read_text("utf-8") for file in files)
 

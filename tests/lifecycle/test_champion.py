@@ -290,16 +290,16 @@ def test_a_champion_is_found_where_the_folder_of_runs_stands_now(
     tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a container, where it is mounted elsewhere."""
-    run = a_run(tracker, tmp_path)
+    (tmp_path / "runs").mkdir()
+    run = a_run(tracker, tmp_path / "runs")
     champion.promote(tracker, run.run_id)
-    place = Path(str(run.checkpoint_path))
-    elsewhere = tmp_path / "elsewhere" / run.run_id / place.name
-    elsewhere.parent.mkdir(parents=True)
-    place.rename(elsewhere)
+    elsewhere = tmp_path / "elsewhere" / run.run_id / Path(str(run.checkpoint_path)).name
+    (tmp_path / "runs").rename(tmp_path / "elsewhere")
     with pytest.raises(CheckpointError, match="cannot be read"):
         foresweep.load_champion("prices-h5")
     monkeypatch.setenv("FORESWEEP_RUNS", str(tmp_path / "elsewhere"))
     assert foresweep.load_champion("prices-h5").forecaster.path == elsewhere
+    assert tracker.get_run(run.run_id).checkpoint_path == str(elsewhere)
     shutil.rmtree(elsewhere)
     write_checkpoint(elsewhere, model="drift", config={"context_length": 60}, card={"horizon": 5})
     with pytest.raises(CheckpointError, match="is not what was put in service"):

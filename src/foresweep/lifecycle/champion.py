@@ -21,7 +21,6 @@ from foresweep.models.ensemble import manifest_hash
 from foresweep.models.licence import Licence, weights_licence
 from foresweep.models.registry import get_model
 from foresweep.records import Outcome, Run, RunState, is_surrogate, refits_of
-from foresweep.settings import load_settings
 from foresweep.tracker.service import (
     EVIDENCE,
     PROMOTE,
@@ -296,12 +295,8 @@ def _same(entry: Entry, checkpoint: Checkpoint) -> Checkpoint:
 
 
 def checkpoint_in_service(entry: Entry) -> Checkpoint:
-    """What an entry put in service, every file verified; where it was put, else, as in a container
-    or on another machine, in the settings' folder of runs. Raises CheckpointError."""
-    recorded = Path(entry.checkpoint_path)
-    moved = load_settings().runs_dir / entry.run_id / recorded.name
-    place = moved if moved.is_dir() and not recorded.is_dir() else recorded
-    return _same(entry, read_checkpoint(place))
+    """What an entry put in service, every file verified. Raises CheckpointError."""
+    return _same(entry, read_checkpoint(Path(entry.checkpoint_path)))
 
 
 def require_allowed(

@@ -31,7 +31,7 @@ REMEMBERED = 4096
 """Calendars continued that are kept: a client asks again of the same bars."""
 EXAMPLE_CLOSES = [round(100 * float(np.exp(0.01 * np.sin(k))), 2) for k in range(40)]
 CLOSED = ["2024-01-15", "2024-02-19"]
-"""Holidays of New York: whose bars keep no exchange's are held against every one's, for seconds."""
+"""New York's holidays: without them the example is held against every exchange, for seconds."""
 EXAMPLE_DAYS = np.busday_offset("2024-01-02", np.arange(40), roll="forward", holidays=CLOSED)
 EXAMPLE: dict[str, Any] = {
     "items": [

@@ -238,12 +238,17 @@ def _forecast_row(made: Mapping[str, Any], source: str) -> dict[str, Any]:
     return row | {"source": source, "made_at": instant_text(datetime.now(UTC))}
 
 
+def _found(row: Mapping[Any, Any]) -> str:
+    return schema.found_now(row["checkpoint_path"], row["run_id"] or "") or ""
+
+
 def _slot(connection: Connection, name: str) -> Slot:
     table = schema.champions
     query = select(table).where(table.c.slot == name).order_by(table.c.entry_id)
     fields = Entry.__dataclass_fields__
     history = tuple(
-        Entry(**{k: row[k] for k in fields}) for row in connection.execute(query).mappings()
+        Entry(**{k: row[k] for k in fields} | {"checkpoint_path": _found(row)})
+        for row in connection.execute(query).mappings()
     )
     stack: list[Entry] = []
     shadows: dict[str, Entry] = {}

@@ -242,10 +242,11 @@ def _on_test(evidence: Evidence, part: PartLosses, opened: Opened) -> Evidence:
             low, high = _finite(read.lower / mean), _finite(read.upper / mean)
         if (rescaled := part.rescaled()) is not None:
             ours = rescaled.differences(a.opponent, (evidence.candidate,))[:, 0]
-            by_ours = diebold_mariano(np.zeros(len(ours)), ours, lags=lags).pvalue
             if opened.growing:
                 level = WITHOUT * opened.level
                 by_ours = SequentialTest(lags=lags, level=level).update(ours).pvalue
+            else:
+                by_ours = diebold_mariano(np.zeros(len(ours)), ours, lags=lags).pvalue
         against.append(
             replace(
                 a,

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import secrets
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -35,6 +37,7 @@ from sqlalchemy import Text as _Text
 
 from foresweep.errors import ConfigError, DatabaseUnusable
 from foresweep.records import Run, RunState, Sweep, SweepState, Trial, is_sealed, split_name
+from foresweep.settings import load_settings
 
 HEAD = "0011"
 """The newest migration. Revisions are counted, so that a newer database is known by its number."""
@@ -220,9 +223,7 @@ runs = Table(
     Column("peak_memory_mb", Float),
     Column("environment_id", Text, ForeignKey("environments.environment_id")),
     *_owner(),
-    Column(
-        "worker_pid", Integer
-    ),  # empty: a heartbeat tells; kept, as SQLite before 3.35 drops none
+    Column("worker_pid", Integer),  # empty; kept, as SQLite before 3.35 drops no column
     Column("hidden_at", Instant),  # a hidden run is in no list and no ranking, and still a trial
     Index("ix_runs_created", "created_at"),
     Index("ix_runs_model", "model_name", "created_at"),
@@ -629,6 +630,8 @@ def score_rows(run: Mapping[Any, Any], scores: Mapping[str, float | None]) -> li
 def run_of(row: Mapping[Any, Any]) -> Run:
     """The record of a row of runs."""
     known = {name: row[name] for name in _RUN_FIELDS}
+    for name in ("checkpoint_path", "forecasts_path"):
+        known[name] = found_now(known[name], known["run_id"])
     try:
         known["state"] = RunState(known["state"])
         known["tags"] = tuple(known["tags"])
@@ -637,6 +640,21 @@ def run_of(row: Mapping[Any, Any]) -> Run:
         held = [known[name] for name in ("state", "tags", "metrics")]
         raise damaged(f"run {known['run_id']!r:.60}", held) from error
     return Run(**known)
+
+
+def found_now(path: str | None, run_id: str) -> str | None:
+    """A path below the folder of a run, as it is found from here: the folder of all runs may have
+    moved with the database, to another machine or into a container; it then is the settings'."""
+    folder, name, rest = (path or "").partition(f"{os.sep}{run_id}")
+    if path is None or not name or not os.path.isabs(folder) or os.path.isdir(folder):
+        return path
+    moved = _runs_folder(os.getcwd(), os.environ.get("FORESWEEP_RUNS")) + name
+    return moved + rest if os.path.isdir(moved) else path
+
+
+@lru_cache(maxsize=8)
+def _runs_folder(_here: str, _said: str | None) -> str:
+    return str(load_settings().runs_dir.absolute())
 
 
 def sweep_of(row: Mapping[Any, Any]) -> Sweep:

@@ -111,13 +111,9 @@ def read_items(
     """(the panel of the `wanted` items, or of all where none is named; why those of them are not in
     it that the gate left out). Raises DataError, UsageError where that is all of them,
     UnknownName."""
-    from foresweep.cli.tables import report_lines
-    from foresweep.data.reading.sources import default_source, load_panel
-    from foresweep.settings import load_settings
+    from foresweep.cli.tables import read_prices
 
-    loaded = load_panel(data or default_source(load_settings().data), actions=actions, **how.said)
-    for line in report_lines(loaded.report):
-        typer.echo(line, err=True)
+    _, loaded = read_prices(data, actions, how)
     why = {str(f.item): str(f) for f in reversed(loaded.report.errors)}
     left_out = {
         name: why.get(name, "the data gate left it out")

@@ -28,7 +28,7 @@ from foresweep.selection.verdict.case import EXCESS, RETURNS, SKILLS
 if TYPE_CHECKING:
     from foresweep.cli.options import HowRead
     from foresweep.data.gate.report import QualityReport
-    from foresweep.data.panel import Panel
+    from foresweep.data.reading.sources import Loaded
     from foresweep.records import (
         Check,
         Cones,
@@ -277,9 +277,9 @@ def report_lines(report: QualityReport, *, all_by: str = "foresweep data check")
     return lines
 
 
-def read_prices(data: str | None, actions: str | None, how: HowRead) -> tuple[str, Panel]:
-    """(where they are, the panel) of what --data names, else the settings, else the default; what
-    the gate did is said on standard error. Raises DataError."""
+def read_prices(data: str | None, actions: str | None, how: HowRead) -> tuple[str, Loaded]:
+    """(where they are, what was loaded) of what --data names, else the settings, else the default;
+    what the gate did is said on standard error. Raises DataError."""
     from foresweep.data.reading.sources import default_source, load_panel
     from foresweep.settings import load_settings
 
@@ -287,7 +287,7 @@ def read_prices(data: str | None, actions: str | None, how: HowRead) -> tuple[st
     loaded = load_panel(place, actions=actions, **how.said)
     for line in report_lines(loaded.report):
         typer.echo(line, err=True)
-    return place, loaded.panel
+    return place, loaded
 
 
 class Terminal(Console):

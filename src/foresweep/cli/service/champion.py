@@ -55,8 +55,8 @@ def in_service(
 
     with open_existing(db) as tracker:
         found = find_slot(Service(tracker.store), slot)
-        place, panel = read_prices(data, actions, how)
-        yield tracker, found, place, panel
+        place, loaded = read_prices(data, actions, how)
+        yield tracker, found, place, loaded.panel
 
 
 def promote(

@@ -73,7 +73,7 @@ def walkforward(
 
     if pretrained and size:
         raise UsageError(f"--size {size.value} and --pretrained {pretrained}: give one of the two")
-    _, panel = read_prices(data, actions, how)
+    panel = read_prices(data, actions, how)[1].panel
     plan = SweepPlan(
         models=tuple(model or ["all"]),
         mode=mode,

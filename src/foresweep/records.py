@@ -21,6 +21,7 @@ MOVES = "moves"
 CONTINUES = "continues"
 """Before the run's id in the source of a run that goes on training where another ended."""
 UPDATES = "updates"
+UPDATE = "update"  # the mode of its sweep
 """Before the run's id in the source of a run that trained its weights on with newer bars."""
 STILL_LEARNING = "still learning"
 """Tag of a run whose last step is its best, after steps that still made it better."""
@@ -90,6 +91,14 @@ def is_surrogate(plan: Mapping[str, Any]) -> bool:
     """Does a sweep's record say that it ran on surrogate prices? Nothing asks for such a sweep but
     the verdict on the one that it is a surrogate of."""
     return bool(plan.get("asked", {}).get("surrogate"))
+
+
+def is_aside(plan: Mapping[str, Any]) -> bool:
+    """Does a sweep's record say that it was no search of its own: on surrogate prices, an update of
+    a champion, a fold of a walk-forward? "latest" passes over it, so that `best` and `verdict`
+    still mean the search that somebody asked for after an update that runs every night."""
+    asked = plan.get("asked", {})
+    return is_surrogate(plan) or asked.get("mode") == UPDATE or asked.get("fold") is not None
 
 
 def refits_of(plan: Mapping[str, Any]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import threading
 import time
@@ -252,6 +253,16 @@ def test_a_shadow_is_on_record_and_answers_nobody(tracker: Tracker, runs: dict[s
     ]
     assert [(r["role"], r["item_id"]) for r in rows][-1] == ("shadow", "A0")
     assert rows[-1]["quantiles"][0][4] == rows[-1]["last_close"]
+
+
+def test_what_stood_there_at_the_start_is_not_looked_through_for_garbage_while_it_serves(
+    live: Live,
+) -> None:
+    """With torch and pandas loaded a look takes a third of a second, and nobody is answered."""
+    before = gc.get_freeze_count()
+    with TestClient(serving_app(live, Guard(is_api=True)), base_url="http://127.0.0.1"):
+        assert gc.get_freeze_count() > before + 50_000
+    assert gc.get_freeze_count() == 0
 
 
 # What is refused, and how.

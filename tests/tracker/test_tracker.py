@@ -59,6 +59,24 @@ def test_the_latest_sweep_is_the_last_put_on_record_whatever_the_clock_says(
         assert fingerprint_in_use(connection, **asked) == "other"  # what a ranking means
 
 
+@pytest.mark.parametrize("asked", [{"mode": "update"}, {"mode": "random", "fold": 1}])
+def test_the_latest_is_a_search_that_was_asked_for_and_no_update_or_fold_where_there_is_one(
+    tracker: Tracker, asked: dict[str, Any]
+) -> None:
+    cells = {"part": "val", "model_name": None, "sweep_id": None}
+    other = make_sweep(tracker, plan={"asked": asked}, fingerprints={"val": "other"})
+    assert tracker.get_sweep("latest") == other
+    with tracker.store.read() as connection:
+        assert fingerprint_in_use(connection, **cells) == "other"
+    mine = make_sweep(tracker, plan={"asked": {"mode": "random", "fold": None}})
+    newer = make_sweep(tracker, plan={"asked": asked}, fingerprints={"val": "other"})
+    assert tracker.get_sweep("latest") == mine
+    assert tracker.get_sweep("latest", aside=True) == newer
+    with tracker.store.read() as connection:
+        assert fingerprint_in_use(connection, **cells) == CELLS["val"]
+    assert tracker.heads.ask_to_stop("latest").sweep_id == newer.sweep_id
+
+
 def test_sweeps_that_are_older_than_the_chain_stand_before_those_in_it(tracker: Tracker) -> None:
     old, new = make_sweep(tracker), make_sweep(tracker)
     with tracker.store.write() as connection:

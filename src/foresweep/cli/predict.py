@@ -300,7 +300,7 @@ def ensemble(
     ] = EnsembleMethod.greedy,
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", "-m", help="Only runs of this model; repeatable."),
+        typer.Option("--model", "-m", help="Only runs of this model, or of several (toto,kronos)."),
     ] = None,
     include_baselines: Annotated[
         bool,

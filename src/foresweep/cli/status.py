@@ -53,7 +53,7 @@ def sweeps(
 def status(sweep: SweepArgument = "latest", as_json: Json = False, db: Db = None) -> None:
     """How a sweep stands: trials by state, what runs now and for how long, what is left."""
     with open_existing(db) as tracker:
-        found = tracker.get_sweep(sweep)
+        found = tracker.get_sweep(sweep, aside=True)
         said = _status(tracker, found)
     if as_json:
         typer.echo(json.dumps(said, indent=2))

@@ -351,7 +351,9 @@ def sweep(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            "--model", "-m", help="toto, kronos, chronos2, a plug-in's name or all; repeatable."
+            "--model",
+            "-m",
+            help="toto, kronos, chronos2, a plug-in's name, several (toto,kronos) or all.",
         ),
     ] = None,
     values: Annotated[

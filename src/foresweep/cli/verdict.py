@@ -266,7 +266,9 @@ def declare(
     question: Annotated[str, typer.Argument(help="What the search is to find out, in words.")],
     model: Annotated[
         list[str],
-        typer.Option("--model", "-m", help="A model that will be tried, or all; repeatable."),
+        typer.Option(
+            "--model", "-m", help="A model that will be tried, several (toto,kronos) or all."
+        ),
     ],
     max_runs: Annotated[int, typer.Option(help="Trials at most, all sweeps together.", min=1)],
     objective: Annotated[

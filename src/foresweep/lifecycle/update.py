@@ -37,7 +37,7 @@ from foresweep.lifecycle.evidence import LEVEL
 from foresweep.lifecycle.scoring import measure_of, selected_until
 from foresweep.models.base import hyperparameters
 from foresweep.models.registry import BASELINES, ENSEMBLE, get_model
-from foresweep.records import UPDATES, Run, SweepState
+from foresweep.records import UPDATE, UPDATES, Run, SweepState
 from foresweep.search.engines.local import LocalEngine
 from foresweep.search.events import Listener
 from foresweep.search.plan import SweepPlan
@@ -56,7 +56,6 @@ from foresweep.stats.significance import diebold_mariano, origin_means
 from foresweep.tracker.service import Slot
 from foresweep.tracker.tracker import Tracker
 
-MODE = "update"
 STEPS = 60
 """Optimiser steps, unless said."""
 RATE = 0.3
@@ -124,7 +123,7 @@ def update(
     plan = replace(
         base,
         cut=cut,
-        mode=MODE,
+        mode=UPDATE,
         data=data or panel.source,
         objective=measure.sweep.objective,
         size=None,
@@ -273,7 +272,7 @@ def _trained(
         )
         sweep = tracker.create_sweep(
             models=plan.models,
-            mode=MODE,
+            mode=UPDATE,
             objective=plan.objective,
             horizon=plan.cut.horizon,
             seed=plan.cut.seed,

@@ -209,7 +209,7 @@ def _swept(
     if ours and ours[0].state is SweepState.COMPLETE:
         return ours[0]
     return run_sweep(
-        replace(plan, data=data, actions=actions),
+        replace(plan, data=data, actions=actions, fold=number),
         tracker=tracker,
         runs_dir=runs_dir,
         listen=listen,
@@ -362,7 +362,7 @@ def _file(folder: Path, number: int) -> Path:
 def _folder(plan: SweepPlan, panel: Panel, ends: list[int], runs_dir: Path) -> Path:
     """One folder a question: the same plan, panel and folds go on where they stood."""
     every = asdict(plan) | {"cut": cut_record(plan.cut)}
-    asked = {k: str(v) for k, v in every.items() if k not in ("family", "resources")}
+    asked = {k: str(v) for k, v in every.items() if k not in ("family", "resources", "fold")}
     days = [str(panel.timeline[e]) for e in ends]
     text = json.dumps([asked, panel.hash, days], sort_keys=True)
     return runs_dir / "walkforward" / hashlib.sha256(text.encode()).hexdigest()[:16]

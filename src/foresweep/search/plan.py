@@ -70,6 +70,7 @@ class SweepPlan:
     spaces: Spaces = field(default_factory=Spaces)  # files and changes in place of the built-in
     transfer_from: str | None = None  # a model whose best runs are mapped onto the others
     surrogate: Mapping[str, Any] | None = None  # {of, kind, seed}: on surrogate prices of a sweep
+    fold: int | None = None  # of a walk-forward, counted from 1
     declared: str | None = None  # the declaration that this sweep is made for
     proposals: tuple[Proposal, ...] = ()  # given outright (a run by hand) instead of by mode
 

@@ -279,10 +279,11 @@ class Tracker:
                 return run
         return None
 
-    def get_sweep(self, sweep_id: str = "latest") -> Sweep:
-        """A sweep by its id, a unique beginning of it, or "latest". Raises NotFound."""
+    def get_sweep(self, sweep_id: str = "latest", *, aside: bool = False) -> Sweep:
+        """A sweep by its id, a unique beginning of it, or "latest": of those that somebody asked
+        for, with `aside` of updates and folds of a walk-forward, too. Raises NotFound."""
         with self.store.read() as connection:
-            return queries.get_sweep(connection, sweep_id)
+            return queries.get_sweep(connection, sweep_id, aside=aside)
 
     def list_sweeps(self) -> list[Sweep]:
         """Every sweep, newest first."""

@@ -22,6 +22,7 @@ SCRATCH = {"pretrained": None, "size": "tiny"}
 
 def test_all_stands_for_the_three_families() -> None:
     assert expand_models(["all"]) == ("toto", "kronos", "chronos2")
+    assert expand_models(["toto, chronos2", "drift"]) == ("toto", "chronos2", "drift")
     assert expand_models(["Kronos", "all"]) == ("kronos", "toto", "chronos2")
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def walkforward(
     how: HowRead,
     model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="Repeatable; all: every one.")
+        list[str] | None, typer.Option("--model", "-m", help="One, several (toto,kronos) or all.")
     ] = None,
     folds: Annotated[int, typer.Option(help="Live periods, one after the other.", min=1)] = 3,
     live_bars: Annotated[int, typer.Option(help="Bars of a live period.", min=2)] = 60,

@@ -53,9 +53,9 @@ class Proposal:
 
 
 def expand_models(names: Sequence[str]) -> tuple[str, ...]:
-    """Model names with `all` spelt out. Raises UnknownName with the nearest."""
+    """Model names with `all` and `toto,kronos` spelt out. Raises UnknownName with the nearest."""
     found: list[str] = []
-    for name in names:
+    for name in (one for some in names for one in some.split(",")):
         known = [*model_names(), "all"]
         key = name.strip().lower()
         if key not in known:

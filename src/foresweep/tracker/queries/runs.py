@@ -29,6 +29,7 @@ from foresweep.records import (
     RunState,
     Sweep,
     Trial,
+    is_aside,
     is_sealed,
     is_surrogate,
     split_name,
@@ -40,6 +41,7 @@ from foresweep.tracker.storage.schema import cells_of, run_of, runs, sweep_of, t
 if TYPE_CHECKING:
     import pandas as pd
 
+Found = TypeVar("Found")
 scores, sweeps, trials = schema.scores, schema.sweeps, schema.trials
 USUAL_METRICS = (
     *("val_pct_mae", "val_skill", "val_price_mae", "val_r2", "val_pinball", "val_coverage_80"),
@@ -52,11 +54,13 @@ def get_run(connection: Connection, run_id: str) -> Run:
     return run_of(_one(connection, runs.c.run_id, run_id, "run"))
 
 
-def get_sweep(connection: Connection, sweep_id: str) -> Sweep:
-    """The sweep of this id or unique beginning of one; "latest". Raises NotFound."""
+def get_sweep(connection: Connection, sweep_id: str, *, aside: bool = False) -> Sweep:
+    """The sweep of this id or unique beginning of one; "latest": of those that somebody asked for,
+    with `aside` of updates and folds of a walk-forward, too. Raises NotFound."""
     if sweep_id != "latest":
         return sweep_of(_one(connection, sweeps.c.sweep_id, sweep_id, "sweep"))
-    latest = next((s for s in list_sweeps(connection) if not is_surrogate(s.plan)), None)
+    real = [s for s in list_sweeps(connection) if not is_surrogate(s.plan)]
+    latest = real[0] if aside and real else _latest(real, lambda s: s.plan)
     if latest is None:
         raise NotFound("there is no sweep yet; start one with: foresweep sweep --model toto")
     return latest
@@ -256,10 +260,19 @@ def fingerprint_in_use(
     if model_name is not None:
         ran = exists().where(runs.c.sweep_id == sweeps.c.sweep_id, runs.c.model_name == model_name)
         query = query.where(ran)
-    for fingerprints, plan in connection.execute(query):
-        if not is_surrogate(plan):
-            return cells_of(fingerprints, part)
-    return ""
+    real = (row for row in connection.execute(query) if not is_surrogate(row.plan))
+    found = _latest(real, lambda row: row.plan)
+    return cells_of(found.fingerprints, part) if found is not None else ""
+
+
+def _latest(rows: Iterable[Found], plan: Callable[[Found], Mapping[str, Any]]) -> Found | None:
+    """Of rows, newest first, the first that somebody asked for, else the first."""
+    first = None
+    for one in rows:
+        if not is_aside(plan(one)):
+            return one
+        first = one if first is None else first
+    return first
 
 
 def sealed_scores(connection: Connection, run_id: str) -> dict[str, float]:

@@ -193,10 +193,11 @@ class Heads:
         now = datetime.now(UTC)
 
         def ask(connection: Connection) -> Sweep:
-            mine = sweeps.c.sweep_id == get_sweep(connection, sweep_id).sweep_id
+            found = get_sweep(connection, sweep_id, aside=True).sweep_id
+            mine = sweeps.c.sweep_id == found
             running = and_(mine, sweeps.c.state == SweepState.RUNNING.value)
             connection.execute(update(sweeps).where(running).values(stop_asked_at=now))
-            return get_sweep(connection, sweep_id)
+            return get_sweep(connection, found)
 
         return self.store.work(ask)
 

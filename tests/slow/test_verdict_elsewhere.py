@@ -115,6 +115,7 @@ def test_an_export_from_mlflow_is_judged(shell: Shell) -> None:
             run("mlflow: in each run", mlflow=mlflow, losses=made[name])
     with pytest.raises(ZeroDivisionError), mlflow.start_run():
         1 / 0
+    mlflow.set_experiment("Default")  # the export is a script of its own
     found = judge_export(shell, "mlflow", lambda: run("mlflow: export", naive=made["naive"]))
     assert (found["outcome"], found["candidate"]) == ("promote", ids["good"])
     assert (found["num_tested"], found["num_trials"]) == (3, 4)

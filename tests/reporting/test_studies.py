@@ -86,6 +86,33 @@ def test_a_study_names_its_objective_and_what_the_baselines_scored(
     assert study.user_attrs["horizon"] == made.sweep.horizon
 
 
+def test_baselines_that_an_earlier_sweep_ran_are_told_with_a_later_one_each_by_its_name(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path / 's.db'}"
+    with Tracker(tmp_path / "sweeps.db") as tracker:
+        old = plant(tracker, tmp_path / "runs", {"good": 0.1}, items=2, origins=20).sweep
+        later = tracker.create_sweep(
+            models=["toto"], mode="quick", objective="pct_mae", horizon=5, seed=0,
+            panel_hash=old.panel_hash, task_hash="later", fingerprints=old.fingerprints,
+            plan=old.plan,
+        )  # fmt: skip
+        for model, source, extra in (
+            ("random-walk", "baseline: garman-klass", {"is_baseline": True}),
+            ("toto", "quick: good", {}),
+        ):
+            run = tracker.start_run(
+                model=model, hyperparams={"lr": 0.1}, sweep_id=later.sweep_id, source=source,
+                fingerprints=later.fingerprints, **extra,
+            )  # fmt: skip
+            tracker.finish_run(run.run_id, "complete", scores={"tune_pct_mae": 1.5})
+        export_optuna(tracker, url, [later])
+    study = optuna.load_study(storage=url, study_name=f"{later.sweep_id}/toto")
+    beside = study.user_attrs["baselines"]
+    assert {"last-value", "random-walk", "random-walk garman-klass"} <= set(beside)
+    assert beside["random-walk garman-klass"] == {"tune_pct_mae": 1.5}
+
+
 def test_no_score_of_test_goes_along(study: optuna.Study, made: Planted) -> None:
     text = json.dumps([[t.user_attrs, t.params] for t in study.trials]) + json.dumps(
         study.user_attrs

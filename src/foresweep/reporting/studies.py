@@ -58,7 +58,7 @@ def export_optuna(
     wanted = []
     for sweep in sweeps:
         beside = tracker.get_runs(sweep_id=sweep.sweep_id)
-        baselines = [r for r in beside if r.is_baseline and r.state == "complete"]
+        baselines = _baselines(tracker, sweep)
         runs = [r for r in beside if _is_wanted(r)]
         for name in dict.fromkeys(r.model_name for r in runs):
             if model in (None, name):
@@ -69,6 +69,15 @@ def export_optuna(
     with _quiet():
         storage = _opened(url)
         return [_export(tracker, storage, *one) for one in wanted]
+
+
+def _baselines(tracker: Tracker, sweep: Sweep) -> list[Run]:
+    """Those scored on a sweep's windows, whichever sweep ran them: a later one does not again."""
+    windows = {part: sweep.fingerprints.get(part) for part in ("tune", "val")}
+    if windows["val"] is None:
+        return []
+    found = tracker.get_runs(fingerprint=windows["val"], state=RunState.COMPLETE)
+    return [r for r in found if r.is_baseline and r.fingerprints.get("tune") == windows["tune"]]
 
 
 def _is_wanted(run: Run) -> bool:
@@ -172,7 +181,7 @@ def _value(run: Run, metric: str) -> float | None:
 
 def _about(sweep: Sweep, metrics: Sequence[str], baselines: Sequence[Run]) -> dict[str, Any]:
     """The question, and what the baselines scored on the same windows."""
-    beside = {r.model_name: {f"tune_{m}": r.score(f"tune_{m}") for m in metrics} for r in baselines}
+    beside = {_named(r): {f"tune_{m}": r.score(f"tune_{m}") for m in metrics} for r in baselines}
     return {
         "sweep": sweep.sweep_id,
         "mode": sweep.mode,
@@ -181,6 +190,11 @@ def _about(sweep: Sweep, metrics: Sequence[str], baselines: Sequence[Run]) -> di
         "data": str(sweep.plan.get("data", "")),
         "baselines": beside,
     }
+
+
+def _named(baseline: Run) -> str:
+    """Its model, and the config where it is not the model's first: `random-walk garman-klass`."""
+    return f"{baseline.model_name} {baseline.source.partition(': ')[2]}".strip()
 
 
 def _trial(

@@ -77,9 +77,15 @@ def our_quantiles(checkpoint: Checkpoint, series: np.ndarray) -> np.ndarray:
     return found[:, 0].numpy()
 
 
-def test_chronos2s_own_pipeline_reads_it_and_forecasts_the_same(tmp_path: Path) -> None:
+def test_chronos2s_own_pipeline_reads_it_and_forecasts_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     checkpoint = chronos2(tmp_path / "ours")
     lost = write_authors(checkpoint, tmp_path / "theirs", bare=True)
+    assert capsys.readouterr().err == ""  # no bar of a library's
+    assert (
+        len({f.stat().st_mode for f in (tmp_path / "theirs").iterdir()}) == 1
+    )  # read by all alike
     assert "target='overlapping'" in lost[0]
     series = np.random.default_rng(0).normal(size=(3, 32)).cumsum(axis=1)
     theirs = np.sort(authors_quantiles(tmp_path / "theirs", series), axis=-1)

@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from foresweep.errors import CheckpointError, UsageError
@@ -70,6 +71,8 @@ def write_authors(checkpoint: Checkpoint, folder: Path, *, bare: bool = False) -
         note = {"run_id": checkpoint.card.get("run_id"), "model": checkpoint.model}
         note |= {"config": dict(checkpoint.config), "left_out": list(lost)}
         (temporary / NOTE).write_text(json.dumps(note, indent=2) + "\n", "utf-8")
+        for file in temporary.rglob("*.safetensors"):  # written for one user alone
+            shutil.copymode(temporary / NOTE, file)
         os.rename(temporary, folder)
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be written: {error.strerror or error}") from error
@@ -95,7 +98,22 @@ def _chronos2(checkpoint: Checkpoint, folder: Path) -> None:
     with seeded(0, Resources()):
         network = net.build(checkpoint.card["network"])
     net.fill(network, read_weights(checkpoint), where=str(checkpoint.path))
-    network.save_pretrained(folder)
+    with _no_progress_bar():
+        network.save_pretrained(folder)
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """transformers draws one for every file that it writes."""
+    from transformers.utils import logging
+
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            logging.enable_progress_bar()
 
 
 def _toto(checkpoint: Checkpoint, folder: Path) -> None:

@@ -161,6 +161,19 @@ def test_its_example_runs_as_it_stands(zipped: Path, tmp_path: Path) -> None:
     assert "AAPL" in done.stdout
 
 
+def test_its_example_names_the_package_of_a_plug_in(
+    made: Planted, zipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(path: Path) -> str:
+        with zipfile.ZipFile(path) as packed:
+            return packed.read("example.py").decode().splitlines()[0]
+
+    assert told(zipped).endswith('pip install "foresweep[models]"')
+    monkeypatch.setattr("foresweep.lifecycle.bundle.brought_by", lambda point: "foresweep-mine")
+    write_bundle(made.tracker, made.id("good"), tmp_path / "mine.zip")
+    assert told(tmp_path / "mine.zip").endswith('pip install "foresweep[models]" foresweep-mine')
+
+
 def test_a_bundled_checkpoint_is_sound(zipped: Path) -> None:
     with open_bundle(zipped) as bundle:
         assert read_checkpoint(bundle.folder / bundle.said["checkpoint"]).model == "drift"

@@ -16,7 +16,7 @@ import io
 import json
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,15 @@ from foresweep.errors import CheckpointError, DataError, UsageError
 from foresweep.evaluation.predict import Forecaster
 from foresweep.lifecycle.champion import checkpoint_of
 from foresweep.lifecycle.inference import LoadedModel
-from foresweep.models.base import DEFAULT_LEVELS, Checkpoint, Levels, Resources
+from foresweep.models.base import (
+    DEFAULT_LEVELS,
+    OURS,
+    Checkpoint,
+    Levels,
+    Resources,
+    brought_by,
+    installed,
+)
 from foresweep.models.checkpoint import CARD, sha256_of
 from foresweep.models.ensemble import member_checkpoints
 from foresweep.models.registry import ENSEMBLE
@@ -57,8 +65,12 @@ BUNDLE, CASES, EXAMPLE = "bundle.json", "cases.json", "example.py"
 APART = ("sharpe", "targets", "notes", "cones", "economy", "surrogates", "declared")
 """Of a verdict: said beside it, from more than its losses."""
 NOT_STORED = ("val", "suspicions")
+PACKAGES = '"foresweep[models]"'
 EXAMPLE_TEXT = '''\
-"""Forecast with this bundle: pip install "foresweep[models]", then: python example.py prices.csv"""
+"""Forecast with this bundle: first pip install "foresweep[models]"
+
+Then: python example.py prices.csv
+"""
 
 import sys
 from pathlib import Path
@@ -79,8 +91,9 @@ def write_bundle(tracker: Tracker, run_id: str, path: Path) -> dict[str, Any]:
     """
     run = tracker.get_run(run_id)
     checkpoint = checkpoint_of(run)
-    content: dict[str, bytes] = {EXAMPLE: EXAMPLE_TEXT.encode()}
-    for one in _checkpoints(checkpoint):
+    checkpoints = _checkpoints(checkpoint)
+    content: dict[str, bytes] = {EXAMPLE: _example({c.model for c in checkpoints}).encode()}
+    for one in checkpoints:
         owner = (
             run.run_id if one is checkpoint else str(one.card.get("run_id", one.path.parent.name))
         )
@@ -108,6 +121,13 @@ def write_bundle(tracker: Tracker, run_id: str, path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
     return said
+
+
+def _example(models: Iterable[str]) -> str:
+    """example.py, which names the packages of plug-ins, too."""
+    points = (point for model in models for point in installed().get(model, ()))
+    plugins = sorted({brought_by(point) for point in points} - {OURS})
+    return EXAMPLE_TEXT.replace(PACKAGES, " ".join((PACKAGES, *plugins)))
 
 
 def _checkpoints(checkpoint: Checkpoint) -> list[Checkpoint]:

@@ -69,6 +69,8 @@ def test_a_panel_file_cut_short_is_a_data_error(tmp_path: Path) -> None:
         path.write_bytes(whole[:length])
         with pytest.raises(DataError, match=r"panel\.npz: not a whole panel file .*delete this"):
             read_panel(path)
+    with pytest.raises(DataError, match=r"absent\.csv: cannot be read: No such file"):
+        read_table(tmp_path / "absent.csv")
     with pytest.raises(DataError, match=r"absent\.npz: cannot be opened: No such file"):
         read_panel(tmp_path / "absent.npz")
 

@@ -76,6 +76,8 @@ def test_a_run_without_a_promote_verdict_is_refused_or_forced_on_record(
     entry = Service(tracker.store).slot("prices-h5").champion
     assert entry is not None
     assert (entry.run_id, entry.reason) == (hold.run_id, "a demo")
+    out = shell("promote", none.run_id, "--force", "--reason", "a demo")
+    assert "forced without a verdict; the reason is on record" in out
 
 
 FOUND = champion.Comparison("", 1, 60, "2016-01-04T00:00:00", 1.0, 0.9, pvalue=0.01, level=0.05)

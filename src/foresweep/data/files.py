@@ -149,6 +149,7 @@ def require_room(archive: zipfile.ZipFile) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what a library said."""
-    lines = str(error).strip().splitlines()
+    """The first line of what a library said; of the system's, the reason without its number."""
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    lines = said.strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__

@@ -176,8 +176,8 @@ def promote(
     )
     notes = []
     if force_reason is not None and not shadow and not _is_promote(verdict):
-        said = "no verdict" if verdict is None else f"the verdict {verdict['outcome']!r}"
-        notes.append(f"forced against {said}; the reason is on record")
+        said = f"against the verdict {verdict['outcome']!r}" if verdict else "without a verdict"
+        notes.append(f"forced {said}; the reason is on record")
     licences = weights_licence(checkpoint, get_model)
     told, more = _accepted(run, licences, accept=accept_licence, who=who)
     notes += more

@@ -109,6 +109,14 @@ def test_relative_paths_are_found_beside_a_database_that_moved(
     assert Path(path).is_relative_to(moved)
 
 
+def test_a_log_without_a_word_is_said_to_be_empty(shell: Shell) -> None:
+    found = json.loads(shell("best", "--json"))[0]
+    file = next(Path.cwd().glob(f"**/{found['run_id']}/training.log"))
+    file.write_text("")
+    assert shell("logs", found["run_id"]) == ""
+    assert "printed nothing" in shell.err
+
+
 def test_the_log_beside_the_forecasts_comes_first(shell: Shell) -> None:
     run = json.loads(shell("best", "--json"))[0]["run_id"]
     other = Path("hyperparams/runs") / run

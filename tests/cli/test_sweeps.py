@@ -110,7 +110,11 @@ def test_how_files_are_read_is_on_record_and_holds_when_a_sweep_goes_on(
     frame.rename({"close": "Last"}).with_columns(Settle=frame["close"]).write_csv("prices.csv")
     settle = ("--columns", "close=Settle")
     assert "may be 'Last' or 'Settle'" in shell.error("data", "check", "prices.csv", code=1)
-    shell("sweep", "--model", "drift", "--data", "prices.csv", "--max-context", "64", *settle)
+    said = shell(
+        "sweep", "--model", "drift", "--data", "prices.csv", "--max-context", "64", *settle
+    )
+    assert "Only baselines were run" in said
+    assert "foresweep verdict" not in said  # it, best and predict would have nothing to look at
     assert "done" in shell("sweep", "--resume", "latest")
     with Tracker(DB) as tracker:
         assert tracker.get_sweep().plan["asked"]["reading"] == {"columns": {"close": "Settle"}}

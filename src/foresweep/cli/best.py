@@ -494,6 +494,8 @@ def logs(run: RunId, db: Db = None, runs: Runs = None) -> None:
         )
     text = file.read_text(encoding="utf-8", errors="replace")
     typer.echo(text, nl=False)
+    if not text and not found.error:
+        typer.echo(f"Run {found.run_id} printed nothing: {file} is empty.", err=True)
     if found.error and not _holds(text, found.error):
         typer.echo(found.error)
 

@@ -551,11 +551,10 @@ class LiveView:
         from foresweep.selection.leaderboard import leaderboard, still_learning
 
         self.bars.stop()
-        metric = f"val_{ranked_by(sweep.objective)}"
         if not self.some_complete:
             self.say("Nothing that was asked for came to its end; the causes stand above.", "red")
         runs = self.tracker.get_runs(fingerprint=sweep.fingerprints["val"])
-        board = leaderboard(runs, metric=metric)
+        board = leaderboard(runs, metric=f"val_{ranked_by(sweep.objective)}")
         self.console.print(leaderboard_table(board, width=self.console.width))
         self.say(verdict_line(board), "bold")
         if told := still_learning(board):
@@ -563,11 +562,12 @@ class LiveView:
         show_pareto(runs, sweep.objective, self.console)
         if cones := judge_the_cones(sweep, runs):
             self.say(cones)
-        self.say(
-            "Next: `foresweep verdict` says whether that is more than luck, `foresweep report -o "
-            "report.html` shows it all, `foresweep best --export-path` hands over the best "
-            "checkpoint and `foresweep predict` forecasts with it."
-        )
+        if board.best is not None:  # else nothing is there to judge or to hand over
+            self.say(
+                "Next: `foresweep verdict` says whether that is more than luck, `foresweep report "
+                "-o report.html` shows it all, `foresweep best --export-path` hands over the best "
+                "checkpoint and `foresweep predict` forecasts with it."
+            )
 
 
 # What a dry run found.

@@ -1,6 +1,6 @@
 """The champion as a forecaster of the sktime kind: fit, predict, predict_quantiles, update.
 
-    python examples/serving/forecaster.py prices/
+    python examples/serving/forecaster.py prices/      # without a folder: the demo's prices
 
 `fit` trains nothing: it remembers the bars to forecast from. The weights are the champion's.
 """
@@ -49,4 +49,4 @@ class ChampionForecaster:
 
 
 if __name__ == "__main__":
-    print(ChampionForecaster().fit(sys.argv[1]).predict_quantiles(fh=[1, 5]))
+    print(ChampionForecaster().fit(*(sys.argv[1:] or ["demo"])).predict_quantiles(fh=[1, 5]))

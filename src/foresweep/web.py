@@ -14,11 +14,16 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
+from functools import cache
 from http.cookies import CookieError, SimpleCookie
+from importlib import resources
 from typing import Any, TypeAlias
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from foresweep.errors import MissingExtra, UsageError
+
+LOOKS = {"pages.css": "text/css; charset=utf-8", "icon.svg": "image/svg+xml"}
+"""How every page of ours looks, whichever server shows it, and the type it is sent as."""
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -26,6 +31,16 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "foresweep_token"
+
+
+@cache
+def look(name: str) -> bytes:
+    """The file of LOOKS. Raises KeyError."""
+    if name not in LOOKS:
+        raise KeyError(name)
+    return (resources.files("foresweep") / "reporting" / "static" / name).read_bytes()
+
+
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 READS = ("GET", "HEAD")
 EMPTY_STYLE = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"

@@ -20,6 +20,7 @@ from foresweep.reporting.report import page_lines, sweep_report
 from foresweep.reporting.runpage import run_page
 from foresweep.reporting.sweeppage import sweep_page
 from foresweep.reporting.views import Asked, Links, Site, SweepView
+from foresweep.web import look
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -74,9 +75,9 @@ def static(name: str) -> bytes:
         except ImportError as error:
             raise MissingExtra("plotly", EXTRA) from error
         return file.read_bytes()
-    if name not in ("pages.css", "pages.js", "icon.svg"):
-        raise KeyError(name)
-    return (resources.files("foresweep.reporting") / "static" / name).read_bytes()
+    if name == "pages.js":
+        return (resources.files("foresweep.reporting") / "static" / name).read_bytes()
+    return look(name)
 
 
 @cache

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -22,12 +23,12 @@ from foresweep.data.splits import MIN_CONTEXT
 from foresweep.errors import ForesweepError, UsageError
 from foresweep.evaluation.predict import iso
 from foresweep.selection.leaderboard import leaderboard
-from foresweep.serving.asked import Asked, Question, Reader, Unseen
+from foresweep.serving.asked import EXAMPLE, Asked, Question, Reader, Unseen
 from foresweep.serving.batching import Answer, Batcher, NotRecorded, Overloaded
 from foresweep.serving.live import Live
 from foresweep.serving.page import PAGE_SCRIPT, page
 from foresweep.tracker.service import Entry
-from foresweep.web import App, Guard, Guarded
+from foresweep.web import LOOKS, App, Guard, Guarded, look
 
 logger = logging.getLogger(__name__)
 METRIC = "val_pct_mae"
@@ -104,6 +105,10 @@ def serving_app(
 
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
+        horizon = live.current.champion.forecaster.horizon
+        await asyncio.to_thread(
+            reader.read, json.dumps(EXAMPLE).encode(), horizon
+        )  # loads calendars
         work.start()
         live.start()
         gc.collect()
@@ -151,6 +156,10 @@ class _Routes:
         app.get("/page.js", include_in_schema=False)(
             self._safe(lambda: Response(PAGE_SCRIPT, 200, media_type="text/javascript"))
         )
+        for name, kind in LOOKS.items():
+            app.get(f"/{name}", include_in_schema=False)(
+                self._safe(partial(Response, look(name), 200, media_type=kind))
+            )
         plain = app.openapi
 
         def openapi() -> dict[str, Any]:

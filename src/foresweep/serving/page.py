@@ -28,28 +28,36 @@ document.getElementById("run").addEventListener("click", async () => {
 
 
 def page(spec: Mapping[str, Any]) -> str:
-    """HTML without a style, a script or a font of anybody else's."""
+    """HTML in the dashboard's look, without a style, a script or a font of anybody else's."""
     rows = []
     for path, methods in spec["paths"].items():
         for method, said in methods.items():
             codes = ", ".join(said.get("responses", {}))
-            cells = (f"{method.upper()} {path}", said.get("summary", ""), codes)
-            rows.append("".join(f"<td>{escape(cell)}</td>" for cell in cells))
+            name = f"{method.upper()} {path}"
+            if method == "get":
+                where = f'<a href="{escape(path)}">{escape(name)}</a>'
+            else:
+                where = escape(name)
+            rows.append(
+                f'<td class="code">{where}</td><td>{escape(said.get("summary", ""))}</td>'
+                f"<td>{escape(codes)}</td>"
+            )
     table = "".join(f"<tr>{row}</tr>" for row in rows)
     example = escape(json.dumps(EXAMPLE))
     return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{escape(spec["info"]["title"])}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"></head>
+<html lang="en"><head><meta charset="utf-8"><title>Forecasts · foresweep</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="stylesheet" href="/pages.css">
+<link rel="icon" href="/icon.svg" type="image/svg+xml"></head>
 <body><main><h1>Forecasts</h1>
-<p>{escape(spec["info"]["description"])} The whole description, for tools:
+<p class="lead">{escape(spec["info"]["description"])} The whole description, for tools:
 <a href="/openapi.json">/openapi.json</a>.</p>
-<table><thead><tr><th>address</th><th>what</th><th>answers</th></tr></thead>
-<tbody>{table}</tbody></table>
+<div class="scroll"><table><thead><tr><th>address</th><th>what</th><th>answers</th></tr></thead>
+<tbody>{table}</tbody></table></div>
 <h2>Try it</h2>
-<p>POST /forecast with this body, which runs as it stands:</p>
-<label for="body">Body</label><br>
-<textarea id="body" rows="12" cols="100">{example}</textarea>
+<p><label for="body">POST /forecast with this body, which runs as it stands:</label></p>
+<textarea class="whole" id="body" rows="12" spellcheck="false">{example}</textarea>
 <p><button id="run" type="button">Forecast</button></p>
-<pre id="answer" role="status"></pre>
+<pre class="log" id="answer" role="status" tabindex="0"></pre>
 </main><script src="/page.js"></script></body></html>
 """

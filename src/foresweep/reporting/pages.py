@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from foresweep.data.gate.rules import show_time
 from foresweep.errors import NotEnoughData, UsageError
 from foresweep.lifecycle.monitor import last_check, live_series
 from foresweep.metrics import METRICS
@@ -341,7 +342,8 @@ def _champion(site: Site, slot: Slot, champion: Entry, k: int) -> Iterator[Block
             "No monitor has looked at this champion yet: foresweep monitor --data FOLDER", "empty"
         )
         return
-    yield Words(f"Looked at {live['checked_at']:%Y-%m-%d %H:%M} UTC; bars to {live['last_bar']}.")
+    last_bar = show_time(np.datetime64(live["last_bar"]))
+    yield Words(f"Looked at {live['checked_at']:%Y-%m-%d %H:%M} UTC; bars to {last_bar}.")
     for reason in live["reasons"]:
         kind = "bad" if str(reason["state"]).lower() == "alarm" else "warn"
         yield Words(f"{str(reason['state']).upper()}: {reason['text']}", kind)
@@ -374,6 +376,9 @@ def _champion(site: Site, slot: Slot, champion: Entry, k: int) -> Iterator[Block
         caption="The champion: enough evidence is an alarm that it is worse. A shadow: that it is "
         "better. Looked at as often as one likes.",
     )
+    if not live["num_origins"]:
+        yield Words("No live forecast has been scored yet: its truth is still to come.", "empty")
+        return
     for name, word in (("benchmark", "its benchmark"), ("last_value", "last-value")):
         yield Figure(
             name=f"live-{name.replace('_', '-')}-{k}",

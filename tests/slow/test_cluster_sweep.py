@@ -18,7 +18,7 @@ from known_baselines import know_baselines
 from ray_nodes import Cluster, kill
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
-TRIALS = 3
+TRIALS = 2
 PLAN = SweepPlan(
     models=("chronos2",),
     mode="random",

@@ -171,6 +171,7 @@ def test_forecasts_go_to_a_file_with_all_their_digits(
     to = tmp_path / f"out.{ending}"
     call = ("predict", "--checkpoint", str(path), "--data", str(folder))
     shell(*call, "--levels", "0.9,0.05", "--items", "GOOD,HURT", "--horizon", "2", "-o", str(to))
+    assert "does not beat the last close on val" in shell.err
     told = json.loads(shell(*call, "--levels", "0.05,0.9", "--horizon", "2", "--json"))
     assert list(told[0])[-3:] == ["q5", "q50", "q90"]
     assert len(told) == 4

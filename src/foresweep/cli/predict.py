@@ -96,6 +96,7 @@ def predict(
     found = _forecast(run, checkpoint, slot, panel, asked, record=record, db=db)
     for name, why in {**left_out, **found.refused}.items():
         typer.echo(f"{name} is not forecast: {why}", err=True)
+    is_on_screen = output is None and not as_json
     if output is not None:
         write_records(output, found.records(), times=("origin", "timestamp"))
         typer.echo(f"Wrote {output}: {len(found.items)} items, {found.times.shape[1]} bars ahead.")
@@ -103,6 +104,8 @@ def predict(
         typer.echo(json.dumps(found.records(), indent=2))
     else:
         _draw(found, panel)
+    if not found.card.get("beats_naive", False):
+        typer.echo(NOT_BETTER, err=not is_on_screen)
 
 
 def read_items(
@@ -127,6 +130,10 @@ def read_items(
 
 
 OUTPUTS = (".parquet", ".csv", ".json")
+NOT_BETTER = (
+    "This checkpoint does not beat the last close on val: read the medians as no better than "
+    "today's price."
+)
 
 
 def _levels(text: str | None) -> tuple[float, ...]:
@@ -230,11 +237,6 @@ def _draw(found: PanelForecast, panel: Panel) -> None:
         f"Forecast {ahead} bars ahead by {found.model} (run {found.card.get('run_id', '?')}):"
     )
     out.print(table)
-    if not found.card.get("beats_naive", False):
-        out.print(
-            "This checkpoint does not beat the last close on val: read the medians as no better "
-            "than today's price."
-        )
 
 
 # Where a run's files stand, whatever folder the command is called in.

@@ -64,6 +64,7 @@ def test_runs_are_filtered_sorted_and_limited(shell: Shell) -> None:
     ]
     assert len(listed(shell, "--sweep", "latest")) == 2
     assert [r["model_name"] for r in listed(shell)] == ["kronos", "toto", "toto"]  # newest first
+    assert shell("runs", "--state", "pruned") == "No run on record is as asked.\n"
 
 
 def test_a_failed_score_is_null_in_json_and_empty_in_csv(shell: Shell) -> None:

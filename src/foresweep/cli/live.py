@@ -415,7 +415,7 @@ class LiveView:
         if cut:
             asked, most = (max(n) for n in ([p.steps_asked or 0 for p in cut], _steps(cut)))
             self.say(
-                f"{len(cut)} of the configs ask for up to {asked:,} steps and stop at {most:,} "
+                f"Configs that ask for up to {asked:,} steps and stop at {most:,}: {len(cut)} "
                 f"(--max-steps N allows more).",
                 "yellow",
             )

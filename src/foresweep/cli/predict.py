@@ -202,7 +202,8 @@ def _by_champion(
             except ForesweepError as error:  # a shadow never takes the champion's answer away
                 typer.echo(f"shadow {shadow.run_id} made no forecast: {error}", err=True)
         new = record_forecasts(tracker, made, source="predict")
-        typer.echo(f"{new} new forecasts on record in slot {slot.name}.", err=True)
+        s = "" if new == 1 else "s"
+        typer.echo(f"{new} new forecast{s} on record in slot {slot.name}.", err=True)
     for run_id, why in (loaded.left_out or {}).items():
         typer.echo(f"shadow {run_id} is left out: {why}", err=True)
     return found

@@ -76,8 +76,10 @@ def runs(
         typer.echo(json.dumps([run_json(r) for r in listed], indent=2))
     elif as_csv:
         _write_csv(listed)
-    else:
+    elif listed:
         _draw_runs(listed, sort, told)
+    else:
+        typer.echo("No run on record is as asked.")
 
 
 def _check_state(state: str | None) -> None:

@@ -321,6 +321,7 @@ def test_equal_losses_show_nothing() -> None:
     assert part.raw_skill("t0", BENCHMARK) == 0.0
     found = judge(case(table), opener(every))
     assert found.outcome is Outcome.NAIVE_WINS
+    assert f"the one trial is not better than {BENCHMARK}, and it cannot have" in found.reason
     assert found.against[0].pvalue == 1.0
 
 

@@ -405,10 +405,16 @@ def _rule(
             )
             reason = f"too little evidence: {'; '.join(short)}"
         case 1 if lowest >= LEVEL and top is not None and top < terms.useful:
+            num = len(case.trials)
+            none, nor = (
+                ("the one trial is not", "it cannot")
+                if num == 1
+                else (f"none of {num} trials is", "none can")
+            )
             return Outcome.NAIVE_WINS, (
-                f"{better}none of {len(case.trials)} trials is better than {benchmark.opponent}, "
-                f"and none can have a {terms.scaled} of {terms.said(terms.useful)}: at most "
-                f"{terms.said(top, 1)} with 95 % confidence"
+                f"{better}{none} better than {benchmark.opponent}, and {nor} have a "
+                f"{terms.scaled} of {terms.said(terms.useful)}: at most {terms.said(top, 1)} with "
+                f"95 % confidence"
             )
         case 1 if members and evidence.candidate not in members:
             named = ", ".join(case.labels.get(m, m) for m in members[:5])

@@ -62,6 +62,17 @@ def test_a_promoted_run_has_its_look_on_record_with_who_when_and_why(
     assert (row["outcome"], row["who"]) == ("promote", "ann")
 
 
+@pytest.mark.parametrize("pretrained", [None, "published"])
+def test_naive_wins_says_for_how_long_what_began_from_nothing_was_trained(
+    tracker: Tracker, tmp_path: Path, pretrained: str | None
+) -> None:
+    configs = {f"t{k}": {"max_steps": 100 + k, "pretrained": pretrained} for k in range(8)}
+    found = judged(plant(tracker, tmp_path / "runs", POOR, hyperparams=configs))
+    assert found.outcome is Outcome.NAIVE_WINS
+    assert pretrained or any("trained for 107 steps at most" in note for note in found.notes)
+    assert not pretrained or not any("from scratch" in note for note in found.notes)
+
+
 @pytest.mark.parametrize("name", [None, "t3"])
 def test_a_candidate_that_fails_on_val_leaves_the_test_unread(
     tracker: Tracker, tmp_path: Path, name: str | None

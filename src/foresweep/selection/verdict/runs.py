@@ -20,7 +20,16 @@ from foresweep.evaluation.yardstick import (
 )
 from foresweep.metrics import METRICS, judged_by, ranked_by
 from foresweep.models.checkpoint import read_checkpoint
-from foresweep.records import DeflatedSharpe, Run, RunState, Sweep, Target, Verdict, refits_of
+from foresweep.records import (
+    DeflatedSharpe,
+    Outcome,
+    Run,
+    RunState,
+    Sweep,
+    Target,
+    Verdict,
+    refits_of,
+)
 from foresweep.search.plan import family_of
 from foresweep.selection.sealed import has_losses, open_losses, open_returns, open_test
 from foresweep.selection.verdict.beside import NEVER, beside_gates, deflated
@@ -374,6 +383,19 @@ NO_SIGN = "Survivorship: some items end before the panel does, so it is not made
 TOO_FEW = "Survivorship: with so few items, chosen today, nobody can tell; expect less elsewhere."
 
 
+def _longest_from_scratch(question: Question) -> int:
+    """Steps of the longest training without pretrained weights; 0: there is none. That a network
+    lost may mean that it was not trained for long enough to find what is there."""
+    return max(
+        (
+            int(run.hyperparams.get("max_steps") or 0)
+            for run in question.trials
+            if not run.is_baseline and not run.hyperparams.get("pretrained")
+        ),
+        default=0,
+    )
+
+
 def _notes(
     tracker: Tracker, judging: Judging, question: Question, weights: Weights, verdict: Verdict
 ) -> tuple[str, ...]:
@@ -398,6 +420,11 @@ def _notes(
             f"about a model that is refitted so. Promote it with --refit, and again as often."
         )
     notes += [f"{said[0].upper()}{said[1:]}." for said in question.left_out]
+    if verdict.outcome is Outcome.NAIVE_WINS and (steps := _longest_from_scratch(question)):
+        notes.append(
+            f"The trials from scratch were trained for {steps:,} steps at most: what a longer "
+            f"training would find is not known (--max-steps)."
+        )
     if implausible(run.score("val_skill")):
         notes.append(
             f"Its val_skill is above {PLAUSIBLE_SKILL}: nothing honest on daily prices comes near. "

@@ -15,6 +15,7 @@ from foresweep.data.splits import Cut
 from foresweep.errors import NotEnoughData, UsageError
 from foresweep.lifecycle import walkforward as walks
 from foresweep.lifecycle.walkforward import Fold, Walk, ends_of, live_windows, walkforward
+from foresweep.records import is_aside
 from foresweep.search.plan import SweepPlan
 from foresweep.tracker.tracker import Tracker
 from panels import make_frame, make_panel
@@ -68,6 +69,7 @@ def test_folds_follow_each_other_and_a_broken_walk_goes_on(
         assert ahead.seconds > 0
         done, told = walked(tmp_path, panel, tracker)
         assert len(tracker.list_sweeps()) == sweeps == FOLDS  # none was swept twice
+        assert all(is_aside(sweep.plan) for sweep in tracker.list_sweeps())  # no one's latest
         first, second = done.folds
         assert told == [first, second]
         assert first.live_until == second.known_until

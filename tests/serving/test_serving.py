@@ -255,6 +255,21 @@ def test_a_shadow_is_on_record_and_answers_nobody(tracker: Tracker, runs: dict[s
     assert rows[-1]["quantiles"][0][4] == rows[-1]["last_close"]
 
 
+def test_a_server_that_is_ready_has_an_exchanges_calendar_at_hand(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sought: list[int] = []
+    monkeypatch.setattr(
+        "foresweep.serving.asked.calendar_kept",
+        lambda times: sought.append(len(times)) or calendar_kept(times),
+    )
+    app = serving_app(live, Guard(is_api=True))
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        assert sought == [len(EXAMPLE["items"][0]["timestamp"])]
+        assert client.post("/forecast", json=EXAMPLE).status_code == 200
+    assert len(sought) == 1
+
+
 def test_what_stood_there_at_the_start_is_not_looked_through_for_garbage_while_it_serves(
     live: Live,
 ) -> None:
@@ -410,6 +425,8 @@ def test_the_page_lists_the_addresses_and_its_example_runs(client: TestClient) -
     assert list(told.json()["forecasts"][0]["quantiles"]) == ["0.1", "0.5", "0.9"]
     assert "script-src 'self'" in client.get("/").headers["content-security-policy"]
     assert "/forecast" in client.get("/page.js").text
+    assert "--paper" in client.get("/pages.css").text
+    assert client.get("/icon.svg").headers["content-type"] == "image/svg+xml"
 
 
 def test_what_is_in_service_and_how_it_does_is_told(

@@ -96,6 +96,7 @@ def test_a_champion_that_learnt_next_to_nothing_is_replaced_by_its_update(
         assert slot.champion.content["promoted_by"] == done.found.as_json()
         sweep = tracker.get_sweep(str(done.run.sweep_id))
         assert (sweep.mode, sweep.num_trials, sweep.state) == ("update", 1, "complete")
+        assert tracker.get_sweep("latest").mode != "update"  # still the search before it
         assert sweep.plan["parts"]["train"]["to"] > "2012-07"  # it has seen newer bars
     # neither was trained, tuned or selected on what they were compared on
     cards = [read_checkpoint(Path(str(r.checkpoint_path))).card for r in (parent, done.run)]

@@ -22,7 +22,7 @@ from foresweep.reporting.sweeppage import sweep_page
 from foresweep.reporting.views import PAGE, Asked, Links, Site
 from foresweep.tracker.hiding import remove_tag
 from foresweep.tracker.tracker import Tracker
-from foresweep.web import App, Guard, Guarded
+from foresweep.web import LOOKS, App, Guard, Guarded
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request, Response
@@ -34,7 +34,6 @@ SETTLED_S = 0.05
 KEEP_ALIVE_S = 15.0
 MOST_BODY = 64 * 1024
 MOST_PAGE_SIZE = 500
-TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 
 
 def dashboard_app(tracker: Tracker, runs_dir: Path, guard: Guard) -> App:
@@ -341,7 +340,7 @@ class _Routes:
             except KeyError:
                 return Response("no such file", 404, media_type="text/plain")
             keep = {"cache-control": "public, max-age=3600"}
-            return Response(content, 200, keep, TYPES[name.rpartition(".")[2]])
+            return Response(content, 200, keep, LOOKS.get(name, "text/javascript"))
 
         return static
 

@@ -105,10 +105,8 @@ def serving_app(
 
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
-        horizon = live.current.champion.forecaster.horizon
-        await asyncio.to_thread(
-            reader.read, json.dumps(EXAMPLE).encode(), horizon
-        )  # loads calendars
+        example, horizon = json.dumps(EXAMPLE).encode(), live.current.champion.forecaster.horizon
+        await asyncio.to_thread(reader.read, example, horizon)  # loads the exchanges' calendars
         work.start()
         live.start()
         gc.collect()

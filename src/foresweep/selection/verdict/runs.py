@@ -423,7 +423,7 @@ def _notes(
     if verdict.outcome is Outcome.NAIVE_WINS and (steps := _longest_from_scratch(question)):
         notes.append(
             f"The trials from scratch were trained for {steps:,} steps at most: what a longer "
-            f"training would find is not known (--max-steps)."
+            f"training would find is not known (--set max_steps=N --max-steps N)."
         )
     if implausible(run.score("val_skill")):
         notes.append(
